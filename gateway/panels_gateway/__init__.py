@@ -1,0 +1,1 @@
+"""The panels gateway: the only writer of panel state, and the only process that clients speak to."""

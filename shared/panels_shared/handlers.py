@@ -1,0 +1,34 @@
+"""What a handler is before anything is known of it: language, source and entry, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+
+from panels_shared.limits import KIB, MIB
+from panels_shared.messages import Digest, Language
+
+#: Security limits on what is compiled.
+MAX_WASM_BYTES = 2 * MIB
+MAX_WAT_BYTES = 2 * MIB
+MAX_SCRIPT_BYTES = 256 * KIB
+MAX_ENTRY_CHARS = 128
+
+DEFAULT_ENTRY = "handle"
+
+
+def max_source_bytes(language: Language) -> int:
+    """How long the source of a handler in ``language`` may be, in bytes."""
+    if language == "wasm":
+        return MAX_WASM_BYTES
+    if language == "wat":
+        return MAX_WAT_BYTES
+    return MAX_SCRIPT_BYTES
+
+
+def handler_digest(language: Language, entry: str, source: bytes) -> Digest:
+    """SHA-256 that names a handler. Lengths are hashed too, so that no two handlers share an encoding."""
+    digest = hashlib.sha256(b"panels handler v1\0")
+    for part in (language.encode(), entry.encode(), source):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return Digest(digest.digest())

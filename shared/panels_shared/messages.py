@@ -1,0 +1,189 @@
+"""What gateway and workers say to each other. ``wire`` says how it is put into frames.
+
+There are two kinds of worker peers: a *pool* (the ``panels-worker`` process: it prepares handlers in
+disposable processes and reports its dead children) and the *sandboxes* it starts (each runs jobs, one at a time).
+
+A panel's jobs run in an *epoch* on one sandbox, numbered by ``index`` from 0. The sandbox keeps a replica of the
+panel's state and applies each completed job to it at once, so that jobs can be pipelined; the gateway commits
+the results in the same order. Whatever makes the gateway disagree with the replica starts a new epoch, by a
+``Snapshot`` or by a ``Delta`` against a position that the replica still knows.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NewType
+
+import msgspec
+
+from panels_shared.outcome import Outcome
+
+WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
+PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a sandbox
+Digest = NewType("Digest", bytes)  #: SHA-256 of a handler, see ``handler_digest``
+PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; never used again
+ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
+JobId = NewType("JobId", int)  #: a job, unique in one run of the gateway
+
+Language = Literal["wasm", "wat", "javascript", "typescript"]
+
+
+# -- gateway → sandbox ------------------------------------------------------------------------------------
+
+
+class Tool(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Defines ``tool`` for later jobs: what to run (by ``digest``) and within which bounds.
+
+    ``capabilities`` is the effective list for this tool, patterns like ``state:write:todo*``. ``limits`` holds
+    the fields of ``Limits`` in their order.
+    """
+
+    tool: int
+    digest: bytes
+    language: Language
+    entry: str
+    name: str
+    limits: tuple[int, int, int, int, int, int, int]
+    capabilities: tuple[str, ...]
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Begins ``epoch`` of ``panel`` with this whole state (key → JSON)."""
+
+    panel: int
+    epoch: int
+    state: dict[str, bytes]
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Begins ``epoch`` of ``panel`` from what the replica was after job ``base_index`` of ``base_epoch``
+    (-1: at that epoch's begin), with ``changes`` applied (key → JSON, None for deleted)."""
+
+    panel: int
+    epoch: int
+    base_epoch: int
+    base_index: int
+    changes: dict[str, bytes | None]
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Run ``tool`` with ``args`` on the panel's replica.
+
+    ``committed`` is the highest index of this epoch that the gateway has committed (-1 for none): what undoes
+    earlier jobs may be forgotten. ``args`` and ``scope`` are JSON. ``now_ms`` and ``seed`` are the job's only clock
+    and randomness, so that it can be replayed bit for bit.
+    """
+
+    job: int
+    panel: int
+    epoch: int
+    index: int
+    committed: int
+    tool: int
+    args: bytes
+    scope: bytes
+    now_ms: float
+    seed: int
+
+
+class Revoke(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Do not begin any more jobs of ``panel`` up to and including ``epoch``; no answer is wanted for them."""
+
+    panel: int
+    epoch: int
+
+
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The panel is gone, or lives elsewhere: drop its replica and these tools."""
+
+    panel: int
+    tools: tuple[int, ...]
+
+
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The gateway is stopping, or wants to be rid of this peer: finish what was sent, then say Goodbye."""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Answers Hello. ``session`` names this run of the gateway: a different one than before means that
+    everything earlier (tools, replicas, jobs) is void."""
+
+    session: bytes
+    heartbeat_ms: int
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """gateway → pool. Check and compile this handler and keep the artifact under its digest."""
+
+    digest: bytes
+    language: Language
+    entry: str
+    source: bytes
+
+
+# -- sandbox or pool → gateway ----------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """First message of a peer, and again after each Welcome-less second (the gateway may have restarted)."""
+
+    role: Literal["sandbox", "pool"]
+    pool: bytes
+    pid: int
+    versions: dict[str, str]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """Says *alive*, not *making progress*: the dispatcher's job deadlines watch progress. ``worker`` is the peer
+    it speaks for, because a sandbox beats on a second socket while its first is busy running a job."""
+
+    worker: bytes
+    rss_bytes: int
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=34):
+    """How ``job`` ended."""
+
+    job: int
+    outcome: Outcome
+
+
+class Missing(msgspec.Struct, frozen=True, array_like=True, tag=35):
+    """``job`` was not run: this sandbox lacks its tool's definition, the panel's replica at that position, or the
+    artifact. Send it and the job again."""
+
+    job: int
+    what: Literal["tool", "replica", "artifact"]
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """Why a handler was refused. ``code`` is a word for programs (``malformed``, ``too_large``, ``unsupported``,
+    ``unknown_import``, ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``); ``message`` a
+    sentence for its author; ``line`` and ``column`` are 1-based, 0 where there is none."""
+
+    code: str
+    message: str
+    line: int = 0
+    column: int = 0
+
+
+class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=36):
+    """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will."""
+
+    digest: bytes
+    refusal: Refusal | None
+
+
+class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
+    """pool → gateway: this sandbox process has ended; its jobs will not be answered."""
+
+    worker: bytes
+
+
+class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
+    """The peer leaves. ``draining``: it still answers what it was sent, but wants no more; else it is gone."""
+
+    draining: bool
+
+
+ToWorker = Tool | Snapshot | Delta | Job | Revoke | Forget | Drain | Welcome | Prepare
+ToGateway = Hello | Heartbeat | Result | Missing | Prepared | Exited | Goodbye

@@ -1,0 +1,79 @@
+"""How a job can end, and what each ending may carry."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Reason(str, Enum):
+    """Why a job failed. The ``details.reason`` of an EXECUTION_ERROR."""
+
+    FUEL_EXHAUSTED = "FUEL_EXHAUSTED"
+    TIMEOUT = "TIMEOUT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    STACK_OVERFLOW = "STACK_OVERFLOW"
+    TRAP = "TRAP"
+    HANDLER_ERROR = "HANDLER_ERROR"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    INVALID_RESULT = "INVALID_RESULT"
+    WORKER_LOST = "WORKER_LOST"
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """What a job used. ``fuel`` is -1 where the engine cannot say (after a time-out or a memory trap)."""
+
+    fuel: int = 0
+    execution_us: int = 0
+    memory_used_bytes: int = 0
+    memory_peak_bytes: int = 0
+    host_calls: int = 0
+    cache_hit: bool = False
+
+
+class LogLine(msgspec.Struct, frozen=True, array_like=True):
+    """One line that a handler logged: ``level`` is 0 debug, 1 info, 2 warn, 3 error."""
+
+    level: int
+    text: str
+
+
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The handler ran to its end; its effects wait for the gateway's commit.
+
+    Everything is UTF-8 JSON, validated by the worker and travelling as bytes from there on:
+
+    - ``return_value``: any JSON value (``null`` for none);
+    - ``mutations``: an array of ``{"op":"set","key":k,"value":v}`` and ``{"op":"delete","key":k}``, at most
+      one per key; ``[]`` for none;
+    - ``events``: one ``{"name":n,"payload":p,"timestamp":ms}`` each, in order;
+    - ``view_commands``: an array of ``{"viewId":v,"command":c,"params":p}``.
+    """
+
+    usage: Usage
+    return_value: bytes = b"null"
+    mutations: bytes = b"[]"
+    events: tuple[bytes, ...] = ()
+    view_commands: bytes = b"[]"
+    log: tuple[LogLine, ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The job changed nothing. ``message`` is for the client: no inner detail, at most 4 KiB.
+
+    ``line``, ``column`` are 1-based positions in the handler's own source, 0 where not known. ``details``
+    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``, ``path``), ``{}`` for none.
+    """
+
+    usage: Usage
+    reason: Reason
+    message: str
+    line: int = 0
+    column: int = 0
+    details: bytes = b"{}"
+    log: tuple[LogLine, ...] = ()
+
+
+Outcome = Completed | Failed

@@ -1,0 +1,1 @@
+"""The panels worker pool: sandboxed processes that run handlers, and the supervisor that keeps them."""
