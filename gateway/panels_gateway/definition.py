@@ -1,0 +1,452 @@
+"""What a panel is made from: the body of POST and PUT, validated into frozen values.
+
+    PanelDefinition
+    ├── ToolDefinition ... (name, handler, trigger, limits, capabilities)
+    │   ├── HandlerSource   language, entry, source, digest
+    │   └── Trigger         Manual | Interval | Cron | OnEvent | OnStateChange
+    └── initial_state       key → JSON bytes
+
+``parse`` checks the cheap and structural first (size, JSON, shape), then the meaning of each field. Every refusal is
+a ``RequestError`` with INVALID_REQUEST whose ``details.path`` names the field, like ``tools[0].handler.source``.
+Unknown fields are refused: a misspelt ``limits`` must not mean no limits. All bounds are security limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from panels_shared import jsonvalue
+from panels_shared.errors import Code, InvalidJsonError, RequestError
+from panels_shared.handlers import DEFAULT_ENTRY, MAX_ENTRY_CHARS, handler_digest, max_source_bytes
+from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
+from panels_shared.messages import Digest, Language, Tool, ToolKey
+
+MAX_NAME_CHARS: Final = 128
+MAX_TITLE_CHARS: Final = 256
+MAX_DESCRIPTION_CHARS: Final = 1_024
+MAX_METADATA_BYTES: Final = 64 * KIB
+MAX_CAPABILITIES: Final = 64
+MAX_CAPABILITY_CHARS: Final = 300
+MAX_KEY_BYTES: Final = 256
+MAX_TRIGGER_TEXT_CHARS: Final = 256
+MAX_SHOWN_CHARS: Final = 256
+MIN_INTERVAL_MS: Final = 100
+MAX_INTERVAL_MS: Final = 7 * 24 * 3_600 * 1_000
+MIN_MEMORY_BYTES: Final = 64 * KIB
+
+#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes.
+MAX_ELEMENTS: Final = 524_288
+
+#: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
+SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
+
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
+
+
+# -- the body's shape -----------------------------------------------------------------------------------------
+
+
+class Manual(msgspec.Struct, frozen=True, tag="manual", tag_field="type", forbid_unknown_fields=True):
+    """Runs when a client triggers it."""
+
+
+class Interval(msgspec.Struct, frozen=True, tag="interval", tag_field="type", forbid_unknown_fields=True):
+    """Runs every ``ms`` milliseconds."""
+
+    ms: int
+
+
+class Cron(msgspec.Struct, frozen=True, tag="cron", tag_field="type", forbid_unknown_fields=True):
+    """Runs by a cron ``expression`` of five fields."""
+
+    expression: str
+
+
+class OnEvent(msgspec.Struct, frozen=True, tag="event", tag_field="type", forbid_unknown_fields=True):
+    """Runs on each event of the panel whose name matches ``pattern`` (a trailing ``*`` matches a prefix)."""
+
+    pattern: str
+
+
+class OnStateChange(
+    msgspec.Struct, frozen=True, tag="state_change", tag_field="type", forbid_unknown_fields=True
+):
+    """Runs when the state at ``path`` changes."""
+
+    path: str
+
+
+Trigger = Manual | Interval | Cron | OnEvent | OnStateChange
+
+MANUAL: Final = Manual()
+
+_TRIGGER_NAMES: Final[Mapping[type, str]] = {
+    Manual: "manual",
+    Interval: "interval",
+    Cron: "cron",
+    OnEvent: "event",
+    OnStateChange: "state_change",
+}
+
+
+class _HandlerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    language: Language
+    source: str
+    entry: str | None = None
+
+
+class _LimitsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    fuel: int | None = None
+    timeout_ms: int | None = None
+    memory_bytes: int | None = None
+    host_calls: int | None = None
+    output_bytes: int | None = None
+    events: int | None = None
+    log_bytes: int | None = None
+
+
+class _ToolBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    handler: str | _HandlerBody
+    trigger: Trigger = MANUAL
+    description: str | None = None
+    capabilities: list[str] | None = None
+    limits: _LimitsBody | None = None
+
+
+class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    kind: str
+    tools: list[_ToolBody] = []
+    id: str | None = None
+    title: str | None = None
+    initial_state: dict[str, Any] = {}
+    capabilities: list[str] | None = None
+    metadata: dict[str, Any] = {}
+
+
+# -- what comes of it -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionLimits:
+    """Bounds of a definition. ``maxima`` is how far a tool may raise its limits."""
+
+    body_bytes: int = 4 * MIB
+    tools: int = 64
+    state_bytes: int = 16 * MIB
+    state_keys: int = 65_536
+    maxima: Limits = DEFAULT_MAXIMA
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSource:
+    """What is run: source text as UTF-8, or a WebAssembly binary. ``entry`` is "" for scripts."""
+
+    language: Language
+    entry: str
+    source: bytes = field(repr=False)
+    digest: Digest = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDefinition:
+    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's; () is the default of
+    reading and writing the panel's own state and emitting events."""
+
+    name: str
+    handler: HandlerSource
+    trigger: Trigger = MANUAL
+    description: str | None = None
+    capabilities: tuple[str, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
+
+    def to_wire(self, key: ToolKey) -> Tool:
+        """This tool as workers are told of it."""
+        limits = self.limits
+        return Tool(
+            tool=key,
+            digest=self.handler.digest,
+            language=self.handler.language,
+            entry=self.handler.entry,
+            name=self.name,
+            limits=(
+                limits.fuel,
+                limits.deadline_ms,
+                limits.memory_bytes,
+                limits.host_calls,
+                limits.output_bytes,
+                limits.events,
+                limits.log_bytes,
+            ),
+            capabilities=self.capabilities,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelDefinition:
+    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON."""
+
+    id: str
+    kind: str
+    title: str | None = None
+    tools: tuple[ToolDefinition, ...] = ()
+    initial_state: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
+    capabilities: tuple[str, ...] | None = None
+    metadata: bytes = b"{}"
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be the id of a panel or the name of a tool. What a URL library would resolve away cannot."""
+    return NAME_PATTERN.fullmatch(text) is not None and text not in (".", "..")
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """The ``type`` of a trigger, as in the body."""
+    return _TRIGGER_NAMES[type(trigger)]
+
+
+def parse(
+    body: bytes, limits: DefinitionLimits, *, default_id: str, required_id: str | None = None
+) -> PanelDefinition:
+    """The definition that ``body`` (JSON) holds.
+
+    ``default_id`` names the panel when the body does not; with ``required_id`` the body may name no other.
+    Raises ``RequestError``: INVALID_REQUEST with ``details.path``, or TOO_LARGE.
+    """
+    shape = _shape_of(body, limits)
+    panel_id = shape.id if shape.id is not None else (required_id if required_id is not None else default_id)
+    if not is_name(panel_id):
+        _refuse("id", "expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+    if required_id is not None and panel_id != required_id:
+        _refuse("id", f"expected the id in the path, {required_id}, or none")
+    _check_chars("kind", shape.kind, MAX_NAME_CHARS)
+    if shape.title is not None:
+        _check_chars("title", shape.title, MAX_TITLE_CHARS, minimum=0)
+    capabilities = None if shape.capabilities is None else _capabilities("capabilities", shape.capabilities)
+    return PanelDefinition(
+        id=panel_id,
+        kind=shape.kind,
+        title=shape.title,
+        tools=_tools(shape.tools, capabilities, limits),
+        initial_state=_state(shape.initial_state, limits),
+        capabilities=capabilities,
+        metadata=_metadata(shape.metadata),
+    )
+
+
+# -- fields ---------------------------------------------------------------------------------------------------
+
+
+def _refuse(path: str, problem: str) -> NoReturn:
+    raise RequestError(Code.INVALID_REQUEST, f"{path}: {problem}" if path else problem, {"path": path})
+
+
+def _check_chars(path: str, text: str, maximum: int, *, minimum: int = 1) -> None:
+    if not minimum <= len(text) <= maximum:
+        _refuse(path, f"expected {minimum} to {maximum} characters, got {len(text)}")
+
+
+def _shape_of(body: bytes, limits: DefinitionLimits) -> _PanelBody:
+    if len(body) > limits.body_bytes:
+        raise RequestError(Code.TOO_LARGE, f"expected a body of at most {limits.body_bytes} bytes, got more")
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_ELEMENTS:
+        _refuse("", f"expected at most {MAX_ELEMENTS} elements in the body, got more")
+    try:
+        value = jsonvalue.decode(body)
+    except InvalidJsonError as exc:
+        _refuse("", exc.problem)
+    try:
+        return msgspec.convert(value, _PanelBody)
+    except msgspec.ValidationError as exc:
+        problem, path = _split_location(str(exc))
+        _refuse(path, problem)
+
+
+def _split_location(text: str) -> tuple[str, str]:
+    # msgspec writes "Expected `str`, got `int` - at `$.tools[0].name`", and may quote what came at any length
+    problem, found, where = text.rpartition(" - at `")
+    path = where.rstrip("`").removeprefix("$").removeprefix(".") if found else ""
+    problem = (problem if found else text).replace("`", "")
+    for words, meaning in _FIELD_PROBLEMS.items():
+        if problem.startswith(words):
+            name = problem.removeprefix(words)
+            path, problem = (f"{path}.{name}" if path else name), meaning
+    return _cut(problem[:1].lower() + problem[1:]), _cut(path)
+
+
+_FIELD_PROBLEMS: Final[Mapping[str, str]] = {
+    "Object missing required field ": "expected a value, got none",
+    "Object contains unknown field ": "expected no such field",
+}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "…"
+
+
+def _tools(
+    bodies: list[_ToolBody], inherited: tuple[str, ...] | None, limits: DefinitionLimits
+) -> tuple[ToolDefinition, ...]:
+    if len(bodies) > limits.tools:
+        _refuse("tools", f"expected at most {limits.tools} tools, got {len(bodies)}")
+    names: set[str] = set()
+    tools: list[ToolDefinition] = []
+    for index, body in enumerate(bodies):
+        path = f"tools[{index}]"
+        if not is_name(body.name):
+            _refuse(f"{path}.name", "expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+        if body.name in names:
+            _refuse(f"{path}.name", f"expected a name that no other tool has, got {body.name} again")
+        names.add(body.name)
+        tools.append(_tool(path, body, inherited, limits.maxima))
+    return tuple(tools)
+
+
+def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima: Limits) -> ToolDefinition:
+    if body.description is not None:
+        _check_chars(f"{path}.description", body.description, MAX_DESCRIPTION_CHARS, minimum=0)
+    _check_trigger(f"{path}.trigger", body.trigger)
+    own = None if body.capabilities is None else _capabilities(f"{path}.capabilities", body.capabilities)
+    return ToolDefinition(
+        name=body.name,
+        handler=_handler(f"{path}.handler", body.handler),
+        trigger=body.trigger,
+        description=body.description,
+        capabilities=own if own is not None else (inherited or ()),
+        limits=_limits(f"{path}.limits", body.limits, maxima),
+    )
+
+
+def _handler(path: str, body: str | _HandlerBody) -> HandlerSource:
+    if isinstance(body, str):
+        return _sourced(path, "javascript", "", body.encode())
+    path_of_source = f"{path}.source"
+    if body.language in ("javascript", "typescript"):
+        if body.entry is not None:
+            _refuse(
+                f"{path}.entry", f"expected none for {body.language}: a module's default export is what runs"
+            )
+        return _sourced(path_of_source, body.language, "", body.source.encode())
+    entry = body.entry if body.entry is not None else DEFAULT_ENTRY
+    _check_chars(f"{path}.entry", entry, MAX_ENTRY_CHARS)
+    if body.language == "wasm":
+        maximum = max_source_bytes("wasm")
+        if len(body.source) > maximum * 4 // 3 + 4:
+            _refuse(path_of_source, f"expected at most {maximum} bytes, got more")
+        try:
+            source = base64.b64decode(body.source, validate=True)
+        except (binascii.Error, ValueError):
+            _refuse(path_of_source, "expected a WebAssembly binary in base64")
+        return _sourced(path_of_source, "wasm", entry, source)
+    return _sourced(path_of_source, body.language, entry, body.source.encode())
+
+
+def _sourced(path: str, language: Language, entry: str, source: bytes) -> HandlerSource:
+    maximum = max_source_bytes(language)
+    if not 1 <= len(source) <= maximum:
+        _refuse(path, f"expected 1 to {maximum} bytes of {language}, got {len(source)}")
+    return HandlerSource(language, entry, source, handler_digest(language, entry, source))
+
+
+#: Field of the body → field of ``Limits``.
+_LIMIT_FIELDS: Final = (
+    ("fuel", "fuel", "fuel"),
+    ("timeoutMs", "timeout_ms", "deadline_ms"),
+    ("memoryBytes", "memory_bytes", "memory_bytes"),
+    ("hostCalls", "host_calls", "host_calls"),
+    ("outputBytes", "output_bytes", "output_bytes"),
+    ("events", "events", "events"),
+    ("logBytes", "log_bytes", "log_bytes"),
+)
+
+
+def _limits(path: str, body: _LimitsBody | None, maxima: Limits) -> Limits:
+    chosen = DEFAULT_LIMITS.clamp(maxima)
+    if body is None:
+        return chosen
+    asked: dict[str, int] = {}
+    for name, ours, theirs in _LIMIT_FIELDS:
+        value: int | None = getattr(body, ours)
+        if value is None:
+            continue
+        minimum = MIN_MEMORY_BYTES if theirs == "memory_bytes" else 1
+        maximum: int = getattr(maxima, theirs)
+        if not minimum <= value <= maximum:
+            _refuse(f"{path}.{name}", f"expected {minimum} to {maximum}, got {value}")
+        asked[theirs] = value
+    return Limits(
+        fuel=asked.get("fuel", chosen.fuel),
+        deadline_ms=asked.get("deadline_ms", chosen.deadline_ms),
+        memory_bytes=asked.get("memory_bytes", chosen.memory_bytes),
+        host_calls=asked.get("host_calls", chosen.host_calls),
+        output_bytes=asked.get("output_bytes", chosen.output_bytes),
+        events=asked.get("events", chosen.events),
+        log_bytes=asked.get("log_bytes", chosen.log_bytes),
+    )
+
+
+def _check_trigger(path: str, trigger: Trigger) -> None:
+    match trigger:
+        case Interval(ms=ms):
+            if not MIN_INTERVAL_MS <= ms <= MAX_INTERVAL_MS:
+                _refuse(f"{path}.ms", f"expected {MIN_INTERVAL_MS} to {MAX_INTERVAL_MS}, got {ms}")
+        case Cron(expression=expression):
+            _check_chars(f"{path}.expression", expression, MAX_TRIGGER_TEXT_CHARS)
+            if len(expression.split()) != 5:
+                _refuse(f"{path}.expression", "expected five fields: minute hour day month weekday")
+        case OnEvent(pattern=pattern):
+            _check_chars(f"{path}.pattern", pattern, MAX_TRIGGER_TEXT_CHARS)
+        case OnStateChange(path=state_path):
+            _check_chars(f"{path}.path", state_path, MAX_TRIGGER_TEXT_CHARS)
+        case Manual():
+            pass
+    name = trigger_name(trigger)
+    if name not in SUPPORTED_TRIGGERS:
+        _refuse(f"{path}.type", f"trigger type {name} is not supported by this version")
+
+
+def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:
+    if len(patterns) > MAX_CAPABILITIES:
+        _refuse(path, f"expected at most {MAX_CAPABILITIES} capabilities, got {len(patterns)}")
+    for index, pattern in enumerate(patterns):
+        _check_chars(f"{path}[{index}]", pattern, MAX_CAPABILITY_CHARS)
+        if _CAPABILITY_PATTERN.fullmatch(pattern) is None:
+            _refuse(
+                f"{path}[{index}]",
+                "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, view:update:<view|*> "
+                "or ext:<name|*>, with a * only at the end",
+            )
+    return tuple(dict.fromkeys(patterns))
+
+
+def _state(values: dict[str, Any], limits: DefinitionLimits) -> dict[str, bytes]:
+    if len(values) > limits.state_keys:
+        _refuse("initialState", f"expected at most {limits.state_keys} keys, got {len(values)}")
+    state: dict[str, bytes] = {}
+    size = 0
+    for key, value in values.items():
+        if len(key.encode()) > MAX_KEY_BYTES:
+            _refuse(
+                "initialState", f"expected keys of at most {MAX_KEY_BYTES} bytes, got {len(key.encode())}"
+            )
+        # encoded again on purpose: one canonical text, without white space or duplicate keys, goes to everyone
+        encoded = state[key] = jsonvalue.encode(value)
+        size += len(key) + len(encoded)
+    if size > limits.state_bytes:
+        _refuse("initialState", f"expected at most {limits.state_bytes} bytes, got {size}")
+    return state
+
+
+def _metadata(values: dict[str, Any]) -> bytes:
+    encoded = jsonvalue.encode(values)
+    if len(encoded) > MAX_METADATA_BYTES:
+        _refuse("metadata", f"expected at most {MAX_METADATA_BYTES} bytes, got {len(encoded)}")
+    return encoded
