@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from panels_gateway.definition import PanelDefinition
 from panels_shared.limits import MIB
 from panels_shared.messages import PanelKey, Tool
+
+if TYPE_CHECKING:
+    from panels_gateway.definition import PanelDefinition
 
 #: Characters of a state key; a security limit.
 MAX_KEY_CHARS: Final = 256

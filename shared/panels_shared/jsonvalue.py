@@ -8,6 +8,8 @@ Duplicate keys are accepted and the last one counts, as in ECMAScript's JSON.par
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +18,13 @@ from panels_shared.errors import InvalidJsonError
 
 #: Arrays and objects inside each other. A security limit: encoders and guests recurse.
 MAX_DEPTH: Final = 64
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+
+#: Integers of fewer digits are all in range.
+_INTEGER_DIGITS: Final = 19
+_long_number_str = re.compile(r"[0-9]{19}")
+_long_number_bytes = re.compile(rb"[0-9]{19}")
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +44,8 @@ def decode(text: bytes | str) -> Any:
         raise InvalidJsonError(f"expected JSON: {exc}") from None
     if _may_be_deep(text):
         check_depth(value)
+    if len(text) > _INTEGER_DIGITS and _has_long_number(text):
+        check_integers(value)
     return value
 
 
@@ -50,22 +61,45 @@ def encode(value: Any) -> bytes:
 
 def check_depth(value: Any) -> None:
     """Raises ``InvalidJsonError`` when arrays and objects nest deeper than ``MAX_DEPTH``."""
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for node in level
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, (dict, list))
-        ] if any(isinstance(node, (dict, list)) for node in level) else []
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
         if not level:
             return
-    raise InvalidJsonError(f"expected nesting of at most {MAX_DEPTH}, got more")
+        level = _containers(child for node in level for child in _children(node))
+    if level:
+        raise InvalidJsonError(f"expected nesting of at most {MAX_DEPTH}, got more")
+
+
+def check_integers(value: Any) -> None:
+    """Raises ``InvalidJsonError`` for an integer that is not between -2**63 and 2**64-1."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, int):
+            if not MIN_INTEGER <= node <= MAX_INTEGER:
+                raise InvalidJsonError("expected an integer between -2**63 and 2**64-1, got one with more digits")
+        elif isinstance(node, (dict, list)):
+            waiting.extend(_children(node))
+
+
+def _containers(nodes: Iterable[Any]) -> list[Any]:
+    return [node for node in nodes if isinstance(node, (dict, list))]
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+# Counting brackets and looking for digits is far cheaper than walking, and almost no value has so many.
 
 
 def _may_be_deep(text: bytes | str) -> bool:
-    # counting is far cheaper than walking, and almost no value has this many brackets
     if isinstance(text, str):
         return text.count("[") + text.count("{") > MAX_DEPTH
     return text.count(b"[") + text.count(b"{") > MAX_DEPTH
+
+
+def _has_long_number(text: bytes | str) -> bool:
+    if isinstance(text, str):
+        return _long_number_str.search(text) is not None
+    return _long_number_bytes.search(text) is not None

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels_shared import jsonvalue
+from panels_shared.errors import InvalidJsonError
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(jsonvalue.MIN_INTEGER, jsonvalue.MAX_INTEGER),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(codec="utf-8")),
+    ),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters(codec="utf-8")), inner)),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_decode_agrees_with_the_standard_library(value: Any) -> None:
+    text = json.dumps(value)
+    assert jsonvalue.decode(text) == json.loads(text)
+    assert jsonvalue.decode(text.encode()) == json.loads(text)
+
+
+@given(values)
+def test_encode_is_undone_by_decode(value: Any) -> None:
+    assert jsonvalue.decode(jsonvalue.encode(value)) == value
+
+
+@pytest.mark.parametrize("depth", [jsonvalue.MAX_DEPTH + 1, 300, 1025, 100_000])
+@pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}")])
+def test_decode_refuses_nesting_above_its_bound(depth: int, brackets: tuple[str, str]) -> None:
+    opening, closing = brackets
+    inner = "1" if opening != "[" else ""
+    with pytest.raises(InvalidJsonError, match="nesting of at most 64"):
+        jsonvalue.decode(opening * depth + inner + closing * depth)
+
+
+def test_decode_takes_nesting_up_to_its_bound() -> None:
+    jsonvalue.decode("[" * 64 + "]" * 64)
+    jsonvalue.decode("[" + "[]," * 1000 + "[]]")
+
+
+@pytest.mark.parametrize("text", [str(2**64), str(-(2**63) - 1), "1" + "0" * 400, "1" + "0" * 5000])
+def test_decode_refuses_integers_out_of_range(text: str) -> None:
+    for document in (text, f'{{"a":[{text}]}}'):
+        with pytest.raises(InvalidJsonError):
+            jsonvalue.decode(document)
+
+
+def test_decode_takes_integers_up_to_the_bounds() -> None:
+    assert jsonvalue.decode(str(2**64 - 1)) == 2**64 - 1
+    assert jsonvalue.decode(str(-(2**63))) == -(2**63)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"nul", b"NaN", b"-Infinity", b"1e400", b"01", b"+1", b"'a'", b"[1,]", b'"\\ud800"', b'"\\ude00x"', b'"\xff"']
+    + [b'"\xed\xa0\x80"', b'"\x01"', b"{1:2}", b"1 2", b'"\xc0\x80"', b"\xef\xbb\xbf1"],
+)
+def test_decode_refuses_what_is_not_json(text: bytes) -> None:
+    with pytest.raises(InvalidJsonError):
+        jsonvalue.decode(text)
+
+
+def test_decode_refuses_a_python_string_with_a_lone_surrogate() -> None:
+    with pytest.raises(InvalidJsonError, match="surrogate"):
+        jsonvalue.decode('"\ud800"')
+
+
+@given(st.binary())
+def test_decode_raises_nothing_but_invalid_json(data: bytes) -> None:
+    try:
+        jsonvalue.decode(data)
+    except InvalidJsonError:
+        return
+
+
+def test_decode_lets_the_last_of_duplicate_keys_count() -> None:
+    assert jsonvalue.decode('{"a":1,"a":2}') == {"a": 2}
