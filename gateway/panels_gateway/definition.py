@@ -26,7 +26,7 @@ from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
 from panels_shared.handlers import DEFAULT_ENTRY, MAX_ENTRY_CHARS, handler_digest, max_source_bytes
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
-from panels_shared.messages import Digest, Language, Tool, ToolKey
+from panels_shared.messages import Digest, Language
 
 MAX_NAME_CHARS: Final = 128
 MAX_TITLE_CHARS: Final = 256
@@ -127,7 +127,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     tools: list[_ToolBody] = []
     id: str | None = None
     title: str | None = None
-    initial_state: dict[str, Any] = {}
+    initial_state: dict[str, Any] | None = None
     capabilities: list[str] | None = None
     metadata: dict[str, Any] = {}
 
@@ -168,37 +168,17 @@ class ToolDefinition:
     capabilities: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
 
-    def to_wire(self, key: ToolKey) -> Tool:
-        """This tool as workers are told of it."""
-        limits = self.limits
-        return Tool(
-            tool=key,
-            digest=self.handler.digest,
-            language=self.handler.language,
-            entry=self.handler.entry,
-            name=self.name,
-            limits=(
-                limits.fuel,
-                limits.deadline_ms,
-                limits.memory_bytes,
-                limits.host_calls,
-                limits.output_bytes,
-                limits.events,
-                limits.log_bytes,
-            ),
-            capabilities=self.capabilities,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelDefinition:
-    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON."""
+    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON, None where
+    the body has none (a PUT then keeps the state)."""
 
     id: str
     kind: str
     title: str | None = None
     tools: tuple[ToolDefinition, ...] = ()
-    initial_state: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)
+    initial_state: Mapping[str, bytes] | None = field(default=None, repr=False)
     capabilities: tuple[str, ...] | None = None
     metadata: bytes = b"{}"
 
@@ -236,7 +216,7 @@ def parse(
         kind=shape.kind,
         title=shape.title,
         tools=_tools(shape.tools, capabilities, limits),
-        initial_state=_state(shape.initial_state, limits),
+        initial_state=None if shape.initial_state is None else _state(shape.initial_state, limits),
         capabilities=capabilities,
         metadata=_metadata(shape.metadata),
     )
