@@ -86,7 +86,7 @@ def _decode(frame: bytes, expected: Any) -> Any:
     if type(messages) is not list or not 1 <= len(messages) <= MAX_MESSAGES:
         raise WireError(f"expected 1 to {MAX_MESSAGES} messages")
     try:
-        return msgspec.convert(messages, expected)
+        return msgspec.convert(messages, expected, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
         # msgspec names the path and the types, never the value
         raise WireError(str(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply") from None

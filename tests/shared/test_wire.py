@@ -1,0 +1,169 @@
+"""The wire decoder: vectors for other languages, examples, and properties."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels_shared import messages as m
+from panels_shared import wire
+from panels_shared.errors import WireError
+from panels_shared.outcome import Completed, Failed, LogLine, Reason, Usage
+
+VECTORS = Path(__file__).with_name("wire_vectors.json")
+
+USAGE = Usage(10, 20, 30, 40, 5, True)
+EXAMPLES: dict[str, list[Any]] = {
+    "tool": [m.Tool(7, b"d" * 32, "wasm", "handle", "increment", (1, 2, 3, 4, 5, 6, 7), ("state:read:*",))],
+    "snapshot": [m.Snapshot(1, 2, {"count": b"1", "ü": b'"x"'})],
+    "delta": [m.Delta(1, 3, 2, -1, {"count": b"2", "gone": None})],
+    "job": [m.Job(9, 1, 2, 0, -1, 7, b'{"by":1}', b"{}", 1700000000000.0, 2**64 - 1)],
+    "revoke, forget, drain": [m.Revoke(1, 2), m.Forget(1, (7, 8)), m.Drain()],
+    "welcome": [m.Welcome(b"s" * 16, 500)],
+    "prepare": [m.Prepare(b"d" * 32, "javascript", "default", b"return 1")],
+}
+REPLIES: dict[str, list[Any]] = {
+    "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"})],
+    "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
+    "completed": [
+        m.Result(
+            9,
+            Completed(
+                USAGE,
+                b"2",
+                b'[{"op":"set","key":"count","value":2}]',
+                (b'{"name":"n","payload":null,"timestamp":1}',),
+                b"[]",
+                (LogLine(1, "hello"),),
+            ),
+        )
+    ],
+    "failed": [m.Result(9, Failed(USAGE, Reason.TRAP, "unreachable", 1, 2, b"{}", ()))],
+    "missing": [m.Missing(9, "replica")],
+    "prepared": [m.Prepared(b"d" * 32, None), m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5))],
+    "exited, goodbye": [m.Exited(b"w" * 16), m.Goodbye(True)],
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_decode_to_worker_undoes_encode(name: str) -> None:
+    assert wire.decode_to_worker(wire.encode(EXAMPLES[name])) == EXAMPLES[name]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_decode_to_gateway_undoes_encode(name: str) -> None:
+    assert wire.decode_to_gateway(wire.encode(REPLIES[name])) == REPLIES[name]
+
+
+def test_vectors_are_what_this_version_encodes() -> None:
+    """The file is for implementations in other languages: to change it is to change the protocol."""
+    vectors = json.loads(VECTORS.read_text())
+    assert vectors["protocolVersion"] == wire.PROTOCOL_VERSION
+    for direction, examples in (("toWorker", EXAMPLES), ("toGateway", REPLIES)):
+        assert {name: wire.encode(messages).hex() for name, messages in examples.items()} == vectors[direction]
+
+
+def test_decode_ignores_fields_that_it_does_not_know() -> None:
+    frame = msgpack.packb([wire.PROTOCOL_VERSION, [[6, 1, [7], "later"], [7, "later"]], "later"])
+    assert wire.decode_to_worker(frame) == [m.Forget(1, (7,)), m.Drain()]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        b"GET / HTTP/1.1\r\n\r\n",
+        msgpack.packb(None),
+        msgpack.packb([]),
+        msgpack.packb([1]),
+        msgpack.packb([2, [[7]]]),
+        msgpack.packb(["1", [[7]]]),
+        msgpack.packb([True, [[7]]]),
+        msgpack.packb([1, []]),
+        msgpack.packb([1, [[7]] * (wire.MAX_MESSAGES + 1)]),
+        msgpack.packb([1, [[99]]]),
+        msgpack.packb([1, [["drain"]]]),
+        msgpack.packb([1, [[4, 1, 2]]]),
+        msgpack.packb([1, [[8, "text", 500]]]),
+        msgpack.packb([1, [[7]]]) + b"\x00",
+        b"\x92\x01\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91" * 5_000,
+        msgpack.packb([1, [[2, 1, 2, {b"k": b"1"}]]]),
+        msgpack.packb([1, [[2, 1, 2, {"k": "text"}]]]),
+        msgpack.packb([1, [msgpack.ExtType(5, b"x")]]),
+        msgpack.packb([1, [[3, 1, 2, 3, 4, {"k": 5}]]]),
+    ],
+)
+def test_decode_refuses_a_bad_frame(frame: bytes) -> None:
+    with pytest.raises(WireError):
+        wire.decode_to_worker(frame)
+
+
+def test_decode_refuses_a_frame_above_its_bound() -> None:
+    with pytest.raises(WireError, match="at most"):
+        wire.decode_to_worker(bytes(wire.MAX_FRAME_BYTES + 1))
+
+
+def test_decode_never_shows_payload_in_its_error() -> None:
+    with pytest.raises(WireError) as caught:
+        wire.decode_to_gateway(msgpack.packb([1, [[34, "secret-canary", [1]]]]))
+    assert "canary" not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_decode_raises_nothing_but_wire_errors_for_bytes(frame: bytes) -> None:
+    for decode in (wire.decode_to_worker, wire.decode_to_gateway):
+        try:
+            decode(frame)
+        except WireError:
+            pass
+
+
+msgpack_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.binary(max_size=8))
+    | st.text(st.characters(codec="utf-8"), max_size=8),
+    lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=30,
+)
+
+
+@given(st.lists(st.lists(msgpack_values, max_size=11).map(lambda fields: fields), min_size=1, max_size=3), st.data())
+def test_decode_raises_nothing_but_wire_errors_for_near_misses(bodies: list[list[Any]], data: st.DataObject) -> None:
+    tags = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 32, 33, 34, 35, 36, 37, 38])
+    frame = msgpack.packb([1, [[data.draw(tags), *body] for body in bodies]])
+    for decode in (wire.decode_to_worker, wire.decode_to_gateway):
+        try:
+            decoded = decode(frame)
+        except WireError:
+            continue
+        again = decode(wire.encode(decoded))
+        assert msgspec.msgpack.encode(again) == msgspec.msgpack.encode(decoded)
+
+
+@given(st.data())
+def test_decode_survives_a_flipped_byte(data: st.DataObject) -> None:
+    frame = bytearray(wire.encode(data.draw(st.sampled_from([*EXAMPLES.values(), *REPLIES.values()]))))
+    at = data.draw(st.integers(0, len(frame) - 1))
+    frame[at] ^= data.draw(st.integers(1, 255))
+    for decode in (wire.decode_to_worker, wire.decode_to_gateway):
+        try:
+            decode(bytes(frame))
+        except WireError:
+            pass
+
+
+def test_split_keeps_every_message_in_order() -> None:
+    messages = [m.Revoke(n, 0) for n in range(wire.MAX_MESSAGES * 2 + 1)]
+    parts = list(wire.split(messages))
+    assert [len(part) for part in parts] == [wire.MAX_MESSAGES, wire.MAX_MESSAGES, 1]
+    assert [message for part in parts for message in part] == messages
