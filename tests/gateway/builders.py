@@ -32,3 +32,18 @@ def setting(key: str, value: object) -> Mutation:
 def deleting(key: str) -> Mutation:
     """A mutation that deletes ``key``."""
     return Mutation("delete", key)
+
+
+def payloads(frames: bytes) -> list[bytes]:
+    """The payloads of unmasked frames that stand behind each other."""
+    found = []
+    while frames:
+        size = frames[1] & 0x7F
+        at = 2
+        if size == 126:
+            size, at = int.from_bytes(frames[2:4], "big"), 4
+        elif size == 127:
+            size, at = int.from_bytes(frames[2:10], "big"), 10
+        found.append(frames[at : at + size])
+        frames = frames[at + size :]
+    return found

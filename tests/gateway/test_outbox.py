@@ -7,27 +7,13 @@ from hypothesis import strategies as st
 from panels_gateway import client_messages
 from panels_gateway.frames import text_frame
 from panels_gateway.outbox import Commit, Outbox, OutboxLimits
-from tests.gateway.builders import setting
+from tests.gateway.builders import payloads, setting
 
 
 def commit(seq: int, key: str, value: object, event: bytes = b"") -> Commit:
     mutations = [setting(key, value)]
     payload = client_messages.patch(client_messages.mutations_json(mutations), seq)
     return Commit(seq, seq, mutations, text_frame(payload), text_frame(event) if event else b"")
-
-
-def payloads(frames: bytes) -> list[bytes]:
-    found = []
-    while frames:
-        size = frames[1] & 0x7F
-        at = 2
-        if size == 126:
-            size, at = int.from_bytes(frames[2:4], "big"), 4
-        elif size == 127:
-            size, at = int.from_bytes(frames[2:10], "big"), 10
-        found.append(frames[at : at + size])
-        frames = frames[at + size :]
-    return found
 
 
 def test_outbox_gives_back_in_order_what_was_put() -> None:
