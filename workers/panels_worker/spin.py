@@ -1,0 +1,38 @@
+"""How long to look for work before going to sleep. Pure: times are microseconds.
+
+Waking a sleeping process costs tens of microseconds, which is most of what a lone trigger waits for. A process that
+looks a little longer before it sleeps saves the wake-up, and wastes CPU when nothing comes. So it looks only while
+the gaps between jobs have lately been short enough to be worth it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Gaps in a row that outlast the spin before it stops.
+PATIENCE = 2
+
+
+@dataclass(slots=True)
+class Spin:
+    """An adaptive, bounded spin. ``max_us`` is the longest, 0 for never; it is also the most CPU wasted per gap,
+    and no more than ``PATIENCE`` gaps in a row are wasted.
+
+    ``budget_us`` is how long to look now. Call ``waited`` after each wait, with how long it was from its begin to the
+    arrival of work (the sleep included).
+    """
+
+    max_us: float
+    _misses: int = PATIENCE
+
+    @property
+    def budget_us(self) -> float:
+        """How long to look for work before sleeping, now."""
+        return self.max_us if self._misses < PATIENCE else 0.0
+
+    def waited(self, gap_us: float) -> None:
+        """Work came ``gap_us`` after the wait began."""
+        if gap_us <= self.max_us:
+            self._misses = 0
+        elif self._misses < PATIENCE:
+            self._misses += 1
