@@ -20,10 +20,16 @@ def problems(wheel: Path, root: Path) -> list[str]:
     packages = {top for top in tops if not top.endswith(".dist-info")}
     if packages != set(PACKAGES):
         found.append(f"expected {sorted(PACKAGES)} at the top of the wheel, got {sorted(packages)}")
+    for name in sorted(names):
+        suffix = Path(name).suffix
+        if name.split("/")[0] in PACKAGES and suffix != ".py" and suffix not in DATA_SUFFIXES:
+            found.append(f"expected code and data only, got {name}")
     for package, folder in PACKAGES.items():
         base = root / folder
         for path in sorted((base / package).rglob("*")):
             name = path.relative_to(base).as_posix()
+            if "__pycache__" in name:
+                continue
             if path.is_file() and path.suffix in {".py", *DATA_SUFFIXES} and name not in names:
                 found.append(f"expected {name} in the wheel, it is missing")
         if f"{package}/py.typed" not in names:
