@@ -1,0 +1,256 @@
+"""The command ``panels-gateway``.
+
+Processes
+    One. Workers are other processes (``panels-worker``) that connect to ``--workers-endpoint``; the gateway starts none
+    and runs no handler. A lock in the data directory keeps a second gateway from taking over its endpoint.
+
+Threads
+    One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop. ZeroMQ has an
+    I/O thread of its own. Nothing blocks the loop; what could take long (compiling, running) is a worker's.
+
+Heartbeat
+    Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``). WebSocket
+    clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200 once a job can be run.
+
+Timeouts
+    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an idle
+    keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a closing
+    handshake 5 s.
+
+Shutdown
+    SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within ``--shutdown-grace-s``: stop
+    accepting sockets; refuse new triggers and wait for the answers to those that run; close WebSockets with 1012; let HTTP
+    answers finish; stop the broker; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
+    cannot work, 69 when an address cannot be had, 1 for a defect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import uvicorn
+import uvloop
+
+from panels_gateway.app import create_app
+from panels_gateway.auth import TokenRules, TokenVerifier
+from panels_gateway.broker import Broker
+from panels_gateway.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
+from panels_gateway.config_error import ConfigError
+from panels_gateway.dispatcher import Dispatcher, DispatchLimits
+from panels_gateway.http_protocol import HardenedHttpProtocol, HttpLimits
+from panels_gateway.kernel import Kernel, KernelLimits
+from panels_gateway.keys import load_keyring
+from panels_gateway.logs import configure_logging
+from panels_gateway.websocket import PanelsWebSocketProtocol
+
+_log = logging.getLogger("panels.gateway")
+
+#: BSD's EX_UNAVAILABLE: an address or file that somebody else has.
+EXIT_UNAVAILABLE: Final = 69
+
+PING_INTERVAL_S: Final = 25.0
+PONG_TIMEOUT_S: Final = 10.0
+KEEP_ALIVE_S: Final = 5
+#: How long the last steps may take once the grace is used up, in seconds.
+LAST_STEPS_S: Final = 5
+
+
+class UnavailableError(Exception):
+    """Something that the gateway needs is in use or out of reach; one line for the operator."""
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server that drains the kernel before it closes sockets, and exits 0 when told to stop."""
+
+    def __init__(self, config: uvicorn.Config, kernel: Kernel, *, grace_s: float) -> None:
+        super().__init__(config)
+        self._kernel = kernel
+        self._grace_s = grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See the module's docstring."""
+        for server in self.servers:
+            server.close()
+        _log.info("stopping: waiting for triggers that run, at most %g s", self._grace_s)
+        self._kernel.closing = True
+        drained = await self._drain()
+        if not drained:
+            _log.warning("stopping: some triggers were not answered in time")
+        await super().shutdown(sockets)
+
+    async def _drain(self) -> bool:
+        give_up_s = time.monotonic() + self._grace_s
+        while self._kernel.unanswered:
+            if self.force_exit or time.monotonic() >= give_up_s:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handlers that only set a flag. uvicorn's own would raise the signal again afterwards, and not exit 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the gateway until it is told to stop; the exit code."""
+    try:
+        config = load(sys.argv[1:] if arguments is None else arguments, os.environ, directory=Path.cwd())
+        configure_logging(config.log_level)
+        verifier = _make_verifier(config.auth)
+        with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
+            uvloop.run(_serve(config, verifier, listener))
+    except ConfigError as exc:
+        print(f"panels-gateway: {exc}", file=sys.stderr)
+        return EXIT_CONFIG
+    except UnavailableError as exc:
+        print(f"panels-gateway: {exc}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    return 0
+
+
+async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket) -> None:
+    dispatcher = Dispatcher(
+        DispatchLimits(
+            queue_per_panel=config.queue.per_panel,
+            queue_total=config.queue.total,
+            queue_bytes=config.queue.total_bytes,
+        )
+    )
+    kernel = Kernel(
+        dispatcher, KernelLimits(panels=config.max_panels, state=config.state, client=config.client)
+    )
+    broker = Broker(config.workers.endpoint, dispatcher, kernel)
+    kernel.request_flush = broker.request_flush
+    host, port = listener.getsockname()[:2]
+    app = create_app(kernel, config, verifier, port=port)
+    server = GatewayServer(_uvicorn_config(config, app), kernel, grace_s=config.listen.shutdown_grace_s)
+    if verifier is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
+    try:
+        await broker.start()
+    except OSError as exc:
+        raise UnavailableError(f"workers-endpoint: cannot bind {config.workers.endpoint}: {exc}") from None
+    # what start-up made lives as long as the process: the collector need not look at it again
+    gc.collect()
+    gc.freeze()
+    shown = f"[{host}]" if ":" in host else host
+    _log.info("listening on http://%s:%d; workers connect to %s", shown, port, config.workers.endpoint)
+    if verifier is None:
+        _log.warning("authentication is off: whoever reaches this address may do everything")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await broker.stop()
+    _log.info("stopped")
+
+
+def _uvicorn_config(config: GatewayConfig, app: object) -> uvicorn.Config:
+    listen = config.listen
+    limits = HttpLimits(
+        header_timeout_s=listen.header_timeout_s,
+        body_timeout_s=listen.body_timeout_s,
+        max_connections=listen.max_connections,
+    )
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        interface="asgi3",
+        lifespan="off",
+        http=HardenedHttpProtocol.with_limits(limits),
+        ws=PanelsWebSocketProtocol,
+        ws_max_size=listen.max_frame_bytes,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PONG_TIMEOUT_S,
+        # a client's compressed message could be a bomb, and every frame sent would cost CPU per client
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_STEPS_S,
+    )
+
+
+def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
+    if not auth.enabled:
+        return None
+    rules = TokenRules(audience=auth.audience, issuer=auth.issuer, max_lifetime_s=auth.max_lifetime_s)
+    keyring = load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms)
+    return TokenVerifier(keyring, rules, clock=time.time)
+
+
+def _reload_keys(verifier: TokenVerifier, auth: AuthConfig) -> None:
+    try:
+        verifier.replace_keys(load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms))
+    except ConfigError as exc:
+        _log.error("keys not read again, the old ones stay: %s", exc)
+    else:
+        _log.info("keys read again")
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Generator[IO[str], None, None]:
+    """The data directory, made if missing, for this process alone."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "gateway.lock").open("w")
+    except OSError as exc:
+        raise ConfigError(
+            f"data-dir: expected a directory to write to at {data_dir}, got: {exc.strerror}"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UnavailableError(
+                f"data-dir: {data_dir} is in use by another gateway; give another --data-dir"
+            ) from None
+        yield lock
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
+    """A socket that is bound. Listening begins with the server."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as exc:
+        raise ConfigError(
+            f"host: expected an address of this machine, got {host!r}: {exc.strerror}"
+        ) from None
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as exc:
+            raise UnavailableError(
+                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what uses it"
+            ) from None
+        yield listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

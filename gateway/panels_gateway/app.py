@@ -1,0 +1,134 @@
+"""The ASGI application: wires gate, HTTP API and upgrades to a kernel. Nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from panels_gateway.auth import TokenRules, TokenVerifier
+from panels_gateway.credentials import OriginPolicy, own_origins
+from panels_gateway.gate import Gate
+from panels_gateway.http import Api, answer_disconnect, answer_request_error, error_response
+from panels_gateway.metrics import HttpCounters
+from panels_gateway.upgrade import Upgrades
+from panels_shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from panels_gateway.config import GatewayConfig
+    from panels_gateway.kernel import Kernel
+
+_CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+
+
+class GatewayApp:
+    """Every request comes in here. ``counters`` is what its metrics are made from."""
+
+    def __init__(self, http: ASGIApp, upgrades: Upgrades, gate: Gate, counters: HttpCounters) -> None:
+        self._http = http
+        self._upgrades = upgrades
+        self._gate = gate
+        self.counters = counters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http":
+            self._gate.open(scope)
+            await self._serve_http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            self._gate.open(scope)
+            await self._upgrades.serve(scope, receive, send)
+
+    def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.counters.count_request(message["status"])
+            await send(message)
+
+        if scope["method"] in _CHANGING:
+            try:
+                self._gate.check_origin(scope)
+            except RequestError as error:
+                return error_response(error)(scope, receive, counted)
+        return self._http(scope, receive, counted)
+
+
+def create_app(
+    kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, port: int
+) -> GatewayApp:
+    """The application. ``verifier`` None lets everybody in; ``port`` is the one that is really listened on."""
+    listen = config.listen
+    own = own_origins(listen.host, port, listen.public_url)
+    gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
+    counters = HttpCounters()
+    api = Api(
+        kernel,
+        gate,
+        counters,
+        limits=config.definition,
+        public_url=listen.public_url,
+        max_args_bytes=listen.max_frame_bytes,
+        body_timeout_s=listen.body_timeout_s,
+    )
+    http = Starlette(
+        routes=api.routes(),
+        middleware=_cross_origin(listen.allowed_origins),
+        exception_handlers={
+            RequestError: answer_request_error,
+            ClientDisconnect: answer_disconnect,
+            HTTPException: _answer_http_exception,
+            Exception: _answer_defect,
+        },
+    )
+    http.router.redirect_slashes = False
+    upgrades = Upgrades(
+        kernel,
+        gate,
+        counters,
+        client_limits=config.client,
+        max_per_subject=listen.max_connections_per_subject,
+        leeway_s=TokenRules().leeway_s,
+    )
+    return GatewayApp(http, upgrades, gate, counters)
+
+
+def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
+    """What lets pages of the allowed origins read answers; their own origin needs none."""
+    if allowed is None:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(allowed),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["location", "retry-after"],
+        )
+    ]
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allow = dict(error.headers or {}).get("Allow", "")
+        response = error_response(
+            RequestError(
+                Code.METHOD_NOT_ALLOWED, f"expected one of {allow} at this path, got {request.method}"
+            )
+        )
+        response.headers["allow"] = allow
+        return response
+    return error_response(RequestError(Code.NOT_FOUND, "there is nothing at this path"))
+
+
+async def _answer_defect(request: Request, error: Exception) -> Response:
+    # Starlette raises it again behind this answer, so that the server logs it with its traceback
+    return error_response(RequestError(Code.INTERNAL, "a defect of the server; its log has the detail"))

@@ -1,0 +1,40 @@
+"""Logging of the gateway process: one handler, to stderr, that lets no token through."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+# base64url of '{"' is where every JWT header begins; a token in a URL is caught by its parameter as well
+_TOKEN_PATTERN: Final = re.compile(
+    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_=-]*){0,2}|(?<=[?&]token=)[^&\s\"']+"
+)
+REDACTED: Final = "[token]"
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats as ``logging.Formatter``, tracebacks included, with everything that looks like a token replaced.
+
+    The second line of defence: requests lose their credentials before anything can log them. This one stands behind
+    libraries that log what they parse, and behind whatever we forgot.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """What to write, traceback included. Control characters are escaped, so that none drives a terminal."""
+        text = _TOKEN_PATTERN.sub(REDACTED, super().format(record))
+        return "".join([c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text])
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """The line itself: one line, so that nothing a client or handler says can look like another record."""
+        return super().formatMessage(record).replace("\n", "\\n")
+
+
+def configure_logging(level: str) -> None:
+    """Logs at ``level`` to stderr. uvicorn speaks from warning on: at info it prints a line for every upgrade."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("panels").setLevel(level.upper())
