@@ -157,7 +157,7 @@ class ReplicaMachine(RuleBasedStateMachine):
             return
         held = self.replicas._replicas
         for replica in held.values():
-            undo = sum(footprint(old) for _, old in replica._undo)
+            undo = sum(footprint(old) for _, old, _ in replica._undo)
             assert replica.size_bytes == footprint(replica.state) + undo
         assert self.replicas.size_bytes == sum(replica.size_bytes for replica in held.values())
         assert self.replicas.size_bytes <= self.replicas.max_bytes or len(held) == 1

@@ -44,7 +44,8 @@ class Replica:
         self.floor = -1
         self.state = state
         self.size_bytes = footprint(state)
-        self._undo: deque[tuple[int, dict[str, bytes | None]]] = deque()
+        # of each uncommitted job that changed anything: its index, what takes it back, and the footprint of that
+        self._undo: deque[tuple[int, dict[str, bytes | None], int]] = deque()
 
     def commit(self, index: int) -> None:
         """Forgets what undoes the jobs up to and including ``index``: the gateway has committed them."""
@@ -52,7 +53,7 @@ class Replica:
             return
         undo = self._undo
         while undo and undo[0][0] <= index:
-            self.size_bytes -= footprint(undo.popleft()[1])
+            self.size_bytes -= undo.popleft()[2]
         self.floor = min(index, self.index)
 
     def advance(self, changes: Mapping[str, bytes | None]) -> None:
@@ -60,9 +61,9 @@ class Replica:
         self.index += 1
         if not changes:
             return
-        old = self._apply(changes)
-        self._undo.append((self.index, old))
-        self.size_bytes += footprint(old)
+        back, back_bytes = self._apply(changes)
+        self._undo.append((self.index, back, back_bytes))
+        self.size_bytes += back_bytes
         if len(self._undo) > MAX_UNDO:
             self.commit(self._undo[0][0])
 
@@ -77,32 +78,35 @@ class Replica:
             return False
         undo = self._undo
         while undo and undo[-1][0] > base_index:
-            old = undo.pop()[1]
-            self.size_bytes -= footprint(old)
-            self._apply(old)
+            _, back, back_bytes = undo.pop()
+            self.size_bytes -= back_bytes
+            self._apply(back)
         while undo:
-            self.size_bytes -= footprint(undo.pop()[1])
+            self.size_bytes -= undo.pop()[2]
         self._apply(changes)
         self.epoch = epoch
         self.index = self.floor = -1
         return True
 
-    def _apply(self, changes: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
-        """Makes ``changes`` to the state and returns the changes that take them back."""
+    def _apply(self, changes: Mapping[str, bytes | None]) -> tuple[dict[str, bytes | None], int]:
+        """Makes ``changes`` to the state; the changes that take them back, and their footprint."""
         state = self.state
-        grown = 0
+        grown = back_bytes = 0
         back: dict[str, bytes | None] = {}
         for key, value in changes.items():
             old = back[key] = state.get(key)
+            fixed = ENTRY_BYTES + len(key)
+            back_bytes += fixed
             if old is not None:
-                grown -= ENTRY_BYTES + len(key) + len(old)
+                back_bytes += len(old)
+                grown -= fixed + len(old)
             if value is not None:
-                grown += ENTRY_BYTES + len(key) + len(value)
+                grown += fixed + len(value)
                 state[key] = value
             elif old is not None:
                 del state[key]
         self.size_bytes += grown
-        return back
+        return back, back_bytes
 
 
 class Replicas:
