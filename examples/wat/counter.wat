@@ -32,10 +32,10 @@
   (func (export "handle") (param $args i32) (param $args_len i32) (result i32)
     (local $n i64) (local $at i32) (local $len i32) (local $digit i32)
     (local.set $len (call $state_get (i32.const 0) (i32.const 5) (i32.const 128) (i32.const 20)))
-    (if (i32.gt_s (local.get $len) (i32.const 18)) ;; more digits than are safe to add one to
-      (then (return (call $refuse))))
-    (if (i32.lt_s (local.get $len) (i32.const 0)) ;; there is no such key: begin at zero
+    (if (i32.eq (local.get $len) (i32.const -1)) ;; there is no such key: begin at zero
       (then (local.set $len (i32.const 0))))
+    (if (i32.gt_u (local.get $len) (i32.const 18)) ;; an error, or more digits than are safe to add one to
+      (then (return (call $refuse))))
 
     ;; decimal digits to a number
     (local.set $at (i32.const 128))

@@ -1,0 +1,456 @@
+"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to watch.
+
+Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies in one
+temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come from somewhere
+that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import functools
+import http.server
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import jwt
+import websockets
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PANELS: Final = ("counter", "todo", "chat", "hostile")
+START_TIMEOUT_S: Final = 60.0
+STOP_GRACE_S: Final = 15.0
+ANSWER_TIMEOUT_S: Final = 30.0
+TOKEN_LIFETIME_S: Final = 12 * 3600
+PR_SET_PDEATHSIG: Final = 1
+
+
+class DemoError(Exception):
+    """Something that the person at the terminal has to know; the text is all they see."""
+
+
+# -- the terminal ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Coloured lines, or plain ones where colour is not wanted (no terminal, NO_COLOR, --no-color)."""
+
+    colour: bool
+
+    def paint(self, text: str, code: str) -> str:
+        """``text`` in the colour with this SGR ``code``."""
+        return f"\033[{code}m{text}\033[0m" if self.colour else text
+
+    def head(self, text: str) -> None:
+        """A heading with an empty line above it."""
+        print(f"\n{self.paint(text, '1')}", flush=True)
+
+    def step(self, what: str, detail: str) -> None:
+        """Something that is done now."""
+        print(f"  {self.paint('✓', '32')} {what:<10}{self.paint(detail, '2')}", flush=True)
+
+    def sent(self, who: str, text: str) -> None:
+        """What a client said."""
+        print(f"\n  {self.paint(f'{who:>5}', '36')} {self.paint('──▶', '36')} {text}", flush=True)
+
+    def heard(self, who: str, kind: str, text: str) -> None:
+        """What a client was told."""
+        shade = {"ERROR": "31", "RESULT": "32", "PATCH": "33", "EVENT": "35"}.get(kind, "34")
+        print(f"  {self.paint(f'{who:>5}', '2')} ◀── {self.paint(f'{kind:<9}', shade)} {text}", flush=True)
+
+
+def shorten(value: object, width: int = 84) -> str:
+    """``value`` as JSON, cut to ``width`` characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+# -- processes ------------------------------------------------------------------------------------------------
+
+
+def _end_with_parent() -> None:
+    # if this process is killed outright, its children are told to stop as well
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class Child:
+    """A process of the demonstration, and the file that it logs to."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @classmethod
+    def start(cls, name: str, folder: Path, arguments: list[str]) -> Child:
+        """Starts ``python -m`` with ``arguments``."""
+        log = folder / f"{name}.log"
+        # PANELS_ variables of whoever runs this are about another installation
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PANELS_")}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for this process, which then stops them in order
+                # one system call, with nothing that another thread could hold a lock of
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
+            )
+        return cls(name, log, process)
+
+    def check(self) -> None:
+        """Raises ``DemoError`` with the end of the log if the process has ended."""
+        status = self.process.poll()
+        if status is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+            raise DemoError(f"the {self.name} ended with status {status}; its last words:\n{tail}")
+
+
+def stop(children: list[Child]) -> None:
+    """Stops what still runs: all are told at once, and given one grace together."""
+    for child in children:
+        if child.process.poll() is None:
+            child.process.terminate()
+    deadline = time.monotonic() + STOP_GRACE_S
+    for child in children:
+        try:
+            child.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+def choose_port(wanted: int) -> int:
+    """``wanted`` if nothing listens there, else a free port."""
+    for port in (wanted, 0):
+        with contextlib.closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise DemoError("there is no free port on 127.0.0.1")
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    """Serves one file, whatever the path."""
+
+    def __init__(self, page: bytes, *args: Any) -> None:
+        self._page = page
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """The page."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(self._page)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.end_headers()
+        self.wfile.write(self._page)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
+        """Nothing: the terminal belongs to the demonstration."""
+
+
+@contextlib.contextmanager
+def served_page() -> Iterator[str]:
+    """The origin at which examples/browser.html is served while the context lasts."""
+    page = (ROOT / "examples" / "browser.html").read_bytes()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Page, page))
+    thread = threading.Thread(target=server.serve_forever, name="page", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# -- the system -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class System:
+    """The running gateway as its clients see it. ``secret`` signs tokens."""
+
+    port: int
+    secret: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """Base of the HTTP API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, subject: str, panels: list[dict[str, object]] | None = None) -> str:
+        """A token for ``subject``; ``panels`` is the claim that narrows what it may do."""
+        claims: dict[str, object] = {"sub": subject, "exp": int(time.time()) + TOKEN_LIFETIME_S}
+        if panels is not None:
+            claims["panels"] = panels
+        return jwt.encode(claims, self.secret, algorithm="HS256")
+
+    def socket_url(self, panel: str) -> str:
+        """Where a client of ``panel`` connects, without a token."""
+        return f"ws://127.0.0.1:{self.port}/panels/{panel}/ws"
+
+
+def wait_until_ready(url: str, children: list[Child]) -> None:
+    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    answer = "no answer"
+    while time.monotonic() < deadline:
+        for child in children:
+            child.check()
+        try:
+            response = httpx.get(f"{url}/health", timeout=2, trust_env=False)
+            if response.status_code == 200:
+                return
+            answer = f"{response.status_code} {response.text[:200]}"
+        except httpx.TransportError as exc:
+            answer = str(exc)
+        time.sleep(0.05)
+    logs = ", ".join(str(child.log) for child in children)
+    raise DemoError(f"expected {url}/health to answer 200, got {answer}; see {logs}")
+
+
+def create_panels(system: System) -> None:
+    """Makes the example panels. Raises ``DemoError`` with the gateway's sentence when it refuses one."""
+    headers = {"Authorization": f"Bearer {system.token('demo')}", "Content-Type": "application/json"}
+    with httpx.Client(base_url=system.url, headers=headers, timeout=60, trust_env=False) as http_client:
+        for name in PANELS:
+            body = (ROOT / "examples" / "panels" / f"{name}.json").read_bytes()
+            response = http_client.post("/panels", content=body)
+            if response.status_code != 201:
+                raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
+
+
+# -- the client -----------------------------------------------------------------------------------------------
+
+
+def describe(message: dict[str, Any]) -> str:
+    """What a message of the gateway says, in a line."""
+    kind = message["type"]
+    if kind == "CONNECTED":
+        return f"{message['panelId']}, seq {message['seq']}, state {shorten(message['state'], 50)}"
+    if kind == "PATCH":
+        changes = (
+            f"{m['key']} = {shorten(m['value'], 56)}" if m["op"] == "set" else f"{m['key']} deleted"
+            for m in message["mutations"]
+        )
+        return f"seq {message['seq']}: {', '.join(changes)}"
+    if kind == "EVENT":
+        event = message["event"]
+        return f"{event['name']} {shorten(event['payload'], 60)}"
+    if kind == "RESULT":
+        result = message["result"]
+        metrics = result["metrics"]
+        cost = f"{metrics['executionTimeUs']:,} µs, {metrics['fuelConsumed']:,} fuel in the sandbox"
+        return f"{shorten(result['returnValue'], 50)}  ({cost})"
+    if kind == "ERROR":
+        reason = message.get("details", {}).get("reason", "")
+        return " ".join(filter(None, (message["code"], reason, "–", shorten(message["message"], 90))))
+    return shorten(message)
+
+
+class Viewer:
+    """A client of one panel that prints what it hears."""
+
+    def __init__(self, screen: Screen, name: str, connection: websockets.ClientConnection) -> None:
+        self._screen = screen
+        self._name = name
+        self._connection = connection
+        self._sent = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def watching(cls, screen: Screen, system: System, name: str, panel: str) -> Any:
+        """Connects, and prints the greeting."""
+        protocols = [
+            websockets.Subprotocol("panels.v1"),
+            websockets.Subprotocol(f"bearer.{system.token(name)}"),
+        ]
+        async with websockets.connect(
+            system.socket_url(panel), subprotocols=protocols, proxy=None
+        ) as connection:
+            viewer = cls(screen, name, connection)
+            await viewer.hear_until("CONNECTED")
+            yield viewer
+
+    async def hear_until(self, *kinds: str) -> dict[str, Any]:
+        """Prints what comes, up to and with the first message of these ``kinds``, which is returned."""
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            while True:
+                message = json.loads(await self._connection.recv())
+                self._screen.heard(self._name, message["type"], describe(message))
+                if message["type"] in kinds:
+                    return dict(message)
+
+    async def trigger(self, tool: str, args: object = None) -> dict[str, Any]:
+        """Triggers ``tool`` and returns the RESULT or ERROR, after printing all that came before it."""
+        self._sent += 1
+        message = {"type": "TRIGGER", "tool": tool, "args": args, "requestId": f"{self._name}-{self._sent}"}
+        self._screen.sent(self._name, f"TRIGGER {tool} {shorten(args) if args is not None else ''}")
+        await self._connection.send(json.dumps(message))
+        return await self.hear_until("RESULT", "ERROR")
+
+
+def expect(wanted: str, answer: dict[str, Any]) -> None:
+    """Raises ``DemoError`` unless ``answer`` is what the demonstration is about."""
+    if answer["type"] != wanted:
+        raise DemoError(f"expected {wanted}, got {json.dumps(answer)[:300]}")
+
+
+async def show(screen: Screen, system: System) -> None:
+    """The tour: a counter that two people watch, a list, and handlers that misbehave."""
+    screen.head("A counter in WebAssembly. ada triggers, bob only watches.")
+    async with (
+        Viewer.watching(screen, system, "ada", "counter") as ada,
+        Viewer.watching(screen, system, "bob", "counter") as bob,
+    ):
+        for _ in range(2):
+            expect("RESULT", await ada.trigger("increment"))
+            await bob.hear_until("EVENT")
+
+    screen.head("A to-do list in JavaScript. A handler that throws changes nothing.")
+    async with Viewer.watching(screen, system, "ada", "todo") as ada:
+        added = await ada.trigger("add", {"text": "read the handler guide"})
+        expect("RESULT", added)
+        expect("RESULT", await ada.trigger("toggle", {"id": added["result"]["returnValue"]["id"]}))
+        expect("ERROR", await ada.trigger("toggle", {"id": 999}))
+
+    screen.head("Handlers that misbehave. Each gets an answer, nobody else notices, nothing is committed.")
+    async with Viewer.watching(screen, system, "eve", "hostile") as eve:
+        for tool in ("spin", "hoard", "dig", "reach"):
+            expect("ERROR", await eve.trigger(tool))
+        expect("RESULT", await eve.trigger("fine"))
+
+
+# -- the whole ------------------------------------------------------------------------------------------------
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description="Start panels on this machine and watch it work."
+    )
+    parser.add_argument("--once", action="store_true", help="end after the client has shown everything")
+    parser.add_argument(
+        "--port", type=int, default=3001, help="port of the gateway (3001; a free one if it is taken)"
+    )
+    parser.add_argument("--no-color", action="store_true", help="plain text")
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: list[Child]) -> None:
+    """Starts everything, shows it, and returns when it is time to stop."""
+    port = choose_port(arguments.port)
+    system = System(port, secrets.token_hex(32))
+    secret_file = folder / "jwt-secret"
+    secret_file.touch(mode=0o600)
+    secret_file.write_text(system.secret)
+    endpoint = f"ipc://{folder}/workers.sock"
+
+    screen.head("Starting")
+    with served_page() as page:
+        gateway = ["panels_gateway", "--port", str(port), "--data-dir", str(folder / "data")]
+        gateway += [
+            "--jwt-secret-file",
+            str(secret_file),
+            "--workers-endpoint",
+            endpoint,
+            "--allowed-origins",
+            page,
+        ]
+        children.append(Child.start("gateway", folder, gateway))
+        worker = [
+            "panels_worker",
+            "--gateway",
+            endpoint,
+            "--processes",
+            "2",
+            "--cache-dir",
+            str(folder / "cache"),
+        ]
+        children.append(Child.start("worker", folder, worker))
+        wait_until_ready(system.url, children)
+        taken = "" if port == arguments.port else f"  (port {arguments.port} is taken)"
+        screen.step("gateway", f"{system.url}{taken}")
+        screen.step("workers", f"2 sandbox processes, {endpoint}")
+        create_panels(system)
+        screen.step("panels", ", ".join(PANELS))
+        screen.step("logs", str(folder))
+
+        asyncio.run(show(screen, system))
+
+        token = system.token("you")
+        screen.head("Your turn")
+        page_url = f"{page}/#port={port}&token={token}"
+        socket_url = f"{system.socket_url('counter')}?token={token}"
+        print(f"  in a browser      {screen.paint(page_url, '4')}")
+        print(f"\n  from a program    {screen.paint(socket_url, '4')}")
+        print(f"\n  with curl         curl -H 'Authorization: Bearer {token}' \\")
+        print(f"                      -X POST {system.url}/panels/counter/trigger/increment", flush=True)
+        if arguments.once:
+            return
+        print(
+            "\n  The token works for 12 hours, for as long as this runs. Ctrl-C stops everything.", flush=True
+        )
+        while True:
+            for child in children:
+                child.check()
+            time.sleep(0.5)
+
+
+def main() -> int:
+    """Exit status: 0 when everything went as it should."""
+    arguments = parse_arguments()
+    colour = sys.stdout.isatty() and not arguments.no_color and "NO_COLOR" not in os.environ
+    screen = Screen(colour)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # short and in /tmp on purpose: the path of a Unix socket may have 107 bytes
+    folder = Path(tempfile.mkdtemp(prefix="panels-demo-", dir="/tmp"))
+    children: list[Child] = []
+    status = 0
+    try:
+        run(arguments, screen, folder, children)
+    except KeyboardInterrupt:
+        print("\n\n  stopping", flush=True)
+    except (DemoError, OSError, websockets.WebSocketException, httpx.HTTPError, TimeoutError) as exc:
+        print(
+            f"\n{screen.paint('demo:', '31')} {str(exc) or type(exc).__name__}", file=sys.stderr, flush=True
+        )
+        status = 1
+    finally:
+        stop(children)
+    if status:
+        print(f"demo: the logs are kept in {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
