@@ -34,3 +34,9 @@ def test_counter_definition_embeds_the_module_beside_it() -> None:
 
     assert source == (EXAMPLES / "wat" / "counter.wat").read_text()
     assert wat2wasm(source).startswith(b"\0asm")
+
+
+def test_readme_shows_the_handler_of_the_poll() -> None:
+    handler = load(EXAMPLES / "panels" / "poll.json")["tools"][0]["handler"]
+
+    assert f"```js\n{handler}\n```\n" in (EXAMPLES.parent / "README.md").read_text()
