@@ -381,3 +381,9 @@ def _shown_range(option: Option) -> str:
     if option.kind not in ("integer", "bytes", "number"):
         return ""
     return f"{_shown(option, option.minimum)} – {_shown(option, option.maximum)}"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference())
