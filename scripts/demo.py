@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -284,21 +284,6 @@ class Viewer:
         self._connection = connection
         self._sent = 0
 
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def watching(cls, screen: Screen, system: System, name: str, panel: str) -> Any:
-        """Connects, and prints the greeting."""
-        protocols = [
-            websockets.Subprotocol("panels.v1"),
-            websockets.Subprotocol(f"bearer.{system.token(name)}"),
-        ]
-        async with websockets.connect(
-            system.socket_url(panel), subprotocols=protocols, proxy=None
-        ) as connection:
-            viewer = cls(screen, name, connection)
-            await viewer.hear_until("CONNECTED")
-            yield viewer
-
     async def hear_until(self, *kinds: str) -> dict[str, Any]:
         """Prints what comes, up to and with the first message of these ``kinds``, which is returned."""
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -317,6 +302,17 @@ class Viewer:
         return await self.hear_until("RESULT", "ERROR")
 
 
+@contextlib.asynccontextmanager
+async def watching(screen: Screen, system: System, name: str, panel: str) -> AsyncIterator[Viewer]:
+    """A viewer that is connected while the context lasts, and has printed the greeting."""
+    # a token in this list, unlike one in the URL, ends in nobody's log
+    protocols = [websockets.Subprotocol("panels.v1"), websockets.Subprotocol(f"bearer.{system.token(name)}")]
+    async with websockets.connect(system.socket_url(panel), subprotocols=protocols, proxy=None) as connection:
+        viewer = Viewer(screen, name, connection)
+        await viewer.hear_until("CONNECTED")
+        yield viewer
+
+
 def expect(wanted: str, answer: dict[str, Any]) -> None:
     """Raises ``DemoError`` unless ``answer`` is what the demonstration is about."""
     if answer["type"] != wanted:
@@ -327,22 +323,22 @@ async def show(screen: Screen, system: System) -> None:
     """The tour: a counter that two people watch, a list, and handlers that misbehave."""
     screen.head("A counter in WebAssembly. ada triggers, bob only watches.")
     async with (
-        Viewer.watching(screen, system, "ada", "counter") as ada,
-        Viewer.watching(screen, system, "bob", "counter") as bob,
+        watching(screen, system, "ada", "counter") as ada,
+        watching(screen, system, "bob", "counter") as bob,
     ):
         for _ in range(2):
             expect("RESULT", await ada.trigger("increment"))
             await bob.hear_until("EVENT")
 
     screen.head("A to-do list in JavaScript. A handler that throws changes nothing.")
-    async with Viewer.watching(screen, system, "ada", "todo") as ada:
+    async with watching(screen, system, "ada", "todo") as ada:
         added = await ada.trigger("add", {"text": "read the handler guide"})
         expect("RESULT", added)
         expect("RESULT", await ada.trigger("toggle", {"id": added["result"]["returnValue"]["id"]}))
         expect("ERROR", await ada.trigger("toggle", {"id": 999}))
 
     screen.head("Handlers that misbehave. Each gets an answer, nobody else notices, nothing is committed.")
-    async with Viewer.watching(screen, system, "eve", "hostile") as eve:
+    async with watching(screen, system, "eve", "hostile") as eve:
         for tool in ("spin", "hoard", "dig", "reach"):
             expect("ERROR", await eve.trigger(tool))
         expect("RESULT", await eve.trigger("fine"))
