@@ -332,16 +332,18 @@ class Store:
         return int(left.value)
 
     def _raise(self, error: int | None, kind: type[Exception]) -> None:
+        pending, _pending[:] = _pending[:], []
         if error:
-            raise kind(_take_error(error))
+            # a trap that a host function made comes back as an error with a backtrace
+            text = _take_error(error)
+            if not pending:
+                raise kind(text)
         trap = self._trap.value
         self._trap.value = None
-        assert trap is not None
-        pending, _pending[:] = _pending[:], []
         code = c_uint8()
-        try:
+        has_code = False
+        if trap is not None:
             has_code = _trap_code(trap, byref(code))
-        finally:
             _trap_delete(trap)
         if pending:
             if isinstance(pending[0], HostStop):

@@ -298,6 +298,8 @@ class WasmProgram:
                 fuel_used = fuel - store.fuel()
         except LimitReached as limit:
             reason, message = Reason.LIMIT_EXCEEDED, str(limit)
+        except BadPointerError as exc:
+            reason, message = Reason.TRAP, str(exc)
         except InstantiationError:
             reason = Reason.MEMORY_LIMIT
             message = f"the module does not fit into {limits.memory_bytes} bytes of memory"
