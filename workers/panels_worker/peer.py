@@ -15,6 +15,7 @@ has lost everything says so by a new session. Silence while there is no connecti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 
@@ -22,6 +23,8 @@ from panels_shared.errors import WireError
 from panels_shared.liveness import Liveness
 from panels_shared.messages import Drain, Goodbye, Hello, ToGateway, ToWorker, Welcome
 from panels_shared.wire import decode_to_worker
+
+logger = logging.getLogger(__name__)
 
 #: How long a Hello waits for its Welcome, in seconds; and how long a peer keeps away after a bad frame.
 HELLO_INTERVAL_S = 1.0
@@ -121,8 +124,9 @@ class Peer:
                     _check(messages)
                     messages = self._converse(messages)
                     break
-        except WireError:
-            self._offended(now_s)
+        except WireError as exc:
+            logger.warning("a frame from the gateway does not validate: %s", exc)
+            self.offend(now_s)
             return ()
         self._bad_in_row = 0
         if self.session is None:
@@ -166,6 +170,20 @@ class Peer:
         self._outbox.append(Goodbye(draining=False))
         self._set(Phase.LEFT)
 
+    def offend(self, now_s: float) -> None:
+        """A frame did not validate. What was in it is lost, so what the two sides believe differs: begin anew."""
+        self.bad_frames += 1
+        self._bad_in_row += 1
+        self._reset = True
+        self.session = None
+        if self.phase is Phase.LEAVING:
+            self.depart()
+            return
+        if self.phase is Phase.JOINED:
+            self._outbox.append(Goodbye(draining=False))
+            self._set(Phase.JOINING)
+        self._next_hello_s = now_s + HELLO_INTERVAL_S
+
     def drain(self) -> list[ToGateway]:
         """What is to be sent, in order."""
         outbox, self._outbox = self._outbox, []
@@ -197,20 +215,6 @@ class Peer:
             else:
                 rest.append(message)
         return rest
-
-    def _offended(self, now_s: float) -> None:
-        """What was in the frame is lost, so nothing that both sides believe can be relied on: begin anew."""
-        self.bad_frames += 1
-        self._bad_in_row += 1
-        self._reset = True
-        self.session = None
-        if self.phase is Phase.LEAVING:
-            self.depart()
-            return
-        if self.phase is Phase.JOINED:
-            self._outbox.append(Goodbye(draining=False))
-            self._set(Phase.JOINING)
-        self._next_hello_s = now_s + HELLO_INTERVAL_S
 
     def _set(self, phase: Phase) -> None:
         assert (self.phase, phase) in TRANSITIONS, (self.phase, phase)

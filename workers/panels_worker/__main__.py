@@ -1,0 +1,41 @@
+"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the rest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from panels_worker.config import ConfigError, parse
+from panels_worker.status import Exit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the pool that ``argv`` (default: the command line) and the environment ask for; its exit code."""
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    except ConfigError as exc:
+        print(f"panels-worker: {exc}", file=sys.stderr)
+        return Exit.BOOT
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    from panels_worker.pool import Pool  # --help should not wait for wasmtime
+
+    try:
+        pool = Pool(config)
+    except ConfigError as exc:
+        print(f"panels-worker: {exc}", file=sys.stderr)
+        return Exit.BOOT
+    except OSError as exc:
+        print(f"panels-worker: cache-dir: expected a directory to write to, got: {exc}; give another --cache-dir",
+              file=sys.stderr)  # fmt: skip
+        return Exit.BOOT
+    return pool.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
