@@ -138,7 +138,9 @@ frames = st.lists(
 
 
 @given(frames, st.data())
-def test_websocket_takes_whole_messages_however_they_are_cut(run: list[tuple[str, int]], data: st.DataObject) -> None:
+def test_websocket_takes_whole_messages_however_they_are_cut(
+    run: list[tuple[str, int]], data: st.DataObject
+) -> None:
     loop = asyncio.new_event_loop()
     protocol, transport, connection = opened(loop)
     try:
@@ -148,7 +150,11 @@ def test_websocket_takes_whole_messages_however_they_are_cut(run: list[tuple[str
 
 
 def check_splitting(
-    protocol: PanelsWebSocketProtocol, transport: FakeTransport, connection: Any, run: list[tuple[str, int]], data: Any
+    protocol: PanelsWebSocketProtocol,
+    transport: FakeTransport,
+    connection: Any,
+    run: list[tuple[str, int]],
+    data: Any,
 ) -> None:
     stream = b""
     expected: list[str] = []
@@ -201,6 +207,19 @@ def close_code(transport: FakeTransport) -> int:
         (masked(Opcode.TEXT, b"x", fin=False) + masked(Opcode.TEXT, b"y"), 1002),
         (b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"p" * 126, 1002),
     ],
+    # names of their own: masks are random, and processes that share the tests have to agree on the names
+    ids=[
+        "unmasked",
+        "opcode",
+        "reserved-bit",
+        "length",
+        "endless",
+        "too-big",
+        "not-utf8",
+        "stray-continuation",
+        "text-within-text",
+        "large-ping",
+    ],
 )
 def test_websocket_closes_with_the_code_of_the_offence(
     loop: asyncio.AbstractEventLoop, data: bytes, code: int
@@ -227,11 +246,15 @@ def test_websocket_cuts_a_peer_that_floods_pings(loop: asyncio.AbstractEventLoop
 
 def test_websocket_cuts_a_peer_that_sends_endless_fragments(loop: asyncio.AbstractEventLoop) -> None:
     protocol, transport, _ = opened(loop)
-    protocol.data_received(masked(Opcode.TEXT, b"", fin=False) + masked(Opcode.CONT, b"", fin=False) * MAX_FRAGMENTS)
+    protocol.data_received(
+        masked(Opcode.TEXT, b"", fin=False) + masked(Opcode.CONT, b"", fin=False) * MAX_FRAGMENTS
+    )
     assert transport.aborted
 
 
-def test_websocket_keeps_frames_of_a_congested_client_and_sends_them_later(loop: asyncio.AbstractEventLoop) -> None:
+def test_websocket_keeps_frames_of_a_congested_client_and_sends_them_later(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     protocol, transport, _ = opened(loop)
     protocol.pause_writing()
     assert protocol.congested
