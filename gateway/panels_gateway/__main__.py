@@ -40,7 +40,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-import uvicorn
 import uvloop
 
 from panels_gateway.app import create_app
@@ -49,70 +48,19 @@ from panels_gateway.broker import Broker
 from panels_gateway.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
 from panels_gateway.config_error import ConfigError
 from panels_gateway.dispatcher import Dispatcher, DispatchLimits
-from panels_gateway.http_protocol import HardenedHttpProtocol, HttpLimits
 from panels_gateway.kernel import Kernel, KernelLimits
 from panels_gateway.keys import load_keyring
 from panels_gateway.logs import configure_logging
-from panels_gateway.websocket import PanelsWebSocketProtocol
+from panels_gateway.server import GatewayServer, server_config
 
 _log = logging.getLogger("panels.gateway")
 
 #: BSD's EX_UNAVAILABLE: an address or file that somebody else has.
 EXIT_UNAVAILABLE: Final = 69
 
-PING_INTERVAL_S: Final = 25.0
-PONG_TIMEOUT_S: Final = 10.0
-KEEP_ALIVE_S: Final = 5
-#: How long the last steps may take once the grace is used up, in seconds.
-LAST_STEPS_S: Final = 5
-
 
 class UnavailableError(Exception):
     """Something that the gateway needs is in use or out of reach; one line for the operator."""
-
-
-class GatewayServer(uvicorn.Server):
-    """uvicorn's server that drains the kernel before it closes sockets, and exits 0 when told to stop."""
-
-    def __init__(self, config: uvicorn.Config, kernel: Kernel, *, grace_s: float) -> None:
-        super().__init__(config)
-        self._kernel = kernel
-        self._grace_s = grace_s
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See the module's docstring."""
-        for server in self.servers:
-            server.close()
-        _log.info("stopping: waiting for triggers that run, at most %g s", self._grace_s)
-        self._kernel.closing = True
-        drained = await self._drain()
-        if not drained:
-            _log.warning("stopping: some triggers were not answered in time")
-        await super().shutdown(sockets)
-
-    async def _drain(self) -> bool:
-        give_up_s = time.monotonic() + self._grace_s
-        while self._kernel.unanswered:
-            if self.force_exit or time.monotonic() >= give_up_s:
-                return False
-            await asyncio.sleep(0.02)
-        return True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Handlers that only set a flag. uvicorn's own would raise the signal again afterwards, and not exit 0."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,7 +95,7 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     kernel.request_flush = broker.request_flush
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, port=port)
-    server = GatewayServer(_uvicorn_config(config, app), kernel, grace_s=config.listen.shutdown_grace_s)
+    server = GatewayServer(server_config(app, config.listen), kernel, grace_s=config.listen.shutdown_grace_s)
     if verifier is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
     try:
@@ -166,33 +114,6 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     finally:
         await broker.stop()
     _log.info("stopped")
-
-
-def _uvicorn_config(config: GatewayConfig, app: object) -> uvicorn.Config:
-    listen = config.listen
-    limits = HttpLimits(
-        header_timeout_s=listen.header_timeout_s,
-        body_timeout_s=listen.body_timeout_s,
-        max_connections=listen.max_connections,
-    )
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        interface="asgi3",
-        lifespan="off",
-        http=HardenedHttpProtocol.with_limits(limits),
-        ws=PanelsWebSocketProtocol,
-        ws_max_size=listen.max_frame_bytes,
-        ws_ping_interval=PING_INTERVAL_S,
-        ws_ping_timeout=PONG_TIMEOUT_S,
-        # a client's compressed message could be a bomb, and every frame sent would cost CPU per client
-        ws_per_message_deflate=False,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=LAST_STEPS_S,
-    )
 
 
 def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:

@@ -309,8 +309,6 @@ def error_response(error: RequestError) -> Response:
             headers["retry-after"] = str(max(1, math.ceil(retry_ms / 1_000)))
     if error.code is Code.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    if error.code is Code.TOO_LARGE:
-        headers["connection"] = "close"  # what is left of the body is not worth reading
     return _json({"error": body}, status=CODES[error.code].http_status, headers=headers)
 
 

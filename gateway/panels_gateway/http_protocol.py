@@ -8,7 +8,8 @@ Every socket of a client begins here, WebSockets too until they are upgraded. Wh
 
 A time-out is for the whole phase and not for the next byte, so that a byte a second gains nothing. A head that is too large
 or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is answered 431 or 400 and the
-socket closed, before any application code sees it. Above ``max_connections`` a socket is answered 503 and closed.
+socket closed, before any application code sees it. A body that is refused half-way is read and thrown away for what is left of
+its time, since a socket closed under a client that still sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
 
 What this does not protect against: many sockets, each within the bounds; that is the work of ``max_connections``.
 """
@@ -28,6 +29,9 @@ from panels_shared.limits import KIB
 MAX_HEAD_BYTES: Final = 32 * KIB
 MAX_LINE_BYTES: Final = 8 * KIB - 192
 MAX_HEADERS: Final = 100
+
+#: How long after its own time-out the application is given to tell the client, in seconds.
+ANSWER_GRACE_S: Final = 1.0
 
 _ONCE_ONLY: Final = frozenset((b"host", b"content-length", b"origin", b"authorization"))
 
@@ -146,7 +150,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if has_body and self.parser.should_upgrade():
             self._refuse_head(400, "expected an upgrade without a body")
         self._in_head = False
-        self._arm(self.limits.body_timeout_s)
+        self._arm(self.limits.body_timeout_s + ANSWER_GRACE_S)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -1,0 +1,102 @@
+"""uvicorn, set up for the gateway: our protocols, no logs of its own, and a shutdown in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from panels_gateway.http_protocol import HardenedHttpProtocol, HttpLimits
+from panels_gateway.websocket import PanelsWebSocketProtocol
+
+if TYPE_CHECKING:
+    from panels_gateway.app import GatewayApp
+    from panels_gateway.config import ListenConfig
+    from panels_gateway.kernel import Kernel
+
+_log = logging.getLogger("panels.gateway.server")
+
+PING_INTERVAL_S: Final = 25.0
+PONG_TIMEOUT_S: Final = 10.0
+KEEP_ALIVE_S: Final = 5
+#: How long the last steps may take once the grace is used up, in seconds.
+LAST_STEPS_S: Final = 5
+
+
+def server_config(app: GatewayApp, listen: ListenConfig) -> uvicorn.Config:
+    """What uvicorn is told."""
+    limits = HttpLimits(
+        header_timeout_s=listen.header_timeout_s,
+        body_timeout_s=listen.body_timeout_s,
+        max_connections=listen.max_connections,
+    )
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        lifespan="off",
+        http=HardenedHttpProtocol.with_limits(limits),
+        ws=PanelsWebSocketProtocol,
+        ws_max_size=listen.max_frame_bytes,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PONG_TIMEOUT_S,
+        # a client's compressed message could be a bomb, and every frame sent would cost CPU per client
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_STEPS_S,
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server that drains the kernel before it closes sockets, and exits 0 when told to stop."""
+
+    def __init__(self, config: uvicorn.Config, kernel: Kernel, *, grace_s: float) -> None:
+        super().__init__(config)
+        self._kernel = kernel
+        self._grace_s = grace_s
+
+    def stop(self) -> None:
+        """Asks the server to stop; asked a second time, it hurries. Called from a signal, so it only sets flags."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, drains, closes WebSockets with 1012 and waits for HTTP answers; in all at most the grace and
+        ``LAST_STEPS_S``."""
+        for server in self.servers:
+            server.close()
+        _log.info("stopping: triggers that run are given %g s", self._grace_s)
+        self._kernel.closing = True
+        if not await self._drain():
+            _log.warning("stopping: some triggers were not answered in time")
+        await super().shutdown(sockets)
+
+    async def _drain(self) -> bool:
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + self._grace_s
+        while self._kernel.unanswered:
+            if self.force_exit or loop.time() >= give_up_s:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Replaces uvicorn's, which raises the signal again afterwards and so never exits with 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)

@@ -1,0 +1,238 @@
+"""The WebSocket upgrade over real sockets: its refusals as HTTP answers, in their order, and no token in any log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+from tests.support.fake_kernel import FakeKernel
+from tests.support.server import serving, until
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "s" * 32
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    made = FakeKernel()
+    made.add("p", n=b"1")
+    return made
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text(SECRET)
+    return path
+
+
+@pytest.fixture
+async def port(kernel: FakeKernel, secret_file: Path) -> AsyncIterator[int]:
+    async with serving(kernel, secret_file=secret_file) as (made, _):
+        yield made
+
+
+def make_token(secret: str = SECRET, **claims: Any) -> str:
+    return jwt.encode({"exp": time.time() + 60, **claims}, secret, algorithm="HS256")
+
+
+def url(port: int, path: str = "/panels/p/ws", token: str | None = None) -> str:
+    return f"ws://127.0.0.1:{port}{path}" + (f"?token={token}" if token is not None else "")
+
+
+async def refused(address: str, **options: Any) -> tuple[int, str]:
+    """The HTTP status and error code of an upgrade that is refused."""
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(address, compression=None, **options)
+    response = caught.value.response
+    assert response.headers["content-type"] == "application/json"
+    return response.status_code, json.loads(response.body or b"")["error"]["code"]
+
+
+async def welcomed(address: str, **options: Any) -> ClientConnection:
+    client = await connect(address, compression=None, **options)
+    assert json.loads(await client.recv())["type"] == "CONNECTED"
+    return client
+
+
+async def test_upgrade_sends_connected(port: int) -> None:
+    async with connect(url(port, token=make_token(sub="ann")), compression=None) as client:
+        message = json.loads(await client.recv())
+    assert (message["type"], message["panelId"], message["state"], message["seq"]) == (
+        "CONNECTED",
+        "p",
+        {"n": 1},
+        0,
+    )
+
+
+async def test_upgrade_refuses_an_unknown_panel_before_it_asks_for_a_token(port: int) -> None:
+    assert await refused(url(port, "/panels/none/ws")) == (404, "PANEL_NOT_FOUND")
+    assert await refused(url(port, "/panels/none/ws", make_token())) == (404, "PANEL_NOT_FOUND")
+
+
+async def test_upgrade_refuses_other_paths(port: int) -> None:
+    for path in ("/", "/panels/p", "/panels/p/ws/", "/panels/p/ws/x", "/panels//ws"):
+        assert await refused(url(port, path, make_token())) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    "token", [None, "", "nonsense", make_token("x" * 32), make_token(exp=time.time() - 60)], ids=str
+)
+async def test_upgrade_refuses_a_missing_or_bad_token(port: int, token: str | None) -> None:
+    assert await refused(url(port, token=token)) == (401, "UNAUTHORIZED")
+
+
+async def test_upgrade_refuses_a_token_without_read(port: int) -> None:
+    token = make_token(panels=[{"id": "p", "allow": ["trigger:*", "manage"]}])
+    assert await refused(url(port, token=token)) == (403, "FORBIDDEN")
+
+
+async def test_upgrade_takes_a_token_from_header_or_subprotocol(port: int) -> None:
+    token = make_token()
+    async with await welcomed(url(port), additional_headers={"authorization": f"Bearer {token}"}):
+        pass
+    offered = [Subprotocol("panels.v1"), Subprotocol(f"bearer.{token}")]
+    async with await welcomed(url(port), subprotocols=offered) as client:
+        assert client.subprotocol == "panels.v1"
+
+
+async def test_upgrade_refuses_two_tokens_that_differ(port: int) -> None:
+    headers = {"authorization": f"Bearer {make_token(sub='b')}"}
+    assert await refused(url(port, token=make_token(sub="a")), additional_headers=headers) == (
+        401,
+        "UNAUTHORIZED",
+    )
+
+
+async def test_upgrade_refuses_web_pages_of_other_origins_first(port: int) -> None:
+    for origin in ("https://evil.example", "null", f"http://localhost:{port}.evil.example"):
+        assert await refused(url(port, token=make_token()), origin=Origin(origin)) == (403, "FORBIDDEN")
+        assert await refused(url(port, "/panels/none/ws"), origin=Origin(origin)) == (403, "FORBIDDEN")
+    async with await welcomed(url(port, token=make_token()), origin=Origin(f"http://127.0.0.1:{port}")):
+        pass
+
+
+async def test_upgrade_conceals_panels_when_told_to(kernel: FakeKernel, secret_file: Path) -> None:
+    async with serving(kernel, "--conceal-panels", secret_file=secret_file) as (port, _):
+        assert await refused(url(port)) == (401, "UNAUTHORIZED")
+        assert await refused(url(port, "/panels/none/ws")) == (401, "UNAUTHORIZED")
+        stranger = make_token(panels=[{"id": "q", "allow": ["read"]}])
+        assert await refused(url(port, token=stranger)) == (404, "PANEL_NOT_FOUND")
+        assert await refused(url(port, "/panels/none/ws", stranger)) == (404, "PANEL_NOT_FOUND")
+        assert await refused(url(port, "/panels/none/ws", make_token())) == (404, "PANEL_NOT_FOUND")
+
+
+async def test_upgrade_is_refused_while_shutting_down(port: int, kernel: FakeKernel) -> None:
+    kernel.closing = True
+    assert await refused(url(port, token=make_token())) == (503, "UNAVAILABLE")
+
+
+async def test_upgrade_bounds_the_connections_of_a_subject(kernel: FakeKernel, secret_file: Path) -> None:
+    async with serving(kernel, "--max-connections-per-subject=2", secret_file=secret_file) as (port, _):
+        ann = url(port, token=make_token(sub="ann"))
+        first, second = await welcomed(ann), await welcomed(ann)
+        assert await refused(ann) == (503, "OVERLOADED")
+        async with await welcomed(url(port, token=make_token(sub="bob"))):
+            pass
+        await first.close()
+        await until(lambda: len(kernel.lost) == 2)
+        await (await welcomed(ann)).close()
+        await second.close()
+
+
+async def test_socket_is_closed_when_its_token_expires(port: int) -> None:
+    # what is left of the leeway of five seconds is what the socket has
+    async with await welcomed(url(port, token=make_token(exp=time.time() - 4.8))) as client:
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 4401
+
+
+async def test_shutdown_closes_sockets_with_1012(kernel: FakeKernel, secret_file: Path) -> None:
+    async with serving(kernel, secret_file=secret_file) as (port, server):
+        client = await welcomed(url(port, token=make_token()))
+        server.stop()
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.recv()
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1012
+
+
+async def test_shutdown_waits_for_triggers_that_run(kernel: FakeKernel) -> None:
+    kernel.unanswered = 1
+    async with serving(kernel) as (port, server):
+        client = await welcomed(url(port))
+        server.stop()
+        await until(lambda: kernel.closing)
+        await client.ping()
+        kernel.unanswered = 0
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
+async def test_shutdown_does_not_wait_longer_than_its_grace(kernel: FakeKernel) -> None:
+    kernel.unanswered = 1
+    began = time.monotonic()
+    async with serving(kernel, "--shutdown-grace-s=0.1") as (_, server):
+        server.stop()
+        await until(lambda: not server.started or kernel.closing)
+    assert time.monotonic() - began < 3
+
+
+async def test_no_token_reaches_a_log(
+    kernel: FakeKernel, secret_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every route, good and bad, with every logger at its most talkative that the gateway's own setup allows."""
+    good, bad = (
+        make_token(sub="CANARY", panels=[{"id": "*", "allow": ["read"]}]),
+        make_token("y" * 32, sub="CANARY"),
+    )
+    caplog.set_level(logging.INFO)
+    async with serving(kernel, secret_file=secret_file) as (port, _):
+        for token in (good, bad, "CANARY-nonsense"):
+            for path in ("/panels/p/ws", "/panels/none/ws", "/nowhere"):
+                try:
+                    await (await connect(url(port, path, token), compression=None)).close()
+                except InvalidStatus as exc:
+                    _assert_silent(token, (exc.response.body or b"").decode())
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                logging.getLogger("httpx").disabled = True
+                for path in ("/panels", "/panels/p", "/panels/none", "/nowhere", "/metrics"):
+                    for how in (
+                        {"params": {"token": token}},
+                        {"headers": {"authorization": f"Bearer {token}"}},
+                    ):
+                        answer = await client.get(path, **how)  # type: ignore[arg-type]
+                        _assert_silent(token, answer.text)
+        await until(lambda: len(kernel.lost) == len(kernel.opened))
+    for record in caplog.records:
+        if record.name.startswith(("uvicorn", "panels")):
+            _assert_silent("CANARY", record.getMessage())
+            for token in (good, bad):
+                _assert_silent(token, record.getMessage())
+    assert any("accepted" in record.getMessage() for record in caplog.records), (
+        "the line that used to leak is not there"
+    )
+
+
+def _assert_silent(token: str, text: str) -> None:
+    assert token not in text
