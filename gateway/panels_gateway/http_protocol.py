@@ -147,7 +147,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         has_body = b"transfer-encoding" in names or dict(self.headers).get(b"content-length", b"0") != b"0"
         if b"transfer-encoding" in names and b"content-length" in names:
             self._refuse_head(400, "expected content-length or transfer-encoding, got both")
-        if has_body and self.parser.should_upgrade():
+        if has_body and self._should_upgrade():
             self._refuse_head(400, "expected an upgrade without a body")
         self._in_head = False
         self._arm(self.limits.body_timeout_s + ANSWER_GRACE_S)
