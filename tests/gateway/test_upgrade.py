@@ -94,7 +94,7 @@ async def test_upgrade_refuses_other_paths(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [None, "", "nonsense", make_token("x" * 32), make_token(exp=time.time() - 60)], ids=str
+    "token", [None, "", "nonsense", make_token("x" * 32), make_token(exp=time.time() - 60)]
 )
 async def test_upgrade_refuses_a_missing_or_bad_token(port: int, token: str | None) -> None:
     assert await refused(url(port, token=token)) == (401, "UNAUTHORIZED")
