@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import zmq
 
@@ -53,10 +53,12 @@ class FakeGateway:
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.bind(endpoint)
 
-    def __enter__(self) -> FakeGateway:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

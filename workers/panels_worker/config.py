@@ -47,7 +47,8 @@ class CurveKeys(msgspec.Struct, frozen=True):
 class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox process is told, on its standard input. ``worker`` and ``pool`` are routing ids.
 
-    ``artifact_key`` authenticates what is loaded from ``cache_dir``; ``uid`` and ``gid`` are -1 to stay who it is.
+    ``artifact_key`` authenticates what is loaded from ``cache_dir``; ``uid`` and ``gid`` are
+    -1 to stay who it is; ``seccomp_filter`` is None where none could be built.
     """
 
     endpoint: str
@@ -58,6 +59,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     artifact_key: bytes
     curve: CurveKeys | None
     confinement: ConfinementMode
+    seccomp_filter: bytes | None
     uid: int
     gid: int
     spin_us: float

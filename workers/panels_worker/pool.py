@@ -49,6 +49,7 @@ from panels_worker.child import Child
 from panels_worker.compiler import Compiler
 from panels_worker.config import ConfigError, PoolConfig, SandboxConfig
 from panels_worker.peer import Peer
+from panels_worker.seccomp import build_filter
 from panels_worker.status import Exit
 from panels_worker.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
 from panels_worker.versions import versions
@@ -71,6 +72,7 @@ class Pool:
         self._config = config
         self._id = PoolId(os.urandom(16))
         self._user = _user(config)
+        self._filter = _filter(config)
         self._store = ArtifactStore.create(config.cache_dir)
         self._compiler = Compiler(self._store)
         self._supervisor = Supervisor(
@@ -212,6 +214,7 @@ class Pool:
             artifact_key=self._store.key,
             curve=config.curve,
             confinement=config.confinement,
+            seccomp_filter=self._filter,
             uid=uid,
             gid=gid,
             spin_us=config.spin_us,
@@ -289,6 +292,17 @@ def describe(code: int) -> str:
     if code < 0:
         return f"signal {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"signal {-code}"
     return f"exit code {code} ({Exit(code).name})" if code in set(Exit) else f"exit code {code}"
+
+
+def _filter(config: PoolConfig) -> bytes | None:
+    """The system call filter for all sandboxes, None for none."""
+    if config.confinement == "off":
+        return None
+    try:
+        return build_filter()
+    except OSError as exc:
+        logger.warning("no system call filter: %s", exc.strerror)
+        return None
 
 
 def _user(config: PoolConfig) -> tuple[int, int]:

@@ -26,6 +26,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -37,9 +38,9 @@ from panels_worker import link
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.config import SandboxConfig
 from panels_worker.confinement import Confinement, ConfinementError
+from panels_worker.loader import ArtifactLoader
 from panels_worker.loop import Loop
 from panels_worker.peer import Peer
-from panels_worker.loader import ArtifactLoader
 from panels_worker.replica import Replicas
 from panels_worker.sandbox import Sandbox
 from panels_worker.spin import Spin
@@ -55,6 +56,18 @@ MAX_CONFIG_BYTES: Final = 65_536
 CONNECT_S: Final = 3.0
 
 
+@dataclass(slots=True)
+class SandboxProcess:
+    """The parts of a process that has booted."""
+
+    confinement: Confinement
+    context: zmq.Context[zmq.Socket[bytes]]
+    socket: zmq.Socket[bytes]
+    loop: Loop
+    ticker: Ticker
+    shared: Shared
+
+
 def main() -> NoReturn:
     """Reads its configuration from standard input and runs until there is no more use for it."""
     report_fd = os.dup(1)
@@ -62,29 +75,33 @@ def main() -> NoReturn:
     os.set_blocking(report_fd, False)
     config = msgspec.msgpack.decode(sys.stdin.buffer.read(MAX_CONFIG_BYTES), type=SandboxConfig)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
+    code = Exit.BOOT
     try:
-        code = run(config, report_fd)
+        process = boot(config, report_fd)
+        code = Exit.DEFECT
+        code = run(process)
     except ConfinementError as exc:
         logger.error("%s", exc)
         code = Exit.BOOT
     except Exception:
         logger.exception("the sandbox failed")
-        code = Exit.DEFECT
     sys.stderr.flush()
     # no finalizers: they would want system calls that are denied by now, and have nothing to save
     os._exit(code)
 
 
-def run(config: SandboxConfig, report_fd: int) -> Exit:
-    """Serves the gateway of ``config``; reports go to ``report_fd``. Returns why it ended.
+def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
+    """Makes everything, and starts the ticker; reports go to ``report_fd``.
 
     Raises ``ConfinementError`` where confinement is to be strict and cannot be.
     """
     confinement = Confinement(config)
-    confinement.follow_parent(config.parent_pid)
+    confinement.follow_parent()
     # from here on the store is what this process stands in: it may not be allowed to walk there later
     os.chdir(config.cache_dir)
     loader = ArtifactLoader(ArtifactStore.open(Path("."), config.artifact_key))
+    hello = Hello(role="sandbox", pool=config.pool, pid=os.getpid(), versions=versions())
+    statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     confinement.before_threads()
 
     sandbox = Sandbox(
@@ -100,9 +117,8 @@ def run(config: SandboxConfig, report_fd: int) -> Exit:
         sandbox=sandbox,
         shared=shared,
         report_fd=report_fd,
+        statm_fd=statm_fd,
     )
-    ticker.start()
-    hello = Hello(role="sandbox", pool=config.pool, pid=os.getpid(), versions=versions())
     loop = Loop(
         socket,
         peer=Peer(hello, now_s=time.monotonic()),
@@ -118,14 +134,20 @@ def run(config: SandboxConfig, report_fd: int) -> Exit:
 
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ticker.start()
+    return SandboxProcess(confinement, context, socket, loop, ticker, shared)
 
+
+def run(process: SandboxProcess) -> Exit:
+    """Waits for the gateway, locks itself in and serves. Returns why it ended. Raises ``ConfinementError``."""
+    loop, shared = process.loop, process.shared
     code = loop.join()
     if code is None:
         if not _connected(shared):
             logger.warning("no second connection to the gateway within %g s", CONNECT_S)
             return Exit.LOST
-        loop.can_reconnect = not confinement.before_guests()
-        logger.info("ready; confined by %s", confinement.summary())
+        loop.can_reconnect = not process.confinement.before_guests()
+        logger.info("ready; confined by %s", process.confinement.summary())
         # what is alive now stays alive: no collection needs to look at it again
         gc.collect()
         gc.freeze()
@@ -133,8 +155,8 @@ def run(config: SandboxConfig, report_fd: int) -> Exit:
         shared.state = State.READY
         code = loop.serve()
     logger.info("leaving: %s", code.name)
-    ticker.close()
-    link.close(socket, context)
+    process.ticker.close()
+    link.close(process.socket, process.context)
     return code
 
 

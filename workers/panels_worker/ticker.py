@@ -49,7 +49,8 @@ class Shared:
 class Ticker(threading.Thread):
     """The thread. ``tick`` moves the epoch on; ``connect`` makes its socket, in the thread.
 
-    ``report_fd`` is non-blocking: a report that nobody reads is dropped.
+    ``report_fd`` is non-blocking: a report that nobody reads is dropped. ``statm_fd`` is /proc/self/statm, opened before
+    this process was confined.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Ticker(threading.Thread):
         sandbox: Sandbox,
         shared: Shared,
         report_fd: int,
+        statm_fd: int,
     ) -> None:
         super().__init__(name="ticker", daemon=True)
         self._tick = tick
@@ -69,8 +71,7 @@ class Ticker(threading.Thread):
         self._sandbox = sandbox
         self._shared = shared
         self._report_fd = report_fd
-        # opened now, because a confined process opens nothing
-        self._statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._statm_fd = statm_fd
         self._running_job = 0
         self._running_since_s = 0.0
         self._rested_ticks = 0
