@@ -211,12 +211,11 @@ class Kernel:
         )
 
     def _build_tools(self, definition: PanelDefinition) -> Mapping[str, Tool]:
-        return {tool.name: self._build_tool(tool, definition) for tool in definition.tools}
+        return {tool.name: self._build_tool(tool) for tool in definition.tools}
 
-    def _build_tool(self, tool: ToolDefinition, definition: PanelDefinition) -> Tool:
+    def _build_tool(self, tool: ToolDefinition) -> Tool:
         self._next_tool += 1
         limits = tool.limits
-        capabilities = tool.capabilities if tool.capabilities is not None else definition.capabilities
         return Tool(
             tool=ToolKey(self._next_tool),
             digest=tool.handler.digest,
@@ -232,7 +231,7 @@ class Kernel:
                 limits.events,
                 limits.log_bytes,
             ),
-            capabilities=tuple(capabilities or ()),
+            capabilities=tool.capabilities,
         )
 
     async def _prepare(self, definition: PanelDefinition) -> None:
@@ -346,6 +345,10 @@ class Kernel:
         return await waiter.future
 
     # -- results -----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Sends clients what has come up since the last flush: from the broker, at the end of a turn."""
+        self.hub.flush()
 
     def finish(self, job: Job, outcome: Outcome) -> bool:
         """Commits, broadcasts and answers; False when the commit was refused and the worker must roll back."""
