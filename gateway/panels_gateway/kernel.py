@@ -120,6 +120,11 @@ class Kernel:
         """Whether a worker can run a job."""
         return self.dispatcher.ready and not self.closing
 
+    @property
+    def unanswered(self) -> int:
+        """Triggers that were accepted and are not answered yet, apart from what waits with its connection."""
+        return self.dispatcher.stats()["jobs"]
+
     def room(self, panel: Panel) -> Room:
         """The panel's watchers."""
         return self._rooms[panel.key]
