@@ -44,6 +44,8 @@ class FakeGateway:
         self.session = os.urandom(16)
         self.welcoming = welcoming
         self.heard: list[tuple[bytes, ToGateway]] = []
+        #: Heartbeats are kept apart, for they come all the time.
+        self.beats: list[tuple[bytes, ToGateway]] = []
         self.sandboxes: dict[bytes, Hello] = {}
         self.pools: dict[bytes, Hello] = {}
         self._next_beat_s = 0.0
@@ -123,6 +125,8 @@ class FakeGateway:
         for pool in self.pools:
             self.send(pool, Prepare(digest, language, entry, source))
         self.wait(lambda: any(p.digest == digest for p in self.all(Prepared)))
+        refusals = [p.refusal for p in self.all(Prepared) if p.digest == digest]
+        assert refusals == [None] * len(refusals), refusals
         return digest
 
     def _hear(self, peer: bytes, message: ToGateway) -> None:
@@ -136,7 +140,7 @@ class FakeGateway:
         elif isinstance(message, Exited):
             self._lose(message.worker)
         elif isinstance(message, Heartbeat):
-            self.heard.pop()
+            self.beats.append(self.heard.pop())
 
     def _welcome(self, peer: bytes) -> None:
         try:

@@ -91,6 +91,9 @@ class Loop:
 
     def serve(self) -> Exit:
         """Runs jobs until the gateway or a signal ends it, and says why it ended."""
+        self._converse(
+            time.monotonic()
+        )  # the first job may be long, and heartbeats should be heard during it
         while True:
             self._read()
             if self._sandbox.queue and not self._unsent:

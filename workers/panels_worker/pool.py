@@ -24,8 +24,10 @@ import pwd
 import random
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -74,6 +76,7 @@ class Pool:
         self._user = _user(config)
         self._filter = _filter(config)
         self._store = ArtifactStore.create(config.cache_dir)
+        _let_in(config.cache_dir, self._user[1])
         self._compiler = Compiler(self._store)
         self._supervisor = Supervisor(
             config.processes,
@@ -303,6 +306,14 @@ def _filter(config: PoolConfig) -> bytes | None:
     except OSError as exc:
         logger.warning("no system call filter: %s", exc.strerror)
         return None
+
+
+def _let_in(folder: Path, gid: int) -> None:
+    """Lets sandboxes of another user open artifacts in ``folder``, but not list it. -1: they are of the same user."""
+    mode = folder.stat().st_mode
+    if gid >= 0 and not mode & stat.S_IXOTH:
+        os.chown(folder, -1, gid)
+        folder.chmod(stat.S_IMODE(mode) | stat.S_IXGRP)
 
 
 def _user(config: PoolConfig) -> tuple[int, int]:
