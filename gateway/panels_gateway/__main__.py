@@ -44,9 +44,10 @@ import uvloop
 
 from panels_gateway.app import create_app
 from panels_gateway.auth import TokenRules, TokenVerifier
-from panels_gateway.broker import Broker
+from panels_gateway.broker import Broker, BrokerError
 from panels_gateway.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
 from panels_gateway.config_error import ConfigError
+from panels_gateway.curve import load_curve_keys
 from panels_gateway.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.kernel import Kernel, KernelLimits
 from panels_gateway.keys import load_keyring
@@ -91,7 +92,7 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     kernel = Kernel(
         dispatcher, KernelLimits(panels=config.max_panels, state=config.state, client=config.client)
     )
-    broker = Broker(config.workers.endpoint, dispatcher, kernel)
+    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
     kernel.request_flush = broker.request_flush
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, port=port)
@@ -100,8 +101,8 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
     try:
         await broker.start()
-    except OSError as exc:
-        raise UnavailableError(f"workers-endpoint: cannot bind {config.workers.endpoint}: {exc}") from None
+    except BrokerError as exc:
+        raise UnavailableError(f"workers-endpoint: {exc}") from None
     # what start-up made lives as long as the process: the collector need not look at it again
     gc.collect()
     gc.freeze()

@@ -93,7 +93,7 @@ def load_keyring(secret_file: Path | None, jwks_file: Path | None, algorithms: S
 
 
 def _load_secret(path: Path, algorithms: Sequence[str]) -> VerificationKey:
-    secret = _read(path, "jwt-secret-file", MAX_SECRET_FILE_BYTES)
+    secret = read_key_file(path, "jwt-secret-file", MAX_SECRET_FILE_BYTES)
     # an editor or `openssl rand -hex 32 > file` ends the file with a newline that is not part of the secret
     secret = secret.removesuffix(b"\n").removesuffix(b"\r")
     chosen = tuple(name for name in algorithms if name in HMAC_KEY_BYTES) if algorithms else ("HS256",)
@@ -123,7 +123,7 @@ def _hmac(secret: bytes, algorithms: Sequence[str], where: str) -> dict[str, Alg
 
 
 def _load_jwks(path: Path, algorithms: Sequence[str]) -> list[VerificationKey]:
-    text = _read(path, "jwt-jwks-file", MAX_JWKS_FILE_BYTES)
+    text = read_key_file(path, "jwt-jwks-file", MAX_JWKS_FILE_BYTES)
     where = f"jwt-jwks-file {path}"
     try:
         document = decode_strict(text)
@@ -188,7 +188,8 @@ def _algorithms_of(jwk: Mapping[str, Any], algorithms: Sequence[str], where: str
     return chosen
 
 
-def _read(path: Path, option: str, maximum: int) -> bytes:
+def read_key_file(path: Path, option: str, maximum: int) -> bytes:
+    """What a file of keys holds, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)

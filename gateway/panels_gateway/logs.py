@@ -37,4 +37,5 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("panels").setLevel(level.upper())
+    for name in ("panels", "panels_gateway"):
+        logging.getLogger(name).setLevel(level.upper())
