@@ -303,6 +303,21 @@ def test_sandbox_inherits_nothing_of_the_pools_environment(gateway: FakeGateway,
         assert "canary" not in " ".join(process.cmdline())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_sandbox_of_a_pool_that_is_root_is_somebody_else(gateway: FakeGateway, cache_dir: Path) -> None:
+    with PoolProcess(gateway.endpoint, cache_dir, "--confinement", "strict", "--user", "61234") as pool:
+        (worker,) = gateway.wait_for_sandboxes()
+        gateway.wait(pool.logged("ready; confined"))
+        process = psutil.Process(pid(gateway, worker))
+        assert set(process.uids()) == {61234}
+        assert set(process.gids()) == {61234}
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "Groups:\t \n" in status
+
+
 def test_pool_refuses_a_cache_dir_that_it_cannot_make(endpoint: str, tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.touch()
