@@ -1,0 +1,120 @@
+"""Options of the pool: defaults, environment, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import zmq
+
+from panels_shared.limits import MIB
+from panels_worker.__main__ import main
+from panels_worker.config import ConfigError, PoolConfig, parse
+from panels_worker.status import Exit
+
+
+def parsed(*argv: str, **environ: str) -> PoolConfig:
+    return parse(argv, {"HOME": "/home/x", **environ})
+
+
+def test_config_has_defaults_that_work_beside_a_gateway(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parsed()
+    assert config.gateway == f"ipc://{tmp_path}/.panels/workers.sock"
+    assert config.processes >= 1
+    assert config.cache_dir == Path("/home/x/.cache/panels")
+    assert config.confinement == "auto"
+
+
+def test_config_finds_the_cache_where_the_user_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parsed(XDG_CACHE_HOME="/var/c").cache_dir == Path("/var/c/panels")
+    assert parsed(HOME="").cache_dir == tmp_path / ".panels/cache"
+
+
+def test_config_takes_the_command_line_before_the_environment() -> None:
+    assert parsed(PANELS_PROCESSES="3").processes == 3
+    assert parsed("--processes", "4", PANELS_PROCESSES="3").processes == 4
+    assert parsed(PANELS_PROCESSES="", PANELS_SPIN_US="0").spin_us == 0
+
+
+def test_config_reads_sizes_with_units() -> None:
+    assert parsed("--replica-bytes", "2MiB").replica_bytes == 2 * MIB
+    assert parsed("--max-rss-bytes", "104857600").bounds.max_rss_bytes == 100 * MIB
+    assert parsed("--data-bytes", "1GiB").data_bytes == 1024 * MIB
+
+
+def test_config_reads_curve_keys(tmp_path: Path) -> None:
+    server, _ = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    (tmp_path / "server").write_bytes(server + b"\n")
+    (tmp_path / "secret").write_bytes(secret + b"\n")
+    config = parsed(
+        *("--gateway", "tcp://gateway:5555"),
+        *("--curve-secret-key-file", str(tmp_path / "secret")),
+        *("--curve-server-key-file", str(tmp_path / "server")),
+    )
+    assert config.curve is not None
+    assert (config.curve.server_public, config.curve.public, config.curve.secret) == (server, public, secret)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--gateway", "http://x"], "gateway: expected ipc:///path or tcp://host:port, got 'http://x'"),
+        (["--gateway", "tcp://x:0"], "gateway: expected ipc"),
+        (["--gateway", "tcp://*:5"], "gateway: expected ipc"),
+        (["--gateway", "tcp://x:99999"], "gateway: expected ipc"),
+        (["--gateway", "ipc://"], "gateway: expected a path"),
+        (["--gateway", "ipc:///" + "x" * 107], "gateway: expected a path of 1 to 107 bytes"),
+        (["--gateway", "tcp://x:1"], "gateway: expected CURVE keys for tcp, got none"),
+        (["--curve-secret-key-file", "x"], "expected a tcp:// gateway"),
+        (["--processes", "0"], "processes: expected a whole number from 1 to 256, got '0'"),
+        (["--processes", "9999"], "processes"),
+        (["--processes", "-1x"], "processes"),
+        (["--spin-us", "1e9"], "spin-us"),
+        (["--replica-bytes", "1kB"], "replica-bytes: expected a size of at least 1MiB"),
+        (["--data-bytes", "1MiB"], "data-bytes: expected a size of at least 128MiB"),
+        (["--confinement", "maybe"], "confinement: expected auto, strict or off, got 'maybe'"),
+        (["--grace-s", "0"], "grace-s"),
+    ],
+)
+def test_config_refuses_with_a_sentence(argv: list[str], sentence: str) -> None:
+    # a value that begins with a dash needs the other spelling
+    with pytest.raises(ConfigError) as refused:
+        parsed(*(f"{name}={value}" for name, value in zip(argv[::2], argv[1::2], strict=True)))
+    assert sentence in str(refused.value)
+
+
+def test_config_refuses_a_log_level_from_the_environment() -> None:
+    with pytest.raises(ConfigError, match="log-level: expected one of"):
+        parsed(PANELS_LOG_LEVEL="loud")
+
+
+def test_config_refuses_a_key_file_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("not a key")
+    for path in (tmp_path / "key", tmp_path / "missing"):
+        with pytest.raises(ConfigError, match="curve-secret-key-file: expected") as refused:
+            parsed(
+                *("--gateway", "tcp://x:1"),
+                *("--curve-secret-key-file", str(path)),
+                *("--curve-server-key-file", str(path)),
+            )
+        assert "not a key" not in str(refused.value)
+
+
+def test_main_says_what_is_wrong_and_exits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--processes", "0"]) == Exit.BOOT
+    assert capsys.readouterr().err.startswith("panels-worker: processes: expected")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_main_answers_questions(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([flag])
+    assert end.value.code == 0
+    assert "panels-worker" in capsys.readouterr().out
