@@ -52,7 +52,7 @@ from panels_gateway.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.kernel import Kernel, KernelLimits
 from panels_gateway.keys import load_keyring
 from panels_gateway.logs import configure_logging
-from panels_gateway.server import GatewayServer, server_config
+from panels_gateway.server import BACKLOG, GatewayServer, server_config
 
 _log = logging.getLogger("panels.gateway")
 
@@ -97,8 +97,10 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, port=port)
     server = GatewayServer(server_config(app, config.listen), kernel, grace_s=config.listen.shutdown_grace_s)
-    if verifier is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
     try:
         await broker.start()
     except BrokerError as exc:
@@ -125,7 +127,9 @@ def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
     return TokenVerifier(keyring, rules, clock=time.time)
 
 
-def _reload_keys(verifier: TokenVerifier, auth: AuthConfig) -> None:
+def _reload_keys(verifier: TokenVerifier | None, auth: AuthConfig) -> None:
+    if verifier is None:
+        return
     try:
         verifier.replace_keys(load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms))
     except ConfigError as exc:
@@ -156,7 +160,7 @@ def _locked(data_dir: Path) -> Generator[IO[str], None, None]:
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
-    """A socket that is bound. Listening begins with the server."""
+    """A socket that listens: from here on clients wait for the server, and are not refused."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as exc:
@@ -167,6 +171,7 @@ def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
+            listener.listen(BACKLOG)
         except OSError as exc:
             raise UnavailableError(
                 f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what uses it"

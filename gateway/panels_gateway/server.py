@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
@@ -25,6 +24,8 @@ _log = logging.getLogger("panels.gateway.server")
 PING_INTERVAL_S: Final = 25.0
 PONG_TIMEOUT_S: Final = 10.0
 KEEP_ALIVE_S: Final = 5
+#: Sockets that the kernel may hold until they are accepted.
+BACKLOG: Final = 2_048
 #: How long the last steps may take once the grace is used up, in seconds.
 LAST_STEPS_S: Final = 5
 
@@ -51,6 +52,7 @@ def server_config(app: GatewayApp, listen: ListenConfig) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LAST_STEPS_S,
     )
@@ -91,12 +93,5 @@ class GatewayServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Replaces uvicorn's, which raises the signal again afterwards and so never exits with 0."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        """Signals are ``__main__``'s: uvicorn would raise them again at the end, and never exit with 0."""
+        yield

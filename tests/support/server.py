@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from panels_gateway.app import create_app
@@ -15,16 +15,6 @@ from panels_gateway.config import load
 from panels_gateway.keys import load_keyring
 from panels_gateway.server import GatewayServer, server_config
 from tests.support.fake_kernel import FakeKernel
-
-
-class TestServer(GatewayServer):
-    """Leaves the signals of the test process alone."""
-
-    __test__ = False
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -49,7 +39,7 @@ async def serving(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         app = create_app(kernel.as_kernel(), config, verifier, port=port)
-        server = TestServer(
+        server = GatewayServer(
             server_config(app, config.listen), kernel.as_kernel(), grace_s=config.listen.shutdown_grace_s
         )
         running = asyncio.create_task(server.serve(sockets=[listener]))
