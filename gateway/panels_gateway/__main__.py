@@ -95,7 +95,7 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
     kernel.request_flush = broker.request_flush
     host, port = listener.getsockname()[:2]
-    app = create_app(kernel, config, verifier, port=port)
+    app = create_app(kernel, config, verifier, bus=broker.counters, port=port)
     server = GatewayServer(server_config(app, config.listen), kernel, grace_s=config.listen.shutdown_grace_s)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

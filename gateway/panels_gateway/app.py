@@ -23,6 +23,7 @@ from panels_shared.errors import Code, RequestError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from panels_gateway.broker import BrokerCounters
     from panels_gateway.config import GatewayConfig
     from panels_gateway.kernel import Kernel
 
@@ -62,7 +63,7 @@ class GatewayApp:
 
 
 def create_app(
-    kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, port: int
+    kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, bus: BrokerCounters, port: int
 ) -> GatewayApp:
     """The application. ``verifier`` None lets everybody in; ``port`` is the one that is really listened on."""
     listen = config.listen
@@ -73,6 +74,7 @@ def create_app(
         kernel,
         gate,
         counters,
+        bus,
         limits=config.definition,
         public_url=listen.public_url,
         max_args_bytes=listen.max_frame_bytes,

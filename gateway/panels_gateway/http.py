@@ -10,7 +10,8 @@ import asyncio
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -25,14 +26,20 @@ from panels_gateway.definition import DefinitionLimits, is_name, trigger_name
 from panels_gateway.gate import Gate
 from panels_shared import __version__, jsonvalue
 from panels_shared.errors import CODES, Code, InvalidJsonError, RequestError
+from panels_shared.limits import MIB
 
 if TYPE_CHECKING:
+    from panels_gateway.broker import BrokerCounters
     from panels_gateway.kernel import Kernel
     from panels_gateway.panel import Panel
 
 #: Panels in one page of ``GET /panels``.
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
+#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these the answer is
+#: OVERLOADED at once.
+MAX_RECEIVING_BYTES: Final = 64 * MIB
+MAX_DEFINING: Final = 32
 
 _HOST_PATTERN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
 
@@ -58,6 +65,7 @@ class Api:
         kernel: Kernel,
         gate: Gate,
         counters: metrics.HttpCounters,
+        bus: BrokerCounters,
         *,
         limits: DefinitionLimits,
         public_url: str | None,
@@ -67,10 +75,13 @@ class Api:
         self._kernel = kernel
         self._gate = gate
         self._counters = counters
+        self._bus = bus
         self._limits = limits
         self._public_url = public_url
         self._max_args_bytes = max_args_bytes
         self._body_timeout_s = body_timeout_s
+        self._receiving_bytes = 0
+        self._defining = 0
 
     def routes(self) -> list[Route]:
         """All of them."""
@@ -93,7 +104,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""
-        text = metrics.exposition(metrics.collect(self._kernel, self._counters))
+        text = metrics.exposition(metrics.collect(self._kernel, self._counters, self._bus))
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
     # -- panels ----------------------------------------------------------------------------------------------
@@ -109,7 +120,8 @@ class Api:
         body = await self._body(request, self._limits.body_bytes)
         made = definition.parse(body, self._limits, default_id=secrets.token_urlsafe(12))
         _demand(principal.may_manage(made.id), "manage", made.id)
-        panel = await self._kernel.create_panel(made)
+        with self._defining_one():
+            panel = await self._kernel.create_panel(made)
         answer = {"id": panel.id, "status": "active", "wsUrl": self._ws_url(request, panel)}
         return _json(answer, status=201, headers={"location": f"/panels/{panel.id}"})
 
@@ -128,7 +140,8 @@ class Api:
             panel = self._find(request, principal, manage=True)
             body = await self._body(request, self._limits.body_bytes)
             made = definition.parse(body, self._limits, default_id=panel.id, required_id=panel.id)
-            panel = await self._kernel.replace_panel(panel.id, made)
+            with self._defining_one():
+                panel = await self._kernel.replace_panel(panel.id, made)
             return _json({"id": panel.id, "status": "active", "wsUrl": self._ws_url(request, panel)})
         if request.method == "DELETE":
             self._kernel.delete_panel(self._find(request, principal, manage=True).id)
@@ -189,14 +202,29 @@ class Api:
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 async for chunk in request.stream():
+                    self._receiving_bytes += len(chunk)
                     body += chunk
                     if len(body) > maximum:
                         raise too_large
+                    if self._receiving_bytes > MAX_RECEIVING_BYTES:
+                        raise _overloaded("too many large requests arrive at once")
         except TimeoutError:
             raise RequestError(
                 Code.INVALID_REQUEST, f"expected the whole body within {self._body_timeout_s:g} s"
             ) from None
+        finally:
+            self._receiving_bytes -= len(body)
         return bytes(body)
+
+    @contextmanager
+    def _defining_one(self) -> Generator[None, None, None]:
+        if self._defining >= MAX_DEFINING:
+            raise _overloaded(f"{MAX_DEFINING} panels are being made already")
+        self._defining += 1
+        try:
+            yield
+        finally:
+            self._defining -= 1
 
     def _ws_url(self, request: Request, panel: Panel) -> str:
         base = self._public_url
@@ -277,6 +305,12 @@ def _trigger_body(body: bytes, header: str | None) -> tuple[bytes, str | None]:
 def _demand(allowed: bool, permission: str, panel_id: str) -> None:
     if not allowed:
         raise RequestError(Code.FORBIDDEN, f"the token does not allow {permission} on panel {panel_id!r}")
+
+
+def _overloaded(problem: str) -> RequestError:
+    return RequestError(
+        Code.OVERLOADED, f"{problem}; try again later", {"retryAfterMs": 1_000, "scope": "gateway"}
+    )
 
 
 def not_found(panel_id: str) -> RequestError:

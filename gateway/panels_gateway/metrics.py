@@ -1,7 +1,7 @@
 """Every metric of the gateway, by name and label, and their text in Prometheus' exposition format 0.0.4.
 
 Numbers live where they arise, as plain integers that cost nothing to count (``kernel.Counters``, the dispatcher's stats,
-``HttpCounters``); they are read here when somebody asks. The text is written here too, since ``prometheus_client`` keeps
+``BrokerCounters``, ``HttpCounters``); they are read here when somebody asks. The text is written here too, since ``prometheus_client`` keeps
 numbers of its own behind a lock, and with a registry for the process, which would cost a hot path and bring nothing.
 
 Labels take values of closed sets only (reasons, status codes, roles): no panel, tool, subject or path.
@@ -10,12 +10,13 @@ Labels take values of closed sets only (reasons, status codes, roles): no panel,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from panels_shared import __version__
 
 if TYPE_CHECKING:
+    from panels_gateway.broker import BrokerCounters
     from panels_gateway.kernel import Kernel
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,11 +61,14 @@ REFUSED_COMMITS: Final = Family(
 DISPATCH: Final = Family(
     "panels_dispatch", "gauge", "What the dispatcher holds and has seen, by kind.", "kind"
 )
+BUS: Final = Family(
+    "panels_bus_total", "counter", "Frames and messages between gateway and workers, by kind.", "kind"
+)
 HTTP_REQUESTS: Final = Family("panels_http_requests_total", "counter", "HTTP requests, by status.", "status")
 
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS, COMPLETED, FAILED,
-    OVERLOADED, REFUSED_COMMITS, DISPATCH, HTTP_REQUESTS,
+    OVERLOADED, REFUSED_COMMITS, DISPATCH, BUS, HTTP_REQUESTS,
 )  # fmt: skip
 
 
@@ -92,7 +96,7 @@ class Sample(NamedTuple):
     label: str = ""
 
 
-def collect(kernel: Kernel, http: HttpCounters) -> Iterator[Sample]:
+def collect(kernel: Kernel, http: HttpCounters, bus: BrokerCounters) -> Iterator[Sample]:
     """All values as they are now; grouped by family. Costs O(panels)."""
     counters = kernel.counters
     yield Sample(INFO, 1, __version__)
@@ -111,6 +115,8 @@ def collect(kernel: Kernel, http: HttpCounters) -> Iterator[Sample]:
     yield Sample(REFUSED_COMMITS, counters.refused_commits)
     for kind, value in sorted(kernel.dispatcher.stats().items()):
         yield Sample(DISPATCH, value, kind)
+    for bus_field in fields(bus):
+        yield Sample(BUS, getattr(bus, bus_field.name), bus_field.name)
     yield from _by_status(HTTP_REQUESTS, http.requests)
 
 

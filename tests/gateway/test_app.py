@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +13,14 @@ import httpx
 import jwt
 import pytest
 
+from panels_gateway import http
 from panels_gateway.app import create_app
 from panels_gateway.auth import TokenRules, TokenVerifier
+from panels_gateway.broker import BrokerCounters
 from panels_gateway.config import load
+from panels_gateway.definition import PanelDefinition
 from panels_gateway.keys import load_keyring
+from panels_gateway.panel import Panel
 from panels_shared.errors import CODES, Code, RequestError
 from tests.support.fake_kernel import FakeKernel
 
@@ -31,7 +36,7 @@ def make_client(kernel: FakeKernel, *flags: str, secret_file: Path | None = None
         verifier = TokenVerifier(load_keyring(secret_file, None, ()), TokenRules(), clock=time.time)
         auth = ["--jwt-secret-file", str(secret_file)]
     config = load([*auth, *flags], {}, directory=Path("/nowhere"))
-    app = create_app(kernel.as_kernel(), config, verifier, port=3001)
+    app = create_app(kernel.as_kernel(), config, verifier, bus=BrokerCounters(), port=3001)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type, unused-ignore]
     return httpx.AsyncClient(transport=transport, base_url="http://gateway:3001")
 
@@ -137,6 +142,47 @@ async def test_post_refuses_a_large_body_while_it_streams(kernel: FakeKernel) ->
     async with make_client(kernel, "--max-body-bytes", "10KiB") as client:
         assert_error(await client.post("/panels", content=chunks()), Code.TOO_LARGE)
     assert sent <= 12_000
+
+
+async def test_post_is_refused_while_too_many_panels_are_being_made(
+    client: httpx.AsyncClient, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def held(definition: PanelDefinition) -> Panel:
+        begun.set()
+        await release.wait()
+        return kernel.add(definition.id)
+
+    monkeypatch.setattr(http, "MAX_DEFINING", 1)
+    monkeypatch.setattr(kernel, "create_panel", held)
+    first = asyncio.create_task(client.post("/panels", json=COUNTER))
+    await begun.wait()
+    assert_error(await client.post("/panels", json=COUNTER), Code.OVERLOADED)
+    release.set()
+    assert (await first).status_code == 201
+    assert (await client.post("/panels", json=COUNTER)).status_code == 201
+
+
+async def test_bodies_are_refused_while_too_many_bytes_are_being_received(
+    client: httpx.AsyncClient, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield b" " * 800
+        begun.set()
+        await release.wait()
+        yield b"{}"
+
+    kernel.add("p")
+    monkeypatch.setattr(http, "MAX_RECEIVING_BYTES", 1_000)
+    first = asyncio.create_task(client.post("/panels/p/trigger/t", content=held()))
+    await begun.wait()
+    assert_error(await client.post("/panels/p/trigger/t", content=b" " * 300), Code.OVERLOADED)
+    release.set()
+    assert (await first).status_code == 200
+    assert (await client.post("/panels/p/trigger/t", content=b"{}" + b" " * 900)).status_code == 200
 
 
 async def test_put_replaces_a_panel_and_keeps_state_unless_given(client: httpx.AsyncClient) -> None:
@@ -299,6 +345,7 @@ async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, kerne
     assert "panels_panels 1" in lines
     assert "panels_state_bytes 4" in lines
     assert 'panels_dispatch{kind="queued"} 3' in lines
+    assert 'panels_bus_total{kind="bad_frames"} 0' in lines
     assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines
 
 

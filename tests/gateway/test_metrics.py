@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from panels_gateway.broker import BrokerCounters
 from panels_gateway.metrics import FAMILIES, HTTP_REQUESTS, PANELS, HttpCounters, Sample, collect, exposition
 from tests.support.fake_kernel import FakeKernel
 
@@ -23,7 +24,7 @@ def test_collect_yields_valid_lines_grouped_by_family() -> None:
     counters = HttpCounters()
     counters.count_request(200)
     counters.count_rejected_upgrade(401)
-    samples = list(collect(FakeKernel().as_kernel(), counters))
+    samples = list(collect(FakeKernel().as_kernel(), counters, BrokerCounters()))
     order = list(dict.fromkeys(sample.family for sample in samples))
     assert order == [family for family in FAMILIES if family in order]
     assert [s.family for s in samples] == sorted((s.family for s in samples), key=order.index)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from panels_gateway.app import create_app
 from panels_gateway.auth import TokenRules, TokenVerifier
+from panels_gateway.broker import BrokerCounters
 from panels_gateway.config import load
 from panels_gateway.keys import load_keyring
 from panels_gateway.server import GatewayServer, server_config
@@ -38,7 +39,7 @@ async def serving(
         verifier = TokenVerifier(load_keyring(secret_file, None, ()), TokenRules(), clock=time.time)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        app = create_app(kernel.as_kernel(), config, verifier, port=port)
+        app = create_app(kernel.as_kernel(), config, verifier, bus=BrokerCounters(), port=port)
         server = GatewayServer(
             server_config(app, config.listen), kernel.as_kernel(), grace_s=config.listen.shutdown_grace_s
         )
