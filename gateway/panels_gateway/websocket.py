@@ -40,6 +40,9 @@ WRITE_HIGH_BYTES: Final = 64 * KIB
 WRITE_LOW_BYTES: Final = 16 * KIB
 #: How much a client that catches up is given at a time.
 CATCH_UP_BYTES: Final = 64 * KIB
+#: A read of this size is followed by others in the same loop turn, up to 8 MiB: the event loop reads on while its buffer
+#: comes back full. One client's flood would hold the loop for a second, so the rest waits until others had their turn.
+LARGE_READ_BYTES: Final = 64 * KIB
 #: Frames of one fragmented message, and control frames a second: security limits.
 MAX_FRAGMENTS: Final = 256
 MAX_CONTROL_FRAMES_PER_S: Final = 50
@@ -108,12 +111,21 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             elif self.conn.reader.buffer:
                 self.transport.abort()  # half a frame behind the upgrade request: the splitter would lose its place
             return
+        if len(data) >= LARGE_READ_BYTES and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+            self.loop.call_soon(self._resume_reading)
         if self._inbound is not None:
             self._inbound += data
             if len(self._inbound) < self._needed:
                 return
             data, self._inbound = bytes(self._inbound), None
         self._split(data)
+
+    def _resume_reading(self) -> None:
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
 
     def _split(self, data: bytes) -> None:
         """Takes ``data`` apart into whole frames; what is left waits for more."""
