@@ -11,7 +11,8 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -60,13 +61,15 @@ class Answer:
 
 
 class Client:
-    """One WebSocket client of one panel. Its first message, CONNECTED, has been heard when the constructor returns."""
+    """One WebSocket client of one panel. Its first message, CONNECTED, has been heard when the constructor returns, which
+    then takes over what ``stack`` holds."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, stack: ExitStack) -> None:
         self.connection = connection
         self._sent = 0
         self.hello = self.receive()
         assert self.hello["type"] == "CONNECTED", self.hello
+        self._stack = stack.pop_all()
 
     @classmethod
     def connect(
@@ -82,7 +85,7 @@ class Client:
     ) -> Self:
         """Connects, with ``token`` in the query string. Raises ``websockets.InvalidStatus`` when refused."""
         offered = [websockets.Subprotocol(name) for name in subprotocols]
-        connection = connect(
+        connecting = connect(
             url if token is None else f"{url}?token={token}",
             additional_headers=list(headers),
             subprotocols=offered or None,
@@ -94,8 +97,8 @@ class Client:
             max_size=64 * 1024 * 1024,
             max_queue=max_queue,
         )
-        assert isinstance(connection, ClientConnection)
-        return cls(connection)
+        with ExitStack() as stack:
+            return cls(stack.enter_context(connecting), stack)
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +110,7 @@ class Client:
 
     def close(self) -> None:
         """The closing handshake, begun by us."""
-        self.connection.close()
+        self._stack.close()
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -159,6 +162,18 @@ class Client:
             lambda m: m["type"] in ("RESULT", "ERROR") and m.get("requestId") == request_id, timeout_s
         )
         return Answer(heard[:-1], heard[-1])
+
+    def await_answers(self, request_ids: Sequence[str], timeout_s: float = TIMEOUT_S) -> list[Answer]:
+        """The answers to these triggers in the order of ``request_ids``, in whatever order they come."""
+        waiting = set(request_ids)
+        finals: dict[str, Message] = {}
+        while waiting:
+            message = self.receive(timeout_s)
+            request_id = message.get("requestId")
+            if message["type"] in ("RESULT", "ERROR") and request_id in waiting:
+                waiting.discard(request_id)
+                finals[request_id] = message
+        return [Answer([], finals[request_id]) for request_id in request_ids]
 
     def trigger(self, tool: str, args: object = ABSENT, *, timeout_s: float = TIMEOUT_S) -> Answer:
         """Sends TRIGGER and waits for its answer."""
