@@ -43,9 +43,13 @@ def make_system(cache_dir: Path) -> Iterator[MakeSystem]:
     """Makes systems that the test may destroy; ``processes=0`` starts no pool."""
     with ExitStack() as stack:
 
-        def make(*, processes: int = 2, gateway: Sequence[str] = (), pool: Sequence[str] = (), auth: bool = True) -> System:
+        def make(
+            *, processes: int = 2, gateway: Sequence[str] = (), pool: Sequence[str] = (), auth: bool = True
+        ) -> System:
             return stack.enter_context(
-                running_system(processes=processes, gateway=gateway, pool=pool, auth=auth, cache_dir=cache_dir)
+                running_system(
+                    processes=processes, gateway=gateway, pool=pool, auth=auth, cache_dir=cache_dir
+                )
             )
 
         yield make

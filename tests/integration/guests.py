@@ -67,7 +67,9 @@ def set_raw(key: str | bytes, value: bytes) -> Step:
 
 def set_from_args(key: str) -> Step:
     """state_set with the arguments, whatever they are."""
-    return lambda literals: f"(drop (call $state_set {literals.place(key)} (local.get $args) (local.get $len)))"
+    return lambda literals: (
+        f"(drop (call $state_set {literals.place(key)} (local.get $args) (local.get $len)))"
+    )
 
 
 def delete_key(key: str) -> Step:
@@ -87,8 +89,8 @@ def emit_args(name: str) -> Step:
 
 def view(view_id: str, command: str, params: object) -> Step:
     """view."""
-    return (
-        lambda literals: f"(drop (call $view {literals.place(view_id)} {literals.place(command)} "
+    return lambda literals: (
+        f"(drop (call $view {literals.place(view_id)} {literals.place(command)} "
         f"{literals.place(_json(params))}))"
     )
 

@@ -110,9 +110,21 @@ def test_brackets_within_strings_are_not_nesting(system: System, panel: str) -> 
 
 def test_last_of_duplicate_keys_counts(system: System, panel: str) -> None:
     with system.connect(panel) as client:
-        client.send_raw('{"type":"PING","type":"TRIGGER","tool":"x","tool":"echo","args":1,"args":2,"requestId":"a"}')
-        final = client.receive_type("RESULT")
-        assert final["result"]["returnValue"] == 2
+        client.send_raw(
+            '{"type":"TRIGGER","tool":"x","tool":"echo","args":1,"args":{"a":1,"a":2},"requestId":"b","requestId":"a"}'
+        )
+        answer = client.await_answer("a")
+    assert answer.value == {"a": 2}
+
+
+def test_two_types_that_differ_are_a_parse_error(system: System, panel: str) -> None:
+    with system.connect(panel) as client:
+        for text in (
+            '{"type":"PING","type":"TRIGGER","tool":"echo"}',
+            '{"type":"TRIGGER","tool":"echo","type":"PING"}',
+        ):
+            assert client.answer_to(text)["code"] == "PARSE_ERROR"
+        assert client.answer_to('{"type":"PING","type":"PING"}') == {"type": "PONG"}
 
 
 def test_unknown_fields_are_ignored(system: System, panel: str) -> None:
@@ -120,7 +132,9 @@ def test_unknown_fields_are_ignored(system: System, panel: str) -> None:
         assert client.answer_to('{"type":"PING","more":[1,{"x":null}]}') == {"type": "PONG"}
 
 
-@pytest.mark.parametrize("tool_name", ["", "missing", "__proto__", "constructor", "Echo", "echo ", "\x00", "x" * 128])
+@pytest.mark.parametrize(
+    "tool_name", ["", "missing", "__proto__", "constructor", "Echo", "echo ", "\x00", "x" * 128]
+)
 def test_unknown_tool_is_tool_not_found(system: System, panel: str, tool_name: str) -> None:
     with system.connect(panel) as client:
         assert client.trigger(tool_name).code == "TOOL_NOT_FOUND"
@@ -156,7 +170,10 @@ def test_topics_of_one_client_are_bounded(system: System, panel: str) -> None:
 
 def test_error_never_repeats_a_long_input(system: System, panel: str) -> None:
     with system.connect(panel) as client:
-        for text in (json.dumps({"type": "x" * 100_000}), json.dumps({"type": "TRIGGER", "tool": {"y" * 100_000: 1}})):
+        for text in (
+            json.dumps({"type": "x" * 100_000}),
+            json.dumps({"type": "TRIGGER", "tool": {"y" * 100_000: 1}}),
+        ):
             assert len(json.dumps(client.answer_to(text))) < 2_000
 
 
@@ -295,7 +312,9 @@ def test_text_split_within_a_character_is_served(system: System, panel: str) -> 
 
 def test_compression_is_not_negotiated(system: System, panel: str) -> None:
     with system.connect(panel, compression="deflate") as client:
-        assert "Sec-WebSocket-Extensions" not in (client.connection.response or client.connection.request).headers
+        response = client.connection.response
+        assert response is not None
+        assert "Sec-WebSocket-Extensions" not in response.headers
         assert client.is_open
 
 
@@ -352,8 +371,9 @@ def test_ping_flood_of_the_protocol_is_answered_or_bounded(system: System, panel
     before = rss_mib(system)
     with system.connect_raw(panel, receive_buffer_bytes=4_096) as raw:
         flood = frame(b'{"type":"PING"}') * 5_000
+        give_up_s = time.monotonic() + 20
         try:
-            for _ in range(300):
+            while time.monotonic() < give_up_s:
                 raw.socket.sendall(flood)
         except OSError:
             pass
@@ -400,7 +420,15 @@ def test_oversized_upgrade_head_is_answered_431_and_closed(system: System, panel
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
-    ids=["two hosts", "upgrade with a body", "upgrade in chunks", "length and chunks", "two lengths", "nonsense", "TLS"],
+    ids=[
+        "two hosts",
+        "upgrade with a body",
+        "upgrade in chunks",
+        "length and chunks",
+        "two lengths",
+        "nonsense",
+        "TLS",
+    ],
 )
 def test_ambiguous_request_is_answered_400_and_closed(system: System, request_bytes: bytes) -> None:
     with RawSocket.open(system.port) as raw:
@@ -409,11 +437,15 @@ def test_ambiguous_request_is_answered_400_and_closed(system: System, request_by
 
 
 @pytest.mark.parametrize(
-    ("version", "key"), [("12", "dGhlIHNhbXBsZSBub25jZQ=="), ("13", "short"), ("13", "")], ids=["version", "key", "no key"]
+    ("version", "key"),
+    [("12", "dGhlIHNhbXBsZSBub25jZQ=="), ("13", "short"), ("13", "")],
+    ids=["version", "key", "no key"],
 )
 def test_bad_handshake_is_refused(system: System, panel: str, version: str, key: str) -> None:
     head = f"GET {system.socket_path(panel)} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    head += f"Sec-WebSocket-Version: {version}\r\n" + (f"Sec-WebSocket-Key: {key}\r\n" if key else "") + "\r\n"
+    head += (
+        f"Sec-WebSocket-Version: {version}\r\n" + (f"Sec-WebSocket-Key: {key}\r\n" if key else "") + "\r\n"
+    )
     with RawSocket.open(system.port) as raw:
         raw.send(head.encode())
         status = int(raw.read_head().split(b" ")[1])
@@ -456,7 +488,12 @@ def test_upgrade_at_another_path_is_404(system: System, panel: str, path: str) -
 
 def test_half_open_requests_are_closed_in_time_however_they_drip(make_system: MakeSystem) -> None:
     system = make_system(processes=0, gateway=["--header-timeout-s", "0.5", "--body-timeout-s", "0.5"])
-    begun = [b"", b"GET", b"GET / HTTP/1.1\r\nX: y\r\n", b"POST /panels HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
+    begun = [
+        b"",
+        b"GET",
+        b"GET / HTTP/1.1\r\nX: y\r\n",
+        b"POST /panels HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx",
+    ]
     sockets = [RawSocket.open(system.port) for _ in range(80)]
     started = time.monotonic()
     for number, raw in enumerate(sockets):

@@ -148,7 +148,9 @@ def test_upgrade_takes_a_token_from_the_authorization_header(system: System, gre
         assert client.hello["panelId"] == greeter
 
 
-def test_upgrade_takes_a_token_from_the_subprotocols_and_answers_with_the_other(system: System, greeter: str) -> None:
+def test_upgrade_takes_a_token_from_the_subprotocols_and_answers_with_the_other(
+    system: System, greeter: str
+) -> None:
     """Design: Sec-WebSocket-Protocol: panels.v1, bearer.<jwt>; the token is never sent back."""
     offered = ["panels.v1", f"bearer.{system.token()}"]
 
@@ -360,7 +362,11 @@ def test_event_has_name_payload_and_timestamp(system: System, greeter: str) -> N
 
 def test_patch_and_events_reach_all_clients_of_the_panel(system: System, greeter: str) -> None:
     """Broadcast scope: All messages are sent to all clients connected to the same panel."""
-    with system.connect(greeter) as caller, system.connect(greeter) as first, system.connect(greeter) as second:
+    with (
+        system.connect(greeter) as caller,
+        system.connect(greeter) as first,
+        system.connect(greeter) as second,
+    ):
         sent = caller.trigger("greet").heard
         assert first.barrier() == second.barrier() == sent
         assert types(sent) == ["PATCH", "EVENT", "EVENT"]
@@ -437,7 +443,9 @@ def test_client_hears_state_and_events_by_default(system: System, greeter: str) 
         ([], ["PATCH", "EVENT", "EVENT"]),
     ],
 )
-def test_unsubscribe_removes_topics(system: System, greeter: str, topics: list[str], expected: list[str]) -> None:
+def test_unsubscribe_removes_topics(
+    system: System, greeter: str, topics: list[str], expected: list[str]
+) -> None:
     """UNSUBSCRIBE: Remove topics from the client's subscription set."""
     with system.connect(greeter) as caller, system.connect(greeter) as watcher:
         watcher.send({"type": "UNSUBSCRIBE", "topics": topics})
@@ -466,7 +474,11 @@ def test_subscribing_twice_does_not_deliver_twice(system: System, greeter: str) 
 
 def test_subscriptions_of_one_client_leave_others_alone(system: System, greeter: str) -> None:
     """the client's subscription set."""
-    with system.connect(greeter) as caller, system.connect(greeter) as watcher, system.connect(greeter) as other:
+    with (
+        system.connect(greeter) as caller,
+        system.connect(greeter) as watcher,
+        system.connect(greeter) as other,
+    ):
         watcher.send({"type": "UNSUBSCRIBE", "topics": ["state", "events"]})
         assert watcher.barrier() == []
         assert hears(caller, watcher) == []

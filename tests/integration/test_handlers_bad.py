@@ -67,14 +67,31 @@ def module_of_one_body(body: bytes, locals_count: int) -> bytes:
     functions = section(3, b"\x00", b"\x01", b"\x02")
     memory = section(5, b"\x00\x01")
     exports = section(7, b"\x06memory\x02\x00", b"\x06handle\x00\x00", b"\x05alloc\x00\x01")
-    bodies = [b"\x00\x41\x00\x0b", b"\x00\x41\x80\x08\x0b", b"\x01" + leb(locals_count) + b"\x7f" + body + b"\x0b"]
-    return b"\0asm\1\0\0\0" + types + functions + memory + exports + section(10, *(leb(len(b)) + b for b in bodies))
+    bodies = [
+        b"\x00\x41\x00\x0b",
+        b"\x00\x41\x80\x08\x0b",
+        b"\x01" + leb(locals_count) + b"\x7f" + body + b"\x0b",
+    ]
+    return (
+        b"\0asm\1\0\0\0"
+        + types
+        + functions
+        + memory
+        + exports
+        + section(10, *(leb(len(b)) + b for b in bodies))
+    )
 
 
 def compile_bomb(size: int) -> bytes:
     """Loops over many locals: tens of kilobytes that take a register allocator many seconds."""
     loops = (
-        b"\x03\x40\x20" + leb(n) + b"\x0d\x00\x20" + leb(n * 7 % size) + b"\x21" + leb(n * 13 % size) + b"\x0b"
+        b"\x03\x40\x20"
+        + leb(n)
+        + b"\x0d\x00\x20"
+        + leb(n * 7 % size)
+        + b"\x21"
+        + leb(n * 13 % size)
+        + b"\x0b"
         for n in range(size)
     )
     return module_of_one_body(b"".join(loops), size)
@@ -111,7 +128,17 @@ def refused(system: System, *tools: dict[str, Any]) -> dict[str, Any]:
         (wat2wasm(wat(returns(1)))[:-10], "malformed"),
         (module_of_one_body(b"\x6a", 0), "malformed"),
     ],
-    ids=["nonsense", "cut magic", "version 2", "component", "empty", "long section", "many types", "cut", "invalid"],
+    ids=[
+        "nonsense",
+        "cut magic",
+        "version 2",
+        "component",
+        "empty",
+        "long section",
+        "many types",
+        "cut",
+        "invalid",
+    ],
 )
 def test_module_that_is_none_is_refused(system: System, module: bytes, reason: str) -> None:
     error = refused(system, binary(module))
@@ -154,7 +181,11 @@ def test_module_that_we_do_not_support_is_refused_with_the_reason(
     system: System, fields: tuple[str, ...], reason: str, named: str
 ) -> None:
     error = refused(system, text(*fields))
-    accepted = {reason, "unsupported"} if reason in ("signature", "memory", "malformed", "unknown_import") else {reason}
+    accepted = (
+        {reason, "unsupported"}
+        if reason in ("signature", "memory", "malformed", "unknown_import")
+        else {reason}
+    )
     assert error["details"]["reason"] in accepted, error
     assert named in error["message"], error
 
@@ -187,11 +218,11 @@ def test_start_function_that_never_ends_harms_one_trigger(system: System) -> Non
 
 # -- hostile when it runs -------------------------------------------------------------------------------------
 
-_GROW: Final = (
-    "(block $stop (loop $more (br_if $stop (i32.eq (memory.grow (i32.const 16)) (i32.const -1))) (br $more))) unreachable"
+_GROW: Final = "(block $stop (loop $more (br_if $stop (i32.eq (memory.grow (i32.const 16)) (i32.const -1))) (br $more))) unreachable"
+_RECURSE: Final = (
+    "(func $deep (param i32) (result i32) (i32.add (call $deep (local.get 0)) (call $deep (local.get 0))))"
 )
-_RECURSE: Final = "(func $deep (param i32) (result i32) (i32.add (call $deep (local.get 0)) (call $deep (local.get 0))))"
-_TABLE: Final = '(table 1 1 funcref) (type $t (func))'
+_TABLE: Final = "(table 1 1 funcref) (type $t (func))"
 
 HOSTILE: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "loop on fuel": (tool("bad", spins(), limits={"fuel": 1_000_000}), "FUEL_EXHAUSTED"),
@@ -234,10 +265,7 @@ HOSTILE: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "lying error": (tool("bad", code("(call $fail (i32.const 0x7fffffff) (i32.const 0x7fffffff))")), "TRAP"),
 }  # fmt: skip
 
-LYING_ALLOC: Final = wat(returns(1)).replace(
-    '(func (export "alloc") (param $size i32) (result i32)',
-    '(func (export "alloc") (param $size i32) (result i32) (return (i32.const -16))',
-)
+LYING_ALLOC: Final = wat(returns(1)).replace("(local $at i32)", "(local $at i32) (return (i32.const -16))")
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -263,11 +291,15 @@ def _touching(source: str) -> str:
     first = "(drop (call $state_set (i32.const 0) (i32.const 7) (i32.const 8) (i32.const 4)))"
     first += "(drop (call $emit (i32.const 0) (i32.const 7) (i32.const 8) (i32.const 4)))"
     assert source.count("(local $n i32)") == 1
-    return source.replace("(local $n i32)", f"(local $n i32) {first}").replace("(global $heap", f"{key_and_value} (global $heap")
+    return source.replace("(local $n i32)", f"(local $n i32) {first}").replace(
+        "(global $heap", f"{key_and_value} (global $heap"
+    )
 
 
 def test_alloc_that_lies_is_a_trap(system: System) -> None:
-    panel = system.make_panel({"name": "bad", "handler": {"language": "wat", "source": LYING_ALLOC}}, counter())
+    panel = system.make_panel(
+        {"name": "bad", "handler": {"language": "wat", "source": LYING_ALLOC}}, counter()
+    )
     with system.connect(panel) as client:
         assert client.trigger("bad", "x" * 1_000).reason == "TRAP"
         assert client.call("count") == 1
@@ -291,7 +323,12 @@ def test_value_that_is_no_json_is_told_to_the_guest_and_not_stored(system: Syste
 def test_handler_without_the_capability_is_told_so_and_changes_nothing(system: System) -> None:
     panel = system.make_panel(
         tool("write", set_raw("secret", b"1"), capabilities=["state:write:open*", "state:read:*"]),
-        tool("emit", code(_returning("emit", "boom", "1")), capabilities=["state:write:*"], extra=_data("boom", "1")),
+        tool(
+            "emit",
+            code(_returning("emit", "boom", "1")),
+            capabilities=["state:write:*"],
+            extra=_data("boom", "1"),
+        ),
         tool("allowed", set_key("opened", 1), capabilities=["state:write:open*"]),
         state={"secret": 0},
     )
@@ -309,7 +346,9 @@ def _data(*texts: str) -> str:
 
 
 def _returning(function: str, *texts: str) -> str:
-    operands = " ".join(f"(i32.const {20_000 + 100 * at}) (i32.const {len(text)})" for at, text in enumerate(texts))
+    operands = " ".join(
+        f"(i32.const {20_000 + 100 * at}) (i32.const {len(text)})" for at, text in enumerate(texts)
+    )
     return f"(return (call ${function} {operands}))"
 
 
@@ -327,7 +366,9 @@ def test_log_of_a_handler_is_cut_and_its_trigger_succeeds(system: System) -> Non
 
 def test_line_breaks_of_a_handlers_log_cannot_forge_lines(system: System) -> None:
     mark = secrets.token_hex(8)
-    panel = system.make_panel(tool("forge", logs(1, f"innocent\n2026-01-01 ERROR panels.gateway: {mark}"), returns(1)))
+    panel = system.make_panel(
+        tool("forge", logs(1, f"innocent\n2026-01-01 ERROR panels.gateway: {mark}"), returns(1))
+    )
     with system.connect(panel) as client:
         assert client.call("forge") == 1
     assert not any(line.startswith("2026-01-01 ERROR") for line in system.the_gateway().text.splitlines())
@@ -335,7 +376,9 @@ def test_line_breaks_of_a_handlers_log_cannot_forge_lines(system: System) -> Non
 
 def test_state_above_its_limit_is_refused_and_the_replica_agrees(system: System) -> None:
     """A commit that the gateway refuses is undone in the worker too: the next job does not see it."""
-    grow = code("(return (call $state_set (local.get $args) (i32.const 8) (local.get $args) (local.get $len)))")
+    grow = code(
+        "(return (call $state_set (local.get $args) (i32.const 8) (local.get $args) (local.get $len)))"
+    )
     panel = system.make_panel(tool("grow", grow), counter())
     with system.connect(panel) as client:
         # each key is the beginning of its own value: distinct keys of about 0.9 MiB
@@ -362,7 +405,7 @@ def test_many_hostile_triggers_at_once_delay_another_panel_little(system: System
         for _ in range(20):
             honest.call("count")
         assert time.monotonic() - started < 1.2
-        assert {attacker.await_answer(request_id).reason for request_id in sent} == {"TIMEOUT"}
+        assert {answer.reason for answer in attacker.await_answers(sent)} == {"TIMEOUT"}
 
 
 def test_handlers_leave_nothing_for_the_next_job(system: System) -> None:

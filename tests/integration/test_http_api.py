@@ -83,7 +83,7 @@ def test_address_that_the_answer_names_can_be_connected_to(system: System) -> No
 def test_address_is_never_made_of_a_host_header_that_cannot_be_one(system: System) -> None:
     body = json.dumps({"kind": "k", "tools": []})
     request = (
-        f"POST /panels HTTP/1.1\r\nHost: evil/\"><x\r\nAuthorization: Bearer {system.token()}\r\n"
+        f'POST /panels HTTP/1.1\r\nHost: evil/"><x\r\nAuthorization: Bearer {system.token()}\r\n'
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
     )
     with RawSocket.open(system.port) as raw:
@@ -94,7 +94,12 @@ def test_address_is_never_made_of_a_host_header_that_cannot_be_one(system: Syste
 
 def test_every_field_of_a_definition_is_taken(system: System) -> None:
     panel = system.make_panel(
-        tool("a", returns(1), description="says one", limits={"fuel": 10**6, "timeoutMs": 100, "memoryBytes": 2**20}),
+        tool(
+            "a",
+            returns(1),
+            description="says one",
+            limits={"fuel": 10**6, "timeoutMs": 100, "memoryBytes": 2**20},
+        ),
         tool("b", returns(2), trigger={"type": "manual"}, capabilities=["state:read:*"]),
         state={"x": [1, {"y": None}]},
         title="A title",
@@ -107,7 +112,11 @@ def test_every_field_of_a_definition_is_taken(system: System) -> None:
     assert shown["metadata"] == {"owner": "ops", "nested": {"a": [1]}}
     first, second = shown["tools"]
     assert first["description"] == "says one"
-    assert (first["limits"]["fuel"], first["limits"]["timeoutMs"], first["limits"]["memoryBytes"]) == (10**6, 100, 2**20)
+    assert (first["limits"]["fuel"], first["limits"]["timeoutMs"], first["limits"]["memoryBytes"]) == (
+        10**6,
+        100,
+        2**20,
+    )
     assert first["capabilities"] == ["state:read:x", "events:emit:*"]
     assert second["capabilities"] == ["state:read:*"]
     assert system.state(panel) == {"x": [1, {"y": None}]}
@@ -331,7 +340,11 @@ def test_state_is_told_with_its_version(system: System) -> None:
     with system.connect(panel) as client:
         client.call("count")
 
-    assert system.http.get(f"/panels/{panel}/state").json() == {"panelId": panel, "seq": 1, "state": {"count": 4}}
+    assert system.http.get(f"/panels/{panel}/state").json() == {
+        "panelId": panel,
+        "seq": 1,
+        "state": {"count": 4},
+    }
 
 
 def test_put_replaces_the_tools_and_keeps_state_and_clients(system: System) -> None:
@@ -365,7 +378,9 @@ def test_put_removes_a_tool(system: System) -> None:
     panel = system.make_panel(ECHO, counter())
     with system.connect(panel) as client:
         client.call("echo")
-        assert system.http.put(f"/panels/{panel}", json={"kind": "k", "tools": [counter()]}).status_code == 200
+        assert (
+            system.http.put(f"/panels/{panel}", json={"kind": "k", "tools": [counter()]}).status_code == 200
+        )
         assert client.trigger("echo").code == "TOOL_NOT_FOUND"
         assert client.call("count") == 1
 
@@ -393,7 +408,7 @@ def test_triggers_that_wait_run_by_the_tools_that_replace_theirs(system: System)
         client.barrier()
         body = {"kind": "k", "tools": [tool("slow", returns("fast")), tool("ask", returns("new"))]}
         assert system.http.put(f"/panels/{panel}", json=body).status_code == 200
-        answers = [client.await_answer(request_id) for request_id in sent]
+        answers = client.await_answers(sent)
 
     assert [answer.final["type"] for answer in answers] == ["RESULT", "RESULT", "ERROR"]
     assert answers[1].value == "new"
@@ -432,7 +447,9 @@ def test_unknown_panel_is_404(system: System, method: str, path: str) -> None:
     error_of(response, 404, "PANEL_NOT_FOUND")
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/panels/", "/panels/a/b/c", "/panels/a/state/", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nowhere", "/panels/", "/panels/a/b/c", "/panels/a/state/", "/docs", "/openapi.json"]
+)
 def test_unknown_path_is_404(system: System, path: str) -> None:
     error_of(system.http.get(path), 404, "NOT_FOUND")
 
@@ -445,7 +462,9 @@ def test_unknown_path_is_404(system: System, path: str) -> None:
         ("GET", "/panels/a/trigger/x", {"POST"}), ("POST", "/health", {"GET", "HEAD"}), ("TRACE", "/metrics", {"GET", "HEAD"}),
     ],
 )  # fmt: skip
-def test_method_that_a_path_does_not_take_is_405(system: System, method: str, path: str, allowed: set[str]) -> None:
+def test_method_that_a_path_does_not_take_is_405(
+    system: System, method: str, path: str, allowed: set[str]
+) -> None:
     response = system.http.request(method, path)
     error_of(response, 405, "METHOD_NOT_ALLOWED")
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
@@ -509,7 +528,7 @@ def test_trigger_above_the_queue_of_a_panel_is_503_with_a_time_to_wait(make_syst
     panel = system.make_panel(tool("slow", spins(), limits={"timeoutMs": 300, "fuel": 10**10}))
     with system.connect(panel) as client:
         sent = [client.send_trigger("slow") for _ in range(12)]
-        answers = [client.await_answer(request_id).final for request_id in sent[-2:]]
+        answers = [answer.final for answer in client.await_answers(sent[-2:])]
         assert {answer["code"] for answer in answers} == {"OVERLOADED"}
         assert all(answer["retryAfterMs"] > 0 for answer in answers)
         response = system.http.post(f"/panels/{panel}/trigger/slow")
@@ -548,7 +567,11 @@ def requests_of(system: System, panel: str) -> dict[str, tuple[str, str, object]
         "state": ("GET", f"/panels/{panel}/state", None),
         "trigger a": ("POST", f"/panels/{panel}/trigger/a", None),
         "trigger b": ("POST", f"/panels/{panel}/trigger/b", None),
-        "replace": ("PUT", f"/panels/{panel}", {"kind": "k", "tools": [tool("a", returns(1)), tool("b", returns(2))]}),
+        "replace": (
+            "PUT",
+            f"/panels/{panel}",
+            {"kind": "k", "tools": [tool("a", returns(1)), tool("b", returns(2))]},
+        ),
         "create": ("POST", "/panels", {"id": f"{panel}-new", "kind": "k", "tools": []}),
         "delete": ("DELETE", f"/panels/{panel}", None),
     }
@@ -563,10 +586,15 @@ def requests_of(system: System, panel: str) -> dict[str, tuple[str, str, object]
         (["trigger:*"], {"trigger a", "trigger b"}),
         (["read", "trigger:b"], {"read", "state", "trigger b"}),
         (["manage"], {"replace", "create", "delete"}),
-        (["read", "trigger:*", "manage"], {"read", "state", "trigger a", "trigger b", "replace", "create", "delete"}),
+        (
+            ["read", "trigger:*", "manage"],
+            {"read", "state", "trigger a", "trigger b", "replace", "create", "delete"},
+        ),
     ],
 )
-def test_permissions_of_a_token_decide_what_it_may(system: System, allow: list[str], allowed: set[str]) -> None:
+def test_permissions_of_a_token_decide_what_it_may(
+    system: System, allow: list[str], allowed: set[str]
+) -> None:
     panel = system.make_panel(tool("a", returns(1)), tool("b", returns(2)))
     grants: Grants = [("elsewhere", ["read", "trigger:*", "manage"]), (f"{panel}*", allow)]
     with system.http_client(system.token(grants=grants)) as http:
@@ -592,7 +620,10 @@ def test_list_shows_what_the_token_may_read(system: System) -> None:
         assert [panel["id"] for panel in http.get("/panels").json()["panels"]] == [mine]
 
 
-@pytest.mark.parametrize("claim", [5, {}, [5], [{"id": "x"}], [{"id": "x", "allow": "read"}], [{"id": "x", "allow": ["fly"]}], None])
+@pytest.mark.parametrize(
+    "claim",
+    [5, {}, [5], [{"id": "x"}], [{"id": "x", "allow": "read"}], [{"id": "x", "allow": ["fly"]}], None],
+)
 def test_token_with_a_malformed_claim_is_401(system: System, claim: object) -> None:
     with system.http_client(system.issuer.mint(panels=claim)) as http:
         error_of(http.get("/panels"), 401, "UNAUTHORIZED")
@@ -641,7 +672,9 @@ def test_conceals_panels_when_asked_to(make_system: MakeSystem) -> None:
 def test_page_of_another_origin_may_change_nothing(system: System, method: str) -> None:
     panel = system.make_panel()
     path = "/panels" if method == "POST" else f"/panels/{panel}"
-    response = system.http.request(method, path, headers={"Origin": "https://evil.example"}, json={"kind": "k"})
+    response = system.http.request(
+        method, path, headers={"Origin": "https://evil.example"}, json={"kind": "k"}
+    )
     error_of(response, 403, "FORBIDDEN")
 
 
@@ -660,5 +693,7 @@ def test_metrics_are_in_the_format_of_prometheus(system: System) -> None:
     names = {line.split("{")[0].split(" ")[0] for line in lines if line and not line.startswith("#")}
     assert all(name.startswith("panels_") for name in names), names
     typed = {line.split(" ")[2] for line in lines if line.startswith("# TYPE")}
-    assert names <= typed | {name + suffix for name in typed for suffix in ("_bucket", "_sum", "_count", "_total")}
+    assert names <= typed | {
+        name + suffix for name in typed for suffix in ("_bucket", "_sum", "_count", "_total")
+    }
     assert panel not in response.text

@@ -142,9 +142,7 @@ class Client:
         assert isinstance(message, dict)
         return message
 
-    def receive_until(
-        self, wanted: Callable[[Message], bool], timeout_s: float = TIMEOUT_S
-    ) -> list[Message]:
+    def receive_until(self, wanted: Callable[[Message], bool], timeout_s: float = TIMEOUT_S) -> list[Message]:
         """Messages up to and with the first ``wanted`` one."""
         heard: list[Message] = []
         while True:

@@ -130,8 +130,8 @@ class Process:
         self.child.wait()
 
     def tail(self, lines: int = 40) -> str:
-        """The end of what it wrote."""
-        return "\n".join(self.text.splitlines()[-lines:])
+        """The end of what it wrote, with long lines cut."""
+        return "\n".join(line[:300] for line in self.text.splitlines()[-lines:])
 
 
 class System:
@@ -363,9 +363,9 @@ class System:
 
     def defects(self) -> list[str]:
         """Lines of the logs that no input may cause."""
-        bad = re.compile(r"Traceback \(most recent|\bDEFECT\b|never retrieved|core dumped|SIGABRT|Fatal Python")
+        bad = re.compile(r"Traceback \(most recent|never retrieved|core dumped|Fatal Python|\bCRITICAL\b")
         return [
-            f"{process.name}: {line}"
+            f"{process.name}: {line[:300]}"
             for process in self.processes()
             for line in process.text.splitlines()
             if bad.search(line)
