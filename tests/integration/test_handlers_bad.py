@@ -382,16 +382,16 @@ def test_state_above_its_limit_is_refused_and_the_replica_agrees(system: System)
     panel = system.make_panel(tool("grow", grow), counter())
     with system.connect(panel) as client:
         # each key is the beginning of its own value: distinct keys of about 0.9 MiB
-        for number in range(40):
-            answer = client.trigger("grow", f"{number:07d}" + "x" * 900_000)
-            if answer.final["type"] == "ERROR":
-                break
-        assert answer.reason == "LIMIT_EXCEEDED", answer.final
-        assert 16 <= number <= 19
+        values = [f"{number:07d}" + "x" * 900_000 for number in range(25)]
+        answers = [client.trigger("grow", value).final["type"] for value in values]
+        fitting = answers.index("ERROR")
+        assert 16 <= fitting <= 19
         assert client.call("count") == 1
-        assert client.trigger("grow", f"{number:07d}" + "x" * 900_000).reason == "LIMIT_EXCEEDED"
+        assert client.trigger("grow", values[fitting]).reason == "LIMIT_EXCEEDED"
         assert client.call("count") == 2
-    assert len(system.state(panel)) == number + 1
+    state = system.state(panel)
+    assert state.pop("count") == 2
+    assert list(state) == ['"' + value[:7] for value in values[:fitting]]
 
 
 def test_many_hostile_triggers_at_once_delay_another_panel_little(system: System) -> None:
