@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_worker.spin import PATIENCE, Spin
+from panels_worker.spin import PATIENCE, REST, Spin
 
 
 def test_spin_sleeps_at_first() -> None:
@@ -25,6 +25,16 @@ def test_spin_stops_after_gaps_that_outlast_it() -> None:
         assert spin.budget_us == 200.0
         spin.waited(10_000.0)
     assert spin.budget_us == 0.0
+
+
+def test_spin_rests_when_somebody_else_wants_the_cpu() -> None:
+    spin = Spin(200.0)
+    spin.waited(10.0)
+    spin.disturbed()
+    for _ in range(REST):
+        assert spin.budget_us == 0.0
+        spin.waited(10.0)
+    assert spin.budget_us == 200.0
 
 
 @given(st.lists(st.floats(0.001, 1e9)))

@@ -79,7 +79,7 @@ class PoolConfig:
     curve: CurveKeys | None = None
     confinement: ConfinementMode = "auto"
     user: str = "nobody"
-    spin_us: float = 200.0
+    spin_us: float = 500.0
     replica_bytes: int = 256 * MIB
     max_programs: int = 256
     data_bytes: int = 1024 * MIB

@@ -22,7 +22,7 @@ from panels_shared.messages import ToGateway
 from panels_shared.wire import encode
 from panels_worker.peer import Peer, Phase
 from panels_worker.sandbox import HIGH_WATER, Sandbox
-from panels_worker.spin import Spin
+from panels_worker.spin import DISTURBED_US, Spin
 from panels_worker.status import Exit, State
 from panels_worker.ticker import Shared
 
@@ -85,34 +85,34 @@ class Loop:
             if self._peer.hopeless:
                 return Exit.PROTOCOL
             self._converse(time.monotonic())
-            if not self._read():
+            if not self._read(MAX_READS):
                 self._sleep()
         return None
 
     def serve(self) -> Exit:
         """Runs jobs until the gateway or a signal ends it, and says why it ended."""
-        self._converse(
-            time.monotonic()
-        )  # the first job may be long, and heartbeats should be heard during it
+        # at once, for the first job may be long and heartbeats should be heard during it
+        self._converse(time.monotonic())
+        fresh = False
         while True:
-            self._read()
-            if self._sandbox.queue and not self._unsent:
-                if not self._work():
-                    return self._give_up(Exit.DEFECT)
-                if time.monotonic() < self._converse_s:
-                    continue
+            # after a wait one frame is enough to begin with: what came with it is read when that has been answered
+            self._read(1 if fresh else MAX_READS)
+            fresh = False
+            if self._sandbox.queue and not self._unsent and not self._work():
+                return self._give_up(Exit.DEFECT)
             now_s = time.monotonic()
-            self._converse(now_s)
-            exit_code = self._ending(now_s)
-            if exit_code is not None:
-                return self._give_up(exit_code)
+            if now_s >= self._converse_s or self.terminating:
+                self._converse(now_s)
+                exit_code = self._ending(now_s)
+                if exit_code is not None:
+                    return self._give_up(exit_code)
             if not self._sandbox.queue or self._unsent:
-                self._wait()
+                fresh = self._wait()
 
-    def _read(self) -> int:
+    def _read(self, most: int) -> int:
         """Takes in what is waiting, as far as there is room for it. Returns the number of frames."""
         reads = 0
-        while reads < MAX_READS and len(self._sandbox.queue) < HIGH_WATER:
+        while reads < most and len(self._sandbox.queue) < HIGH_WATER:
             try:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -130,6 +130,8 @@ class Loop:
         if messages:
             self._asked_s = now_s
             self._sandbox.accept(messages)
+        else:
+            self._converse_s = now_s  # there may be something to say to that
 
     def _work(self) -> bool:
         """Runs jobs for a batch's time and sends what came of them. False when this process is to be given up."""
@@ -223,30 +225,46 @@ class Loop:
         self._results.clear()
         self._unsent.clear()
 
-    def _wait(self) -> None:
-        """Looks for work for a while, if that has been worth it lately, then sleeps."""
+    def _wait(self) -> bool:
+        """Looks for work for a while, if that has been worth it lately, then sleeps. True when there is some."""
         spin = self._spin
         began_s = time.perf_counter()
         budget_us = spin.budget_us
         if budget_us and not self._unsent:
             socket = self._socket
-            until_s = began_s + budget_us * 1e-6
-            while time.perf_counter() < until_s:
+            last_s, until_s = began_s, began_s + budget_us * 1e-6
+            while last_s < until_s:
                 if int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
                     spin.waited((time.perf_counter() - began_s) * 1e6)
-                    return
+                    return True
                 os.sched_yield()
+                look_s = time.perf_counter()
+                if look_s - last_s > DISTURBED_US * 1e-6:
+                    spin.disturbed()
+                    break
+                last_s = look_s
         if self._sleep():
             spin.waited((time.perf_counter() - began_s) * 1e6)
+            return True
+        return False
 
     def _sleep(self) -> bool:
         """Sleeps until there is something to read, to send or to say. True when there is something to read."""
-        wait_s = QUIET_S / 4 if self._peer.phase is Phase.LEAVING else MAX_WAIT_S
+        now_s = time.monotonic()
+        due_s = now_s + (QUIET_S / 4 if self._peer.phase is Phase.LEAVING else MAX_WAIT_S)
         deadline_s = self._peer.deadline_s
-        if deadline_s is not None and not self._unsent:
-            wait_s = max(0.0, min(wait_s, deadline_s - time.monotonic()))
-        self._poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN)
-        ready = dict(self._poller.poll(int(wait_s * 1000) + 1))
-        if self._wakeup_fd in ready:
+        if deadline_s is not None and deadline_s < due_s and not self._unsent:
+            due_s = deadline_s
+        if self._unsent:
+            self._poller.modify(self._socket, zmq.POLLIN | zmq.POLLOUT)
+        ready = self._poller.poll(int(max(0.0, due_s - now_s) * 1000) + 1)
+        if self._unsent:
+            self._poller.modify(self._socket, zmq.POLLIN)
+        for what, event in ready:
+            if what is self._socket and event & zmq.POLLIN:
+                return True
+        # it was something else: time, a signal, or room to send
+        self._converse_s = now_s
+        if any(what == self._wakeup_fd for what, _ in ready):
             os.read(self._wakeup_fd, 512)
-        return bool(ready.get(self._socket, 0) & zmq.POLLIN)
+        return False
