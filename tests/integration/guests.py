@@ -23,6 +23,7 @@ _IMPORTS = """
   (import "panels" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
   (import "panels" "state_set" (func $state_set (param i32 i32 i32 i32) (result i32)))
   (import "panels" "state_delete" (func $state_delete (param i32 i32) (result i32)))
+  (import "panels" "state_keys" (func $state_keys (param i32 i32) (result i32)))
   (import "panels" "emit" (func $emit (param i32 i32 i32 i32) (result i32)))
   (import "panels" "view" (func $view (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "panels" "result" (func $result (param i32 i32)))
@@ -108,6 +109,14 @@ def returns_raw(value: bytes) -> Step:
 def returns_args() -> Step:
     """result with the arguments."""
     return lambda _: "(call $result (local.get $args) (local.get $len))"
+
+
+def returns_keys() -> Step:
+    """result with the keys of the state, an array."""
+    return code(
+        "(local.set $n (call $state_keys (i32.const 65536) (i32.const 65536)))"
+        "(call $result (i32.const 65536) (local.get $n))"
+    )
 
 
 def fails(message: str) -> Step:

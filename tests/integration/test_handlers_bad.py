@@ -16,6 +16,7 @@ from tests.integration.guests import (
     emit,
     logs,
     returns,
+    returns_keys,
     returns_raw,
     set_key,
     set_raw,
@@ -379,19 +380,21 @@ def test_state_above_its_limit_is_refused_and_the_replica_agrees(system: System)
     grow = code(
         "(return (call $state_set (local.get $args) (i32.const 8) (local.get $args) (local.get $len)))"
     )
-    panel = system.make_panel(tool("grow", grow), counter())
+    panel = system.make_panel(tool("grow", grow), tool("keys", returns_keys()), counter())
     with system.connect(panel) as client:
         # each key is the beginning of its own value: distinct keys of about 0.9 MiB
         values = [f"{number:07d}" + "x" * 900_000 for number in range(25)]
         answers = [client.trigger("grow", value).final["type"] for value in values]
         fitting = answers.index("ERROR")
         assert 16 <= fitting <= 19
+        keys = ['"' + value[:7] for value in values[:fitting]]
+        assert client.call("keys") == keys
         assert client.call("count") == 1
         assert client.trigger("grow", values[fitting]).reason == "LIMIT_EXCEEDED"
         assert client.call("count") == 2
     state = system.state(panel)
     assert state.pop("count") == 2
-    assert list(state) == ['"' + value[:7] for value in values[:fitting]]
+    assert list(state) == keys
 
 
 def test_many_hostile_triggers_at_once_delay_another_panel_little(system: System) -> None:
