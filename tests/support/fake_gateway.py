@@ -37,9 +37,14 @@ HEARTBEAT_MS = 200
 
 
 class FakeGateway:
-    """Use it as a context. ``heard`` has every message with the routing id it came from, in order."""
+    """Use it as a context. ``heard`` has every message with the routing id it came from, in order.
 
-    def __init__(self, endpoint: str, *, welcoming: bool = True) -> None:
+    ``curve`` is a key pair (public, secret); whoever knows the public one may connect.
+    """
+
+    def __init__(
+        self, endpoint: str, *, welcoming: bool = True, curve: tuple[bytes, bytes] | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.session = os.urandom(16)
         self.welcoming = welcoming
@@ -53,6 +58,10 @@ class FakeGateway:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
+        if curve is not None:
+            self._socket.set(zmq.CURVE_SERVER, 1)
+            self._socket.set(zmq.CURVE_PUBLICKEY, curve[0])
+            self._socket.set(zmq.CURVE_SECRETKEY, curve[1])
         self._socket.bind(endpoint)
 
     def __enter__(self) -> Self:

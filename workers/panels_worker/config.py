@@ -146,7 +146,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "whom sandboxes run as when the pool is started by root: a name or a number",
         metavar="USER",
     )
-    option("spin-us", "200", "how long a sandbox looks for its next job before it sleeps, in microseconds, while jobs "
+    option("spin-us", "500", "how long a sandbox looks for its next job before it sleeps, in microseconds, while jobs "
            "come in quick succession; 0 to sleep at once", metavar="US")  # fmt: skip
     option("replica-bytes", "256MiB", "panel state that a sandbox keeps, in all", metavar="SIZE")
     option("max-programs", "256", "loaded handlers that a sandbox keeps", metavar="N")
