@@ -53,6 +53,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_func_call_unchecked": (c_void_p, (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p)),
     "wasmtime_memory_data": (c_void_p, (c_void_p, c_void_p)),
     "wasmtime_memory_data_size": (c_size_t, (c_void_p, c_void_p)),
+    "wasmtime_memory_grow": (c_void_p, (c_void_p, c_void_p, c_uint64, c_void_p)),
     "wasmtime_global_get": (None, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_global_set": (c_void_p, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_trap_new": (c_void_p, (c_char_p, c_size_t)),
@@ -88,6 +89,7 @@ _export_get = _bind("wasmtime_instance_export_get")
 _call_unchecked = _bind("wasmtime_func_call_unchecked")
 _memory_data = _bind("wasmtime_memory_data")
 _memory_data_size = _bind("wasmtime_memory_data_size")
+_memory_grow = _bind("wasmtime_memory_grow")
 _global_get = _bind("wasmtime_global_get")
 _global_set = _bind("wasmtime_global_set")
 _trap_new = _bind("wasmtime_trap_new")
@@ -215,7 +217,7 @@ class HostLinker:
 
     def link(self, module: Module) -> Template:
         """A template of ``module``. Raises ``wasmtime.WasmtimeError`` for an import that is not defined."""
-        return Template(self.engine, self._linker.instantiate_pre(module))
+        return Template(self.engine, self._linker.instantiate_pre(module), self)
 
     @property
     def linker(self) -> Linker:
@@ -226,11 +228,12 @@ class HostLinker:
 class Template:
     """A module with its imports resolved: what instances are made from."""
 
-    __slots__ = ("_engine", "_pre", "engine_ptr", "pre_ptr")
+    __slots__ = ("_engine", "_linker", "_pre", "engine_ptr", "pre_ptr")
 
-    def __init__(self, engine: Engine, pre: InstancePre) -> None:
+    def __init__(self, engine: Engine, pre: InstancePre, linker: HostLinker) -> None:
         self._engine = engine
         self._pre = pre
+        self._linker = linker  # its callbacks are called by instances: they must live as long
         self.engine_ptr = ctypes.cast(engine.ptr(), c_void_p).value
         self.pre_ptr = ctypes.cast(pre.ptr(), c_void_p).value
 
@@ -308,6 +311,15 @@ class Store:
         """How long the memory is now."""
         return int(_memory_data_size(self.ctx, memory))
 
+    def grow_memory(self, memory: int, pages: int) -> bool:
+        """Makes the memory longer by ``pages`` of 64 KiB; False where its limit forbids that."""
+        before = c_uint64()
+        error = _memory_grow(self.ctx, memory, pages, addressof(before))
+        if error:
+            _error_delete(error)
+            return False
+        return True
+
     def get_global_i32(self, handle: int) -> int:
         """The value of an i32 global."""
         value = wasmtime._bindings.wasmtime_val_t()
@@ -374,3 +386,12 @@ read_bytes = string_at
 
 write_bytes = memmove
 """``write_bytes(address, data, size)`` into guest memory. The caller has checked the bounds."""
+
+_MADV_POPULATE_WRITE: Final = 23
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (c_void_p, c_size_t, ctypes.c_int)
+
+
+def populate(address: int, size: int) -> None:
+    """Makes the pages of a range present and writable at once (Linux 5.14; elsewhere nothing happens)."""
+    _madvise(address, size, _MADV_POPULATE_WRITE)

@@ -3,8 +3,10 @@
 Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here, in a process
 that serves nobody, under limits it sets before it looks at its input; whatever happens to it, the pool only sees it end.
 
-stdin is one MessagePack array ``[language, entry, source]``, stdout one ``["artifact", kind, payload]`` or
-``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits for the other.
+stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind, payload]`` or
+``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits for the other. ``engines`` maps
+names to descriptors of compiled modules that the pool has authenticated: scripts are checked in them. The language
+``engine`` compiles one of those modules, which ``entry`` names; it comes from an installed package, not from a client.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgpack
 
@@ -31,8 +34,8 @@ def main() -> None:
     """Reads, compiles, writes, ends."""
     confine()
     request = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
-    language, entry, source = msgpack.unpackb(request, max_bin_len=MAX_REQUEST_BYTES)
-    sys.stdout.buffer.write(msgpack.packb(answer(language, entry, source)))
+    language, entry, source, engines = msgpack.unpackb(request, max_bin_len=MAX_REQUEST_BYTES)
+    sys.stdout.buffer.write(msgpack.packb(answer(language, entry, source, engines)))
     sys.stdout.buffer.flush()
     os._exit(0)  # nothing here is worth a tidy end
 
@@ -49,18 +52,36 @@ def confine() -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-def answer(language: Language, entry: str, source: bytes) -> list[Any]:
+def answer(
+    language: Language | Literal["engine"], entry: str, source: bytes, engines: Mapping[str, int]
+) -> list[Any]:
     """What stdout gets for a handler."""
+    if language == "engine":
+        return _engine(entry)
     if len(source) > max_source_bytes(language):
         text = f"expected at most {max_source_bytes(language)} bytes of {language}, got {len(source)}"
         return _refused(Refusal("too_large", text))
     if language in ("javascript", "typescript"):
         from panels_worker import javascript
 
-        script = javascript.prepare(language, entry, source)
+        script = javascript.prepare(language, entry, source, {name: _read(fd) for name, fd in engines.items()})
         return _refused(script) if isinstance(script, Refusal) else ["artifact", 2, script]
     module = _assemble(source) if language == "wat" else source
     return _refused(module) if isinstance(module, Refusal) else _compile(module, entry)
+
+
+def _engine(name: str) -> list[Any]:
+    import wasmtime
+
+    from panels_worker.engine import make_engine
+    from panels_worker.javascript.engines import engine_source
+
+    return ["artifact", 1, bytes(wasmtime.Module(make_engine(), engine_source(name)).serialize())]
+
+
+def _read(descriptor: int) -> bytes:
+    # pread: the descriptor's position is shared with other children
+    return os.pread(descriptor, OUTPUT_BYTES, 0)
 
 
 def _assemble(source: bytes) -> bytes | Refusal:

@@ -6,6 +6,7 @@ remembered. The owner polls: ``filenos`` become readable when a child has ended,
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ import msgpack
 from panels_shared.messages import Prepare, Refusal
 from panels_worker.artifacts import Artifact, ArtifactStore, Kind
 from panels_worker.compile import OUTPUT_BYTES
+from panels_worker.javascript.engines import QUICKJS, TRANSFORM, engine_digest
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,29 @@ TIMEOUT_S: Final = 5.5
 MAX_REMEMBERED: Final = 4_096
 
 
+#: What the scripts' languages are checked in.
+_NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "javascript": (QUICKJS,),
+    "typescript": (QUICKJS, TRANSFORM),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    digest: bytes
+    language: str
+    entry: str
+    source: bytes
+
+    @property
+    def engine(self) -> str:
+        """The engine that this compiles, "" for a handler."""
+        return self.entry if self.language == "engine" else ""
+
+
 @dataclass(slots=True)
 class _Child:
-    request: Prepare
+    request: _Request
     process: subprocess.Popen[bytes]
     pidfd: int
     output: int
@@ -44,23 +66,36 @@ class Compiler:
         self._store = store
         self._max_children = max_children
         self._max_waiting = max_waiting
-        self._waiting: deque[Prepare] = deque()
+        self._waiting: deque[_Request] = deque()
+        #: compiled engines, as descriptors of files in memory that children may read
+        self._engines: dict[str, int] = {}
         self._children: dict[int, _Child] = {}
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self._answers: list[tuple[bytes, Refusal | None]] = []
 
-    def submit(self, request: Prepare, now_s: float) -> None:
+    def warm(self, now_s: float) -> None:
+        """Prepares the script engines, so that the first script need not wait for them."""
+        for name in (QUICKJS, TRANSFORM):
+            self._want_engine(name)
+        self._start(now_s)
+
+    def submit(self, prepare: Prepare, now_s: float) -> None:
         """Takes a request; its answer comes from ``collect``, at once where it is known."""
+        request = _Request(prepare.digest, prepare.language, prepare.entry, prepare.source)
         digest = request.digest
         if (refusal := self._refused.get(digest)) is not None:
             self._answers.append((digest, refusal))
         elif self._store.touch(digest):
             self._answers.append((digest, None))
-        elif any(child.request.digest == digest for child in self._children.values()):
+        elif any(child.request.digest == digest for child in self._children.values()) or any(
+            waiting.digest == digest for waiting in self._waiting
+        ):
             return  # one answer serves both
         elif len(self._waiting) >= self._max_waiting:
             self._answers.append((digest, Refusal("unavailable", "too many handlers wait to be compiled; try again")))
         else:
+            for name in _NEEDS.get(request.language, ()):
+                self._want_engine(name)
             self._waiting.append(request)
             self._start(now_s)
 
@@ -94,14 +129,47 @@ class Compiler:
             os.close(child.pidfd)
             os.close(child.output)
         self._children.clear()
+        for descriptor in self._engines.values():
+            os.close(descriptor)
+        self._engines.clear()
+
+    def _want_engine(self, name: str) -> None:
+        """Makes an engine available: from the store, or by compiling it first."""
+        digest = engine_digest(name)
+        if name in self._engines or any(request.digest == digest for request in self._waiting):
+            return
+        if any(child.request.digest == digest for child in self._children.values()):
+            return
+        if not self._load_engine(name, digest):
+            self._waiting.appendleft(_Request(digest, "engine", name, b""))
+
+    def _load_engine(self, name: str, digest: bytes) -> bool:
+        artifact = self._store.get(digest)
+        if artifact is None:
+            return False
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(artifact.payload)
+        # children share it: none of them may change it
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self._engines[name] = descriptor
+        return True
+
+    def _next(self) -> _Request | None:
+        """The first request whose engines are there, taken out of the queue."""
+        for at, request in enumerate(self._waiting):
+            if all(name in self._engines for name in _NEEDS.get(request.language, ())):
+                del self._waiting[at]
+                return request
+        return None
 
     def _start(self, now_s: float) -> None:
-        while self._waiting and len(self._children) < self._max_children:
-            request = self._waiting.popleft()
+        while len(self._children) < self._max_children and (request := self._next()) is not None:
+            engines = {name: self._engines[name] for name in _NEEDS.get(request.language, ())}
             given = os.memfd_create("request", os.MFD_CLOEXEC)
             output = os.memfd_create("answer", os.MFD_CLOEXEC)
             try:
-                packed = msgpack.packb([request.language, request.entry, request.source])
+                packed = msgpack.packb([request.language, request.entry, request.source, engines])
                 with open(given, "wb", closefd=False) as file:
                     file.write(packed)
                 os.lseek(given, 0, os.SEEK_SET)
@@ -112,11 +180,12 @@ class Compiler:
                     stderr=subprocess.DEVNULL,
                     env=_child_environment(),
                     start_new_session=True,
+                    pass_fds=tuple(engines.values()),
                 )
             except OSError:
                 os.close(output)
                 logger.exception("a compile child could not be started")
-                self._answers.append((request.digest, Refusal("unavailable", "the compiler could not be started")))
+                self._answer(request, Refusal("unavailable", "the compiler could not be started"))
                 continue
             finally:
                 os.close(given)
@@ -124,7 +193,8 @@ class Compiler:
             self._children[pidfd] = _Child(request, process, pidfd, output, now_s + TIMEOUT_S)
 
     def _finish(self, child: _Child) -> None:
-        digest = child.request.digest
+        request = child.request
+        digest = request.digest
         code = child.process.returncode
         try:
             answer = _read_answer(child.output) if code == 0 else None
@@ -137,28 +207,41 @@ class Compiler:
                     self._store.put(digest, Artifact(Kind(kind), payload))
                 except (OSError, ValueError):
                     logger.exception("an artifact could not be written")
-                    self._answers.append((digest, Refusal("unavailable", "the compiled handler could not be stored")))
+                    self._answer(request, Refusal("unavailable", "the compiled handler could not be stored"))
                     return
-                self._answers.append((digest, None))
+                self._answer(request, None)
             case ["refusal", str(word), str(message), int(line), int(column)]:
-                self._refuse(digest, Refusal(word, message, line, column))
+                self._answer(request, Refusal(word, message, line, column), remember=True)
             case _ if code in (1, 2):
                 # an exception in the child is a defect of ours: it is said, but not remembered against the handler
                 logger.error("a compile child ended with %d", code)
-                self._answers.append((digest, Refusal("internal", "the compiler failed; the server's log has the detail")))
+                self._answer(request, Refusal("internal", "the compiler failed; the server's log has the detail"))
             case _:
                 ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 logger.warning("handler %s is too costly to compile: %s", digest.hex(), ending)
-                self._refuse(
-                    digest,
-                    Refusal("too_costly", "expected a handler that compiles in 5 s of CPU and 512 MiB, got one that needs more"),
-                )
+                text = "expected a handler that compiles in 5 s of CPU and 512 MiB, got one that needs more"
+                self._answer(request, Refusal("too_costly", text), remember=True)
 
-    def _refuse(self, digest: bytes, refusal: Refusal) -> None:
-        self._refused[digest] = refusal
-        while len(self._refused) > MAX_REMEMBERED:
-            self._refused.popitem(last=False)
-        self._answers.append((digest, refusal))
+    def _answer(self, request: _Request, refusal: Refusal | None, *, remember: bool = False) -> None:
+        if request.engine:
+            self._engine_done(request, refusal)
+            return
+        if refusal is not None and remember:
+            self._refused[request.digest] = refusal
+            while len(self._refused) > MAX_REMEMBERED:
+                self._refused.popitem(last=False)
+        self._answers.append((request.digest, refusal))
+
+    def _engine_done(self, request: _Request, refusal: Refusal | None) -> None:
+        if refusal is None and self._load_engine(request.engine, request.digest):
+            return
+        logger.error("the script engine %s cannot be compiled: %s", request.engine, refusal and refusal.message)
+        waiting, self._waiting = self._waiting, deque()
+        for other in waiting:
+            if request.engine in _NEEDS.get(other.language, ()):
+                self._answers.append((other.digest, Refusal("unavailable", "the script engine could not be prepared")))
+            else:
+                self._waiting.append(other)
 
 
 def _read_answer(descriptor: int) -> Any:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
 import wasmtime
 
 from panels_shared.messages import Tool
 from panels_worker.artifacts import ArtifactStore, Kind
+from panels_worker.capi import GuestTrap
 from panels_worker.engine import make_engine
+from panels_worker.javascript.engines import QUICKJS, engine_digest
+from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
+from panels_worker.javascript.program import JavaScriptProgram
+from panels_worker.javascript.script import decode
 from panels_worker.task import Program
 from panels_worker.wasm import WasmHost, WasmProgram
 
@@ -22,17 +28,26 @@ class ArtifactLoader:
         self._store = store
         self.engine = make_engine()
         self._host = WasmHost(self.engine)
+        self._guest: JavaScriptGuest | None = None
 
     def load(self, tool: Tool) -> Program | None:
         """The program of ``tool``, or None when its artifact is not there or not authentic."""
         artifact = self._store.get(tool.digest)
         if artifact is None:
             return None
-        if artifact.kind is Kind.SCRIPT:
-            return None
         try:
+            if artifact.kind is Kind.SCRIPT:
+                return self._script(artifact.payload)
             module = wasmtime.Module.deserialize(self.engine, artifact.payload)
-        except wasmtime.WasmtimeError:
+        except (wasmtime.WasmtimeError, msgspec.DecodeError, ScriptError, GuestTrap):
             logger.exception("artifact %s does not load", tool.digest.hex())
             return None
         return WasmProgram(self._host, module, tool.entry)
+
+    def _script(self, payload: bytes) -> Program | None:
+        if self._guest is None:
+            engine = self._store.get(engine_digest(QUICKJS))
+            if engine is None:
+                return None
+            self._guest = JavaScriptGuest.load(self.engine, engine.payload)
+        return JavaScriptProgram(self._guest, decode(payload))

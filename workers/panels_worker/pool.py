@@ -78,6 +78,7 @@ class Pool:
         self._store = ArtifactStore.create(config.cache_dir)
         _let_in(config.cache_dir, self._user[1])
         self._compiler = Compiler(self._store)
+        self._compiler.warm(time.monotonic())
         self._supervisor = Supervisor(
             config.processes,
             new_id=lambda: WorkerId(secrets.token_bytes(16)),
@@ -109,6 +110,7 @@ class Pool:
             signal.signal(number, self._signalled)
         logger.info("%d sandboxes for %s", self._config.processes, self._config.gateway)
         try:
+            self._compiler.warm(time.monotonic())
             self._carry_out(self._supervisor.start(time.monotonic()))
             while self._code is None:
                 self._turn()

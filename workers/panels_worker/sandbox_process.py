@@ -38,6 +38,7 @@ from panels_worker import link
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.config import SandboxConfig
 from panels_worker.confinement import Confinement, ConfinementError
+from panels_worker.javascript.engines import QUICKJS, engine_digest
 from panels_worker.loader import ArtifactLoader
 from panels_worker.loop import Loop
 from panels_worker.peer import Peer
@@ -100,6 +101,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     # from here on the store is what this process stands in: it may not be allowed to walk there later
     os.chdir(config.cache_dir)
     loader = ArtifactLoader(ArtifactStore.open(Path("."), config.artifact_key))
+    engine_digest(QUICKJS)  # it is remembered; what it is made of cannot be read later
     hello = Hello(role="sandbox", pool=config.pool, pid=os.getpid(), versions=versions())
     statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     confinement.before_threads()

@@ -1,0 +1,81 @@
+"""JavaScript errors in the words of the handler's author: their own lines and columns, none of the prelude's."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from panels_shared import jsonvalue
+from panels_shared.messages import Refusal
+from panels_shared.outcome import Failed, Reason, Usage
+from panels_worker.javascript.script import Script
+
+#: What is kept of an error for the client.
+MAX_MESSAGE_CHARS: Final = 2_048
+MAX_FRAMES: Final = 16
+MAX_NAME_CHARS: Final = 64
+
+_FRAME = re.compile(r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$")
+_OUT_OF_MEMORY: Final = "out of memory"
+_STACK_MESSAGES: Final = ("Maximum call stack size exceeded", "stack overflow")
+
+
+class FailureReport(msgspec.Struct):
+    """A thrown value as the prelude describes it; nothing of it is trusted."""
+
+    name: str = "Error"
+    message: str = ""
+    stack: str = ""
+    kind: str = ""
+    path: str = ""
+
+
+def explain(report: FailureReport, script: Script) -> Failed:
+    """The failure of a job whose handler threw."""
+    name = report.name[:MAX_NAME_CHARS] or "Error"
+    message = report.message[:MAX_MESSAGE_CHARS]
+    frames = own_frames(report.stack, script)
+    details: dict[str, object] = {"errorName": name}
+    line = column = 0
+    if frames:
+        _, line, column = frames[0]
+        details["snippet"] = script.snippet(line)
+        details["stack"] = "\n".join(f"    at {where} ({at}:{col})" for where, at, col in frames)
+    reason = Reason.HANDLER_ERROR
+    text = f"{name}: {message}" if message else name
+    if report.kind == "INVALID_RESULT":
+        reason, text = Reason.INVALID_RESULT, message
+        details["path"] = report.path[:256]
+    elif report.kind == "PERMISSION_DENIED":
+        reason, text = Reason.PERMISSION_DENIED, message
+    elif name == "InternalError" and _OUT_OF_MEMORY in message:
+        reason, text = Reason.MEMORY_LIMIT, "the handler ran out of memory"
+    elif name in ("RangeError", "InternalError") and any(words in message for words in _STACK_MESSAGES):
+        reason, text = Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"
+    return Failed(Usage(), reason, text, line, column, jsonvalue.encode(details))
+
+
+def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
+    """Why a script does not compile."""
+    frames = own_frames(stack, script)
+    _, line, column = frames[0] if frames else ("", 0, 0)
+    return Refusal("syntax", f"{name}: {message}"[:MAX_MESSAGE_CHARS], line, column)
+
+
+def own_frames(stack: str, script: Script) -> list[tuple[str, int, int]]:
+    """The frames of the handler itself, as (function, line, column) in its source; at most ``MAX_FRAMES``."""
+    own = Script.MODULE_NAME if script.module else "<input>"
+    frames: list[tuple[str, int, int]] = []
+    for text in stack.split("\n")[:200]:
+        match = _FRAME.match(text)
+        if match is None or match["file"] != own or match["line"] is None:
+            continue
+        line, column = script.locate(int(match["line"]), int(match["column"] or 1))
+        if line:
+            name = match["name"] or "handler"
+            frames.append(("handler" if name in ("anonymous", "<anonymous>") else name[:80], line, column))
+        if len(frames) >= MAX_FRAMES:
+            break
+    return frames

@@ -1,0 +1,83 @@
+"""Checks a script and makes its artifact, in the disposable compile child."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from panels_shared.messages import Language, Refusal
+from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
+from panels_worker.effects import Effects, LimitReached
+from panels_worker.engine import make_engine, ticks
+from panels_worker.javascript import script as scripts
+from panels_worker.javascript.engines import QUICKJS, TRANSFORM
+from panels_worker.javascript.errors import refuse
+from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
+from panels_worker.javascript.script import Script
+
+#: A module is what has an import or export at the start of a line; everything else is a function's body.
+_MODULE = re.compile(r"^\s*(?:export\s+(?:default\b|async\b|function\b|const\b|let\b|class\b|\{|\*)|import\s*[\w{*\"'])", re.MULTILINE)
+_AWAIT = re.compile(r"\bawait\b")
+
+
+def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str, bytes]) -> bytes | Refusal:
+    """The artifact's payload, or why the handler is refused. ``engines`` are the serialized modules that the language
+    needs, by name (``engines``); the caller has authenticated them."""
+    try:
+        text = source.decode()
+    except UnicodeDecodeError:
+        return Refusal("malformed", f"expected {language} in UTF-8")
+    if "\0" in text:
+        return Refusal("malformed", f"expected {language} without NUL characters")
+    engine = make_engine()
+    code: str = text
+    positions: tuple[tuple[int, int, int, int], ...] = ()
+    is_module = _MODULE.search(_blanked(text)) is not None
+    if language == "typescript":
+        from panels_worker.javascript.typescript import strip
+
+        stripped = strip(text, engine, engines[TRANSFORM], is_module=is_module)
+        if isinstance(stripped, Refusal):
+            return stripped
+        code, positions = stripped
+    script = Script(code, text, is_module, _AWAIT.search(code) is not None, entry or "default", positions)
+    try:
+        check(script, JavaScriptGuest.load(engine, engines[QUICKJS]))
+    except ScriptError as error:
+        return refuse(error.name or "Error", error.message, error.stack, script)
+    except GuestTrap as trap:
+        if trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT):
+            return Refusal("too_costly", "expected a handler that compiles quickly; its top level runs for too long")
+        return Refusal("too_costly", f"expected a handler that compiles, got one that the engine cannot: {trap.text}")
+    except (HostStop, LimitReached, InstantiationError) as exc:
+        return Refusal("too_costly", f"expected a handler that compiles: {exc}")
+    return scripts.encode(script)
+
+
+def check(script: Script, guest: JavaScriptGuest) -> None:
+    """Compiles the script in a guest. Raises what ``compile_script`` raises."""
+    from panels_worker.javascript.program import (
+        PREPARE_DEADLINE_MS,
+        PREPARE_FUEL,
+        PREPARE_MEMORY_BYTES,
+        _prepare_task,
+        compile_script,
+    )
+
+    run = guest.open(
+        Effects(_prepare_task()),
+        fuel=PREPARE_FUEL,
+        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
+        memory_bytes=PREPARE_MEMORY_BYTES,
+    )
+    try:
+        compile_script(run, script, probe=True)
+    finally:
+        run.close()
+
+
+def _blanked(text: str) -> str:
+    """``text`` with comments and plain strings blanked out, so that words in them do not count. Good enough to tell the
+    two forms apart; what is wrong with the script itself the engine says."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/|`(?:\\.|[^`\\])*`", lambda match: re.sub(r"[^\n]", " ", match[0]), text, flags=re.DOTALL)
+

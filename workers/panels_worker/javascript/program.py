@@ -1,0 +1,257 @@
+"""Scripts as handlers: the program that runs one in a pristine engine per job."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from time import perf_counter_ns
+from typing import Any, Final
+
+import msgspec
+
+from panels_shared import jsonvalue
+from panels_shared.limits import DEFAULT_LIMITS, MIB
+from panels_shared.outcome import Failed, Reason, Usage
+from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
+from panels_worker.effects import Denied, Effects, InvalidValue, LimitReached
+from panels_worker.engine import ticks
+from panels_worker.javascript.errors import FailureReport, explain
+from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, GuestRun, JavaScriptGuest, ScriptError
+from panels_worker.javascript.script import Script
+from panels_worker.javascript.snapshot import Snapshot, restore, take_image, take_snapshot
+from panels_worker.capabilities import Capabilities
+from panels_worker.task import Execution, Task
+
+
+def _stripped(source: str) -> bytes:
+    """``source`` without comment lines and indentation: the engine keeps the text of functions on its heap, and every page of
+    that is copied for every job."""
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//")).encode()
+
+
+_PRELUDE: Final = _stripped((files("panels_worker.javascript") / "prelude.js").read_text())
+
+#: What preparing a handler may use: enough for 256 KiB of source.
+PREPARE_FUEL: Final = 5_000_000_000
+PREPARE_DEADLINE_MS: Final = 4_000
+PREPARE_MEMORY_BYTES: Final = 64 * MIB
+
+_NEAR_LIMIT_BYTES: Final = MIB
+_NOTHING: Final[dict[str, bytes]] = {}
+
+
+class _Change(msgspec.Struct, array_like=True):
+    key: str
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Report(msgspec.Struct):
+    """What the prelude says at the end: none of it is trusted."""
+
+    pending: bool = False
+    error: FailureReport | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    mutations: list[_Change] = []
+    events: list[tuple[str, msgspec.Raw]] = []
+    views: list[tuple[str, str, msgspec.Raw]] = []
+
+
+_decode_report = msgspec.json.Decoder(_Report).decode
+
+
+class JavaScriptProgram:
+    """One handler: its snapshot, made at first use, and what is called in it."""
+
+    __slots__ = ("_finish", "_guest", "_main", "_places", "_script", "_snapshot", "_warm")
+
+    def __init__(self, guest: JavaScriptGuest, script: Script) -> None:
+        self._guest = guest
+        self._script = script
+        self._warm = False
+        effects = Effects(_prepare_task())
+        run = guest.open(
+            effects,
+            fuel=PREPARE_FUEL,
+            epoch_ticks=ticks(PREPARE_DEADLINE_MS),
+            memory_bytes=PREPARE_MEMORY_BYTES,
+        )
+        try:
+            fresh = take_image(run)
+            self._main, self._finish = compile_script(run, script)
+            self._places = (run.buffer, run.out)
+            self._snapshot = take_snapshot(run, fresh)
+        finally:
+            run.close()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is copied into every job's instance."""
+        return self._snapshot
+
+    def run(self, task: Task) -> Execution:
+        """Runs the handler; see ``task.Program``."""
+        started = perf_counter_ns()
+        limits = task.limits
+        effects = Effects(task)
+        fuel = limits.fuel
+        fuel_used = -1
+        used = 0
+        run: GuestRun | None = None
+        failure: Failed | None = None
+        try:
+            run = self._guest.open(
+                effects, fuel=fuel, epoch_ticks=ticks(limits.deadline_ms), memory_bytes=limits.memory_bytes
+            )
+            if not restore(run, self._snapshot):
+                raise InstantiationError
+            run.buffer, run.out = self._places
+            run.functions = _host_functions(run)
+            report = self._enter(run, task)
+            fuel_used = fuel - run.store.fuel()
+            failure = self._apply(report, effects)
+        except GuestTrap as trap:
+            reason, message = _TRAPS.get(trap.kind, (Reason.TRAP, f"the JavaScript engine trapped: {trap.text}"))
+            if trap.kind is TrapKind.HOST:
+                message = str(trap.__cause__)
+            fuel_used = fuel if trap.kind is TrapKind.FUEL else -1
+            failure = Failed(Usage(), reason, message)
+        except LimitReached as limit:
+            failure = Failed(Usage(), Reason.LIMIT_EXCEEDED, str(limit))
+        except Denied as denied:
+            failure = Failed(Usage(), Reason.PERMISSION_DENIED, str(denied))
+        except InvalidValue as invalid:
+            failure = Failed(Usage(), Reason.INVALID_RESULT, str(invalid))
+        except ScriptError as error:
+            # the prelude itself failed: out of memory or stack, as a rule
+            failure = explain(FailureReport(error.name, error.message, error.stack), self._script)
+        except HostStop as stop:
+            failure = Failed(Usage(), Reason.TRAP, str(stop))
+        except InstantiationError:
+            failure = Failed(
+                Usage(), Reason.MEMORY_LIMIT, f"the handler does not fit into {limits.memory_bytes} bytes of memory"
+            )
+        finally:
+            if run is not None:
+                used = run.store.memory_bytes(run.memory)
+                run.close()
+        usage = Usage(fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm)
+        self._warm = True
+        if failure is None:
+            return Execution(effects.completed(usage), effects.changes)
+        if failure.reason is Reason.TRAP and used + _NEAR_LIMIT_BYTES > limits.memory_bytes:
+            failure = msgspec.structs.replace(failure, reason=Reason.MEMORY_LIMIT)
+        return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
+
+    def _enter(self, run: GuestRun, task: Task) -> bytes:
+        answer = run.invoke(self._main, run.new_string(task.args), run.new_number(task.now_ms))
+        if run.call(b"get_string", answer) != 0:
+            run.call(b"execute_pending_jobs")
+            answer = run.invoke(self._finish)
+            if run.call(b"get_string", answer) != 0:
+                raise HostStop("expected the handler's world to say how it ended")
+        return run.take_result()
+
+    def _apply(self, text: bytes, effects: Effects) -> Failed | None:
+        """Turns what the guest says into effects, each checked as if a stranger said it."""
+        try:
+            report = _decode_report(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return Failed(Usage(), Reason.INVALID_RESULT, "expected a result of valid JSON, got something else")
+        if report.error is not None:
+            return explain(report.error, self._script)
+        if report.pending:
+            return Failed(
+                Usage(),
+                Reason.HANDLER_ERROR,
+                "the handler awaits a promise that never settles; there are no timers and nothing else to wait for",
+            )
+        state = effects.task.state
+        for change in report.mutations:
+            if change.value is msgspec.UNSET:
+                effects.delete(change.key)
+            elif state.get(change.key) != (value := bytes(change.value)):
+                effects.set(change.key, value)
+        for name, payload in report.events:
+            effects.emit(name, bytes(payload))
+        for view, command, params in report.views:
+            effects.view(view, command, bytes(params))
+        effects.returns(bytes(report.result))
+        return None
+
+
+def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
+    """Runs the prelude and compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
+
+    Raises ``ScriptError`` for what is wrong in the handler, ``GuestTrap`` for one that is too costly.
+    """
+    run.store.call(run.export(b"set_max_stack_size"), MAX_JS_STACK_BYTES)
+    run.allocate()
+    for name, function in _host_functions(run).items():
+        run.define(name, function)
+    world = run.evaluate(_PRELUDE)
+    main, finish = run.property(world, b"main"), run.property(world, b"finish")
+    run.invoke(run.property(world, b"warm"))
+    source = script.code.encode()
+    if script.module:
+        namespace = run.evaluate_module(source, Script.MODULE_NAME.encode())
+        run.call(b"execute_pending_jobs")
+        run.invoke(run.property(world, b"module"), run.property(namespace, script.entry.encode()))
+    else:
+        arguments = run.new_string(source), run.call(b"new_bool", 1 if script.is_async else 0)
+        run.invoke(run.property(world, b"body"), *arguments)
+        if probe:
+            run.invoke(run.property(world, b"probe"), *arguments)
+    return main, finish
+
+
+def _host_functions(run: GuestRun) -> dict[bytes, Any]:
+    effects = run.effects
+
+    def state_get(key: str = "") -> int:
+        try:
+            value = effects.get(key)
+        except Denied:
+            return run.call(b"new_null")
+        return run.call(b"new_undefined") if value is None else run.new_string(value)
+
+    def state_has(key: str = "") -> int:
+        try:
+            return run.call(b"new_bool", 1 if effects.has(key) else 0)
+        except Denied:
+            return run.call(b"new_null")
+
+    def state_keys() -> int:
+        return run.new_string(jsonvalue.encode(effects.keys()))
+
+    def log(level: str = "1", text: str = "") -> int:
+        effects.write_log(int(level) if level in "0123" and level else 1, text)
+        return run.call(b"new_undefined")
+
+    def scope() -> int:
+        return run.new_string(effects.task.scope)
+
+    def seed() -> int:
+        number = effects.task.seed
+        return run.new_string(b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33))
+
+    return {
+        b"h_state_get": state_get,
+        b"h_state_has": state_has,
+        b"h_state_keys": state_keys,
+        b"h_log": log,
+        b"h_scope": scope,
+        b"h_seed": seed,
+    }
+
+
+_TRAPS: Final = {
+    TrapKind.FUEL: (Reason.FUEL_EXHAUSTED, "the handler used up its fuel"),
+    TrapKind.INTERRUPT: (Reason.TIMEOUT, "the handler ran past its deadline"),
+    TrapKind.STACK: (Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"),
+    TrapKind.HOST: (Reason.TRAP, ""),
+}
+
+
+def _prepare_task() -> Task:
+    return Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), _NOTHING)
+

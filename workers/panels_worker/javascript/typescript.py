@@ -1,0 +1,155 @@
+"""TypeScript to JavaScript, by the OXC transform that ``quickjs-rs`` ships, in our engine with fuel and limits.
+
+Types are stripped; enums, namespaces and parameter properties become code. The transform prints the program anew and has no
+source map, so positions are found again by aligning the words of what it printed with the words of the source: both
+have the same ones in the same order, but for what was stripped and what was added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Final
+
+from wasmtime import Engine, Module
+
+from panels_shared.limits import DEFAULT_LIMITS, MIB
+from panels_shared.messages import Refusal
+from panels_worker import wasi
+from panels_worker.capabilities import Capabilities
+from panels_worker.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
+from panels_worker.effects import Effects
+from panels_worker.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.task import Task
+from panels_worker.wasm import WasmRun
+
+Positions = tuple[tuple[int, int, int, int], ...]
+
+FUEL: Final = 20_000_000_000
+DEADLINE_MS: Final = 4_000
+MEMORY_BYTES: Final = 256 * MIB
+MAX_OUTPUT_BYTES: Final = 4 * MIB
+
+_STATUS_OK: Final = 0
+_STATUS_UNCHANGED: Final = 1
+_STRIP_TYPESCRIPT: Final = 1 << 0 | 1 << 8
+
+_NAME: Final = b"handler.ts"
+_OPENING: Final = "async function __panels_body() {\n"
+_CLOSING: Final = "\n}\n"
+
+#: Words beyond which the exact alignment, which is quadratic at worst, gives way to a greedy one.
+_MAX_EXACT_WORDS: Final = 4_000
+_LOOK_AHEAD_WORDS: Final = 256
+
+_TOKEN = re.compile(
+    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)|(?P<word>[\w$]+|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|(?P<other>.)""",
+    re.DOTALL,
+)
+
+
+def strip(
+    source: str, engine: Engine, serialized: bytes, *, is_module: bool
+) -> tuple[str, Positions] | Refusal:
+    """JavaScript for a TypeScript module, or body of a function, and where its words come from."""
+    wrapped = source if is_module else _OPENING + source + _CLOSING
+    try:
+        output = _transform(wrapped.encode(), engine, serialized)
+    except GuestTrap as trap:
+        too_slow = trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT)
+        return Refusal("too_costly" if too_slow else "syntax", f"expected TypeScript that can be transformed: {trap.text}")
+    if isinstance(output, Refusal):
+        return output
+    code = output
+    if not is_module:
+        start, end = code.find("{") + 1, code.rfind("}")
+        if not code.startswith("async function __panels_body") or end < start:
+            return Refusal("syntax", "SyntaxError: expected the body of a function")
+        # the line break after the brace goes too, so that the first line of the body is line 1
+        code = code[start:end].removeprefix("\n")
+    return code, align(source, code)
+
+
+def _transform(source: bytes, engine: Engine, serialized: bytes) -> str | Refusal:
+    linker = HostLinker(engine)
+    current: list[WasmRun] = []
+    wasi.define(linker, lambda: current[0])
+    store = Store(
+        linker.link(Module.deserialize(engine, serialized)),
+        fuel=FUEL,
+        epoch_ticks=ticks(DEADLINE_MS),
+        memory_bytes=MEMORY_BYTES,
+        table_elements=MAX_TABLE_ELEMENTS,
+    )
+    try:
+        run = WasmRun(Effects(Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), {})))
+        run.store, run.memory = store, store.export(b"memory")
+        run.base, run.size = store.memory_base(run.memory), store.memory_bytes(run.memory)
+        current.append(run)
+
+        def given(data: bytes) -> int:
+            pointer = store.call_i32(store.export(b"qjst_alloc"), len(data))
+            run.write(pointer, data)
+            return pointer
+
+        name, text = given(_NAME), given(source)
+        transform = store.export(b"qjst_transform")
+        status = store.call_i32(transform, name, len(_NAME), text, len(source), _STRIP_TYPESCRIPT)
+        if status == _STATUS_UNCHANGED:
+            return source.decode()
+        kind = b"result" if status == _STATUS_OK else b"error"
+        size = store.call_i32(store.export(b"qjst_%b_len" % kind))
+        if not 0 <= size <= MAX_OUTPUT_BYTES:
+            raise HostStop(f"expected a transform of at most {MAX_OUTPUT_BYTES} bytes")
+        output = run.read(store.call_i32(store.export(b"qjst_%b_ptr" % kind)), size).decode("utf-8", "replace")
+        if status == _STATUS_OK:
+            return output
+        problem = output.removeprefix(f"source parse error in {_NAME.decode()}: ")
+        return Refusal("syntax", f"SyntaxError: {problem}"[:2_000])
+    finally:
+        store.close()
+
+
+def align(source: str, code: str) -> Positions:
+    """For words of ``code``, where they stand in ``source``: rows of (line, column, source line, source column), 1-based."""
+    ours, theirs = _words(code), _words(source)
+    if max(len(ours), len(theirs)) <= _MAX_EXACT_WORDS:
+        pairs = _exact(ours, theirs)
+    else:
+        pairs = _greedy(ours, theirs)
+    return tuple((*ours[at][1:], *theirs[other][1:]) for at, other in pairs)
+
+
+def _words(text: str) -> list[tuple[str, int, int]]:
+    found: list[tuple[str, int, int]] = []
+    line, line_start = 1, 0
+    for match in _TOKEN.finditer(text):
+        if match["word"] is not None:
+            found.append((match[0], line, match.start() - line_start + 1))
+        breaks = match[0].count("\n")
+        if breaks:
+            line += breaks
+            line_start = match.start() + match[0].rindex("\n") + 1
+    return found
+
+
+def _exact(ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]) -> list[tuple[int, int]]:
+    matcher = SequenceMatcher(None, [word[0] for word in ours], [word[0] for word in theirs], autojunk=False)
+    return [
+        (block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)
+    ]
+
+
+def _greedy(ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    at = 0
+    for number, (word, _, _) in enumerate(ours):
+        for other in range(at, min(at + _LOOK_AHEAD_WORDS, len(theirs))):
+            if theirs[other][0] == word:
+                pairs.append((number, other))
+                at = other + 1
+                break
+    return pairs
+
+
