@@ -15,12 +15,16 @@ from panels_gateway.panel import Mutation
 from panels_gateway.topics import MAX_TOPIC_CHARS
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
+from panels_shared.limits import KIB
 from panels_shared.outcome import Completed, Failed, Usage
 
 #: Security limits on what a client message names.
 MAX_REQUEST_ID_CHARS: Final = 256
 MAX_TOOL_CHARS: Final = 128
 MAX_TOPICS_PER_MESSAGE: Final = 256
+#: Security limits on what a worker says of a failure: characters of its message, bytes of its details.
+MAX_FAILURE_CHARS: Final = 4_096
+MAX_FAILURE_DETAILS_BYTES: Final = 64 * KIB
 
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -247,7 +251,7 @@ def error(
 def failure_details(failed: Failed) -> dict[str, object]:
     """The ``details`` of an EXECUTION_ERROR. What a worker wrote as JSON is decoded here, once, and checked."""
     details: dict[str, object] = {}
-    if failed.details != b"{}":
+    if failed.details != b"{}" and len(failed.details) <= MAX_FAILURE_DETAILS_BYTES:
         try:
             extra = jsonvalue.decode(failed.details)
         except InvalidJsonError:

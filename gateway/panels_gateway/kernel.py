@@ -393,7 +393,8 @@ class Kernel:
     def _answer_failed(self, job: Job, outcome: Failed) -> None:
         self.counters.failed[outcome.reason] += 1
         details = client_messages.failure_details(outcome)
-        job.caller.answer(client_messages.error(Code.EXECUTION_ERROR, outcome.message, job.request_id, details))
+        message = outcome.message[: client_messages.MAX_FAILURE_CHARS]
+        job.caller.answer(client_messages.error(Code.EXECUTION_ERROR, message, job.request_id, details))
 
     def _answer_error(self, job: Job, code: Code, message: str) -> None:
         job.caller.answer(client_messages.error(code, message, job.request_id))

@@ -88,5 +88,10 @@ def _decode(frame: bytes, expected: Any) -> Any:
     try:
         return msgspec.convert(messages, expected, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
-        # msgspec names the path and the types, never the value
-        raise WireError(str(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply") from None
+        raise WireError(_problem(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply") from None
+
+
+def _problem(exc: msgspec.ValidationError) -> str:
+    # msgspec names the path and the types, but quotes a word that is none of an enum's, at any length
+    problem, _, where = str(exc).rpartition(" - at ")
+    return f"expected a known word at {where}" if problem.startswith("Invalid enum value") else str(exc)

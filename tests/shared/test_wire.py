@@ -120,6 +120,24 @@ def test_decode_never_shows_payload_in_its_error() -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [34, 1, [2, [1, 1, 1, 1, 1, False], "secret - at `$`", "m"]],
+        [35, 1, "secret"],
+        [32, "secret", b"", 1, {}],
+        [32, "pool", b"", 1, {"secret": 5}],
+        [36, b"", ["secret"]],
+    ],
+    ids=["reason", "missing", "role", "version", "refusal"],
+)
+def test_decode_never_shows_a_word_that_it_does_not_know(fields: list[object]) -> None:
+    with pytest.raises(WireError) as refused:
+        wire.decode_to_gateway(msgpack.packb([1, [fields]]))
+    assert "secret" not in str(refused.value)
+    assert "$[0]" in str(refused.value)
+
+
 @given(st.binary(max_size=200))
 def test_decode_raises_nothing_but_wire_errors_for_bytes(frame: bytes) -> None:
     for decode in (wire.decode_to_worker, wire.decode_to_gateway):
