@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
 from panels_shared.messages import (
     Drain,
@@ -105,6 +107,38 @@ def test_pool_runs_jobs_on_a_replica(gateway: FakeGateway, cache_dir: Path) -> N
         last = outcomes[-1]
         assert isinstance(last, Completed)
         assert last.mutations == b'[{"op":"set","key":"n","value":4}]'
+
+
+def test_pool_runs_scripts_though_strictly_confined(gateway: FakeGateway, cache_dir: Path) -> None:
+    with PoolProcess(gateway.endpoint, cache_dir, "--confinement", "strict"):
+        (worker,) = gateway.wait_for_sandboxes()
+        digest = gateway.prepare("javascript", b"$state.n = ($state.n ?? 0) + 1; return $state.n")
+        tool = Tool(1, digest, "javascript", "handle", "count", LIMITS, ())
+        outcome = run(gateway, worker, tool, Snapshot(1, 1, {"n": b"4"}), *jobs(20), count=20)[-1]
+        assert isinstance(outcome, Completed)
+        assert outcome.return_value == b"24"
+
+
+def test_pool_serves_a_gateway_over_tcp_with_keys(cache_dir: Path, tmp_path: Path) -> None:
+    public, secret = zmq.curve_keypair()
+    (tmp_path / "server").write_bytes(public)
+    (tmp_path / "own").write_bytes(zmq.curve_keypair()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    keys = (
+        "--curve-secret-key-file",
+        str(tmp_path / "own"),
+        "--curve-server-key-file",
+        str(tmp_path / "server"),
+    )
+    with (
+        FakeGateway(endpoint, curve=(public, secret)) as gateway,
+        PoolProcess(endpoint, cache_dir, *keys, "--confinement", "strict"),
+    ):
+        (worker,) = gateway.wait_for_sandboxes()
+        outcomes = run(gateway, worker, counter(gateway), Snapshot(1, 1, {}), *jobs(20), count=20)
+        assert all(isinstance(outcome, Completed) for outcome in outcomes)
 
 
 def test_pool_serves_a_gateway_that_starts_later(endpoint: str, cache_dir: Path) -> None:
