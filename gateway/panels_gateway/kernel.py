@@ -27,6 +27,7 @@ from panels_gateway import client_messages
 from panels_gateway.client_messages import EmittedEvent
 from panels_gateway.connection import ClientLimits
 from panels_gateway.dispatcher import Dispatcher, OverloadedError
+from panels_gateway.handler_log import HandlerLog
 from panels_gateway.handlers import Handler, Preparation
 from panels_gateway.hub import Hub, Room
 from panels_gateway.job import Job
@@ -34,7 +35,7 @@ from panels_gateway.panel import CommitRefusedError, Mutation, Panel, StateLimit
 from panels_gateway.waiter import HttpWaiter
 from panels_shared.errors import CloseCode, Code, PanelsError, RequestError
 from panels_shared.messages import JobId, PanelKey, Refusal, Tool, ToolKey
-from panels_shared.outcome import Completed, Failed, LogLine, Outcome, Reason, Usage
+from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
 
 if TYPE_CHECKING:
     from panels_gateway.auth import Principal
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from panels_gateway.definition import PanelDefinition, ToolDefinition
 
 _log = logging.getLogger("panels.gateway.kernel")
-_handler_log = logging.getLogger("panels.handler")
-
-_LOG_LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 #: How long making a panel waits for its handlers, in seconds; preparing has shorter limits of its own.
 PREPARE_TIMEOUT_S: Final = 30.0
 
@@ -105,6 +103,7 @@ class Kernel:
         self.counters = Counters()
         self.request_flush: Callable[[], None] = _nothing
         self.closing = False
+        self._handler_log = HandlerLog(clock())
         self._rooms: dict[PanelKey, Room] = {}
         self._connections: dict[Connection, None] = {}
         self._preparing: dict[bytes, list[asyncio.Future[Refusal | None]]] = {}
@@ -195,6 +194,7 @@ class Kernel:
         for connection in [c for c in self._connections if c.panel is panel]:
             connection.close(CloseCode.PANEL_DELETED, "the panel was deleted")
         del self._rooms[panel.key]
+        self._handler_log.forget(panel.key)
         self.request_flush()
 
     def _panel(self, panel_id: str) -> Panel:
@@ -358,7 +358,7 @@ class Kernel:
     def finish(self, job: Job, outcome: Outcome) -> bool:
         """Commits, broadcasts and answers; False when the commit was refused and the worker must roll back."""
         if outcome.log:
-            _log_lines(job, outcome.log)
+            self._handler_log.write(job.panel.key, job.panel.id, job.tool.name, outcome.log, self.clock())
         if isinstance(outcome, Failed):
             self._answer_failed(job, outcome)
             return True
@@ -419,12 +419,6 @@ def _check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise InvalidOutcomeError("expected a result of valid JSON, got something else") from None
     return mutations, events
-
-
-def _log_lines(job: Job, lines: tuple[LogLine, ...]) -> None:
-    for line in lines:
-        level = _LOG_LEVELS[line.level] if 0 <= line.level < len(_LOG_LEVELS) else logging.INFO
-        _handler_log.log(level, "%s/%s: %s", job.panel.id, job.tool.name, line.text)
 
 
 def _handlers(definition: PanelDefinition) -> list[Handler]:

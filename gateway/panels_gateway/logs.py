@@ -23,6 +23,8 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """What to write, traceback included. Control characters are escaped, so that none drives a terminal."""
         text = _TOKEN_PATTERN.sub(REDACTED, super().format(record))
+        if text.isprintable():  # as nearly all are: the walk below costs more than all the rest
+            return text
         return "".join([c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
