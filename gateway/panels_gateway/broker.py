@@ -137,7 +137,7 @@ class Broker:
             if isinstance(exc, BrokerError):
                 raise
             raise BrokerError(f"expected to bind {self.endpoint}, got: {exc}") from None
-        self._fd = socket.get(zmq.FD)
+        self._fd = int(socket.get(zmq.FD))
         self._loop.add_reader(self._fd, self._readable)
         self._beat()
         self._tick()
@@ -311,7 +311,7 @@ class Broker:
 
     def _readable_after_send(self) -> None:
         socket = self._socket
-        if socket is not None and socket.get(zmq.EVENTS) & zmq.POLLIN:
+        if socket is not None and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._readable()
 
     def _send(self, peer: bytes, messages: Sequence[ToWorker]) -> bool:
@@ -349,7 +349,9 @@ class Broker:
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         assert self._loop is not None
         if self._socket is not None:
-            self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > self._loop.time()]
+            self._timers = [
+                timer for timer in self._timers if not timer.cancelled() and timer.when() > self._loop.time()
+            ]
             self._timers.append(self._loop.call_later(seconds, callback))
 
 

@@ -88,7 +88,8 @@ def decode(text: bytes | str) -> ClientMessage:
     if type(message) is Trigger:
         if len(message.tool) > MAX_TOOL_CHARS:
             raise MessageError(
-                Code.PARSE_ERROR, f"expected a tool name of at most {MAX_TOOL_CHARS} characters, got {len(message.tool)}"
+                Code.PARSE_ERROR,
+                f"expected a tool name of at most {MAX_TOOL_CHARS} characters, got {len(message.tool)}",
             )
         if message.requestId is not msgspec.UNSET and len(message.requestId) > MAX_REQUEST_ID_CHARS:
             raise MessageError(
@@ -100,7 +101,7 @@ def decode(text: bytes | str) -> ClientMessage:
         except InvalidJsonError as exc:
             request_id = None if message.requestId is msgspec.UNSET else message.requestId
             raise MessageError(Code.PARSE_ERROR, f"args: {exc.problem}", request_id) from None
-    elif type(message) is not Ping:
+    elif isinstance(message, (Subscribe, Unsubscribe)):
         topics = message.topics
         if len(topics) > MAX_TOPICS_PER_MESSAGE or any(len(topic) > MAX_TOPIC_CHARS for topic in topics):
             raise MessageError(
@@ -126,7 +127,9 @@ def _explain(text: bytes | str) -> MessageError:
     if kind not in CLIENT_TYPES:
         shown = kind if len(kind) <= 64 else kind[:64] + "…"
         return MessageError(
-            Code.UNKNOWN_MESSAGE, f"expected a type among {', '.join(CLIENT_TYPES)}, got {shown!r}", request_id
+            Code.UNKNOWN_MESSAGE,
+            f"expected a type among {', '.join(CLIENT_TYPES)}, got {shown!r}",
+            request_id,
         )
     try:
         msgspec.convert(value, ClientMessage)

@@ -46,7 +46,10 @@ class ClientLimits:
 class Transport(Protocol):
     """The way to one client's socket."""
 
-    congested: bool
+    @property
+    def congested(self) -> bool:
+        """Whether frames have to wait for the client to read."""
+        ...
 
     def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
         """Writes whole WebSocket frames; ``items`` is the same in parts while ``congested``."""
@@ -124,7 +127,9 @@ class Connection:
             if self.topics.add(message.topics):
                 self.room.join(self)
             else:
-                self.send(client_messages.error(Code.PARSE_ERROR, f"expected at most {MAX_TOPICS} topics, got more"))
+                self.send(
+                    client_messages.error(Code.PARSE_ERROR, f"expected at most {MAX_TOPICS} topics, got more")
+                )
         elif isinstance(message, client_messages.Unsubscribe):
             self.topics.remove(message.topics)
             self.room.join(self)
@@ -137,7 +142,11 @@ class Connection:
         request_id = message.requestId if isinstance(message.requestId, str) else None
         if self.in_flight >= self._limits.in_flight:
             text = f"expected at most {self._limits.in_flight} unanswered triggers; wait for answers"
-            self.send(client_messages.error(Code.OVERLOADED, text, request_id, {"retryAfterMs": 100, "scope": "client"}))
+            self.send(
+                client_messages.error(
+                    Code.OVERLOADED, text, request_id, {"retryAfterMs": 100, "scope": "client"}
+                )
+            )
             return
         if self._bucket is not None and (wait_s := self._bucket.take(self._kernel.clock())):
             text = f"expected at most {self._limits.rate.per_s:g} triggers a second"
@@ -145,7 +154,9 @@ class Connection:
             self.send(client_messages.error(Code.RATE_LIMITED, text, request_id, details))
             return
         try:
-            job = self._kernel.accept_trigger(self, self.panel, message.tool, message.args, self.principal, request_id)
+            job = self._kernel.accept_trigger(
+                self, self.panel, message.tool, message.args, self.principal, request_id
+            )
         except RequestError as exc:
             self.send(client_messages.error(exc.code, exc.message, request_id, exc.details))
             return

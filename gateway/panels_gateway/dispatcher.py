@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from panels_gateway.handlers import Handler, HandlerCatalog, Preparation
@@ -81,7 +81,9 @@ class OverloadedError(PanelsError):
 class Dispatcher:
     """See the module's docstring. Times are monotonic seconds."""
 
-    def __init__(self, limits: DispatchLimits | None = None, *, heartbeat_s: float = 0.5, misses: int = 4) -> None:
+    def __init__(
+        self, limits: DispatchLimits | None = None, *, heartbeat_s: float = 0.5, misses: int = 4
+    ) -> None:
         self.limits = limits or DispatchLimits()
         self.catalog = HandlerCatalog()
         self._heartbeat_s = heartbeat_s
@@ -156,7 +158,7 @@ class Dispatcher:
         if lane.open:
             lane.committed = job.index - 1
         elif (worker := job.worker) is not None and (position := lane.positions.get(worker)) is not None:
-            lane.positions[worker] = position._replace(index=min(position.index, job.index - 1))
+            lane.positions[worker] = replace(position, index=min(position.index, job.index - 1))
         self._end_epoch(lane)
         self._schedule(lane)
 
@@ -238,7 +240,11 @@ class Dispatcher:
         if job.misses > MAX_MISSES:
             lane.queue.popleft()
             worker.queued -= 1
-            self._fail(job, Reason.WORKER_LOST, "no worker could load what this tool needs; the server's log says why")
+            self._fail(
+                job,
+                Reason.WORKER_LOST,
+                "no worker could load what this tool needs; the server's log says why",
+            )
         self._schedule(lane)
 
     def _answered(self, worker: Worker, number: int, now: float) -> Job | None:
@@ -476,7 +482,9 @@ class Dispatcher:
             self._move(lane, other, now)
 
     def _rebalance(self, now: float) -> None:
-        ready = [worker for worker in self._workers.values() if not worker.draining and worker.pool in self._pools]
+        ready = [
+            worker for worker in self._workers.values() if not worker.draining and worker.pool in self._pools
+        ]
         if len(ready) < 2:
             return
         low = min(ready, key=lambda worker: worker.backlog_us)
@@ -500,13 +508,17 @@ class Dispatcher:
         for digest, (_, since) in list(self._wanted.items()):
             if not self._pools and now - since > NO_POOL_S:
                 del self._wanted[digest]
-                self._answers.append((digest, Refusal("unavailable", "no worker is connected that could compile it")))
+                self._answers.append(
+                    (digest, Refusal("unavailable", "no worker is connected that could compile it"))
+                )
         for pool in self._pools.values():
             for digest, since in list(pool.preparing.items()):
                 if now - since > PREPARE_S:
                     del pool.preparing[digest]
                     if self._wanted.pop(digest, None) is not None:
-                        self._answers.append((digest, Refusal("unavailable", "the worker did not compile it in time")))
+                        self._answers.append(
+                            (digest, Refusal("unavailable", "the worker did not compile it in time"))
+                        )
                     for lane in self._blocked.pop((pool.id, digest), ()):
                         self._schedule(lane)
 
@@ -761,5 +773,3 @@ class Dispatcher:
             "pools": len(self._pools),
             "panels": len(self._lanes),
         }
-
-

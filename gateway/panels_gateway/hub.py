@@ -76,7 +76,9 @@ class Room:
         if self._everything:
             patch = text_frame(client_messages.patch(mutations_json, seq)) if mutations else b""
             frames = (
-                b"".join([text_frame(client_messages.event(fragment, seq)) for _, fragment in events]) if events else b""
+                b"".join([text_frame(client_messages.event(fragment, seq)) for _, fragment in events])
+                if events
+                else b""
             )
             if patch or frames:
                 if not self._turn:
@@ -116,7 +118,9 @@ class Room:
         if not turn:
             return
         self._turn = []
-        shared: bytes = b"".join([part for commit in turn for part in (commit.patch_frame, commit.event_frames)])
+        shared: bytes = b"".join(
+            [part for commit in turn for part in (commit.patch_frame, commit.event_frames)]
+        )
         for subscriber in list(self._everything):
             private = subscriber.private
             if not private and not subscriber.congested:

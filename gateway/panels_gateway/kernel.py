@@ -135,7 +135,9 @@ class Kernel:
         """
         panel_id = definition.id or secrets.token_urlsafe(12)
         if panel_id in self.panels or panel_id in self._reserved:
-            raise RequestError(Code.PANEL_EXISTS, f"a panel {panel_id!r} exists; choose another id, or PUT to replace it")
+            raise RequestError(
+                Code.PANEL_EXISTS, f"a panel {panel_id!r} exists; choose another id, or PUT to replace it"
+            )
         if len(self.panels) + len(self._reserved) >= self.limits.panels:
             raise RequestError(
                 Code.TOO_MANY_PANELS,
@@ -169,12 +171,16 @@ class Kernel:
         if definition.initial_state is not None:
             seq, changes = panel.replace_state(definition.initial_state)
             mutations_json = client_messages.changes_json(changes)
-            self.room(panel).publish(seq, client_messages.decode_mutations(mutations_json), mutations_json, [])
+            self.room(panel).publish(
+                seq, client_messages.decode_mutations(mutations_json), mutations_json, []
+            )
             self.dispatcher.invalidate(panel)
         for job in unanswered:
             tool = panel.tools.get(job.tool.name)
             if tool is None:
-                self._answer_error(job, Code.TOOL_NOT_FOUND, f"the panel was replaced and has no tool {job.tool.name!r}")
+                self._answer_error(
+                    job, Code.TOOL_NOT_FOUND, f"the panel was replaced and has no tool {job.tool.name!r}"
+                )
             else:
                 job.tool = tool
                 self.submit(job)
@@ -260,7 +266,9 @@ class Kernel:
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
                 await asyncio.wait(waiting.values())
         except TimeoutError:
-            raise RequestError(Code.UNAVAILABLE, "no worker compiled the handlers in time; try again") from None
+            raise RequestError(
+                Code.UNAVAILABLE, "no worker compiled the handlers in time; try again"
+            ) from None
         finally:
             for digest, future in waiting.items():
                 if not future.done():
@@ -310,11 +318,17 @@ class Kernel:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
         tool = panel.tools.get(tool_name)
         if tool is None:
-            raise RequestError(Code.TOOL_NOT_FOUND, f"expected a tool of panel {panel.id!r}, got {tool_name!r}")
+            raise RequestError(
+                Code.TOOL_NOT_FOUND, f"expected a tool of panel {panel.id!r}, got {tool_name!r}"
+            )
         if not principal.may_trigger(panel.id, tool_name):
-            raise RequestError(Code.FORBIDDEN, f"the token does not allow trigger:{tool_name} on panel {panel.id!r}")
+            raise RequestError(
+                Code.FORBIDDEN, f"the token does not allow trigger:{tool_name} on panel {panel.id!r}"
+            )
         if self.closing:
-            raise RequestError(Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000})
+            raise RequestError(
+                Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000}
+            )
         self._next_job += 1
         return Job(
             id=JobId(self._next_job),

@@ -1,14 +1,15 @@
 """A lane: one panel's jobs, in order, and where its replicas are.
 
-    waiting (queue) ──send──▶ in flight (in_flight) ──accept──▶ committed
-           ▲                        │
-           └──── end of epoch ──────┘   the jobs in flight go back to the front, in order
+waiting (queue) ──send──▶ in flight (in_flight) ──accept──▶ committed
+       ▲                        │
+       └──── end of epoch ──────┘   the jobs in flight go back to the front, in order
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,8 @@ class PanelView(Protocol):
         ...
 
 
-class Position(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Position:
     """What a worker's replica is known to have been: after job ``index`` of ``epoch``, which the panel was no later than at
     version ``seq``. (Changes since an earlier version than the replica's hold what it has already, with the same values.)"""
 

@@ -84,7 +84,9 @@ class Panel:
         for mutation in mutations:
             key = mutation.key
             if len(key) > MAX_KEY_CHARS:
-                raise CommitRefusedError(f"expected a state key of at most {MAX_KEY_CHARS} characters, got {len(key)}")
+                raise CommitRefusedError(
+                    f"expected a state key of at most {MAX_KEY_CHARS} characters, got {len(key)}"
+                )
             old = staged[key] if key in staged else state.get(key)
             if old is not None:
                 size -= len(key) + len(old)
@@ -99,7 +101,9 @@ class Panel:
             else:
                 staged[key] = None
         if size > self.limits.bytes and size > self.state_bytes:
-            raise CommitRefusedError(f"expected a panel state of at most {self.limits.bytes} bytes, got {size}")
+            raise CommitRefusedError(
+                f"expected a panel state of at most {self.limits.bytes} bytes, got {size}"
+            )
         if count > self.limits.keys and count > len(state):
             raise CommitRefusedError(f"expected at most {self.limits.keys} state keys, got {count}")
         self.seq = seq = self.seq + 1

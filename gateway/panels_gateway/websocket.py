@@ -75,7 +75,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if not self.transport.is_closing():
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[index, assignment, typeddict-item]
+            extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
+            extensions[EXTENSION] = self
 
     def attach(self, connection: Connection, outbox: Outbox) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
@@ -87,7 +88,9 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def expire_in(self, seconds: float) -> None:
         """Closes the socket with 4401 after ``seconds``, when its token will have expired."""
-        self._expiry = self.loop.call_later(seconds, self.close, CloseCode.TOKEN_EXPIRED, "the token has expired")
+        self._expiry = self.loop.call_later(
+            seconds, self.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._expiry is not None:
@@ -155,7 +158,9 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             connection = self._connection
             if first == 0x81 and connection is not None and not self._fragments and not self.close_sent:
                 mask_at = at + header
-                self._receive_text(connection, apply_mask(data[mask_at + 4 : end], data[mask_at : mask_at + 4]))
+                self._receive_text(
+                    connection, apply_mask(data[mask_at + 4 : end], data[mask_at : mask_at + 4])
+                )
             else:
                 super().data_received(data[at:end])
             at = end
@@ -319,4 +324,3 @@ async def serve(
     connection.open()
     while (await receive())["type"] != "websocket.disconnect":
         pass
-

@@ -53,12 +53,16 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.UNKNOWN_MESSAGE: CodeInfo(400, False, "The message type is not one the server knows."),
     Code.TOOL_NOT_FOUND: CodeInfo(404, False, "The panel has no tool of that name."),
     Code.PANEL_NOT_FOUND: CodeInfo(404, False, "There is no panel of that id."),
-    Code.EXECUTION_ERROR: CodeInfo(422, False, "The handler failed or passed a limit; details.reason says which."),
+    Code.EXECUTION_ERROR: CodeInfo(
+        422, False, "The handler failed or passed a limit; details.reason says which."
+    ),
     Code.UNAUTHORIZED: CodeInfo(401, False, "The token is missing, malformed, expired or not trusted."),
     Code.FORBIDDEN: CodeInfo(403, False, "The token does not allow this."),
     Code.OVERLOADED: CodeInfo(503, True, "A queue is full; try again after retryAfterMs."),
     Code.RATE_LIMITED: CodeInfo(429, True, "This client asks too often; try again after retryAfterMs."),
-    Code.INVALID_REQUEST: CodeInfo(400, False, "The request body is not valid; details.path names the field."),
+    Code.INVALID_REQUEST: CodeInfo(
+        400, False, "The request body is not valid; details.path names the field."
+    ),
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
     Code.TOO_MANY_PANELS: CodeInfo(429, True, "The gateway holds as many panels as it may."),

@@ -77,7 +77,9 @@ def check_integers(value: Any) -> None:
         node = waiting.pop()
         if isinstance(node, int):
             if not MIN_INTEGER <= node <= MAX_INTEGER:
-                raise InvalidJsonError("expected an integer between -2**63 and 2**64-1, got one with more digits")
+                raise InvalidJsonError(
+                    "expected an integer between -2**63 and 2**64-1, got one with more digits"
+                )
         elif isinstance(node, (dict, list)):
             waiting.extend(_children(node))
 

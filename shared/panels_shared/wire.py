@@ -20,7 +20,7 @@ bounds. All limits here are security limits. Nothing but ``WireError`` is raised
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgpack
 import msgspec
@@ -37,6 +37,8 @@ MAX_FRAME_BYTES: Final = 64 * MIB
 MAX_MESSAGES: Final = 4_096
 #: Elements of any array or map in a frame.
 MAX_ELEMENTS: Final = 131_072
+
+T = TypeVar("T")
 
 _to_worker = list[ToWorker]
 _to_gateway = list[ToGateway]
@@ -64,7 +66,7 @@ def decode_to_gateway(frame: bytes) -> list[ToGateway]:
     return _decode(frame, _to_gateway)
 
 
-def _decode(frame: bytes, expected: Any) -> Any:
+def _decode(frame: bytes, expected: type[T]) -> T:
     if len(frame) > MAX_FRAME_BYTES:
         raise WireError(f"expected a frame of at most {MAX_FRAME_BYTES} bytes, got {len(frame)}")
     try:
@@ -88,7 +90,9 @@ def _decode(frame: bytes, expected: Any) -> Any:
     try:
         return msgspec.convert(messages, expected, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
-        raise WireError(_problem(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply") from None
+        raise WireError(
+            _problem(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply"
+        ) from None
 
 
 def _problem(exc: msgspec.ValidationError) -> str:

@@ -50,7 +50,9 @@ def test_outbox_merges_patches_above_its_soft_bound() -> None:
             state[mutation["key"]] = mutation["value"]
     assert seen == 50
     assert state == {"k0": 50, "k1": 49}
-    assert [message for message in got if isinstance(message, str)] == [f"e{n}" for n in range(1, 51)] + ["answer"]
+    assert [message for message in got if isinstance(message, str)] == [f"e{n}" for n in range(1, 51)] + [
+        "answer"
+    ]
 
 
 def test_outbox_says_when_a_client_is_too_far_behind() -> None:
@@ -59,8 +61,13 @@ def test_outbox_says_when_a_client_is_too_far_behind() -> None:
     assert not outbox.put([text_frame(b"x" * 300)])
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.booleans()), max_size=40), st.integers(60, 2000))
-def test_outbox_leads_to_the_same_state_however_it_merges(run: list[tuple[str, int, bool]], soft: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.booleans()), max_size=40),
+    st.integers(60, 2000),
+)
+def test_outbox_leads_to_the_same_state_however_it_merges(
+    run: list[tuple[str, int, bool]], soft: int
+) -> None:
     outbox = Outbox(OutboxLimits(soft_bytes=soft, hard_bytes=1 << 30))
     model: dict[str, int] = {}
     events: list[int] = []

@@ -11,7 +11,8 @@ from tests.gateway.builders import deleting, make_panel, setting
 keys = st.sampled_from(["a", "b", "c", "long key", "ü"])
 values = st.one_of(st.integers(0, 9), st.text(max_size=5), st.lists(st.integers(0, 3), max_size=3))
 commits = st.lists(
-    st.lists(st.one_of(st.builds(setting, keys, values), st.builds(deleting, keys)), min_size=1, max_size=4), max_size=12
+    st.lists(st.one_of(st.builds(setting, keys, values), st.builds(deleting, keys)), min_size=1, max_size=4),
+    max_size=12,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -180,7 +181,7 @@ def check_splitting(
             expected.append("".join(parts))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12)) if stream else []
     edges = [0, *sorted(cuts), len(stream)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         if end > start:
             protocol.data_received(stream[start:end])
     assert connection.texts == expected

@@ -63,7 +63,20 @@ def test_decode_takes_integers_up_to_the_bounds() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"nul", b"NaN", b"-Infinity", b"1e400", b"01", b"+1", b"'a'", b"[1,]", b'"\\ud800"', b'"\\ude00x"', b'"\xff"']
+    [
+        b"",
+        b"nul",
+        b"NaN",
+        b"-Infinity",
+        b"1e400",
+        b"01",
+        b"+1",
+        b"'a'",
+        b"[1,]",
+        b'"\\ud800"',
+        b'"\\ude00x"',
+        b'"\xff"',
+    ]
     + [b'"\xed\xa0\x80"', b'"\x01"', b"{1:2}", b"1 2", b'"\xc0\x80"', b"\xef\xbb\xbf1"],
 )
 def test_decode_refuses_what_is_not_json(text: bytes) -> None:

@@ -67,7 +67,9 @@ def test_vectors_are_what_this_version_encodes() -> None:
     vectors = json.loads(VECTORS.read_text())
     assert vectors["protocolVersion"] == wire.PROTOCOL_VERSION
     for direction, examples in (("toWorker", EXAMPLES), ("toGateway", REPLIES)):
-        assert {name: wire.encode(messages).hex() for name, messages in examples.items()} == vectors[direction]
+        assert {name: wire.encode(messages).hex() for name, messages in examples.items()} == vectors[
+            direction
+        ]
 
 
 def test_decode_ignores_fields_that_it_does_not_know() -> None:
@@ -155,8 +157,13 @@ msgpack_values = st.recursive(
 )
 
 
-@given(st.lists(st.lists(msgpack_values, max_size=11).map(lambda fields: fields), min_size=1, max_size=3), st.data())
-def test_decode_raises_nothing_but_wire_errors_for_near_misses(bodies: list[list[Any]], data: st.DataObject) -> None:
+@given(
+    st.lists(st.lists(msgpack_values, max_size=11).map(lambda fields: fields), min_size=1, max_size=3),
+    st.data(),
+)
+def test_decode_raises_nothing_but_wire_errors_for_near_misses(
+    bodies: list[list[Any]], data: st.DataObject
+) -> None:
     tags = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 32, 33, 34, 35, 36, 37, 38])
     frame = msgpack.packb([1, [[data.draw(tags), *body] for body in bodies]])
     for decode in (wire.decode_to_worker, wire.decode_to_gateway):

@@ -47,7 +47,7 @@ def test_wasmtime_still_exports_every_function_with_as_many_arguments() -> None:
 def test_wasmtime_still_lays_out_values_as_assumed() -> None:
     assert ctypes.sizeof(_bindings.wasmtime_val_raw_t) == capi.RAW_BYTES
     assert ctypes.sizeof(_bindings.wasmtime_instance_t) == 16
-    assert _bindings.wasmtime_extern_t.kind.offset == 0
+    assert _bindings.wasmtime_extern_t.kind.offset == 0  # type: ignore[attr-defined]
     assert capi._EXTERN_UNION == 8
     assert _ffi.WASMTIME_I32.value == 0
 
@@ -69,7 +69,7 @@ def test_engine_switches_off_only_features_that_wasmtime_knows() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        '(module (memory 1) (memory 1))',
+        "(module (memory 1) (memory 1))",
         "(module (memory i64 1))",
         "(module (memory 1 1 shared))",
         "(module (func (result v128) (v128.const i64x2 0 0)))",

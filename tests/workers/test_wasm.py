@@ -168,9 +168,7 @@ def test_emit_needs_a_name_a_json_payload_and_permission() -> None:
 
 
 def test_ext_call_finds_no_extension() -> None:
-    call = (
-        "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))"
-    )
+    call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))"
     assert code(call, _0="x") == -2
     assert code(call, make_task(capabilities=("ext:*",)), _0="x") == -1
 
@@ -187,10 +185,12 @@ def test_fail_gives_the_message_to_the_caller() -> None:
 
 
 def test_log_is_kept_for_failed_and_completed_jobs_and_cut_at_its_limit() -> None:
-    program = make_program("(call $log (i32.const 2) (i32.const 0) (i32.const 5)) (i32.const 0)", data={0: "hello"})
+    program = make_program(
+        "(call $log (i32.const 2) (i32.const 0) (i32.const 5)) (i32.const 0)", data={0: "hello"}
+    )
     assert [(line.level, line.text) for line in completed(program.run(make_task())).log] == [(2, "hello")]
     lines = completed(program.run(make_task(limits={"log_bytes": 3}))).log
-    assert [line.text for line in lines][0] == "hel"
+    assert lines[0].text == "hel"
     assert len(lines) == 2
 
 
@@ -202,7 +202,10 @@ def test_wasi_writes_go_to_the_log_and_files_do_not_exist() -> None:
         "(i32.add (i32.sub (i32.load (i32.const 200)) (i32.const 3)) (i32.sub (call $fd_read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) (i32.const 8)))",
         data={0: "out"},
     )
-    assert [(line.level, line.text) for line in completed(program.run(make_task())).log] == [(1, "out"), (3, "out")]
+    assert [(line.level, line.text) for line in completed(program.run(make_task())).log] == [
+        (1, "out"),
+        (3, "out"),
+    ]
 
 
 @pytest.mark.parametrize(("status", "reason"), [(0, None), (3, Reason.HANDLER_ERROR)])
@@ -243,7 +246,9 @@ def test_proc_exit_ends_the_job(status: int, reason: Reason | None) -> None:
         ("(call $random (i32.const 0) (i32.const 1000000)) (i32.const 0)", {}, Reason.LIMIT_EXCEEDED),
     ],
 )
-def test_job_ends_with_the_reason_and_changes_nothing(body: str, limits: dict[str, int], reason: Reason) -> None:
+def test_job_ends_with_the_reason_and_changes_nothing(
+    body: str, limits: dict[str, int], reason: Reason
+) -> None:
     first = "(drop (call $state_set (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 1)))"
     program = make_program(first + body, data={0: "k1"}, extra="(func $f (call $f))")
     outcome = failed(program, make_task(limits=limits))
@@ -270,7 +275,8 @@ def test_alloc_that_lies_ends_the_job() -> None:
 
 
 NUMBERS = st.one_of(
-    st.sampled_from([0, 1, -1, 65_535, 65_536, 65_537, 0x7FFF_FFFF, -0x8000_0000, 8_192]), st.integers(-(2**31), 2**31 - 1)
+    st.sampled_from([0, 1, -1, 65_535, 65_536, 65_537, 0x7FFF_FFFF, -0x8000_0000, 8_192]),
+    st.integers(-(2**31), 2**31 - 1),
 )
 CALLS = {
     "state_get": 4,
@@ -297,14 +303,18 @@ def probe(name: str) -> WasmProgram:
         loads = "".join(f"(i32.load offset={4 * n} (local.get $ptr))" for n in range(CALLS[name]))
         call = f"(call ${name} {loads})"
         body = call if name in ("result", "fail", "log", "random") else f"(drop {call})"
-        _probes[name] = make_program(f"{body} (i32.const 0)", data={0: 'k1{}\\ff'})
+        _probes[name] = make_program(f"{body} (i32.const 0)", data={0: "k1{}\\ff"})
     return _probes[name]
 
 
 @given(st.sampled_from(sorted(CALLS)), st.lists(NUMBERS, min_size=6, max_size=6))
 def test_imports_survive_any_numbers(name: str, numbers: list[int]) -> None:
     args = b"".join(number.to_bytes(4, "little", signed=True) for number in numbers)
-    task = make_task(args=args, state={"k": b"1"}, capabilities=("state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*"))
+    task = make_task(
+        args=args,
+        state={"k": b"1"},
+        capabilities=("state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*"),
+    )
     outcome = probe(name).run(task).outcome
     if isinstance(outcome, Completed):
         json.loads(outcome.mutations)
@@ -313,4 +323,9 @@ def test_imports_survive_any_numbers(name: str, numbers: list[int]) -> None:
         for event in outcome.events:
             json.loads(event)
     else:
-        assert outcome.reason in (Reason.TRAP, Reason.INVALID_RESULT, Reason.HANDLER_ERROR, Reason.LIMIT_EXCEEDED)
+        assert outcome.reason in (
+            Reason.TRAP,
+            Reason.INVALID_RESULT,
+            Reason.HANDLER_ERROR,
+            Reason.LIMIT_EXCEEDED,
+        )

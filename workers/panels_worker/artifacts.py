@@ -124,7 +124,9 @@ class ArtifactStore:
             return None
         mac, body = data[:_MAC_BYTES], data[_MAC_BYTES:]
         if not body or not hmac.compare_digest(mac, self._mac(digest, body)):
-            logger.warning("artifact %s is not authentic, or of another version: it will be compiled again", digest.hex())
+            logger.warning(
+                "artifact %s is not authentic, or of another version: it will be compiled again", digest.hex()
+            )
             return None
         try:
             return Artifact(Kind(body[0]), body[1:])

@@ -25,7 +25,9 @@ class Grant:
     prefixes: tuple[str, ...] = ()
 
     def __call__(self, name: str) -> bool:
-        return self.everything or name in self.names or (bool(self.prefixes) and name.startswith(self.prefixes))
+        return (
+            self.everything or name in self.names or (bool(self.prefixes) and name.startswith(self.prefixes))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,7 @@ from ctypes import (
 from enum import Enum
 from typing import Any, Final
 
-import wasmtime
-from wasmtime import Engine, FuncType, InstancePre, Linker, Module, ValType
+from wasmtime import Engine, FuncType, InstancePre, Linker, Module, ValType, _bindings, _ffi
 from wasmtime._ffi import dll as _dll
 
 #: name → (result, arguments)
@@ -106,8 +105,8 @@ RAW_BYTES: Final = 16
 I32_STEP: Final = RAW_BYTES // 4
 I64_STEP: Final = RAW_BYTES // 8
 
-_EXTERN_BYTES: Final = ctypes.sizeof(wasmtime._bindings.wasmtime_extern_t)
-_EXTERN_UNION: Final = wasmtime._bindings.wasmtime_extern_t.of.offset
+_EXTERN_BYTES: Final = ctypes.sizeof(_bindings.wasmtime_extern_t)
+_EXTERN_UNION: Final[int] = _bindings.wasmtime_extern_t.of.offset
 _MAX_ARGS: Final = 8
 
 
@@ -124,7 +123,13 @@ class TrapKind(Enum):
 
 
 # wasmtime_trap_code_t; codes newer than this table are OTHER
-_KINDS: Final = {0: TrapKind.STACK, 1: TrapKind.MEMORY, 9: TrapKind.UNREACHABLE, 10: TrapKind.INTERRUPT, 11: TrapKind.FUEL}
+_KINDS: Final = {
+    0: TrapKind.STACK,
+    1: TrapKind.MEMORY,
+    9: TrapKind.UNREACHABLE,
+    10: TrapKind.INTERRUPT,
+    11: TrapKind.FUEL,
+}
 _WORDS: Final = {
     2: "misaligned atomic access",
     3: "out of bounds table access",
@@ -136,7 +141,7 @@ _WORDS: Final = {
 }
 
 
-class GuestTrap(Exception):
+class GuestTrap(Exception):  # noqa: N818 - a trap is its name in the field
     """The guest trapped. ``text`` is a few words without inner detail; the store must be closed, not used again."""
 
     def __init__(self, kind: TrapKind, text: str) -> None:
@@ -161,7 +166,7 @@ HostFunction = Callable[[Any], None]
 """Gets the raw values as an array; argument n is at [n * step]; writes its result to [0]. An exception stops the guest."""
 
 
-class HostStop(Exception):
+class HostStop(Exception):  # noqa: N818 - control flow, not an error
     """Raised by a host function to stop the guest; ``call`` then raises ``GuestTrap`` of kind HOST."""
 
 
@@ -322,14 +327,14 @@ class Store:
 
     def get_global_i32(self, handle: int) -> int:
         """The value of an i32 global."""
-        value = wasmtime._bindings.wasmtime_val_t()
+        value = _bindings.wasmtime_val_t()
         _global_get(self.ctx, handle, addressof(value))
         return int(value.of.i32)
 
     def set_global_i32(self, handle: int, number: int) -> None:
         """Sets a mutable i32 global."""
-        value = wasmtime._bindings.wasmtime_val_t()
-        value.kind = wasmtime._ffi.WASMTIME_I32.value
+        value = _bindings.wasmtime_val_t()
+        value.kind = _ffi.WASMTIME_I32
         value.of.i32 = number
         error = _global_set(self.ctx, handle, addressof(value))
         if error:

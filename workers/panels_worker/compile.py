@@ -64,7 +64,9 @@ def answer(
     if language in ("javascript", "typescript"):
         from panels_worker import javascript
 
-        script = javascript.prepare(language, entry, source, {name: _read(fd) for name, fd in engines.items()})
+        script = javascript.prepare(
+            language, entry, source, {name: _read(fd) for name, fd in engines.items()}
+        )
         return _refused(script) if isinstance(script, Refusal) else ["artifact", 2, script]
     module = _assemble(source) if language == "wat" else source
     return _refused(module) if isinstance(module, Refusal) else _compile(module, entry)

@@ -92,7 +92,9 @@ class Compiler:
         ):
             return  # one answer serves both
         elif len(self._waiting) >= self._max_waiting:
-            self._answers.append((digest, Refusal("unavailable", "too many handlers wait to be compiled; try again")))
+            self._answers.append(
+                (digest, Refusal("unavailable", "too many handlers wait to be compiled; try again"))
+            )
         else:
             for name in _NEEDS.get(request.language, ()):
                 self._want_engine(name)
@@ -151,7 +153,9 @@ class Compiler:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(artifact.payload)
         # children share it: none of them may change it
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        fcntl.fcntl(
+            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        )
         self._engines[name] = descriptor
         return True
 
@@ -215,7 +219,9 @@ class Compiler:
             case _ if code in (1, 2):
                 # an exception in the child is a defect of ours: it is said, but not remembered against the handler
                 logger.error("a compile child ended with %d", code)
-                self._answer(request, Refusal("internal", "the compiler failed; the server's log has the detail"))
+                self._answer(
+                    request, Refusal("internal", "the compiler failed; the server's log has the detail")
+                )
             case _:
                 ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 logger.warning("handler %s is too costly to compile: %s", digest.hex(), ending)
@@ -235,11 +241,15 @@ class Compiler:
     def _engine_done(self, request: _Request, refusal: Refusal | None) -> None:
         if refusal is None and self._load_engine(request.engine, request.digest):
             return
-        logger.error("the script engine %s cannot be compiled: %s", request.engine, refusal and refusal.message)
+        logger.error(
+            "the script engine %s cannot be compiled: %s", request.engine, refusal and refusal.message
+        )
         waiting, self._waiting = self._waiting, deque()
         for other in waiting:
             if request.engine in _NEEDS.get(other.language, ()):
-                self._answers.append((other.digest, Refusal("unavailable", "the script engine could not be prepared")))
+                self._answers.append(
+                    (other.digest, Refusal("unavailable", "the script engine could not be prepared"))
+                )
             else:
                 self._waiting.append(other)
 

@@ -152,7 +152,9 @@ class Effects:
         except InvalidJsonError as exc:
             raise InvalidValue(f"event {name!r}: {exc.problem}") from None
         self._charge(len(name) + len(payload))
-        self.events.append(b'{"name":%b,"payload":%b,"timestamp":%d}' % (_encode(name), payload, int(task.now_ms)))
+        self.events.append(
+            b'{"name":%b,"payload":%b,"timestamp":%d}' % (_encode(name), payload, int(task.now_ms))
+        )
 
     def view(self, view_id: str, command: str, params: bytes) -> None:
         """Sends a view command with JSON parameters."""

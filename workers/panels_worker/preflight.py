@@ -155,11 +155,17 @@ def preflight(source: bytes, entry: str) -> Refusal | None:
 
 def _read(source: bytes) -> _Module:
     if len(source) > MAX_WASM_BYTES:
-        raise _RefusedError("too_large", f"expected a module of at most {MAX_WASM_BYTES} bytes, got {len(source)}")
+        raise _RefusedError(
+            "too_large", f"expected a module of at most {MAX_WASM_BYTES} bytes, got {len(source)}"
+        )
     if source[:4] != b"\0asm":
-        raise _RefusedError("malformed", "expected a WebAssembly module, which begins with the bytes 00 61 73 6d")
+        raise _RefusedError(
+            "malformed", "expected a WebAssembly module, which begins with the bytes 00 61 73 6d"
+        )
     if source[4:8] == b"\x0d\0\x01\0":
-        raise _RefusedError("unsupported", "expected a core module, got a component; build for wasm32-unknown-unknown")
+        raise _RefusedError(
+            "unsupported", "expected a core module, got a component; build for wasm32-unknown-unknown"
+        )
     if source[4:8] != b"\x01\0\0\0":
         raise _RefusedError("malformed", "expected WebAssembly version 1")
     module = _Module()
@@ -200,7 +206,9 @@ def _value_types(reader: _Reader) -> tuple[int, ...]:
     for _ in range(count):
         code = reader.byte()
         if code not in _TYPE_NAMES:
-            raise _RefusedError("unsupported", f"expected i32, i64, f32 or f64 in types, got type code 0x{code:02x}")
+            raise _RefusedError(
+                "unsupported", f"expected i32, i64, f32 or f64 in types, got type code 0x{code:02x}"
+            )
         if code == 0x7B:
             raise _RefusedError("unsupported", "expected a module without SIMD (v128)")
         found.append(code)
@@ -218,10 +226,13 @@ def _imports(reader: _Reader, module: _Module) -> None:
         index = reader.u32()
         known = _IMPORTS.get(origin, {}).get(name)
         if known is None:
-            raise _RefusedError("unknown_import", f"expected imports of panels ABI v1 or WASI preview 1, got {shown}")
+            raise _RefusedError(
+                "unknown_import", f"expected imports of panels ABI v1 or WASI preview 1, got {shown}"
+            )
         if _type(module, index) != known:
             raise _RefusedError(
-                "signature", f"import {shown}: expected {_describe(known)}, got {_describe(_type(module, index))}"
+                "signature",
+                f"import {shown}: expected {_describe(known)}, got {_describe(_type(module, index))}",
             )
         module.functions.append(index)
 
@@ -238,7 +249,9 @@ def _tables(reader: _Reader, module: _Module) -> None:
             raise _RefusedError("unsupported", "expected tables of funcref, without initial expressions")
         minimum, _ = _limits(reader, "table")
         if minimum > MAX_TABLE_ELEMENTS:
-            raise _RefusedError("memory", f"expected tables of at most {MAX_TABLE_ELEMENTS} elements, got {minimum}")
+            raise _RefusedError(
+                "memory", f"expected tables of at most {MAX_TABLE_ELEMENTS} elements, got {minimum}"
+            )
 
 
 def _memories(reader: _Reader, module: _Module) -> None:
@@ -258,7 +271,9 @@ def _memories(reader: _Reader, module: _Module) -> None:
 def _limits(reader: _Reader, what: str) -> tuple[int, int | None]:
     flags = reader.byte()
     if flags & ~0x01:
-        raise _RefusedError("unsupported", f"expected a plain 32-bit {what}, not a shared, 64-bit or custom-page one")
+        raise _RefusedError(
+            "unsupported", f"expected a plain 32-bit {what}, not a shared, 64-bit or custom-page one"
+        )
     minimum = reader.u64()
     return minimum, reader.u64() if flags & 0x01 else None
 
@@ -290,7 +305,8 @@ def _check_exports(module: _Module, entry: str) -> None:
             if name in _OPTIONAL_EXPORTS and kind == -1:
                 continue
             raise _RefusedError(
-                "missing_export", f"expected an export {_shown(name)} (a function {_describe(wanted)}), got none"
+                "missing_export",
+                f"expected an export {_shown(name)} (a function {_describe(wanted)}), got none",
             )
         got = _function_type(module, index)
         if got != wanted:

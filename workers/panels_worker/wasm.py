@@ -62,12 +62,12 @@ class ExitError(HostStop):
 class WasmRun:
     """One job in one instance: the guest's memory and what the job has done."""
 
-    __slots__ = ("base", "effects", "failure", "memory", "size", "store")
+    __slots__ = ("base", "effects", "failure", "instance", "memory", "size")
 
     def __init__(self, effects: Effects) -> None:
         self.effects = effects
         self.failure: str | None = None
-        self.store: Store | None = None
+        self.instance: Store | None = None
         self.memory = 0
         self.base = 0
         self.size = 0
@@ -103,11 +103,13 @@ class WasmRun:
 
     def _grown(self, end: int) -> None:
         # a memory only ever grows, so the size is asked for again only when it seems too small
-        if self.store is None:
+        if self.instance is None:
             raise BadPointerError("a host function was called before the instance was complete")
-        self.size = self.store.memory_bytes(self.memory)
+        self.size = self.instance.memory_bytes(self.memory)
         if end > self.size:
-            raise BadPointerError(f"expected a range within {self.size} bytes of memory, got one that ends at {end}")
+            raise BadPointerError(
+                f"expected a range within {self.size} bytes of memory, got one that ends at {end}"
+            )
 
 
 class WasmHost:
@@ -285,7 +287,10 @@ class WasmProgram:
             if run.failure is not None:
                 reason, message = Reason.HANDLER_ERROR, run.failure or "the handler failed without a message"
             elif code == 1:
-                reason, message = Reason.HANDLER_ERROR, "the handler was suspended, but no extension call is pending"
+                reason, message = (
+                    Reason.HANDLER_ERROR,
+                    "the handler was suspended, but no extension call is pending",
+                )
             elif code != 0:
                 reason, message = Reason.HANDLER_ERROR, f"the handler returned {code}; expected 0"
         except GuestTrap as trap:
@@ -322,7 +327,7 @@ class WasmProgram:
 
     def _enter(self, store: Store, run: WasmRun, args: bytes) -> int:
         """Copies ``args`` in and calls the entry; its code."""
-        run.store = store
+        run.instance = store
         run.memory = store.export(b"memory")
         run.base = store.memory_base(run.memory)
         run.size = store.memory_bytes(run.memory)
@@ -346,7 +351,11 @@ def _explain(trap: GuestTrap) -> tuple[Reason | None, str]:
         case TrapKind.HOST:
             cause = trap.__cause__
             if isinstance(cause, ExitError):
-                return (None, "") if cause.code == 0 else (Reason.HANDLER_ERROR, f"the handler exited with {cause.code}")
+                return (
+                    (None, "")
+                    if cause.code == 0
+                    else (Reason.HANDLER_ERROR, f"the handler exited with {cause.code}")
+                )
             if isinstance(cause, InvalidResultError):
                 return Reason.INVALID_RESULT, str(cause)
             return Reason.TRAP, str(cause)

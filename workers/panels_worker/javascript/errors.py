@@ -17,7 +17,9 @@ MAX_MESSAGE_CHARS: Final = 2_048
 MAX_FRAMES: Final = 16
 MAX_NAME_CHARS: Final = 64
 
-_FRAME = re.compile(r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$")
+_FRAME = re.compile(
+    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
+)
 _OUT_OF_MEMORY: Final = "out of memory"
 _STACK_MESSAGES: Final = ("Maximum call stack size exceeded", "stack overflow")
 

@@ -96,7 +96,9 @@ def check_guest(module: Module) -> None:
         if item.module == wasi.MODULE and item.name in wasi.IMPORTS:
             continue
         if known is None or _signature(item.type) != known:
-            raise GuestChangedError(f"expected no import {item.module}.{item.name} of the guest of quickjs-rs, got one")
+            raise GuestChangedError(
+                f"expected no import {item.module}.{item.name} of the guest of quickjs-rs, got one"
+            )
 
 
 def _signature(kind: object) -> tuple[str, str] | None:
@@ -175,12 +177,13 @@ class GuestRun(WasmRun):
     handle.
     """
 
-    __slots__ = ("_guest", "_handles", "buffer", "functions", "out")
+    __slots__ = ("_guest", "_handles", "buffer", "functions", "out", "store")
 
     def __init__(self, guest: JavaScriptGuest, effects: Effects, store: Store) -> None:
         super().__init__(effects)
         self._guest = guest
-        self.store: Store = store
+        self.store = store
+        self.instance = store
         self.functions: dict[bytes, Callable[..., int]] = {}
         self.memory = store.export(b"memory")
         self.base = store.memory_base(self.memory)
@@ -256,7 +259,9 @@ class GuestRun(WasmRun):
     def evaluate_module(self, source: bytes, name: bytes) -> int:
         """Runs a module; a handle to its namespace."""
         at = self.put(source + name)
-        return self._checked(self.call(b"eval_module", at, len(source), at + len(source), len(name), self.out))
+        return self._checked(
+            self.call(b"eval_module", at, len(source), at + len(source), len(name), self.out)
+        )
 
     def property(self, handle: int, name: bytes) -> int:
         """A handle to a property."""
@@ -265,7 +270,9 @@ class GuestRun(WasmRun):
     def invoke(self, function: int, *args: int) -> int:
         """Calls a function of the script with handles; a handle to what it returns."""
         at = self.put(struct.pack(f"<{len(args)}i", *args))
-        return self._checked(self.call(b"call_function", function, self.call(b"new_undefined"), at, len(args), self.out))
+        return self._checked(
+            self.call(b"call_function", function, self.call(b"new_undefined"), at, len(args), self.out)
+        )
 
     def define(self, name: bytes, function: Callable[..., int]) -> None:
         """Makes ``function`` a global of scripts. The name is part of a snapshot, the function is not."""

@@ -16,7 +16,10 @@ from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
 from panels_worker.javascript.script import Script
 
 #: A module is what has an import or export at the start of a line; everything else is a function's body.
-_MODULE = re.compile(r"^\s*(?:export\s+(?:default\b|async\b|function\b|const\b|let\b|class\b|\{|\*)|import\s*[\w{*\"'])", re.MULTILINE)
+_MODULE = re.compile(
+    r"^\s*(?:export\s+(?:default\b|async\b|function\b|const\b|let\b|class\b|\{|\*)|import\s*[\w{*\"'])",
+    re.MULTILINE,
+)
 _AWAIT = re.compile(r"\bawait\b")
 
 
@@ -47,8 +50,12 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
         return refuse(error.name or "Error", error.message, error.stack, script)
     except GuestTrap as trap:
         if trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT):
-            return Refusal("too_costly", "expected a handler that compiles quickly; its top level runs for too long")
-        return Refusal("too_costly", f"expected a handler that compiles, got one that the engine cannot: {trap.text}")
+            return Refusal(
+                "too_costly", "expected a handler that compiles quickly; its top level runs for too long"
+            )
+        return Refusal(
+            "too_costly", f"expected a handler that compiles, got one that the engine cannot: {trap.text}"
+        )
     except (HostStop, LimitReached, InstantiationError) as exc:
         return Refusal("too_costly", f"expected a handler that compiles: {exc}")
     return scripts.encode(script)
@@ -79,5 +86,9 @@ def check(script: Script, guest: JavaScriptGuest) -> None:
 def _blanked(text: str) -> str:
     """``text`` with comments and plain strings blanked out, so that words in them do not count. Good enough to tell the
     two forms apart; what is wrong with the script itself the engine says."""
-    return re.sub(r"//[^\n]*|/\*.*?\*/|`(?:\\.|[^`\\])*`", lambda match: re.sub(r"[^\n]", " ", match[0]), text, flags=re.DOTALL)
-
+    return re.sub(
+        r"//[^\n]*|/\*.*?\*/|`(?:\\.|[^`\\])*`",
+        lambda match: re.sub(r"[^\n]", " ", match[0]),
+        text,
+        flags=re.DOTALL,
+    )

@@ -11,6 +11,7 @@ import msgspec
 from panels_shared import jsonvalue
 from panels_shared.limits import DEFAULT_LIMITS, MIB
 from panels_shared.outcome import Failed, Reason, Usage
+from panels_worker.capabilities import Capabilities
 from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.effects import Denied, Effects, InvalidValue, LimitReached
 from panels_worker.engine import ticks
@@ -18,7 +19,6 @@ from panels_worker.javascript.errors import FailureReport, explain
 from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, GuestRun, JavaScriptGuest, ScriptError
 from panels_worker.javascript.script import Script
 from panels_worker.javascript.snapshot import Snapshot, restore, take_image, take_snapshot
-from panels_worker.capabilities import Capabilities
 from panels_worker.task import Execution, Task
 
 
@@ -110,7 +110,9 @@ class JavaScriptProgram:
             fuel_used = fuel - run.store.fuel()
             failure = self._apply(report, effects)
         except GuestTrap as trap:
-            reason, message = _TRAPS.get(trap.kind, (Reason.TRAP, f"the JavaScript engine trapped: {trap.text}"))
+            reason, message = _TRAPS.get(
+                trap.kind, (Reason.TRAP, f"the JavaScript engine trapped: {trap.text}")
+            )
             if trap.kind is TrapKind.HOST:
                 message = str(trap.__cause__)
             fuel_used = fuel if trap.kind is TrapKind.FUEL else -1
@@ -128,13 +130,17 @@ class JavaScriptProgram:
             failure = Failed(Usage(), Reason.TRAP, str(stop))
         except InstantiationError:
             failure = Failed(
-                Usage(), Reason.MEMORY_LIMIT, f"the handler does not fit into {limits.memory_bytes} bytes of memory"
+                Usage(),
+                Reason.MEMORY_LIMIT,
+                f"the handler does not fit into {limits.memory_bytes} bytes of memory",
             )
         finally:
             if run is not None:
                 used = run.store.memory_bytes(run.memory)
                 run.close()
-        usage = Usage(fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm)
+        usage = Usage(
+            fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm
+        )
         self._warm = True
         if failure is None:
             return Execution(effects.completed(usage), effects.changes)
@@ -156,7 +162,9 @@ class JavaScriptProgram:
         try:
             report = _decode_report(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return Failed(Usage(), Reason.INVALID_RESULT, "expected a result of valid JSON, got something else")
+            return Failed(
+                Usage(), Reason.INVALID_RESULT, "expected a result of valid JSON, got something else"
+            )
         if report.error is not None:
             return explain(report.error, self._script)
         if report.pending:
@@ -232,7 +240,9 @@ def _host_functions(run: GuestRun) -> dict[bytes, Any]:
 
     def seed() -> int:
         number = effects.task.seed
-        return run.new_string(b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33))
+        return run.new_string(
+            b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33)
+        )
 
     return {
         b"h_state_get": state_get,
@@ -254,4 +264,3 @@ _TRAPS: Final = {
 
 def _prepare_task() -> Task:
     return Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), _NOTHING)
-

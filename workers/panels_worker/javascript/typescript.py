@@ -58,7 +58,10 @@ def strip(
         output = _transform(wrapped.encode(), engine, serialized)
     except GuestTrap as trap:
         too_slow = trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT)
-        return Refusal("too_costly" if too_slow else "syntax", f"expected TypeScript that can be transformed: {trap.text}")
+        return Refusal(
+            "too_costly" if too_slow else "syntax",
+            f"expected TypeScript that can be transformed: {trap.text}",
+        )
     if isinstance(output, Refusal):
         return output
     code = output
@@ -84,7 +87,7 @@ def _transform(source: bytes, engine: Engine, serialized: bytes) -> str | Refusa
     )
     try:
         run = WasmRun(Effects(Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), {})))
-        run.store, run.memory = store, store.export(b"memory")
+        run.instance, run.memory = store, store.export(b"memory")
         run.base, run.size = store.memory_base(run.memory), store.memory_bytes(run.memory)
         current.append(run)
 
@@ -102,7 +105,9 @@ def _transform(source: bytes, engine: Engine, serialized: bytes) -> str | Refusa
         size = store.call_i32(store.export(b"qjst_%b_len" % kind))
         if not 0 <= size <= MAX_OUTPUT_BYTES:
             raise HostStop(f"expected a transform of at most {MAX_OUTPUT_BYTES} bytes")
-        output = run.read(store.call_i32(store.export(b"qjst_%b_ptr" % kind)), size).decode("utf-8", "replace")
+        output = run.read(store.call_i32(store.export(b"qjst_%b_ptr" % kind)), size).decode(
+            "utf-8", "replace"
+        )
         if status == _STATUS_OK:
             return output
         problem = output.removeprefix(f"source parse error in {_NAME.decode()}: ")
@@ -134,14 +139,20 @@ def _words(text: str) -> list[tuple[str, int, int]]:
     return found
 
 
-def _exact(ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]) -> list[tuple[int, int]]:
+def _exact(
+    ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]
+) -> list[tuple[int, int]]:
     matcher = SequenceMatcher(None, [word[0] for word in ours], [word[0] for word in theirs], autojunk=False)
     return [
-        (block.a + offset, block.b + offset) for block in matcher.get_matching_blocks() for offset in range(block.size)
+        (block.a + offset, block.b + offset)
+        for block in matcher.get_matching_blocks()
+        for offset in range(block.size)
     ]
 
 
-def _greedy(ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]) -> list[tuple[int, int]]:
+def _greedy(
+    ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, int, int]]
+) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     at = 0
     for number, (word, _, _) in enumerate(ours):
@@ -151,5 +162,3 @@ def _greedy(ours: Sequence[tuple[str, int, int]], theirs: Sequence[tuple[str, in
                 at = other + 1
                 break
     return pairs
-
-

@@ -1,0 +1,1 @@
+"""The load test: clients that verify every answer, and what they measured."""

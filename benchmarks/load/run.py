@@ -1,0 +1,218 @@
+"""One run: panels are made, clients connect, trigger for a while, and everything is verified."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from picows import ws_connect
+
+from benchmarks.load.client import LoadClient, Samples, clock
+from benchmarks.load.system import System
+
+#: How long answers may take after the last trigger was sent, in seconds.
+DRAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is asked of the server."""
+
+    panels: int = 16
+    clients: int = 1
+    window: int = 4
+    duration_s: float = 5.0
+    warmup_s: float = 1.0
+    tool: str = "increment"
+    args: str = "{}"
+    listeners: int = 0
+    allow_errors: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """What was measured, and what was wrong."""
+
+    name: str
+    load: Load
+    answered: int = 0
+    succeeded: int = 0
+    duration_s: float = 0.0
+    per_s: float = 0.0
+    deliveries_per_s: float = 0.0
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    server_cpu_us: float = 0.0
+    worker_cpu_us: float = 0.0
+    server_busy: float = 0.0
+    patches: int = 0
+    events: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    #: per tenth of a second of the run: triggers/s, p50 and p99 in ms
+    timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+
+Definition = Callable[[str], dict[str, Any]]
+
+
+async def run(
+    system: System, load: Load, definition: Definition, *, progress: bool = True, prefix: str = "load"
+) -> Report:
+    """Makes panels ``prefix-0`` …, loads them, verifies, deletes nothing."""
+    samples = Samples()
+    ids = [f"{prefix}-{number}" for number in range(load.panels)]
+    for panel_id in ids:
+        await asyncio.to_thread(system.http, "POST", "/panels", definition(panel_id))
+    clients: list[LoadClient] = []
+    for number, panel_id in enumerate(ids):
+        for index in range(load.clients + load.listeners):
+            window = load.window if index < load.clients else 0
+            clients.append(await _connect(system, samples, load, panel_id, f"c{number}.{index}", window))
+    await _until(lambda: all(client.connected for client in clients), 30.0)
+
+    start = clock()
+    measured_from = start + load.warmup_s
+    for client in clients:
+        client.begin(start)
+    await _sleep(load.warmup_s, samples, load, start, progress=progress)
+    cpu_before = (system.server_cpu_s(), system.worker_cpu_s())
+    answered_before, patches_before, events_before = len(samples.at_s), samples.patches, samples.events
+    begin = clock()
+    await _sleep(load.duration_s, samples, load, start, progress=progress)
+    end = clock()
+    answered = len(samples.at_s) - answered_before
+    deliveries = samples.patches - patches_before + samples.events - events_before + answered
+    server_cpu = system.server_cpu_s() - cpu_before[0]
+    worker_cpu = system.worker_cpu_s() - cpu_before[1]
+    for client in clients:
+        client.stop()
+    drained = await _until(lambda: not any(client.in_flight for client in clients), DRAIN_S)
+    if progress:
+        sys.stderr.write("\r\033[K")
+    if not drained:
+        lost = sum(len(client.in_flight) for client in clients)
+        samples.violate(f"{lost} triggers were not answered within {DRAIN_S:.0f} s")
+    await _verify_panels(system, load, samples, ids, clients)
+    for client in clients:
+        client.leave()
+
+    elapsed = end - begin
+    count = max(1, answered)
+    latencies = sorted(
+        latency
+        for at, latency in zip(samples.at_s, samples.latency_s, strict=True)
+        if measured_from - start <= at <= end - start
+    )
+    return Report(
+        name=system.name,
+        load=load,
+        answered=sum(client.answered for client in clients),
+        succeeded=sum(client.succeeded for client in clients),
+        duration_s=elapsed,
+        per_s=answered / elapsed,
+        deliveries_per_s=deliveries / elapsed,
+        latency_ms={name: percentile(latencies, q) * 1e3 for name, q in PERCENTILES},
+        server_cpu_us=server_cpu / count * 1e6,
+        worker_cpu_us=worker_cpu / count * 1e6,
+        server_busy=server_cpu / elapsed,
+        patches=samples.patches,
+        events=samples.events,
+        errors=samples.errors,
+        violations=samples.violations,
+        timeline=timeline(samples, end - start),
+    )
+
+
+PERCENTILES = (("p50", 0.50), ("p90", 0.90), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+
+
+def percentile(ordered: list[float], q: float) -> float:
+    """The ``q`` quantile of an ascending list by nearest rank; 0 for an empty one."""
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(q * len(ordered)) - 1))]
+
+
+def timeline(samples: Samples, end_s: float, step_s: float = 0.1) -> list[tuple[float, float, float, float]]:
+    """Per ``step_s``: the time, answers per second, and their p50 and p99 in milliseconds."""
+    bins: list[list[float]] = [[] for _ in range(max(1, math.ceil(end_s / step_s)))]
+    for at, latency in zip(samples.at_s, samples.latency_s, strict=True):
+        index = int(at / step_s)
+        if index < len(bins):
+            bins[index].append(latency)
+    rows = []
+    for number, latencies in enumerate(bins):
+        latencies.sort()
+        row = (
+            number * step_s,
+            len(latencies) / step_s,
+            percentile(latencies, 0.5) * 1e3,
+            percentile(latencies, 0.99) * 1e3,
+        )
+        rows.append(row)
+    return rows
+
+
+async def _connect(
+    system: System, samples: Samples, load: Load, panel_id: str, name: str, window: int
+) -> LoadClient:
+    def make() -> LoadClient:
+        client = LoadClient(
+            samples,
+            name=name,
+            window=window,
+            tool=load.tool,
+            args=load.args.encode(),
+            start_s=0.0,
+            allow_errors=load.allow_errors,
+        )
+        client.panel_id = panel_id
+        return client
+
+    _, client = await ws_connect(make, system.websocket_url(panel_id), use_aiofastnet=False)
+    assert isinstance(client, LoadClient)
+    return client
+
+
+async def _verify_panels(
+    system: System, load: Load, samples: Samples, ids: list[str], clients: list[LoadClient]
+) -> None:
+    for panel_id in ids:
+        watchers = [client for client in clients if client.panel_id == panel_id]
+        succeeded = sum(client.succeeded for client in watchers)
+        state = await asyncio.to_thread(system.http, "GET", f"/panels/{panel_id}/state")
+        state = state.get("state", state)
+        if "count" in state and state["count"] != succeeded:
+            samples.violate(f"{panel_id}: expected a count of {succeeded}, got {state['count']}")
+        if "count" in state and not any(client.closed_early for client in watchers):
+            caught_up = await _until(lambda: all(c.seq == succeeded for c in watchers), 5.0)  # noqa: B023
+            if not caught_up:
+                seqs = sorted({client.seq for client in watchers})
+                samples.violate(f"{panel_id}: expected every client at version {succeeded}, got {seqs}")
+
+
+async def _sleep(seconds: float, samples: Samples, load: Load, start: float, *, progress: bool) -> None:
+    until = clock() + seconds
+    total = load.warmup_s + load.duration_s
+    while (left := until - clock()) > 0:
+        await asyncio.sleep(min(left, 0.5))
+        if progress and sys.stderr.isatty():
+            elapsed = clock() - start
+            done = min(1.0, elapsed / total)
+            bar = "█" * round(done * 24) + "░" * (24 - round(done * 24))
+            rate = len(samples.at_s) / elapsed
+            sys.stderr.write(f"\r\033[K  {bar} {elapsed:4.1f}/{total:.0f} s   {rate:9,.0f} triggers/s")
+            sys.stderr.flush()
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = clock() + timeout_s
+    while not condition():
+        if clock() > deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True
