@@ -144,8 +144,11 @@ class JavaScriptProgram:
         self._warm = True
         if failure is None:
             return Execution(effects.completed(usage), effects.changes)
-        if failure.reason is Reason.TRAP and used + _NEAR_LIMIT_BYTES > limits.memory_bytes:
-            failure = msgspec.structs.replace(failure, reason=Reason.MEMORY_LIMIT)
+        # an engine with no room left for an Error throws null, or gives up
+        if used + _NEAR_LIMIT_BYTES > limits.memory_bytes and (
+            failure.reason is Reason.TRAP or failure.message == "thrown value: null"
+        ):
+            failure = Failed(Usage(), Reason.MEMORY_LIMIT, "the handler ran out of memory")
         return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:

@@ -1,0 +1,60 @@
+// Types of what a panels handler finds in its world, for editors.
+// In a handler's folder: /// <reference path="panels-handler.d.ts" />, or "types" in tsconfig.json.
+
+/** A value that JSON can hold: what state, events and results are made of. */
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+/** What the trigger brought, null when it brought nothing. */
+declare const $args: any;
+
+/** Who triggers: the token's subject. Never the token itself. */
+declare const $scope: { readonly sub?: string; readonly [name: string]: Json | undefined };
+
+interface PanelState {
+  /** A top-level key of the panel's state. Values are ordinary objects: what you change in them is committed. */
+  [key: string]: any;
+  /** The value of a key, or `otherwise` when there is none. Reaches keys that are called like a method, too. */
+  get<T = any>(key: string, otherwise?: T): T;
+  /** Sets a key; returns the value. */
+  set<T>(key: string, value: T): T;
+  /** Deletes a key; whether there was one. */
+  delete(key: string): boolean;
+  /** Whether there is a key. */
+  has(key: string): boolean;
+  /** All keys that the handler may read. */
+  keys(): string[];
+  /** Sets a key to what `change` makes of its value; returns that. */
+  update<T = any>(key: string, change: (value: T | undefined) => T): T;
+}
+
+/** The panel's state. Changes are committed together when the handler has completed, and broadcast. */
+declare const $state: PanelState;
+
+/** Emits an event to everyone who watches the panel. */
+declare const $emit: {
+  (name: string, payload?: unknown): void;
+  /** The event `toast` with `{ message, type }`. */
+  toast(message: string, type?: "info" | "success" | "warning" | "error" | (string & {})): void;
+};
+
+/** Commands to views of the caller's user interface; needs the capability `view:update:<view>`. */
+declare const $view: {
+  setFilter(viewId: string, filter?: unknown): void;
+  scrollTo(viewId: string, target?: unknown): void;
+  focus(viewId: string, target?: unknown): void;
+  command(viewId: string, command: string, params?: unknown): void;
+};
+
+/** The handler's log, which the operator sees. `console` writes there too. */
+declare const $log: {
+  debug(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+};
+
+/** The job's clock: the same instant for the whole job. */
+declare const $time: { now(): number };
+
+/** Extensions. None is registered in this version: every call rejects. */
+declare const $ext: { readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> } };
