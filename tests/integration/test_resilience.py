@@ -371,7 +371,7 @@ def test_trigger_that_runs_when_its_worker_is_killed_runs_again(make_system: Mak
 # -- gateway and workers in any order -------------------------------------------------------------------------
 
 
-def test_pool_may_be_started_before_the_gateway(make_system: MakeSystem) -> None:
+def test_pool_may_be_started_before_the_gateway() -> None:
     with System() as system:
         system.start_pool(processes=1)
         system.start_gateway()
