@@ -1,4 +1,4 @@
-"""The disposable child that checks and compiles one handler: ``python -m panels_worker.compile``.
+"""The disposable child that checks and compiles one handler: ``python -m panels_worker.compile [engine]``.
 
 Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here, in a process
 that serves nobody, under limits it sets before it looks at its input; whatever happens to it, the pool only sees it end.
@@ -6,7 +6,8 @@ that serves nobody, under limits it sets before it looks at its input; whatever 
 stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind, payload]`` or
 ``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits for the other. ``engines`` maps
 names to descriptors of compiled modules that the pool has authenticated: scripts are checked in them. The language
-``engine`` compiles one of those modules, which ``entry`` names; it comes from an installed package, not from a client.
+``engine`` compiles one of those modules, which ``entry`` names; it comes from an installed package, not from a client, so it
+may take its time. That is said on the command line, because limits come before input.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from panels_shared.messages import Language, Refusal
 
 #: Limits of the process. Compiling 2 MiB from an ordinary toolchain takes 2 s and 150 MB.
 CPU_S: Final = 5
+ENGINE_CPU_S: Final = 120
 DATA_BYTES: Final = 512 * MIB
 OUTPUT_BYTES: Final = 80 * MIB
 MAX_REQUEST_BYTES: Final = MAX_WASM_BYTES + 65_536
@@ -32,18 +34,21 @@ MAX_REQUEST_BYTES: Final = MAX_WASM_BYTES + 65_536
 
 def main() -> None:
     """Reads, compiles, writes, ends."""
-    confine()
+    is_engine = sys.argv[1:] == ["engine"]
+    confine(ENGINE_CPU_S if is_engine else CPU_S)
     request = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     language, entry, source, engines = msgpack.unpackb(request, max_bin_len=MAX_REQUEST_BYTES)
+    if is_engine != (language == "engine"):
+        raise SystemExit(2)
     sys.stdout.buffer.write(msgpack.packb(answer(language, entry, source, engines)))
     sys.stdout.buffer.flush()
     os._exit(0)  # nothing here is worth a tidy end
 
 
-def confine() -> None:
+def confine(cpu_s: int) -> None:
     """Bounds this process; what it has opened stays open."""
     for what, limit in (
-        (resource.RLIMIT_CPU, CPU_S),
+        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_DATA, DATA_BYTES),
         (resource.RLIMIT_FSIZE, OUTPUT_BYTES),
         (resource.RLIMIT_CORE, 0),

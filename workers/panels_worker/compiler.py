@@ -20,13 +20,17 @@ import msgpack
 
 from panels_shared.messages import Prepare, Refusal
 from panels_worker.artifacts import Artifact, ArtifactStore, Kind
-from panels_worker.compile import OUTPUT_BYTES
+from panels_worker.compile import CPU_S, OUTPUT_BYTES
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM, engine_digest
 
 logger = logging.getLogger(__name__)
 
 #: Wall clock of one child. With the CPU limit of the child and two at a time, every answer comes within 6 s.
 TIMEOUT_S: Final = 5.5
+#: The same for an engine, which is ours: how long a busy machine may take for it.
+ENGINE_TIMEOUT_S: Final = 240.0
+#: A child that got less CPU than this in its time shows how busy the machine is, and nothing of its handler.
+STARVED_S: Final = CPU_S / 2
 MAX_REMEMBERED: Final = 4_096
 
 
@@ -57,6 +61,7 @@ class _Child:
     pidfd: int
     output: int
     deadline_s: float
+    starved: bool = False
 
 
 class Compiler:
@@ -107,6 +112,7 @@ class Compiler:
             if child.process.poll() is None:
                 if now_s < child.deadline_s:
                     continue
+                child.starved = _cpu_s(child.process.pid) < STARVED_S
                 child.process.kill()
                 child.process.wait()
             del self._children[pidfd]
@@ -178,7 +184,7 @@ class Compiler:
                     file.write(packed)
                 os.lseek(given, 0, os.SEEK_SET)
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "panels_worker.compile"],
+                    [sys.executable, "-m", "panels_worker.compile", *(["engine"] if request.engine else [])],
                     stdin=given,
                     stdout=output,
                     stderr=subprocess.DEVNULL,
@@ -194,7 +200,8 @@ class Compiler:
             finally:
                 os.close(given)
             pidfd = os.pidfd_open(process.pid)
-            self._children[pidfd] = _Child(request, process, pidfd, output, now_s + TIMEOUT_S)
+            timeout_s = ENGINE_TIMEOUT_S if request.engine else TIMEOUT_S
+            self._children[pidfd] = _Child(request, process, pidfd, output, now_s + timeout_s)
 
     def _finish(self, child: _Child) -> None:
         request = child.request
@@ -209,8 +216,8 @@ class Compiler:
             case ["artifact", int(kind), bytes(payload)] if kind in (Kind.MODULE, Kind.SCRIPT):
                 try:
                     self._store.put(digest, Artifact(Kind(kind), payload))
-                except (OSError, ValueError):
-                    logger.exception("an artifact could not be written")
+                except (OSError, ValueError) as exc:
+                    logger.error("artifact %s could not be written: %s", digest.hex(), exc)
                     self._answer(request, Refusal("unavailable", "the compiled handler could not be stored"))
                     return
                 self._answer(request, None)
@@ -221,6 +228,11 @@ class Compiler:
                 logger.error("a compile child ended with %d", code)
                 self._answer(
                     request, Refusal("internal", "the compiler failed; the server's log has the detail")
+                )
+            case _ if child.starved:
+                logger.warning("handler %s got too little CPU to be compiled in time", digest.hex())
+                self._answer(
+                    request, Refusal("unavailable", "the workers are too busy to compile it; try again")
                 )
             case _:
                 ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -262,6 +274,13 @@ def _read_answer(descriptor: int) -> Any:
         return msgpack.unpackb(data, max_bin_len=OUTPUT_BYTES)
     except (ValueError, msgpack.UnpackException):
         return None
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU time that a child, not yet waited for, has used."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        user, system = file.read().rpartition(b")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _child_environment() -> dict[str, str]:
