@@ -423,8 +423,7 @@ def test_large_state_costs_little_when_one_key_is_touched(system: System) -> Non
     state: dict[str, object] = {f"k{n}": "x" * 100_000 for n in range(25)}
     panel = system.make_panel(script("t", "return ++$state.n;"), state={**state, "n": 0})
     with system.connect(panel) as client:
-        for _ in range(5):
-            result = client.trigger("t").result
+        result = [client.trigger("t").result for _ in range(5)][-1]
     assert result["metrics"]["fuelConsumed"] < 2_000_000
     assert len(result["stateMutations"]) == 1
 
