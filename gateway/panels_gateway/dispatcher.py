@@ -36,6 +36,8 @@ from panels_shared.outcome import Reason
 
 #: Seconds after its deadline at which a job that is not answered shows that its worker hangs.
 GRACE_S: Final = 1.0
+#: Seconds after which nothing is expected any more of a job that was revoked when it may have been running.
+REVOKED_S: Final = 31.0
 #: A worker whose job runs this long is stalled: the other panels that wait for it may move.
 STALL_S: Final = 0.02
 STALL_JOBS: Final = 4
@@ -101,6 +103,7 @@ class Dispatcher:
         self._jobs = 0
         self._bytes = 0
         self._rebalanced_s = float("-inf")
+        self._sendings = 0
         self._counts = {
             "accepted": 0,
             "stale": 0,
@@ -463,10 +466,14 @@ class Dispatcher:
             self._rebalance(now)
 
     def _watch(self, worker: Worker, now: float) -> None:
-        running = next(iter(worker.outstanding.values()))
+        number, running = next(iter(worker.outstanding.items()))
         elapsed = now - worker.running_since_s
-        deadline_s = running.tool.limits[1] / 1_000 if running is not None else 60.0
-        if elapsed > deadline_s + GRACE_S:
+        if running is None and elapsed > REVOKED_S:
+            # it had not begun when it was revoked, so nothing will come; if it hangs after all, the next job shows it
+            del worker.outstanding[number]
+            worker.running_since_s = now
+            self._mark(worker)
+        elif running is not None and elapsed > running.tool.limits[1] / 1_000 + GRACE_S:
             self._lose(worker, now, blame=True)
         elif elapsed > STALL_S and elapsed > STALL_JOBS * worker.average_us / 1e6:
             self._relieve(worker, running, now)
@@ -576,6 +583,9 @@ class Dispatcher:
             lane.next_index = index + 1
             job.sent_s = now
             job.worker = worker
+            # a number for each sending: what an earlier epoch still answers must not pass for an answer to this one
+            self._sendings += 1
+            job.id = m.JobId(self._sendings)
             messages.append(
                 m.Job(
                     job.id,

@@ -38,10 +38,22 @@ MAX_MESSAGES: Final = 4_096
 #: Elements of any array or map in a frame.
 MAX_ELEMENTS: Final = 131_072
 
-T = TypeVar("T")
 
-_to_worker = list[ToWorker]
-_to_gateway = list[ToGateway]
+class _ToWorkerFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A frame from the gateway. A struct, because msgspec remembers what it knows of one between calls: 7 us a frame."""
+
+    version: int
+    messages: list[ToWorker]
+
+
+class _ToGatewayFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A frame from a worker or pool."""
+
+    version: int
+    messages: list[ToGateway]
+
+
+F = TypeVar("F", _ToWorkerFrame, _ToGatewayFrame)
 _packer = msgspec.msgpack.Encoder()
 
 
@@ -58,15 +70,15 @@ def split(messages: Sequence[ToWorker | ToGateway]) -> Iterator[Sequence[ToWorke
 
 def decode_to_worker(frame: bytes) -> list[ToWorker]:
     """The messages in a frame from the gateway. Raises ``WireError``."""
-    return _decode(frame, _to_worker)
+    return _decode(frame, _ToWorkerFrame).messages
 
 
 def decode_to_gateway(frame: bytes) -> list[ToGateway]:
     """The messages in a frame from a worker or pool. Raises ``WireError``."""
-    return _decode(frame, _to_gateway)
+    return _decode(frame, _ToGatewayFrame).messages
 
 
-def _decode(frame: bytes, expected: type[T]) -> T:
+def _decode(frame: bytes, expected: type[F]) -> F:
     if len(frame) > MAX_FRAME_BYTES:
         raise WireError(f"expected a frame of at most {MAX_FRAME_BYTES} bytes, got {len(frame)}")
     try:
@@ -88,7 +100,7 @@ def _decode(frame: bytes, expected: type[T]) -> T:
     if type(messages) is not list or not 1 <= len(messages) <= MAX_MESSAGES:
         raise WireError(f"expected 1 to {MAX_MESSAGES} messages")
     try:
-        return msgspec.convert(messages, expected, builtin_types=(bytes,))
+        return msgspec.convert(value, expected, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
         raise WireError(
             _problem(exc) if isinstance(exc, msgspec.ValidationError) else "nested too deeply"
@@ -97,5 +109,9 @@ def _decode(frame: bytes, expected: type[T]) -> T:
 
 def _problem(exc: msgspec.ValidationError) -> str:
     # msgspec names the path and the types, but quotes a word that is none of an enum's, at any length
-    problem, _, where = str(exc).rpartition(" - at ")
-    return f"expected a known word at {where}" if problem.startswith("Invalid enum value") else str(exc)
+    problem, _, where = str(exc).replace("`$[1]", "`$", 1).rpartition(" - at ")
+    return (
+        f"expected a known word at {where}"
+        if problem.startswith("Invalid enum value")
+        else f"{problem} - at {where}"
+    )

@@ -65,7 +65,6 @@ class ArtifactStore:
                 str(_FORMAT),
                 importlib.metadata.version("wasmtime"),
                 platform.machine(),
-                platform.processor(),
             )
         ).encode()
 
