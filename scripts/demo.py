@@ -434,6 +434,9 @@ def main() -> int:
         run(arguments, screen, folder, children)
     except KeyboardInterrupt:
         print("\n\n  stopping", flush=True)
+    except BrokenPipeError:
+        # whoever read has read enough; what Python flushes at its end has to go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (DemoError, OSError, websockets.WebSocketException, httpx.HTTPError, TimeoutError) as exc:
         print(
             f"\n{screen.paint('demo:', '31')} {str(exc) or type(exc).__name__}", file=sys.stderr, flush=True
