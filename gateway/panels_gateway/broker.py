@@ -115,6 +115,7 @@ class Broker:
         self._fd = -1
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
+        self._look_due = False
         self._reading = False
         self._timers: list[asyncio.TimerHandle] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -297,19 +298,16 @@ class Broker:
             self._kernel.failed(job, reason, text)
         for digest, refusal in dispatcher.take_prepared():
             self._kernel.prepared(digest, refusal)
-        sent = False
         for peer, messages in dispatcher.drain(now):
-            sent = True
             if not self._send(peer, messages):
                 self._sessions.pop(peer, None)
                 dispatcher.lost(peer, now)
                 self.request_flush()
         self._kernel.flush()
-        if sent and self._loop is not None:
-            # sending may have consumed the edge of the descriptor
-            self._loop.call_soon(self._readable_after_send)
 
-    def _readable_after_send(self) -> None:
+    def _look_again(self) -> None:
+        """Reads what came while the descriptor said nothing."""
+        self._look_due = False
         socket = self._socket
         if socket is not None and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._readable()
@@ -318,6 +316,11 @@ class Broker:
         """Sends ``messages`` in as few frames as their sizes allow; False when the peer cannot be reached."""
         socket = self._socket
         assert socket is not None
+        if not self._look_due and not self._reading and self._loop is not None:
+            # any send, a heartbeat's or one that fails as well, may consume the edge of the descriptor, and what came
+            # with it would never be read
+            self._look_due = True
+            self._loop.call_soon(self._look_again)
         for run in _runs(messages):
             try:
                 socket.send_multipart((peer, wire.encode(run)), zmq.NOBLOCK, copy=True)
@@ -342,6 +345,8 @@ class Broker:
         self._after(self._heartbeat_s, self._beat)
 
     def _tick(self) -> None:
+        # a gateway that did not run for a while has not listened either: hear everybody before anyone counts as silent
+        self._look_again()
         self._dispatcher.tick(self._clock())
         self._flush()
         self._after(self._dispatcher.next_tick_s(), self._tick)

@@ -369,10 +369,19 @@ class Dispatcher:
 
     def heard(self, peer_id: WorkerId, now: float) -> bool:
         """Anything came from a peer; False when it is not known and has to say Hello."""
-        peer = self._workers.get(peer_id) or self._pools.get(PoolId(peer_id))
-        if peer is None:
-            return False
-        peer.liveness.heard(now)
+        worker = self._workers.get(peer_id)
+        if worker is None:
+            pool = self._pools.get(PoolId(peer_id))
+            if pool is None:
+                return False
+            pool.liveness.heard(now)
+            return True
+        worker.liveness.heard(now)
+        if worker.cautious:
+            lanes, worker.cautious = worker.cautious, []
+            for lane in lanes:
+                if lane.worker is worker and self._lanes.get(lane.key) is lane:
+                    self._schedule(lane)
         return True
 
     def goodbye(self, peer_id: WorkerId, *, draining: bool, now: float) -> None:
@@ -433,6 +442,7 @@ class Dispatcher:
                 lane.target = None
         if running is not None and blame:
             running.losses += 1
+            running.lost_s = now
             lane_of = running.lane
             if running.losses >= MAX_LOSSES and lane_of is not None:
                 lane_of.queue.remove(running)
@@ -570,6 +580,10 @@ class Dispatcher:
             tool = job.tool
             if pool is None or tool.digest not in pool.prepared:
                 self._block(lane, pool, tool.digest, now)
+                continue
+            if job.losses and worker.liveness.last_heard_s <= job.lost_s:
+                # workers may have died together: only one that is known to live may be the next to die of this job
+                worker.cautious.append(lane)
                 continue
             lane.queue.popleft()
             worker.queued -= 1

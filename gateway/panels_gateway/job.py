@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Job:
     """What was triggered, and where it stands. ``args`` and ``scope`` are JSON; times are monotonic seconds.
 
-    ``losses`` counts workers that died while running it, ``misses`` the times a worker lacked what it needs.
+    ``losses`` counts workers that died while running it and ``lost_s`` is when the last one did; ``misses`` counts the
+    times a worker lacked what it needs.
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class Job:
         "index",
         "lane",
         "losses",
+        "lost_s",
         "misses",
         "now_ms",
         "panel",
@@ -63,6 +65,7 @@ class Job:
         self.sent_s = submitted_s
         self.index = -1
         self.losses = 0
+        self.lost_s = 0.0
         self.misses = 0
         self.lane: Lane | None = None
         self.worker: Worker | None = None

@@ -43,12 +43,14 @@ class Worker:
       for a job that was revoked while it may have been running.
     - ``ring``: its panels that have a job to send, served in turn; every one is there at most once (``Lane.scheduled``).
     - ``busy``: its panels with anything queued or in flight.
+    - ``cautious``: panels whose next job was being run when a worker died: they wait for a sign of life from this one.
     - ``queued``: jobs of its panels that wait in the gateway.
     """
 
     __slots__ = (
         "average_us",
         "busy",
+        "cautious",
         "credit",
         "dirty",
         "draining",
@@ -73,6 +75,7 @@ class Worker:
         self.ring: deque[Lane] = deque()
         self.lanes: set[Lane] = set()
         self.busy: dict[Lane, None] = {}
+        self.cautious: list[Lane] = []
         self.tools: set[int] = set()
         self.running_since_s = 0.0
         self.average_us = 100.0
