@@ -26,7 +26,7 @@ from typing import Final
 from panels_gateway.handlers import Handler, HandlerCatalog, Preparation
 from panels_gateway.job import Job
 from panels_gateway.lane import Lane, PanelView
-from panels_gateway.peers import Pool, Worker
+from panels_gateway.peers import STALL_S, Pool, Worker
 from panels_shared import messages as m
 from panels_shared.errors import PanelsError
 from panels_shared.limits import MIB
@@ -38,9 +38,6 @@ from panels_shared.outcome import Reason
 GRACE_S: Final = 1.0
 #: Seconds after which nothing is expected any more of a job that was revoked when it may have been running.
 REVOKED_S: Final = 31.0
-#: A worker whose job runs this long is stalled: the other panels that wait for it may move.
-STALL_S: Final = 0.02
-STALL_JOBS: Final = 4
 #: How often panels are moved from loaded to idle workers, and how long a panel then stays, in seconds.
 REBALANCE_S: Final = 0.1
 SETTLE_S: Final = 1.0
@@ -394,6 +391,9 @@ class Dispatcher:
             # the answer to its leaving: behind this it is sent nothing more to run
             worker.outbox.append(m.Drain())
             self._mark(worker)
+            for lane in worker.ring:
+                lane.scheduled = False
+            worker.ring.clear()
             for lane in list(worker.lanes):
                 if not lane.in_flight:
                     self._move(lane, None, now)
@@ -485,15 +485,15 @@ class Dispatcher:
             self._mark(worker)
         elif running is not None and elapsed > running.tool.limits[1] / 1_000 + GRACE_S:
             self._lose(worker, now, blame=True)
-        elif elapsed > STALL_S and elapsed > STALL_JOBS * worker.average_us / 1e6:
+        elif worker.stalled(now):
             self._relieve(worker, running, now)
 
     def _relieve(self, worker: Worker, running: Job | None, now: float) -> None:
         """Moves panels away that wait behind another's long job, to workers that have room."""
         stuck = [lane for lane in worker.busy if running is None or lane is not running.lane]
         for lane in stuck:
-            other = self._idlest(lane, exclude=worker)
-            if other is None or len(other.outstanding) >= other.credit:
+            other = self._idlest(lane, exclude=worker, now=now)
+            if other is None or len(other.outstanding) >= other.credit or other.stalled(now):
                 return
             self._end_epoch(lane)
             self._move(lane, other, now)
@@ -680,6 +680,11 @@ class Dispatcher:
             return
         if lane not in worker.busy:
             worker.busy[lane] = None
+        if worker.draining:
+            # it is sent nothing more: the lane leaves as soon as nothing of it is in flight, which is now or in ``accept``
+            if not lane.in_flight:
+                self._move(lane, None, lane.moved_s)
+            return
         if not lane.scheduled and lane.target is None and len(lane.in_flight) < self.limits.window:
             lane.scheduled = True
             worker.ring.append(lane)
@@ -702,20 +707,20 @@ class Dispatcher:
 
     def _assign(self, lane: Lane, now: float) -> Worker | None:
         """Gives the lane to the worker with the least to do; it waits when there is none."""
-        worker = self._idlest(lane, exclude=None)
+        worker = self._idlest(lane, exclude=None, now=now)
         if worker is None:
             self._schedule(lane)
             return None
         self._attach(lane, worker, now)
         return worker
 
-    def _idlest(self, lane: Lane, exclude: Worker | None) -> Worker | None:
+    def _idlest(self, lane: Lane, exclude: Worker | None, now: float) -> Worker | None:
         best: Worker | None = None
-        least = (float("inf"), 0)
+        least = (True, float("inf"), 0)
         for worker in self._workers.values():
             if worker.draining or worker is exclude or worker.pool not in self._pools:
                 continue
-            load = (worker.backlog_us, len(worker.busy) + len(worker.lanes) // 64)
+            load = (worker.stalled(now), worker.backlog_us, len(worker.busy) + len(worker.lanes) // 64)
             # a worker that has the replica wins a tie
             if load < least or (load == least and worker in lane.positions):
                 best, least = worker, load

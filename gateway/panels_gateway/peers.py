@@ -18,6 +18,9 @@ MIN_CREDIT: Final = 2
 MAX_CREDIT: Final = 256
 #: What a job costs a worker beside its execution, in microseconds.
 OVERHEAD_US: Final = 10.0
+#: A worker is stalled when its job runs this long, in seconds and in average jobs: panels that wait for it may move.
+STALL_S: Final = 0.02
+STALL_JOBS: Final = 4
 #: Weight of the newest job in the average.
 _SMOOTHING: Final = 0.1
 
@@ -89,6 +92,11 @@ class Worker:
         """One more job took this long: how much may be before the worker follows from it."""
         self.average_us += (execution_us - self.average_us) * _SMOOTHING
         self.credit = max(MIN_CREDIT, min(MAX_CREDIT, int(CREDIT_US / (self.average_us + OVERHEAD_US))))
+
+    def stalled(self, now: float) -> bool:
+        """Whether one job keeps all others waiting."""
+        elapsed = now - self.running_since_s
+        return bool(self.outstanding) and elapsed > STALL_S and elapsed > STALL_JOBS * self.average_us / 1e6
 
     @property
     def backlog_us(self) -> float:
