@@ -85,10 +85,13 @@ class Effects:
         return self.get(key) is not None
 
     def keys(self) -> list[str]:
-        """All keys that may be read, in the order of the state, new ones last."""
+        """All keys that may be read: those of the state sorted by code points, then new ones in the order of their making.
+
+        Sorted, because the order of a replica depends on its past, which a job that is run again elsewhere has not.
+        """
         may_read = self.task.capabilities.may_read
         changes = self.changes
-        found = [key for key in self.task.state if key not in changes or changes[key] is not None]
+        found = sorted(key for key in self.task.state if key not in changes or changes[key] is not None)
         if changes:
             state = self.task.state
             found += [key for key, value in changes.items() if value is not None and key not in state]

@@ -151,12 +151,12 @@ def test_state_writes(source: str, expected: dict[str, Any]) -> None:
         ),
         (
             "return [$state.get('k'), $state.get('x', 'other'), $state.has('k'), $state.keys()]",
-            [5, "other", True, ["o", "k"]],
+            [5, "other", True, ["k", "o"]],
         ),
         ("return { ...$state }", {"o": {"n": [1, 2]}, "k": 5}),
         ("return JSON.parse(JSON.stringify($state))", {"o": {"n": [1, 2]}, "k": 5}),
         ("$state.z = 1; delete $state.k; return Object.keys($state)", ["o", "z"]),
-        ("return Object.entries($state)", [["o", {"n": [1, 2]}], ["k", 5]]),
+        ("return Object.entries($state)", [["k", 5], ["o", {"n": [1, 2]}]]),
         ("const { k, ...rest } = $state; return [k, rest]", [5, {"o": {"n": [1, 2]}}]),
         (
             "return [$args.x, $scope, typeof $time.now(), String(Object.getPrototypeOf($state))]",
