@@ -37,8 +37,8 @@ LIMITS: Final = (
     DEFAULT_LIMITS.events,
     DEFAULT_LIMITS.log_bytes,
 )
-#: What a tool gets that names none: its panel's state, and events.
-CAPABILITIES: Final = ("state:read:*", "state:write:*", "events:emit:*")
+#: What the gateway sends for a tool that names none: the default, its panel's state and events.
+CAPABILITIES: Final[tuple[str, ...]] = ()
 
 
 class Engines:
