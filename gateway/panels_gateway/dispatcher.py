@@ -694,8 +694,7 @@ class Dispatcher:
     def _block(self, lane: Lane, pool: Pool | None, digest: bytes, now: float) -> None:
         """Lets the lane wait until its worker's pool has prepared ``digest``."""
         if pool is None:
-            self._detach(lane)
-            self._schedule(lane)
+            self._move(lane, None, now)
             return
         self._blocked.setdefault((pool.id, digest), []).append(lane)
         if digest not in pool.preparing:
