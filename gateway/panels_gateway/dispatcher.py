@@ -518,6 +518,7 @@ class Dispatcher:
             count -= 1
             if lane.in_flight:
                 lane.target = low
+                lane.moved_s = now
             else:
                 self._move(lane, low, now)
 
@@ -680,12 +681,12 @@ class Dispatcher:
             return
         if lane not in worker.busy:
             worker.busy[lane] = None
-        if worker.draining:
-            # it is sent nothing more: the lane leaves as soon as nothing of it is in flight, which is now or in ``accept``
+        if worker.draining or lane.target is not None:
+            # it leaves as soon as nothing of it is in flight, which is now or in ``accept``
             if not lane.in_flight:
-                self._move(lane, None, lane.moved_s)
+                self._move(lane, lane.target, lane.moved_s)
             return
-        if not lane.scheduled and lane.target is None and len(lane.in_flight) < self.limits.window:
+        if not lane.scheduled and len(lane.in_flight) < self.limits.window:
             lane.scheduled = True
             worker.ring.append(lane)
             if not worker.dirty and len(worker.outstanding) < worker.credit:
