@@ -274,9 +274,7 @@ def test_killed_sandboxes_under_load_lose_nothing(make_system: MakeSystem) -> No
 
     records = killing(system, panel, kill, times=6)
 
-    errors = lost(records)
-    assert all(error["details"]["reason"] == "WORKER_LOST" for error in errors), errors
-    assert len(errors) == 0
+    assert lost(records) == []
     assert check_counted(system, panel, records) > 300
     healed = eventually(lambda: ids if len(ids := {p.pid for p in system.sandboxes()}) == 2 else None)
     assert len(victims) == 6
@@ -295,11 +293,8 @@ def test_all_sandboxes_killed_at_once_lose_nothing(make_system: MakeSystem) -> N
 
     records = killing(system, panel, kill_all, times=2)
 
-    # the one trigger that ran when the first died may be sent to the second before its death is known, too
-    errors = lost(records)
-    assert len(errors) <= 2
-    assert all(error["details"]["reason"] == "WORKER_LOST" for error in errors), errors
-    check_counted(system, panel, records, failed=len(errors))
+    assert lost(records) == []
+    check_counted(system, panel, records)
 
 
 def test_killed_pool_takes_its_sandboxes_along_and_another_carries_on(make_system: MakeSystem) -> None:
@@ -513,7 +508,6 @@ def test_large_state_travels_whole_and_survives_a_lost_worker(make_system: MakeS
         assert client.call("count") == 1
         for process in system.sandboxes():
             process.kill()
-        eventually(lambda: system.health() == 503, what="the gateway to notice")
         client.call("keep", "y" * 60_000)
         assert client.call("count") == 2
     assert system.state(panel) == {**state, "count": 2, "k0": "y" * 60_000}
