@@ -35,7 +35,7 @@ MAX_CACHE_BYTES: Final = 2_048 * MIB
 _KEY_BYTES: Final = 32
 _MAC_BYTES: Final = 32
 #: Goes up when the engine's flags or an artifact's meaning change, so that older files are compiled again.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 class Kind(enum.IntEnum):

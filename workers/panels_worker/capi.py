@@ -35,7 +35,7 @@ from ctypes import (
 from enum import Enum
 from typing import Any, Final
 
-from wasmtime import Engine, FuncType, InstancePre, Linker, Module, ValType, _bindings, _ffi
+from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, ValType, _bindings, _ffi
 from wasmtime._ffi import dll as _dll
 
 #: name → (result, arguments)
@@ -99,6 +99,43 @@ _error_message = _bind("wasmtime_error_message")
 _error_delete = _bind("wasmtime_error_delete")
 _byte_vec_delete = _bind("wasm_byte_vec_delete")
 _define_func_unchecked = _bind("wasmtime_linker_define_func_unchecked")
+
+#: Setters of the pool's configuration: name → type of the number.
+_POOL_SETTERS: Final[dict[str, Any]] = {
+    "total_core_instances": ctypes.c_uint32,
+    "total_memories": ctypes.c_uint32,
+    "total_tables": ctypes.c_uint32,
+    "total_stacks": ctypes.c_uint32,
+    "max_memories_per_module": ctypes.c_uint32,
+    "max_tables_per_module": ctypes.c_uint32,
+    "max_memory_size": c_size_t,
+    "max_core_instance_size": c_size_t,
+    "table_elements": c_size_t,
+    "linear_memory_keep_resident": c_size_t,
+    "table_keep_resident": c_size_t,
+}
+
+
+def use_pool(config: Config, **numbers: int) -> None:
+    """Has the engines of ``config`` take instances from a pool, which wasmtime-py 50 has no method for.
+
+    ``numbers`` are those of ``wasmtime::PoolingAllocationConfig``, by the names of its methods.
+    """
+    new, delete = (
+        _dll["wasmtime_pooling_allocation_config_new"],
+        _dll["wasmtime_pooling_allocation_config_delete"],
+    )
+    choose = _dll["wasmtime_pooling_allocation_strategy_set"]
+    new.restype, delete.argtypes, choose.argtypes = c_void_p, (c_void_p,), (c_void_p, c_void_p)
+    delete.restype = choose.restype = None
+    pool = new()
+    for name, number in numbers.items():
+        setter = _dll[f"wasmtime_pooling_allocation_config_{name}_set"]
+        setter.restype, setter.argtypes = None, (c_void_p, _POOL_SETTERS[name])
+        setter(pool, number)
+    choose(ctypes.cast(config.ptr(), c_void_p), pool)
+    delete(pool)
+
 
 #: Bytes of a wasmtime_val_raw_t, and what that is in the element types used to index one.
 RAW_BYTES: Final = 16

@@ -12,12 +12,23 @@ from typing import Final
 from wasmtime import Config, Engine
 
 from panels_shared.limits import KIB, MAX_WASM_STACK_BYTES, MIB
+from panels_worker.capi import use_pool
 
 #: How often the ticker thread increments the epoch, in milliseconds: the grain of every deadline.
 EPOCH_TICK_MS: Final = 10
 
 #: Security limits on what a module may declare.
 MAX_TABLE_ELEMENTS: Final = 16_384
+MAX_INSTANCE_BYTES: Final = 8 * MIB
+
+#: Addresses reserved for each memory of a guest; more than any limit allows.
+_RESERVED_BYTES: Final = 4 * 1024 * MIB
+#: Places for an instance. One job runs at a time: the others keep the images of the modules that ran of late.
+_SLOTS: Final = 16
+#: So much of a memory or table is kept and written over between two instances, instead of given back page by page and faulted
+#: in again: the whole of QuickJS, a page or two of most modules. What lies above is given back.
+_KEEP_MEMORY_BYTES: Final = 2 * MIB
+_KEEP_TABLE_BYTES: Final = 16 * KIB
 
 _OFF: Final = (
     "wasm_threads",
@@ -53,8 +64,23 @@ def make_engine() -> Engine:
     config.memory_init_cow = True
     # the base address of a memory never moves: capi relies on it
     config.memory_may_move = False
-    config.memory_reservation = 4 * 1024 * MIB
+    config.memory_reservation = _RESERVED_BYTES
     config.memory_guard_size = 64 * KIB
+    # see docs/decisions/0006-pooled-instances.md
+    use_pool(
+        config,
+        total_core_instances=_SLOTS,
+        total_memories=_SLOTS,
+        total_tables=_SLOTS,
+        total_stacks=1,
+        max_memories_per_module=1,
+        max_tables_per_module=1,
+        max_memory_size=_RESERVED_BYTES,
+        max_core_instance_size=MAX_INSTANCE_BYTES,
+        table_elements=MAX_TABLE_ELEMENTS,
+        linear_memory_keep_resident=_KEEP_MEMORY_BYTES,
+        table_keep_resident=_KEEP_TABLE_BYTES,
+    )
     return Engine(config)
 
 
