@@ -19,7 +19,7 @@ from panels_shared.outcome import Completed
 from panels_shared.wire import decode_to_worker, encode
 from panels_worker.engine import make_engine
 from panels_worker.javascript import prepare
-from panels_worker.javascript.engines import QUICKJS, engine_source
+from panels_worker.javascript.engines import QUICKJS, compile_engine
 from panels_worker.javascript.guest import JavaScriptGuest
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
@@ -57,7 +57,7 @@ class Engines:
     def javascript(self, source: str, language: Language = "javascript") -> JavaScriptProgram:
         """A script as a program. The first one compiles QuickJS: a second or two."""
         if self._guest is None:
-            self._quickjs = bytes(wasmtime.Module(self.engine, engine_source(QUICKJS)).serialize())
+            self._quickjs = compile_engine(QUICKJS, self.engine)
             self._guest = JavaScriptGuest.load(self.engine, self._quickjs)
         payload = prepare(language, "", source.encode(), {QUICKJS: self._quickjs})
         if not isinstance(payload, bytes):

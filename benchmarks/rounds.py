@@ -47,11 +47,10 @@ def measure(
     for _ in range(rounds):
         for name, subject in subjects.items():
             gc.collect()
-            cpu, wall = process_time(), perf_counter()
+            cpu_clock = clocks.get(name, process_time)
+            cpu, wall = cpu_clock(), perf_counter()
             subject(counts[name])
-            samples[name].append(
-                ((perf_counter() - wall) / counts[name], (process_time() - cpu) / counts[name])
-            )
+            samples[name].append(((perf_counter() - wall) / counts[name], (cpu_clock() - cpu) / counts[name]))
     return {name: _cost(found) for name, found in samples.items()}
 
 

@@ -169,7 +169,10 @@ class Dispatching(RuleBasedStateMachine):
 
 
 Dispatching.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestDispatching = pytest.mark.timeout(180)(Dispatching.TestCase)
 

@@ -428,12 +428,3 @@ read_bytes = string_at
 
 write_bytes = memmove
 """``write_bytes(address, data, size)`` into guest memory. The caller has checked the bounds."""
-
-_MADV_POPULATE_WRITE: Final = 23
-_madvise = ctypes.CDLL(None).madvise
-_madvise.argtypes = (c_void_p, c_size_t, ctypes.c_int)
-
-
-def populate(address: int, size: int) -> None:
-    """Makes the pages of a range present and writable at once (Linux 5.14; elsewhere nothing happens)."""
-    _madvise(address, size, _MADV_POPULATE_WRITE)

@@ -78,12 +78,10 @@ def answer(
 
 
 def _engine(name: str) -> list[Any]:
-    import wasmtime
-
     from panels_worker.engine import make_engine
-    from panels_worker.javascript.engines import engine_source
+    from panels_worker.javascript.engines import compile_engine
 
-    return ["artifact", 1, bytes(wasmtime.Module(make_engine(), engine_source(name)).serialize())]
+    return ["artifact", 1, compile_engine(name, make_engine())]
 
 
 def _read(descriptor: int) -> bytes:

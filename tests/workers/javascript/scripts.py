@@ -6,12 +6,10 @@ import json
 from functools import cache
 from typing import Any
 
-import wasmtime
-
 from panels_shared.messages import Language, Refusal
 from panels_shared.outcome import Completed, Failed
 from panels_worker.javascript import prepare
-from panels_worker.javascript.engines import QUICKJS, TRANSFORM, engine_source
+from panels_worker.javascript.engines import QUICKJS, TRANSFORM, compile_engine
 from panels_worker.javascript.guest import JavaScriptGuest
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
@@ -22,9 +20,7 @@ from tests.workers.builders import ENGINE, make_task
 @cache
 def engines() -> dict[str, bytes]:
     """The compiled engines; a second or two, once per process."""
-    return {
-        name: bytes(wasmtime.Module(ENGINE, engine_source(name)).serialize()) for name in (QUICKJS, TRANSFORM)
-    }
+    return {name: compile_engine(name, ENGINE) for name in (QUICKJS, TRANSFORM)}
 
 
 @cache

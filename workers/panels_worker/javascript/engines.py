@@ -1,4 +1,4 @@
-"""The WebAssembly modules that scripts need, as ``quickjs-rs`` ships them: QuickJS, and the TypeScript transform."""
+"""The WebAssembly modules that scripts need: what ``quickjs-rs`` ships, and what is compiled and kept of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import Final
+
+from wasmtime import Engine, Module
 
 QUICKJS: Final = "quickjs"
 TRANSFORM: Final = "transform"
@@ -25,7 +27,20 @@ def engine_source(name: str) -> bytes:
         raise GuestChangedError(f"expected quickjs-rs to ship {_FILES[name]}, and it does not") from None
 
 
+def compile_engine(name: str, engine: Engine) -> bytes:
+    """The serialized module, as ``engine_digest`` names it. Takes a second or two. Raises ``GuestChangedError``."""
+    from panels_worker.javascript import image
+
+    source = image.build(engine) if name == QUICKJS else engine_source(name)
+    return bytes(Module(engine, source).serialize())
+
+
 @cache
 def engine_digest(name: str) -> bytes:
-    """Names the compiled module in the artifact store."""
-    return hashlib.sha256(b"panels engine v1\0" + name.encode() + b"\0" + engine_source(name)).digest()
+    """Names the compiled module in the artifact store: by everything that it is made of."""
+    from panels_worker.javascript import image
+
+    parts = [b"panels engine v2", name.encode(), engine_source(name)]
+    if name == QUICKJS:
+        parts.append(image.prelude())
+    return hashlib.sha256(b"\0".join(parts)).digest()

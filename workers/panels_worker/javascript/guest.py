@@ -8,17 +8,20 @@ strings cross as UTF-8 in its memory. Statuses are 0 for success, 1 for a JavaSc
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any, Final
 
 from wasmtime import Engine, FuncType, Module, ValType
 
-from panels_shared.limits import KIB, MIB
+from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
 from panels_worker import wasi
+from panels_worker.capabilities import Capabilities
 from panels_worker.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.effects import Effects
 from panels_worker.engine import MAX_TABLE_ELEMENTS
 from panels_worker.javascript.engines import GuestChangedError
+from panels_worker.javascript.host import HOST_FUNCTIONS
+from panels_worker.javascript.image import Places
+from panels_worker.task import Task
 from panels_worker.wasm import WasmRun
 
 #: name → (parameters, results); i is i32. What we call; the guest has more.
@@ -35,11 +38,11 @@ EXPORTS: Final[dict[str, tuple[str, str]]] = {
     "new_bool": ("i", "i"),
     "new_function": ("ii", "i"),
     "new_null": ("", "i"),
-    "new_number": ("I", "i"),
     "new_string": ("ii", "i"),
     "new_undefined": ("", "i"),
     "promise_state": ("ii", "i"),
     "qjs_alloc": ("i", "i"),
+    "qjs_free": ("ii", ""),
     "qjs_last_len": ("", "i"),
     "qjs_last_ptr": ("", "i"),
     "qjs_result_free": ("", ""),
@@ -64,10 +67,16 @@ HOST_CALL_ERROR: Final = -1
 MAX_JS_STACK_BYTES: Final = 192 * KIB
 #: A place in the guest's memory for what crosses; longer things are allocated.
 BUFFER_BYTES: Final = 64 * KIB
+#: The memory of an instance in which no handler is; a sanity check.
+MAX_IMAGE_BYTES: Final = 16 * MIB
 #: A string that comes out of the guest; a security limit (the guest's memory bounds it too).
 MAX_STRING_BYTES: Final = 16 * MIB
 
-_I32, _I64 = ValType.i32(), ValType.i64()
+_I32 = ValType.i32()
+
+
+#: For instances that serve no job.
+NO_TASK: Final = Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), {})
 
 
 class ScriptError(Exception):
@@ -114,12 +123,15 @@ def _signature(kind: object) -> tuple[str, str] | None:
 class JavaScriptGuest:
     """The guest, compiled and linked: what instances are made from. One per process.
 
-    ``run`` is the job that host functions serve, None between jobs.
+    - ``run``: the job that host functions serve, None between jobs.
+    - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in it.
     """
 
     def __init__(self, engine: Engine, module: Module) -> None:
         check_guest(module)
         self.run: GuestRun | None = None
+        self.places: Places | None = None
+        self.fresh = b""
         linker = HostLinker(engine)
         linker.define("env", "host_call", [_I32] * 5, [_I32], self._host_call)
         # polled every 10,000 steps of the interpreter; fuel and the epoch do the interrupting
@@ -132,8 +144,16 @@ class JavaScriptGuest:
 
     @classmethod
     def load(cls, engine: Engine, serialized: bytes) -> JavaScriptGuest:
-        """The guest from ``Module.serialize``, which the caller has authenticated. Raises ``wasmtime.WasmtimeError``."""
-        return cls(engine, Module.deserialize(engine, serialized))
+        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises ``wasmtime.WasmtimeError``,
+        ``GuestChangedError``."""
+        guest = cls(engine, Module.deserialize(engine, serialized))
+        run = guest.open(Effects(NO_TASK), fuel=1_000_000, epoch_ticks=1_000, memory_bytes=MAX_IMAGE_BYTES)
+        try:
+            guest.fresh = run.read(0, run.size)
+        finally:
+            run.close()
+        guest.places = Places.unpack(guest.fresh)
+        return guest
 
     def open(self, effects: Effects, *, fuel: int, epoch_ticks: int, memory_bytes: int) -> GuestRun:
         """A fresh instance for one job, which is the current one until it is closed."""
@@ -157,13 +177,13 @@ class JavaScriptGuest:
         if run is None:
             raise HostStop("no job is running")
         run.effects.count_call()
-        function = run.functions.get(run.read(raw[0], raw[4]))
+        function = HOST_FUNCTIONS.get(run.read(raw[0], raw[4]))
         count = raw[12]
         if function is None or not 0 <= count <= 8:
             raw[0] = HOST_CALL_ERROR
             return
         handles = struct.unpack(f"<{count}i", run.read(raw[16], 4 * count))
-        raw[0] = function(*[run.string(handle) for handle in handles])
+        raw[0] = function(run, *[run.string(handle) for handle in handles])
 
 
 def _zero(raw: Any) -> None:
@@ -171,26 +191,30 @@ def _zero(raw: Any) -> None:
 
 
 class GuestRun(WasmRun):
-    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close it always.
+    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close it always."""
 
-    ``functions`` are the host functions by the name under which ``define`` gave them to scripts: they get strings and return a
-    handle.
-    """
-
-    __slots__ = ("_guest", "_handles", "buffer", "functions", "out", "store")
+    __slots__ = ("_guest", "_handles", "buffer", "out", "store", "undefined")
 
     def __init__(self, guest: JavaScriptGuest, effects: Effects, store: Store) -> None:
         super().__init__(effects)
         self._guest = guest
         self.store = store
         self.instance = store
-        self.functions: dict[bytes, Callable[..., int]] = {}
         self.memory = store.export(b"memory")
         self.base = store.memory_base(self.memory)
         self.size = store.memory_bytes(self.memory)
         self._handles: dict[bytes, int] = {}
-        self.buffer = 0
-        self.out = 0
+        self.buffer = self.out = self.undefined = 0
+        if (places := guest.places) is not None:
+            self.buffer, self.out, self.undefined = places.buffer, places.out, places.undefined
+
+    @property
+    def places(self) -> Places:
+        """Where things are. The guest must have the prelude in it."""
+        places = self._guest.places
+        if places is None:
+            raise GuestChangedError("expected a guest with the prelude in it")
+        return places
 
     def close(self) -> None:
         """Drops the instance."""
@@ -209,9 +233,10 @@ class GuestRun(WasmRun):
         return self.store.call_i32(self.export(name), *args)
 
     def allocate(self) -> None:
-        """Makes the places for what crosses; part of a snapshot, so that jobs find them."""
+        """Makes the places for what crosses; part of the image, so that jobs find them."""
         self.buffer = self.call(b"qjs_alloc", BUFFER_BYTES)
         self.out = self.call(b"qjs_alloc", 16)
+        self.undefined = self.call(b"new_undefined")
         if not self.buffer or not self.out:
             raise GuestTrap(TrapKind.MEMORY, "out of memory")
 
@@ -228,10 +253,6 @@ class GuestRun(WasmRun):
     def new_string(self, data: bytes) -> int:
         """A handle to a string."""
         return self.call(b"new_string", self.put(data), len(data))
-
-    def new_number(self, number: float) -> int:
-        """A handle to a number, which crosses as the bits of a double."""
-        return self.call(b"new_number", struct.unpack("<Q", struct.pack("<d", number))[0])
 
     def string(self, handle: int) -> str:
         """The string of a handle; a value of another type is an error. Lone surrogates come as replacement characters."""
@@ -270,13 +291,10 @@ class GuestRun(WasmRun):
     def invoke(self, function: int, *args: int) -> int:
         """Calls a function of the script with handles; a handle to what it returns."""
         at = self.put(struct.pack(f"<{len(args)}i", *args))
-        return self._checked(
-            self.call(b"call_function", function, self.call(b"new_undefined"), at, len(args), self.out)
-        )
+        return self._checked(self.call(b"call_function", function, self.undefined, at, len(args), self.out))
 
-    def define(self, name: bytes, function: Callable[..., int]) -> None:
-        """Makes ``function`` a global of scripts. The name is part of a snapshot, the function is not."""
-        self.functions[name] = function
+    def define(self, name: bytes) -> None:
+        """Makes the host function of that name a global of scripts."""
         made = self.call(b"new_function", self.put(name), len(name))
         at = self.put(name)
         if self.call(b"set_prop", self.call(b"global_object"), at, len(name), made) != OK:

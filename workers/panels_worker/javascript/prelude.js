@@ -2,7 +2,7 @@
 // begins from that. Whatever the handler does to it ends with its job. The host trusts nothing that comes from here: it
 // checks capabilities, bounds and JSON again.
 //
-// The host gives the h_ functions, which take strings. For a job it calls main(args, now) and, when that returns undefined,
+// The host gives the h_ functions, which take strings. For a job it calls main(args) and, when that returns undefined,
 // runs pending jobs and calls finish(). Every instruction here is paid for by every job: what is rare is lazy.
 (() => {
   "use strict";
@@ -27,7 +27,7 @@
   );
   const hostGet = globalThis.h_state_get, hostHas = globalThis.h_state_has;
   const hostKeys = globalThis.h_state_keys, hostLog = globalThis.h_log;
-  const hostScope = globalThis.h_scope, hostSeed = globalThis.h_seed;
+  const hostScope = globalThis.h_scope, hostSeed = globalThis.h_seed, hostNow = globalThis.h_now;
   for (const name of ownKeys(globalThis)) if (typeof name === "string" && name.startsWith("h_")) delete globalThis[name];
 
   const MAX_DEPTH = 64;
@@ -356,7 +356,8 @@
 
   // -- clock and randomness: the job's own --------------------------------------------------------------------
 
-  let now = 0;
+  let clock;
+  const now = () => (clock === undefined ? (clock = +hostNow()) : clock);
   let seeded = false, s0 = 0, s1 = 0, s2 = 0, s3 = 0;
   // sfc32: small, fast, and the same for the same job; seeded at first use, as few handlers want it
   const random = () => {
@@ -389,7 +390,7 @@
   fixed("$view", $view);
   fixed("$log", $log);
   fixed("$ext", $ext);
-  fixed("$time", freeze({ __proto__: null, now: () => now }));
+  fixed("$time", freeze({ __proto__: null, now: () => now() }));
   defineProperty(globalThis, "console", { value: console, writable: true, configurable: true });
   defineProperty(globalThis, "$args", { value: null, writable: true, configurable: true });
   let scope;
@@ -475,8 +476,7 @@
     }
   }
 
-  function main(args, clock) {
-    now = clock;
+  function main(args) {
     try {
       const result = handler((world.$args = parse(args)));
       if (typeof result === "object" && result !== null && typeof result.then === "function") {
@@ -496,11 +496,11 @@
 
   // Date without arguments is the job's time; everything else is the engine's own.
   const RealDate = $Date;
-  const dateNow = () => now;
+  const dateNow = () => now();
   defineProperty(RealDate, "now", { value: dateNow, writable: true, configurable: true });
   const JobDate = new $Proxy(RealDate, {
-    construct: (target, args, newTarget) => Reflect.construct(target, args.length ? args : [now], newTarget),
-    apply: () => new RealDate(now).toString(),
+    construct: (target, args, newTarget) => Reflect.construct(target, args.length ? args : [now()], newTarget),
+    apply: () => new RealDate(now()).toString(),
   });
   globalThis.Date = JobDate;
   defineProperty(RealDate.prototype, "constructor", { value: JobDate, writable: true, configurable: true });
@@ -513,15 +513,15 @@
     $view.focus("warm");
     const kept = handler;
     handler = () => $state.warm.list[0];
-    main('{"by":[1,"a"]}', 1);
+    main('{"by":[1,"a"]}');
     handler = () => {
       throw new $TypeError("warm");
     };
     settled = failed = false;
-    main("null", 1);
+    main("null");
     handler = kept;
     entries = create(null), order = [], trail = [], open = [], events = views = "", settled = failed = false;
-    value = failure = undefined, now = 0, world.$args = null;
+    value = failure = clock = undefined, world.$args = null;
   }
 
   return {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from panels_shared.messages import Language, Refusal
 from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
-from panels_worker.effects import Effects, LimitReached
-from panels_worker.engine import make_engine, ticks
+from panels_worker.effects import LimitReached
+from panels_worker.engine import make_engine
 from panels_worker.javascript import script as scripts
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM
 from panels_worker.javascript.errors import refuse
@@ -63,20 +63,9 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
 
 def check(script: Script, guest: JavaScriptGuest) -> None:
     """Compiles the script in a guest. Raises what ``compile_script`` raises."""
-    from panels_worker.javascript.program import (
-        PREPARE_DEADLINE_MS,
-        PREPARE_FUEL,
-        PREPARE_MEMORY_BYTES,
-        _prepare_task,
-        compile_script,
-    )
+    from panels_worker.javascript.program import compile_script, open_to_prepare
 
-    run = guest.open(
-        Effects(_prepare_task()),
-        fuel=PREPARE_FUEL,
-        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
-        memory_bytes=PREPARE_MEMORY_BYTES,
-    )
+    run = open_to_prepare(guest)
     try:
         compile_script(run, script, probe=True)
     finally:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from panels_shared import jsonvalue
-from panels_shared.limits import DEFAULT_LIMITS, MIB
+from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.capabilities import Capabilities
 from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.effects import Denied, Effects, InvalidValue, LimitReached
 from panels_worker.engine import ticks
+from panels_worker.javascript.engines import GuestChangedError
 from panels_worker.javascript.errors import FailureReport, explain
-from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, GuestRun, JavaScriptGuest, ScriptError
+from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, GuestRun, JavaScriptGuest, ScriptError
+from panels_worker.javascript.host import HOST_FUNCTIONS
+from panels_worker.javascript.image import Places
 from panels_worker.javascript.script import Script
-from panels_worker.javascript.snapshot import Snapshot, restore, take_image, take_snapshot
+from panels_worker.javascript.snapshot import Snapshot, restore, take_snapshot
 from panels_worker.task import Execution, Task
-
-
-def _stripped(source: str) -> bytes:
-    """``source`` without comment lines and indentation: the engine keeps the text of functions on its heap, and every page of
-    that is copied for every job."""
-    lines = (line.strip() for line in source.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//")).encode()
-
-
-_PRELUDE: Final = _stripped((files("panels_worker.javascript") / "prelude.js").read_text())
 
 #: What preparing a handler may use: enough for 256 KiB of source.
 PREPARE_FUEL: Final = 5_000_000_000
@@ -37,7 +27,10 @@ PREPARE_DEADLINE_MS: Final = 4_000
 PREPARE_MEMORY_BYTES: Final = 64 * MIB
 
 _NEAR_LIMIT_BYTES: Final = MIB
-_NOTHING: Final[dict[str, bytes]] = {}
+#: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
+_NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
+#: Free room on the heap of the image, so that ordinary handlers need not let the memory grow.
+_ROOM_BYTES: Final = 192 * KIB
 
 
 class _Change(msgspec.Struct, array_like=True):
@@ -62,24 +55,16 @@ _decode_report = msgspec.json.Decoder(_Report).decode
 class JavaScriptProgram:
     """One handler: its snapshot, made at first use, and what is called in it."""
 
-    __slots__ = ("_finish", "_guest", "_main", "_places", "_script", "_snapshot", "_warm")
+    __slots__ = ("_finish", "_guest", "_main", "_script", "_snapshot", "_warm")
 
     def __init__(self, guest: JavaScriptGuest, script: Script) -> None:
         self._guest = guest
         self._script = script
         self._warm = False
-        effects = Effects(_prepare_task())
-        run = guest.open(
-            effects,
-            fuel=PREPARE_FUEL,
-            epoch_ticks=ticks(PREPARE_DEADLINE_MS),
-            memory_bytes=PREPARE_MEMORY_BYTES,
-        )
+        run = open_to_prepare(guest)
         try:
-            fresh = take_image(run)
             self._main, self._finish = compile_script(run, script)
-            self._places = (run.buffer, run.out)
-            self._snapshot = take_snapshot(run, fresh)
+            self._snapshot = take_snapshot(run, guest.fresh)
         finally:
             run.close()
 
@@ -104,8 +89,6 @@ class JavaScriptProgram:
             )
             if not restore(run, self._snapshot):
                 raise InstantiationError
-            run.buffer, run.out = self._places
-            run.functions = _host_functions(run)
             report = self._enter(run, task)
             fuel_used = fuel - run.store.fuel()
             failure = self._apply(report, effects)
@@ -144,15 +127,14 @@ class JavaScriptProgram:
         self._warm = True
         if failure is None:
             return Execution(effects.completed(usage), effects.changes)
-        # an engine with no room left for an Error throws null, or gives up
         if used + _NEAR_LIMIT_BYTES > limits.memory_bytes and (
-            failure.reason is Reason.TRAP or failure.message == "thrown value: null"
+            failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS
         ):
             failure = Failed(Usage(), Reason.MEMORY_LIMIT, "the handler ran out of memory")
         return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:
-        answer = run.invoke(self._main, run.new_string(task.args), run.new_number(task.now_ms))
+        answer = run.invoke(self._main, run.new_string(task.args))
         if run.call(b"get_string", answer) != 0:
             run.call(b"execute_pending_jobs")
             answer = run.invoke(self._finish)
@@ -190,18 +172,48 @@ class JavaScriptProgram:
         return None
 
 
+def open_to_prepare(guest: JavaScriptGuest) -> GuestRun:
+    """An instance in which something is compiled; close it."""
+    return guest.open(
+        Effects(NO_TASK),
+        fuel=PREPARE_FUEL,
+        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
+        memory_bytes=PREPARE_MEMORY_BYTES,
+    )
+
+
+def run_prelude(guest: JavaScriptGuest, prelude: bytes) -> bytes:
+    """The memory of a guest, fresh from its package, after the prelude, with ``Places`` at its beginning.
+
+    Raises ``GuestChangedError`` for a guest that does not go with this.
+    """
+    run = open_to_prepare(guest)
+    try:
+        stack_pointer = run.store.get_global_i32(run.export(b"__stack_pointer"))
+        run.store.call(run.export(b"set_max_stack_size"), MAX_JS_STACK_BYTES)
+        run.allocate()
+        for name in HOST_FUNCTIONS:
+            run.define(name)
+        world = run.evaluate(prelude)
+        main, finish = run.property(world, b"main"), run.property(world, b"finish")
+        run.invoke(run.property(world, b"warm"))
+        room = run.call(b"qjs_alloc", _ROOM_BYTES)
+        run.store.call(run.export(b"qjs_free"), room, _ROOM_BYTES)
+        if run.store.get_global_i32(run.export(b"__stack_pointer")) != stack_pointer:
+            raise GuestChangedError("expected a guest whose stack is empty between calls")
+        Places(run.buffer, run.out, world, main, finish, run.undefined).store(run)
+        return run.read(0, run.store.memory_bytes(run.memory))
+    finally:
+        run.close()
+
+
 def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
-    """Runs the prelude and compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
+    """Compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
 
     Raises ``ScriptError`` for what is wrong in the handler, ``GuestTrap`` for one that is too costly.
     """
-    run.store.call(run.export(b"set_max_stack_size"), MAX_JS_STACK_BYTES)
-    run.allocate()
-    for name, function in _host_functions(run).items():
-        run.define(name, function)
-    world = run.evaluate(_PRELUDE)
-    main, finish = run.property(world, b"main"), run.property(world, b"finish")
-    run.invoke(run.property(world, b"warm"))
+    places = run.places
+    world = places.world
     source = script.code.encode()
     if script.module:
         namespace = run.evaluate_module(source, Script.MODULE_NAME.encode())
@@ -212,49 +224,7 @@ def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tup
         run.invoke(run.property(world, b"body"), *arguments)
         if probe:
             run.invoke(run.property(world, b"probe"), *arguments)
-    return main, finish
-
-
-def _host_functions(run: GuestRun) -> dict[bytes, Any]:
-    effects = run.effects
-
-    def state_get(key: str = "") -> int:
-        try:
-            value = effects.get(key)
-        except Denied:
-            return run.call(b"new_null")
-        return run.call(b"new_undefined") if value is None else run.new_string(value)
-
-    def state_has(key: str = "") -> int:
-        try:
-            return run.call(b"new_bool", 1 if effects.has(key) else 0)
-        except Denied:
-            return run.call(b"new_null")
-
-    def state_keys() -> int:
-        return run.new_string(jsonvalue.encode(effects.keys()))
-
-    def log(level: str = "1", text: str = "") -> int:
-        effects.write_log(int(level) if level in "0123" and level else 1, text)
-        return run.call(b"new_undefined")
-
-    def scope() -> int:
-        return run.new_string(effects.task.scope)
-
-    def seed() -> int:
-        number = effects.task.seed
-        return run.new_string(
-            b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33)
-        )
-
-    return {
-        b"h_state_get": state_get,
-        b"h_state_has": state_has,
-        b"h_state_keys": state_keys,
-        b"h_log": log,
-        b"h_scope": scope,
-        b"h_seed": seed,
-    }
+    return places.main, places.finish
 
 
 _TRAPS: Final = {
@@ -263,7 +233,3 @@ _TRAPS: Final = {
     TrapKind.STACK: (Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"),
     TrapKind.HOST: (Reason.TRAP, ""),
 }
-
-
-def _prepare_task() -> Task:
-    return Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), _NOTHING)
