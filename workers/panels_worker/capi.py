@@ -145,6 +145,8 @@ I64_STEP: Final = RAW_BYTES // 8
 _EXTERN_BYTES: Final = ctypes.sizeof(_bindings.wasmtime_extern_t)
 _EXTERN_UNION: Final[int] = _bindings.wasmtime_extern_t.of.offset
 _MAX_ARGS: Final = 8
+#: Exports of one instance that are looked up.
+MAX_EXPORTS: Final = 64
 
 
 class TrapKind(Enum):
@@ -280,54 +282,85 @@ class Template:
         self.pre_ptr = ctypes.cast(pre.ptr(), c_void_p).value
 
 
+class _Scratch:
+    """Memory that calls of one store write their results to; used again by later stores, as making it costs microseconds."""
+
+    __slots__ = ("args", "args_ptr", "externs", "externs_ptr", "fuel", "fuel_ptr", "instance", "instance_ptr", "trap",
+                 "trap_ptr")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.args = (c_uint64 * (2 * _MAX_ARGS))()
+        self.args_ptr = addressof(self.args)
+        self.externs = ctypes.create_string_buffer(_EXTERN_BYTES * MAX_EXPORTS)
+        self.externs_ptr = addressof(self.externs)
+        self.fuel = c_uint64()
+        self.fuel_ptr = addressof(self.fuel)
+        self.instance = ctypes.create_string_buffer(16)
+        self.instance_ptr = addressof(self.instance)
+        self.trap = c_void_p()
+        self.trap_ptr = addressof(self.trap)
+
+
+_scratches: list[_Scratch] = []
+
+
 class Store:
     """A fresh store with one instance in it. Close it after use, and always after a trap.
 
     Raises ``InstantiationError`` or ``GuestTrap`` (the start function ran and trapped); nothing is left open then.
     """
 
-    __slots__ = ("_args", "_args_ptr", "_exports", "_instance", "_trap", "_trap_ptr", "ctx", "ptr")
+    __slots__ = ("_args", "_args_ptr", "_exports", "_scratch", "_trap", "_trap_ptr", "ctx", "ptr")
 
     def __init__(
         self, template: Template, *, fuel: int, epoch_ticks: int, memory_bytes: int, table_elements: int
     ) -> None:
+        self._scratch = scratch = _scratches.pop() if _scratches else _Scratch()
+        self._args = scratch.args
+        self._args_ptr = scratch.args_ptr
+        self._trap = scratch.trap
+        self._trap_ptr = trap_ptr = scratch.trap_ptr
+        self._exports = 0
         self.ptr: int = _store_new(template.engine_ptr, None, None)
         self.ctx: int = _store_context(self.ptr)
         _store_limiter(self.ptr, memory_bytes, table_elements, 1, 1, 1)
         _set_fuel(self.ctx, fuel)
         _set_epoch_deadline(self.ctx, epoch_ticks)
-        self._instance = ctypes.create_string_buffer(16)
-        self._trap = c_void_p()
-        self._trap_ptr = addressof(self._trap)
-        self._exports: list[Any] = []
-        error = _instantiate(template.pre_ptr, self.ctx, self._instance, self._trap_ptr)
+        error = _instantiate(template.pre_ptr, self.ctx, scratch.instance_ptr, trap_ptr)
         if error or self._trap.value:
             try:
                 self._raise(error, InstantiationError)
             finally:
                 self.close()
-        self._args = (c_uint64 * (2 * _MAX_ARGS))()
-        self._args_ptr = addressof(self._args)
 
     def close(self) -> None:
         """Frees the store and everything in it."""
         if self.ptr:
             _store_delete(self.ptr)
             self.ptr = 0
+            _scratches.append(self._scratch)
 
     def export(self, name: bytes) -> int:
-        """The address of an exported function's, memory's or global's handle, valid while the store is; 0 for none."""
-        handle = ctypes.create_string_buffer(_EXTERN_BYTES)
-        if not _export_get(self.ctx, self._instance, name, len(name), handle):
+        """The address of an exported function's, memory's or global's handle, valid while the store is; 0 for none.
+
+        At most ``MAX_EXPORTS`` per store.
+        """
+        count = self._exports
+        if count >= MAX_EXPORTS:
+            raise RuntimeError(f"expected at most {MAX_EXPORTS} exports of an instance to be wanted")
+        handle = self._scratch.externs_ptr + count * _EXTERN_BYTES
+        if not _export_get(self.ctx, self._scratch.instance_ptr, name, len(name), handle):
             return 0
-        self._exports.append(handle)
-        return addressof(handle) + _EXTERN_UNION
+        self._exports = count + 1
+        return handle + _EXTERN_UNION
 
     def call(self, function: int, *args: int) -> None:
         """Calls a function that takes integers and returns nothing. Raises ``GuestTrap``, or what a host function raised."""
         raw = self._args
-        for number, value in enumerate(args):
-            raw[number * I64_STEP] = value
+        at = 0
+        for value in args:
+            raw[at] = value
+            at += I64_STEP
         error = _call_unchecked(self.ctx, function, self._args_ptr, len(args), self._trap_ptr)
         if error or self._trap.value:
             self._raise(error, RuntimeError)
@@ -347,11 +380,13 @@ class Store:
 
     def memory_base(self, memory: int) -> int:
         """The address of the memory's first byte."""
-        return int(_memory_data(self.ctx, memory) or 0)
+        base: int = _memory_data(self.ctx, memory) or 0
+        return base
 
     def memory_bytes(self, memory: int) -> int:
         """How long the memory is now."""
-        return int(_memory_data_size(self.ctx, memory))
+        size: int = _memory_data_size(self.ctx, memory)
+        return size
 
     def grow_memory(self, memory: int, pages: int) -> bool:
         """Makes the memory longer by ``pages`` of 64 KiB; False where its limit forbids that."""
@@ -379,11 +414,10 @@ class Store:
 
     def fuel(self) -> int:
         """What is left of the fuel: exact after a normal return."""
-        left = c_uint64()
-        error = _get_fuel(self.ctx, byref(left))
+        error = _get_fuel(self.ctx, self._scratch.fuel_ptr)
         if error:
             raise RuntimeError(_take_error(error))
-        return int(left.value)
+        return int(self._scratch.fuel.value)
 
     def _raise(self, error: int | None, kind: type[Exception]) -> None:
         pending, _pending[:] = _pending[:], []
@@ -423,8 +457,19 @@ def _take_error(error: int) -> str:
         _error_delete(error)
 
 
-read_bytes = string_at
-"""``read_bytes(address, size)``: a copy of guest memory. The caller has checked the bounds."""
+def window(address: int, size: int) -> Any:
+    """Guest memory as something to slice: ``window[start:end]`` is a copy as ``bytes``, for a third of what ``string_at`` costs.
+
+    Valid while the memory's store is, and of no use above ``size`` once it has grown.
+    """
+    kind = _window_kinds.get(size)
+    if kind is None:
+        kind = _window_kinds[size] = ctypes.c_char * size
+    return kind.from_address(address)
+
+
+#: Bound: a memory is a number of 64 KiB pages, and of at most 4 GiB.
+_window_kinds: Final[dict[int, Any]] = {}
 
 write_bytes = memmove
 """``write_bytes(address, data, size)`` into guest memory. The caller has checked the bounds."""

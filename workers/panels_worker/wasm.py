@@ -25,7 +25,7 @@ from panels_worker.capi import (
     Signature,
     Store,
     TrapKind,
-    read_bytes,
+    window,
     write_bytes,
 )
 from panels_worker.effects import Denied, Effects, InvalidValue, LimitReached
@@ -62,7 +62,7 @@ class ExitError(HostStop):
 class WasmRun:
     """One job in one instance: the guest's memory and what the job has done."""
 
-    __slots__ = ("base", "effects", "failure", "instance", "memory", "size")
+    __slots__ = ("base", "effects", "failure", "instance", "memory", "size", "window")
 
     def __init__(self, effects: Effects) -> None:
         self.effects = effects
@@ -71,19 +71,34 @@ class WasmRun:
         self.memory = 0
         self.base = 0
         self.size = 0
+        self.window: Any = b""
+
+    def enter(self, store: Store) -> None:
+        """Looks at the memory of ``store``'s instance."""
+        self.instance = store
+        self.memory = store.export(b"memory")
+        self.base = store.memory_base(self.memory)
+        self.size = store.memory_bytes(self.memory)
+        self.window = window(self.base, self.size)
 
     def read(self, pointer: int, length: int) -> bytes:
         """A copy of guest memory. Raises ``BadPointerError``."""
         pointer &= 0xFFFF_FFFF
         length &= 0xFFFF_FFFF
-        if pointer + length > self.size:
-            self._grown(pointer + length)
-        return read_bytes(self.base + pointer, length)
+        end = pointer + length
+        if end > self.size:
+            self._grown(end)
+        return self.window[pointer:end]  # type: ignore[no-any-return]
 
     def read_text(self, pointer: int, length: int) -> str:
         """UTF-8 text in guest memory. Raises ``BadPointerError``, ``InvalidValue``."""
+        pointer &= 0xFFFF_FFFF
+        length &= 0xFFFF_FFFF
+        end = pointer + length
+        if end > self.size:
+            self._grown(end)
         try:
-            return self.read(pointer, length).decode()
+            return self.window[pointer:end].decode()  # type: ignore[no-any-return]
         except UnicodeDecodeError:
             raise InvalidValue("expected UTF-8") from None
 
@@ -106,6 +121,7 @@ class WasmRun:
         if self.instance is None:
             raise BadPointerError("a host function was called before the instance was complete")
         self.size = self.instance.memory_bytes(self.memory)
+        self.window = window(self.base, self.size)
         if end > self.size:
             raise BadPointerError(
                 f"expected a range within {self.size} bytes of memory, got one that ends at {end}"
@@ -161,13 +177,13 @@ class WasmHost:
 
         return call
 
-    # raw values are 16 bytes apart, and an i32 index steps by 4
+    # raw values are 16 bytes apart, and an i32 index steps by 4: a slice takes several at once
 
     @staticmethod
     def _state_get(run: WasmRun, raw: Any) -> int:
-        pointer, room = raw[8], raw[12]
+        key, key_length, pointer, room = raw[0:16:4]
         run.check(pointer, room)
-        value = run.effects.get(run.read_text(raw[0], raw[4]))
+        value = run.effects.get(run.read_text(key, key_length))
         if value is None:
             return ABSENT
         if len(value) <= room & 0xFFFF_FFFF:
@@ -176,7 +192,8 @@ class WasmHost:
 
     @staticmethod
     def _state_set(run: WasmRun, raw: Any) -> int:
-        run.effects.set(run.read_text(raw[0], raw[4]), run.read(raw[8], raw[12]))
+        key, key_length, pointer, length = raw[0:16:4]
+        run.effects.set(run.read_text(key, key_length), run.read(pointer, length))
         return 0
 
     @staticmethod
@@ -198,7 +215,8 @@ class WasmHost:
 
     @staticmethod
     def _emit(run: WasmRun, raw: Any) -> int:
-        run.effects.emit(run.read_text(raw[0], raw[4]), run.read(raw[8], raw[12]))
+        name, name_length, pointer, length = raw[0:16:4]
+        run.effects.emit(run.read_text(name, name_length), run.read(pointer, length))
         return 0
 
     @staticmethod
@@ -254,10 +272,11 @@ class InvalidResultError(HostStop):
 class WasmProgram:
     """One compiled module and its entry, ready to run."""
 
-    __slots__ = ("_entry", "_host", "_template", "_warm")
+    __slots__ = ("_entry", "_has_initialize", "_host", "_template", "_warm")
 
     def __init__(self, host: WasmHost, module: Module, entry: str) -> None:
         self._host = host
+        self._has_initialize = any(export.name == "_initialize" for export in module.exports)
         self._template = host.linker.link(module)
         self._entry = entry.encode()
         self._warm = False
@@ -327,13 +346,9 @@ class WasmProgram:
 
     def _enter(self, store: Store, run: WasmRun, args: bytes) -> int:
         """Copies ``args`` in and calls the entry; its code."""
-        run.instance = store
-        run.memory = store.export(b"memory")
-        run.base = store.memory_base(run.memory)
-        run.size = store.memory_bytes(run.memory)
-        initialize = store.export(b"_initialize")
-        if initialize:
-            store.call(initialize)
+        run.enter(store)
+        if self._has_initialize:
+            store.call(store.export(b"_initialize"))
         pointer = store.call_i32(store.export(b"alloc"), len(args))
         run.write(pointer, args)
         return store.call_i32(store.export(self._entry), pointer, len(args))

@@ -199,10 +199,7 @@ class GuestRun(WasmRun):
         super().__init__(effects)
         self._guest = guest
         self.store = store
-        self.instance = store
-        self.memory = store.export(b"memory")
-        self.base = store.memory_base(self.memory)
-        self.size = store.memory_bytes(self.memory)
+        self.enter(store)
         self._handles: dict[bytes, int] = {}
         self.buffer = self.out = self.undefined = 0
         if (places := guest.places) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from panels_worker.capi import read_bytes, write_bytes
+from panels_worker.capi import write_bytes
 from panels_worker.javascript.guest import GuestRun
 from panels_worker.javascript.image import PAGE_BYTES, WASM_PAGE_BYTES
 
@@ -30,7 +30,7 @@ class Snapshot:
 def take_snapshot(run: GuestRun, fresh: bytes) -> Snapshot:
     """What differs between ``run`` and a fresh instance, whose memory is ``fresh``."""
     size = run.store.memory_bytes(run.memory)
-    memory = read_bytes(run.base, size)
+    memory = run.read(0, size)
     before = fresh
     zero = bytes(PAGE_BYTES)
     runs: list[tuple[int, bytes]] = []
@@ -52,7 +52,6 @@ def restore(run: GuestRun, snapshot: Snapshot) -> bool:
         pages = (snapshot.size - snapshot.fresh_size) // WASM_PAGE_BYTES
         if not run.store.grow_memory(run.memory, pages):
             return False
-        run.size = snapshot.size
     base = run.base
     for at, data in snapshot.runs:
         write_bytes(base + at, data, len(data))
