@@ -87,8 +87,7 @@ def _transform(source: bytes, engine: Engine, serialized: bytes) -> str | Refusa
     )
     try:
         run = WasmRun(Effects(Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), {})))
-        run.instance, run.memory = store, store.export(b"memory")
-        run.base, run.size = store.memory_base(run.memory), store.memory_bytes(run.memory)
+        run.enter(store)
         current.append(run)
 
         def given(data: bytes) -> int:
