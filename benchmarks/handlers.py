@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 #: Adds ``args.by`` (1) to ``state.count``, emits ``incremented``, returns the count.
-COUNTER_WAT: Final = (Path(__file__).resolve().parents[1] / "examples" / "counter.wat").read_text()
+COUNTER_WAT: Final = (Path(__file__).resolve().parents[1] / "examples" / "wat" / "increment.wat").read_text()
 
 #: The same as a script.
 COUNTER_JS: Final = """\

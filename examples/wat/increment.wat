@@ -1,5 +1,5 @@
 ;; The counter, by hand: adds args.by (default 1) to state.count, emits "incremented", returns the new count.
-;; It shows panels ABI v1 without a toolchain; docs/abi.md explains each import.
+;; examples/c and examples/assemblyscript have the same; docs/abi.md explains each import.
 (module
   (import "panels" "state_get" (func $state_get (param i32 i32 i32 i32) (result i32)))
   (import "panels" "state_set" (func $state_set (param i32 i32 i32 i32) (result i32)))
