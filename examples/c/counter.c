@@ -27,7 +27,10 @@ static int64_t by(const char *args, size_t length) {
     static const char name[] = "\"by\":";
     const size_t size = sizeof name - 1;
     for (size_t at = 0; at + size < length; at++)
-        if (memcmp(args + at, name, size) == 0) return parse(args + at + size, length - at - size);
+        if (memcmp(args + at, name, size) == 0) {
+            for (at += size; at < length && args[at] == ' ';) at++;
+            return parse(args + at, length - at);
+        }
     return 1;
 }
 

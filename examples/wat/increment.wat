@@ -40,6 +40,13 @@
               (i32.eq (i32.load8_u (i32.add (local.get $ptr) (i32.const 4))) (i32.const 0x3a)))
           (then
             (local.set $ptr (i32.add (local.get $ptr) (i32.const 5)))
+            (loop $space
+              (if (i32.and
+                    (i32.lt_u (local.get $ptr) (local.get $end))
+                    (i32.eq (i32.load8_u (local.get $ptr)) (i32.const 32)))
+                (then
+                  (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
+                  (br $space))))
             (return (call $parse (local.get $ptr) (i32.sub (local.get $end) (local.get $ptr))))))
         (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
         (br $next)))

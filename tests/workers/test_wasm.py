@@ -15,7 +15,7 @@ from panels_worker.task import Execution, Task
 from panels_worker.wasm import WasmProgram
 from tests.workers.builders import ENGINE, HOST, make_program, make_task
 
-COUNTER = Path(__file__).parents[2] / "examples" / "counter.wat"
+COUNTER = Path(__file__).parents[2] / "examples" / "wat" / "increment.wat"
 
 
 @pytest.fixture(scope="module", autouse=True)
