@@ -37,9 +37,13 @@ class Table:
             raise ValueError(f"expected {len(self.columns)} cells, got {len(cells)}")
         self.rows.append(cells)
 
+    def shown(self) -> list[list[str]]:
+        """The columns' names and all rows, as text."""
+        return [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
+
     def text(self) -> str:
         """The table for a terminal: the first column to the left, the others to the right."""
-        shown = [list(self.columns), *([_shown(cell) for cell in row] for row in self.rows)]
+        shown = self.shown()
         widths = [max(len(row[at]) for row in shown) for at in range(len(self.columns))]
         lines = [self.title, ""]
         for number, row in enumerate(shown):
@@ -54,8 +58,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table for a document."""
-        rows = [[_shown(cell) for cell in row] for row in self.rows]
-        lines = [_piped(self.columns), "|" + "---|" * len(self.columns), *map(_piped, rows)]
+        head, *rows = self.shown()
+        lines = [_piped(head), "|" + "---|" * len(head), *map(_piped, rows)]
         return "\n".join(lines)
 
 

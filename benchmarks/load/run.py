@@ -54,6 +54,8 @@ class Report:
     violations: list[str] = field(default_factory=list)
     #: per tenth of a second of the run: triggers/s, p50 and p99 in ms
     timeline: list[tuple[float, float, float, float]] = field(default_factory=list)
+    #: milliseconds, and how many per cent were answered within
+    distribution: list[tuple[float, float]] = field(default_factory=list)
 
 
 Definition = Callable[[str], dict[str, Any]]
@@ -124,9 +126,14 @@ async def run(
         errors=samples.errors,
         violations=samples.violations,
         timeline=timeline(samples, end - start),
+        distribution=[(percentile(latencies, q / 1_000) * 1e3, q / 10) for q in _QUANTILES]
+        if latencies
+        else [],
     )
 
 
+#: Of a thousand: where the distribution is looked at.
+_QUANTILES = (*range(0, 990, 10), *range(990, 1_001))
 PERCENTILES = (("p50", 0.50), ("p90", 0.90), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
