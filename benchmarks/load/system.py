@@ -35,6 +35,8 @@ class System:
     workers: psutil.Process | None = None
     token: str | None = None
     log: Path | None = None
+    #: how the pool was started, to start another
+    worker_command: list[str] = field(default_factory=list)
 
     def http(self, method: str, path: str, body: object = None) -> Any:
         """One HTTP request; the decoded body. Raises ``RuntimeError`` with the server's words when it is not 2xx."""
@@ -116,7 +118,7 @@ def panels(options: Options) -> Iterator[System]:
             system = System(
                 f"http://127.0.0.1:{port}", "panels", psutil.Process(server.pid), psutil.Process(pool.pid)
             )
-            system.log = log
+            system.log, system.worker_command = log, worker
             try:
                 _wait(system, [server, pool], lambda: system.http("GET", "/health"))
                 yield system

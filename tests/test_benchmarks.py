@@ -1,0 +1,118 @@
+"""The verifying programs do verify: short real runs without a violation, and violations where an answer is falsified."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.load.client import LoadClient, Samples
+from benchmarks.soak import Room, compare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.timeout(120)
+def test_load_test_writes_its_report(tmp_path: Path) -> None:
+    report, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    done = run(
+        "benchmarks.load", "--duration", "0.5", "--panels", "3", "--html", str(report), "--json", str(figures)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = json.loads(figures.read_text())["runs"]
+    assert [each["name"] for each in runs] == ["panels", "reference"]
+    assert all(each["answered"] > 100 and not each["violations"] for each in runs)
+    text = report.read_text()
+    assert text.count("<svg") == 3
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+@pytest.mark.timeout(120)
+def test_soak_ends_as_the_model_says() -> None:
+    done = run("benchmarks.soak", "--minutes", "0.1", "--seed", "7", "--panels", "3", "--clients", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "violations 0" in done.stdout
+
+
+# -- what must not go unnoticed -------------------------------------------------------------------------------
+
+
+class Frame:
+    """A frame as picows gives it."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        from picows import WSMsgType
+
+        self.msg_type = WSMsgType.TEXT
+        self._payload = json.dumps(message).encode()
+
+    def get_payload_as_memoryview(self) -> memoryview:
+        return memoryview(self._payload)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([{"type": "RESULT", "requestId": "a-9"}], "not awaited"),
+        ([{"type": "RESULT", "requestId": "a-1"}, {"type": "RESULT", "requestId": "a-1"}], "not awaited"),
+        ([{"type": "PATCH", "seq": 2}], "expected PATCH 1, got 2"),
+        ([{"type": "PATCH", "seq": 1}, {"type": "PATCH", "seq": 1}], "expected PATCH 2, got 1"),
+        ([{"type": "CONNECTED", "seq": 0}], "twice"),
+        ([{"type": "ERROR", "code": "INTERNAL", "message": "no", "requestId": "a-1"}], "ERROR INTERNAL"),
+        ([{"type": "NONSENSE"}], "NONSENSE"),
+    ],
+)
+def test_client_sees_what_is_wrong(messages: list[dict[str, Any]], said: str) -> None:
+    samples = Samples()
+    client = LoadClient(samples, name="a", window=1, tool="t", args=b"{}", start_s=0.0, allow_errors=False)
+    client.in_flight["a-1"] = 0.0
+    frames: Any = [Frame({"type": "CONNECTED", "seq": 0}), *map(Frame, messages)]
+    transport: Any = None
+    for frame in frames:
+        client.on_ws_frame(transport, frame)
+    assert any(said in text for text in samples.violations), samples.violations
+
+
+def sound() -> tuple[Room, dict[str, Any]]:
+    room = Room("r", asked={1: "fold", 2: "count", 3: "fold"})
+    room.versions = {1: {"h": 1, "last": 1, "n": 1}, 2: {"count": 1}, 3: {"h": 34, "last": 3, "n": 2}}
+    room.results = [(1, 1, [0, 1]), (2, 2, 1), (3, 3, [1, 34])]
+    return room, {"h": 34, "last": 3, "n": 2, "count": 1}
+
+
+def test_model_agrees_with_a_sound_run() -> None:
+    room, state = sound()
+    assert compare(room, 3, state) == []
+
+
+def test_model_sees_what_is_wrong() -> None:
+    def wrong(change: Any) -> list[str]:
+        room, state = sound()
+        change(room, state)
+        return compare(room, 3, state)
+
+    def lost_update(room: Room, state: dict[str, Any]) -> None:
+        room.versions[3] = {"h": 3, "last": 3, "n": 1}
+
+    def twice(room: Room, state: dict[str, Any]) -> None:
+        room.versions[3] = {"h": 32, "last": 1, "n": 2}
+
+    assert "expected" in wrong(lost_update)[0]
+    assert any("committed as 1 and as 3" in text for text in wrong(twice))
+    assert any("versions 1 to 3" in text for text in wrong(lambda room, _: room.versions.pop(2)))
+    assert any("expected the state" in text for text in wrong(lambda _, state: state.update(h=5)))
+    assert any("failed" in text for text in wrong(lambda room, _: room.failed.add(3)))
+    assert any("was answered" in text for text in wrong(lambda room, _: room.results.append((3, 1, [0, 1]))))
+    assert any(
+        "not asked" in text for text in wrong(lambda room, _: room.asked.pop(3) and room.results.clear())
+    )
