@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import wasmtime
 
+from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS
 from panels_shared.messages import Job, Language, Result, Snapshot, Tool, ToWorker
 from panels_shared.outcome import Completed
@@ -37,8 +38,6 @@ LIMITS: Final = (
     DEFAULT_LIMITS.events,
     DEFAULT_LIMITS.log_bytes,
 )
-#: What the gateway sends for a tool that names none: the default, its panel's state and events.
-CAPABILITIES: Final[tuple[str, ...]] = ()
 
 
 class Engines:
@@ -74,7 +73,7 @@ class LoneSandbox:
         self._jobs = 0
         self._last: Any = None
         encoded = {key: msgspec.json.encode(value) for key, value in state.items()}
-        tool = Tool(1, b"d" * 32, "wasm", "handle", "increment", LIMITS, CAPABILITIES)
+        tool = Tool(1, b"d" * 32, "wasm", "handle", "increment", LIMITS, DEFAULT_CAPABILITIES)
         self._take([tool, *(Snapshot(panel, 1, dict(encoded)) for panel in range(panels))])
 
     def run(self, count: int) -> None:

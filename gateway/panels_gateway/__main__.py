@@ -53,6 +53,7 @@ from panels_gateway.kernel import Kernel, KernelLimits
 from panels_gateway.keys import load_keyring
 from panels_gateway.logs import configure_logging
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_gateway.stages import Stages
 
 _log = logging.getLogger("panels.gateway")
 
@@ -90,7 +91,9 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
         )
     )
     kernel = Kernel(
-        dispatcher, KernelLimits(panels=config.max_panels, state=config.state, client=config.client)
+        dispatcher,
+        KernelLimits(panels=config.max_panels, state=config.state, client=config.client),
+        stages=Stages(config.stage_sampling),
     )
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
     kernel.request_flush = broker.request_flush

@@ -96,6 +96,7 @@ class GatewayConfig:
     auth: AuthConfig
     data_dir: Path
     log_level: str
+    stage_sampling: int
     max_panels: int
     client: ClientLimits
     state: StateLimits
@@ -223,6 +224,7 @@ def _build(values: _Values, directory: Path) -> GatewayConfig:
         auth=_auth(values),
         data_dir=data_dir,
         log_level=values.get("log_level", str),
+        stage_sampling=values.get("stage_sampling", int),
         max_panels=values.get("max_panels", int),
         client=client,
         state=state,

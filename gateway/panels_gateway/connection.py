@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from panels_gateway import client_messages
@@ -65,6 +66,7 @@ class Connection:
         "_bucket",
         "_kernel",
         "_limits",
+        "_stages",
         "_transport",
         "admitted",
         "backlog",
@@ -92,6 +94,7 @@ class Connection:
         self._limits = limits
         self._transport = transport
         self._bucket = TokenBucket(limits.rate, kernel.clock()) if limits.rate.per_s else None
+        self._stages = kernel.stages
         self.panel = panel
         self.principal = principal
         self.client_id = client_id
@@ -114,11 +117,16 @@ class Connection:
 
     def receive_text(self, text: bytes | str) -> None:
         """Takes one text message. Never raises for what a client sends."""
+        stages = self._stages
+        stages.decodes -= 1
+        began_s = perf_counter() if stages.decodes <= 0 else 0.0
         try:
             message = client_messages.decode(text)
         except MessageError as exc:
             self.send(client_messages.error(exc.code, exc.message, exc.request_id))
             return
+        if began_s:
+            stages.decoded(began_s)
         if type(message) is Trigger:
             self._trigger(message)
         elif type(message) is Ping:

@@ -24,7 +24,13 @@ import msgspec
 
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
-from panels_shared.handlers import DEFAULT_ENTRY, MAX_ENTRY_CHARS, handler_digest, max_source_bytes
+from panels_shared.handlers import (
+    DEFAULT_CAPABILITIES,
+    DEFAULT_ENTRY,
+    MAX_ENTRY_CHARS,
+    handler_digest,
+    max_source_bytes,
+)
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
 from panels_shared.messages import Digest, Language
 
@@ -159,14 +165,13 @@ class HandlerSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefinition:
-    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's; () is the default of
-    reading and writing the panel's own state and emitting events."""
+    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the default."""
 
     name: str
     handler: HandlerSource
     trigger: Trigger = MANUAL
     description: str | None = None
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -301,7 +306,7 @@ def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima:
         handler=_handler(f"{path}.handler", body.handler),
         trigger=body.trigger,
         description=body.description,
-        capabilities=own if own is not None else (inherited or ()),
+        capabilities=own if own is not None else DEFAULT_CAPABILITIES if inherited is None else inherited,
         limits=_limits(f"{path}.limits", body.limits, maxima),
     )
 

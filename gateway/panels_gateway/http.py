@@ -105,7 +105,7 @@ class Api:
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""
         text = metrics.exposition(metrics.collect(self._kernel, self._counters, self._bus))
-        return Response(text, media_type=metrics.CONTENT_TYPE)
+        return Response(text + self._kernel.stages.exposition(), media_type=metrics.CONTENT_TYPE)
 
     # -- panels ----------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from panels_gateway.handlers import Handler, Preparation
 from panels_gateway.hub import Hub, Room
 from panels_gateway.job import Job
 from panels_gateway.panel import CommitRefusedError, Mutation, Panel, StateLimits
+from panels_gateway.stages import Stages
 from panels_gateway.waiter import HttpWaiter
 from panels_shared.errors import CloseCode, Code, PanelsError, RequestError
 from panels_shared.messages import JobId, PanelKey, Refusal, Tool, ToolKey
@@ -93,6 +94,7 @@ class Kernel:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        stages: Stages | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.limits = limits or KernelLimits()
@@ -101,6 +103,7 @@ class Kernel:
         self.hub = Hub()
         self.panels: dict[str, Panel] = {}
         self.counters = Counters()
+        self.stages = stages or Stages()
         self.request_flush: Callable[[], None] = _nothing
         self.closing = False
         self._handler_log = HandlerLog(clock())
@@ -367,7 +370,14 @@ class Kernel:
 
     def flush(self) -> None:
         """Sends clients what has come up since the last flush: from the broker, at the end of a turn."""
+        stages = self.stages
+        stages.flushes -= 1
+        if stages.flushes > 0:
+            self.hub.flush()
+            return
+        began_s = time.perf_counter()
         self.hub.flush()
+        stages.flushed(began_s)
 
     def finish(self, job: Job, outcome: Outcome) -> bool:
         """Commits, broadcasts and answers; False when the commit was refused and the worker must roll back."""
@@ -377,6 +387,9 @@ class Kernel:
             self._answer_failed(job, outcome)
             return True
         panel: Panel = job.panel
+        stages = self.stages
+        stages.finishes -= 1
+        began_s = time.perf_counter() if stages.finishes <= 0 else 0.0
         try:
             mutations, events = _check(outcome)
             seq = panel.commit(mutations) if mutations else panel.seq
@@ -389,15 +402,18 @@ class Kernel:
             self._rooms[panel.key].publish(seq, mutations, outcome.mutations, events)
         self.counters.completed += 1
         submitted_s = job.submitted_s
+        now = self.clock()
         job.caller.answer(
             client_messages.result(
                 job.request_id,
                 outcome,
                 seq,
                 int((job.sent_s - submitted_s) * 1e6),
-                int((self.clock() - submitted_s) * 1e6),
+                int((now - submitted_s) * 1e6),
             )
         )
+        if began_s:
+            stages.finished(job, outcome.usage.execution_us, now, began_s)
         return True
 
     def failed(self, job: Job, reason: Reason, message: str) -> None:

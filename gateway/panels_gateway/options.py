@@ -198,6 +198,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="What is logged, to stderr.",
     ),
     Option(
+        name="stage-sampling", group=LISTEN, kind="integer", default=16, minimum=0, maximum=1_000_000,
+        help="One trigger in so many is timed for the histograms of /metrics; 0 for none.",
+    ),
+    Option(
         name="workers-endpoint", group=WORKERS, kind="text",
         help="Where workers connect: ipc:///path or tcp://address:port. Without it, workers.sock in the data directory. "
         "tcp needs both CURVE key files.",

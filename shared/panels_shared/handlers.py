@@ -1,4 +1,4 @@
-"""What a handler is before anything is known of it: language, source and entry, and its digest."""
+"""What a handler is before anything is known of it: language, source and entry, its digest, and what it may do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ MAX_SCRIPT_BYTES = 256 * KIB
 MAX_ENTRY_CHARS = 128
 
 DEFAULT_ENTRY = "handle"
+
+#: What a tool may touch that names nothing, nor does its panel: the panel's own state, and events.
+DEFAULT_CAPABILITIES = ("state:read:*", "state:write:*", "events:emit:*")
 
 
 def max_source_bytes(language: Language) -> int:

@@ -19,7 +19,7 @@ from panels_gateway.definition import (
     parse,
 )
 from panels_shared.errors import Code, RequestError
-from panels_shared.handlers import MAX_SCRIPT_BYTES, handler_digest
+from panels_shared.handlers import DEFAULT_CAPABILITIES, MAX_SCRIPT_BYTES, handler_digest
 from panels_shared.limits import DEFAULT_LIMITS, Limits
 
 LIMITS = DefinitionLimits(tools=3, state_bytes=1_000, state_keys=4)
@@ -101,6 +101,11 @@ def test_definition_keeps_no_state_apart_from_an_empty_one() -> None:
 def test_definition_writes_state_without_white_space_or_duplicate_keys() -> None:
     made = build(b'{"kind":"k","initialState":{"a": {"x" : 1, "x": 2} }}')
     assert made.initial_state == {"a": b'{"x":2}'}
+
+
+def test_tool_without_a_list_anywhere_gets_the_default() -> None:
+    assert build(with_tool()).tools[0].capabilities == DEFAULT_CAPABILITIES
+    assert build({**with_tool(), "capabilities": []}).tools[0].capabilities == ()
 
 
 def test_definition_prefers_a_tools_own_empty_list_to_its_panels_capabilities() -> None:

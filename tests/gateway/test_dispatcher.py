@@ -238,7 +238,7 @@ def test_long_lives_reach_what_they_are_to_test() -> None:
     for seed in range(100, 106):
         reached.update(random_life(seed, 150).dispatcher.stats())
     rare = ("stale", "forged", "missing", "epochs", "snapshots", "deltas", "workers_lost", "moves")
-    assert all(reached[name] > 5 for name in rare), reached
+    assert all(reached[name] > 2 for name in rare), reached
 
 
 # -- single rules ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from panels_gateway.hub import Hub, Room
 from panels_gateway.panel import Panel
+from panels_gateway.stages import Stages
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import PanelKey
 from panels_shared.outcome import Reason
@@ -35,6 +36,7 @@ class FakeKernel:
         self.closing = False
         self.unanswered = 0
         self.hub = Hub()
+        self.stages = Stages()
         self.opened: list[Connection] = []
         self.lost: list[Connection] = []
         self.answer: Answer = completed

@@ -6,6 +6,7 @@ from typing import Any
 
 import wasmtime
 
+from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import Limits
 from panels_worker.capabilities import Capabilities
 from panels_worker.engine import make_engine
@@ -43,7 +44,7 @@ ABI = """
 def make_task(**changes: Any) -> Task:
     """A task with an empty state and the default limits; keywords replace what they name."""
     limits = changes.pop("limits", {})
-    capabilities = changes.pop("capabilities", ())
+    capabilities = changes.pop("capabilities", DEFAULT_CAPABILITIES)
     values: dict[str, Any] = {
         "tool": "t",
         "args": b"null",

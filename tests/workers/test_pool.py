@@ -15,6 +15,7 @@ import psutil
 import pytest
 import zmq
 
+from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.messages import (
     Drain,
     Exited,
@@ -81,7 +82,7 @@ def jobs(count: int, *, first: int = 0, panel: int = 1, epoch: int = 1) -> list[
 
 def counter(gateway: FakeGateway, *, entry: str = "handle", deadline_ms: int = 5_000) -> Tool:
     digest = gateway.prepare("wat", COUNTER, entry)
-    return Tool(1, digest, "wat", entry, "count", (LIMITS[0], deadline_ms, *LIMITS[2:]), ())
+    return Tool(1, digest, "wat", entry, "count", (LIMITS[0], deadline_ms, *LIMITS[2:]), DEFAULT_CAPABILITIES)
 
 
 def run(gateway: FakeGateway, worker: bytes, *messages: ToWorker, count: int) -> list[Outcome]:
@@ -113,7 +114,7 @@ def test_pool_runs_scripts_though_strictly_confined(gateway: FakeGateway, cache_
     with PoolProcess(gateway.endpoint, cache_dir, "--confinement", "strict"):
         (worker,) = gateway.wait_for_sandboxes()
         digest = gateway.prepare("javascript", b"$state.n = ($state.n ?? 0) + 1; return $state.n")
-        tool = Tool(1, digest, "javascript", "handle", "count", LIMITS, ())
+        tool = Tool(1, digest, "javascript", "handle", "count", LIMITS, DEFAULT_CAPABILITIES)
         outcome = run(gateway, worker, tool, Snapshot(1, 1, {"n": b"4"}), *jobs(20), count=20)[-1]
         assert isinstance(outcome, Completed)
         assert outcome.return_value == b"24"

@@ -1,8 +1,8 @@
 """What a handler may touch: patterns, checked at every host call.
 
 A pattern is ``state:read:<key>``, ``state:write:<key>``, ``events:emit:<name>``, ``view:update:<view>`` or ``ext:<name>``; a
-trailing ``*`` matches a prefix, ``*`` alone everything. A handler with no list may read and write its panel's own state and emit
-events, and nothing else.
+trailing ``*`` matches a prefix, ``*`` alone everything. The gateway sends each tool its whole list: what is not in it is not
+allowed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-
-DEFAULT_CAPABILITIES: Final = ("state:read:*", "state:write:*", "events:emit:*")
 
 _KINDS: Final = ("state:read:", "state:write:", "events:emit:", "view:update:", "ext:")
 
@@ -42,8 +40,8 @@ class Capabilities:
 
     @classmethod
     def of(cls, patterns: Iterable[str]) -> Capabilities:
-        """The grants of ``patterns``; no patterns at all means the defaults, unknown ones grant nothing."""
-        wanted = tuple(patterns) or DEFAULT_CAPABILITIES
+        """The grants of ``patterns``; unknown ones grant nothing."""
+        wanted = tuple(patterns)
         return cls(*(_grant(kind, wanted) for kind in _KINDS))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from wasmtime import Engine, FuncType, Module, ValType
 
+from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
 from panels_worker import wasi
 from panels_worker.capabilities import Capabilities
@@ -76,7 +77,7 @@ _I32 = ValType.i32()
 
 
 #: For instances that serve no job.
-NO_TASK: Final = Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(()), {})
+NO_TASK: Final = Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(DEFAULT_CAPABILITIES), {})
 
 
 class ScriptError(Exception):
