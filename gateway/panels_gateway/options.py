@@ -198,7 +198,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="What is logged, to stderr.",
     ),
     Option(
-        name="stage-sampling", group=LISTEN, kind="integer", default=16, minimum=0, maximum=1_000_000,
+        name="stage-sampling", group=LISTEN, kind="integer", default=64, minimum=0, maximum=1_000_000,
         help="One trigger in so many is timed for the histograms of /metrics; 0 for none.",
     ),
     Option(

@@ -7,7 +7,7 @@
     commit   the result becomes state, messages and an answer
     send     what one loop turn has for all clients is handed to their sockets
 
-Timing every trigger would cost several per cent of the gateway's time; one in sixteen costs what counting to sixteen costs.
+Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs what counting to that costs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Stages:
 
     __slots__ = ("again", "decodes", "finishes", "flushes", "histograms")
 
-    def __init__(self, every: int = 16) -> None:
+    def __init__(self, every: int = 64) -> None:
         self.again: int = every or sys.maxsize
         self.decodes = self.finishes = self.flushes = self.again
         self.histograms = {name: Histogram() for name in NAMES}

@@ -36,7 +36,7 @@ def test_finished_job_is_split_into_its_stages() -> None:
     assert sums["execute"] == pytest.approx(0.5)
     assert sums["wire"] == pytest.approx(0.25)
     assert 0 < sums["commit"] < 1
-    assert stages.finishes == 16
+    assert stages.finishes == 64
 
 
 def test_exposition_is_what_prometheus_reads() -> None:

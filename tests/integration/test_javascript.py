@@ -450,10 +450,11 @@ def test_many_scripts_at_once_are_all_served(system: System) -> None:
 def test_tool_with_an_empty_list_of_capabilities_may_do_nothing(system: System) -> None:
     denied = [
         script("read", "return $state.a", capabilities=[]),
-        script("write", "$state.a = 1", capabilities=[]),
+        script("write", "$state.a = 2", capabilities=[]),
+        script("guess", "$state.a = 1", capabilities=[]),
         script("emit", "$emit('e')", capabilities=[]),
     ]
     panel = system.make_panel(script("think", "return $args + 1", capabilities=[]), *denied, state={"a": 1})
     with system.connect(panel) as client:
         assert client.call("think", 1) == 2
-        assert [client.trigger(tool["name"]).reason for tool in denied] == ["PERMISSION_DENIED"] * 3
+        assert [client.trigger(tool["name"]).reason for tool in denied] == ["PERMISSION_DENIED"] * 4

@@ -99,7 +99,7 @@ class Effects:
 
     def set(self, key: str, value: bytes) -> None:
         """Sets ``key`` to a JSON value."""
-        self._may_write(key)
+        self.check_write(key)
         try:
             jsonvalue.validate(value)
         except InvalidJsonError as exc:
@@ -109,7 +109,7 @@ class Effects:
 
     def delete(self, key: str) -> bool:
         """Deletes ``key``; False when there was none."""
-        self._may_write(key)
+        self.check_write(key)
         changes = self.changes
         existed = changes[key] is not None if key in changes else key in self.task.state
         if existed:
@@ -120,7 +120,8 @@ class Effects:
                 del changes[key]
         return existed
 
-    def _may_write(self, key: str) -> None:
+    def check_write(self, key: str) -> None:
+        """Raises unless ``key`` may be written."""
         if len(key) > MAX_KEY_CHARS:
             raise InvalidValue(f"expected a state key of at most {MAX_KEY_CHARS} characters, got {len(key)}")
         if not self.task.capabilities.may_write(key):

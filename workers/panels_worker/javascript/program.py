@@ -164,6 +164,9 @@ class JavaScriptProgram:
                 effects.delete(change.key)
             elif state.get(change.key) != (value := bytes(change.value)):
                 effects.set(change.key, value)
+            else:
+                # else whether it fails would tell one who may neither read nor write what the value is
+                effects.check_write(change.key)
         for name, payload in report.events:
             effects.emit(name, bytes(payload))
         for view, command, params in report.views:
