@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.load.client import LoadClient, Samples
-from benchmarks.soak import Room, compare
+from benchmarks.model import Room, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,7 @@ websockets, and differs in two places where a trigger spends its time:
   whole, to the library, which therefore always stands between two frames;
 - outbound, the hub's bytes go to the transport as they are.
 
-It also closes three holes (see docs/decisions): pongs for a peer that does not read, an oversized handshake, and endless
+It also closes three holes (see docs/decisions/0009-websocket-protocol.md): pongs for a peer that does not read, an oversized handshake, and endless
 empty fragments are all bounded. What it does not protect against: a flood of valid messages, which ``connection`` bounds.
 
 Backpressure: above ``WRITE_HIGH_BYTES`` in the transport the client counts as congested and its frames wait in an
