@@ -237,21 +237,14 @@ def test_one_of_many_who_make_the_same_panel_at_once_succeeds(system: System) ->
     assert sorted(statuses) == [201] + [409] * 5
 
 
-TYPESCRIPT_SYNTAX = pytest.mark.xfail(reason="errors of the TypeScript transform have no position yet")
-SYNTAX_COLUMN = pytest.mark.xfail(reason="the engine's column of a syntax error is not that of the token")
-
-
-@pytest.mark.parametrize("language", ["javascript", pytest.param("typescript", marks=TYPESCRIPT_SYNTAX)])
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
 def test_script_that_does_not_compile_is_422_with_its_line(system: System, language: str) -> None:
     details = broken_script(system, language)
     assert details["tool"] == "bad"
     assert details["line"] == details["location"]["line"] == 2, details
 
 
-@pytest.mark.parametrize(
-    "language",
-    [pytest.param("javascript", marks=SYNTAX_COLUMN), pytest.param("typescript", marks=TYPESCRIPT_SYNTAX)],
-)
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
 def test_script_that_does_not_compile_is_422_with_its_column(system: System, language: str) -> None:
     details = broken_script(system, language)
     assert details["column"] == details["location"]["column"] == 11, details

@@ -274,7 +274,6 @@ def test_thrown_error_tells_where_in_the_handlers_own_source(system: System) -> 
     assert "__panels" not in json.dumps(details)
 
 
-@pytest.mark.xfail(reason="a position that the transform moved to another line is not found again")
 def test_typescript_error_tells_where_in_the_typescript(system: System) -> None:
     source = "interface Unused {\n  a: number;\n}\nconst x: Unused | null = null;\nreturn x!.a;"
     answer, _ = run(system, source, language="typescript")

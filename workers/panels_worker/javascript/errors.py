@@ -10,6 +10,7 @@ import msgspec
 from panels_shared import jsonvalue
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
+from panels_worker.javascript.positions import find_read
 from panels_worker.javascript.script import Script
 
 #: What is kept of an error for the client.
@@ -41,6 +42,10 @@ def explain(report: FailureReport, script: Script) -> Failed:
     frames = own_frames(report.stack, script)
     details: dict[str, object] = {"errorName": name}
     line = column = 0
+    _, at_line, at_column = frames[0] if frames else ("", 0, 0)
+    if (read := find_read(script.source, message, at_line, at_column)) is not None:
+        # the engine records no positions for reads of properties: at best it says which function it was
+        frames[:1] = [(frames[0][0] if frames else "handler", *read)]
     if frames:
         _, line, column = frames[0]
         details["snippet"] = script.snippet(line)

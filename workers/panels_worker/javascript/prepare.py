@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from panels_shared.messages import Language, Refusal
 from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.effects import LimitReached
@@ -13,6 +15,7 @@ from panels_worker.javascript import script as scripts
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM
 from panels_worker.javascript.errors import refuse
 from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
+from panels_worker.javascript.positions import find_error
 from panels_worker.javascript.script import Script
 
 #: A module is what has an import or export at the start of a line; everything else is a function's body.
@@ -44,10 +47,13 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
             return stripped
         code, positions = stripped
     script = Script(code, text, is_module, _AWAIT.search(code) is not None, entry or "default", positions)
+    guest = JavaScriptGuest.load(engine, engines[QUICKJS])
     try:
-        check(script, JavaScriptGuest.load(engine, engines[QUICKJS]))
+        check(script, guest)
     except ScriptError as error:
-        return refuse(error.name or "Error", error.message, error.stack, script)
+        return _placed(
+            refuse(error.name or "Error", error.message, error.stack, script), error.message, script, guest
+        )
     except GuestTrap as trap:
         if trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT):
             return Refusal(
@@ -70,6 +76,24 @@ def check(script: Script, guest: JavaScriptGuest) -> None:
         compile_script(run, script, probe=True)
     finally:
         run.close()
+
+
+def _placed(refusal: Refusal, message: str, script: Script, guest: JavaScriptGuest) -> Refusal:
+    """``refusal`` with the column of what is wrong: the engine names the line, and the column of something before it."""
+    if script.positions or script.module or script.code != script.source or not refusal.line:
+        return refusal
+
+    def error_of(source: str) -> str | None:
+        try:
+            check(msgspec.structs.replace(script, code=source, source=source), guest)
+        except ScriptError as error:
+            return error.message
+        except (GuestTrap, HostStop, LimitReached, InstantiationError):
+            return ""
+        return None
+
+    line, column = find_error(script.source, message, error_of, line=refusal.line)
+    return msgspec.structs.replace(refusal, column=column) if line == refusal.line else refusal
 
 
 def _blanked(text: str) -> str:

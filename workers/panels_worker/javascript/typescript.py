@@ -21,6 +21,7 @@ from panels_worker.capabilities import Capabilities
 from panels_worker.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.effects import Effects
 from panels_worker.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.javascript.positions import find_error
 from panels_worker.task import Task
 from panels_worker.wasm import WasmRun
 
@@ -38,6 +39,7 @@ _STRIP_TYPESCRIPT: Final = 1 << 0 | 1 << 8
 _NAME: Final = b"handler.ts"
 _OPENING: Final = "async function __panels_body() {\n"
 _CLOSING: Final = "\n}\n"
+_UNTERMINATED: Final = '\n"'
 
 #: Words beyond which the exact alignment, which is quadratic at worst, gives way to a greedy one.
 _MAX_EXACT_WORDS: Final = 4_000
@@ -53,9 +55,10 @@ def strip(
     source: str, engine: Engine, serialized: bytes, *, is_module: bool
 ) -> tuple[str, Positions] | Refusal:
     """JavaScript for a TypeScript module, or body of a function, and where its words come from."""
+    module = Module.deserialize(engine, serialized)
     wrapped = source if is_module else _OPENING + source + _CLOSING
     try:
-        output = _transform(wrapped.encode(), engine, serialized)
+        output = _transform(wrapped.encode(), engine, module)
     except GuestTrap as trap:
         too_slow = trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT)
         return Refusal(
@@ -63,7 +66,7 @@ def strip(
             f"expected TypeScript that can be transformed: {trap.text}",
         )
     if isinstance(output, Refusal):
-        return output
+        return _placed(output, source, engine, module, is_module=is_module)
     code = output
     if not is_module:
         start, end = code.find("{") + 1, code.rfind("}")
@@ -74,12 +77,32 @@ def strip(
     return code, align(source, code)
 
 
-def _transform(source: bytes, engine: Engine, serialized: bytes) -> str | Refusal:
+def _placed(refusal: Refusal, source: str, engine: Engine, module: Module, *, is_module: bool) -> Refusal:
+    """``refusal`` with the position that the transform does not tell."""
+
+    # many errors have the same words: behind the cut stands one that has others
+    tail = _UNTERMINATED
+
+    def error_of(text: str) -> str | None:
+        wrapped = (text if is_module else _OPENING + text) + tail
+        try:
+            output = _transform(wrapped.encode(), engine, module)
+        except (GuestTrap, HostStop):
+            return ""
+        return output.message if isinstance(output, Refusal) else None
+
+    if error_of("") == refusal.message:
+        tail = _CLOSING
+    line, column = find_error(source, refusal.message, error_of)
+    return Refusal(refusal.code, refusal.message, line, column)
+
+
+def _transform(source: bytes, engine: Engine, module: Module) -> str | Refusal:
     linker = HostLinker(engine)
     current: list[WasmRun] = []
     wasi.define(linker, lambda: current[0])
     store = Store(
-        linker.link(Module.deserialize(engine, serialized)),
+        linker.link(module),
         fuel=FUEL,
         epoch_ticks=ticks(DEADLINE_MS),
         memory_bytes=MEMORY_BYTES,
