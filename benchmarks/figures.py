@@ -199,7 +199,7 @@ def large_state(figures: Figures) -> None:
     """A state of ten megabytes, one key touched."""
     _say("10 MB of state")
     large = handlers.counter("wat", handlers.COUNTER_WAT, state_bytes=10_000_000)
-    with panels(Options()) as system:
+    with panels(Options(gateway_args=["--max-body-bytes", "16MiB"])) as system:
         runs = figures.alternate(
             {
                 "empty state": lambda: figures.load(system, handlers.WASM, panels=1, window=8),
