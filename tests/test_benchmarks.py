@@ -87,6 +87,8 @@ def sound() -> tuple[Room, dict[str, Any]]:
     room = Room("r", asked={1: "fold", 2: "count", 3: "fold"})
     room.versions = {1: {"h": 1, "last": 1, "n": 1}, 2: {"count": 1}, 3: {"h": 34, "last": 3, "n": 2}}
     room.results = [(1, 1, [0, 1]), (2, 2, 1), (3, 3, [1, 34])]
+    room.events = [(1, 1), (2, 1), (3, 3)]
+    room.replicas = [(0, {}), (2, {"h": 1, "last": 1, "n": 1, "count": 1})]
     return room, {"h": 34, "last": 3, "n": 2, "count": 1}
 
 
@@ -110,6 +112,12 @@ def test_model_sees_what_is_wrong() -> None:
     assert "expected" in wrong(lost_update)[0]
     assert any("committed as 1 and as 3" in text for text in wrong(twice))
     assert any("versions 1 to 3" in text for text in wrong(lambda room, _: room.versions.pop(2)))
+    assert any("know" in text for text in wrong(lambda room, _: room.replicas.append((1, {}))))
+    assert any("did not hear" in text for text in wrong(lambda room, _: room.replicas.append((4, {}))))
+    assert any("expected 3 events" in text for text in wrong(lambda room, _: room.events.pop()))
+    assert any("events" in text for text in wrong(lambda room, _: room.events.reverse()))
+    assert any("never heard" in text for text in wrong(lambda room, _: room.outside.update({9: {}})))
+    assert any("at version 2" in text for text in wrong(lambda room, _: room.results.append((2, 2, 1))))
     assert any("expected the state" in text for text in wrong(lambda _, state: state.update(h=5)))
     assert any("failed" in text for text in wrong(lambda room, _: room.failed.add(3)))
     assert any("was answered" in text for text in wrong(lambda room, _: room.results.append((3, 1, [0, 1]))))

@@ -40,19 +40,25 @@ class System:
 
     def http(self, method: str, path: str, body: object = None) -> Any:
         """One HTTP request; the decoded body. Raises ``RuntimeError`` with the server's words when it is not 2xx."""
-        data = None if body is None else json.dumps(body).encode()
+        text = self._request(method, path, None if body is None else json.dumps(body).encode())
+        return json.loads(text) if text else None
+
+    def text(self, path: str) -> str:
+        """The body of a GET. Raises as ``http`` does."""
+        return self._request("GET", path, None).decode()
+
+    def _request(self, method: str, path: str, data: bytes | None) -> bytes:
         headers = {"content-type": "application/json"}
         if self.token:
             headers["authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
-                text = response.read()
+                return bytes(response.read())
         except urllib.error.HTTPError as exc:
             raise RuntimeError(
                 f"{method} {path}: {exc.code}: {exc.read()[:500].decode(errors='replace')}"
             ) from None
-        return json.loads(text) if text else None
 
     def websocket_url(self, panel_id: str) -> str:
         """Where a panel's clients connect."""
