@@ -31,7 +31,9 @@ def idle_clients(count: int) -> Table:
     made = Table(
         "Idle clients", ("clients", "gateway MB before", "MB after", "KiB per client", "CPU s for 5 s idle")
     )
-    with panels(Options(gateway_args=["--max-connections", str(count + 100)])) as system:
+    room = str(count + 100)
+    limits = ["--max-connections", room, "--max-connections-per-subject", room]
+    with panels(Options(gateway_args=limits)) as system:
         system.http("POST", "/panels", handlers.WASM("idle"))
         uvloop.run(_warm(system))
         before = _memory(system)
