@@ -30,6 +30,7 @@ EXPORTS: Final[dict[str, tuple[str, str]]] = {
     "call_function": ("iiiii", "i"),
     "eval_code": ("iii", "i"),
     "eval_module": ("iiiii", "i"),
+    "eval_module_async": ("iiiii", "i"),
     "execute_pending_jobs": ("", "i"),
     "free_value": ("i", ""),
     "get_prop": ("iiii", "i"),
@@ -277,10 +278,15 @@ class GuestRun(WasmRun):
 
     def evaluate_module(self, source: bytes, name: bytes) -> int:
         """Runs a module; a handle to its namespace."""
+        return self._module(b"eval_module", source, name)
+
+    def evaluate_module_async(self, source: bytes, name: bytes) -> int:
+        """Runs a module; a handle to a promise that is kept when its top level is done."""
+        return self._module(b"eval_module_async", source, name)
+
+    def _module(self, how: bytes, source: bytes, name: bytes) -> int:
         at = self.put(source + name)
-        return self._checked(
-            self.call(b"eval_module", at, len(source), at + len(source), len(name), self.out)
-        )
+        return self._checked(self.call(how, at, len(source), at + len(source), len(name), self.out))
 
     def property(self, handle: int, name: bytes) -> int:
         """A handle to a property."""

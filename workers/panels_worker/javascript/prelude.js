@@ -15,10 +15,13 @@
   const { isFinite: numberIsFinite } = Number;
   const $Error = Error, $TypeError = TypeError, $Promise = Promise, $Proxy = Proxy, $String = String;
   const $Map = Map, $Set = Set, $Date = Date, $BigInt = BigInt, $SyntaxError = SyntaxError, $EvalError = EvalError;
+  const $Number = Number, $Symbol = Symbol;
   const $ArrayBuffer = ArrayBuffer, $DataView = DataView, $WeakMap = WeakMap, $WeakSet = WeakSet, $RegExp = RegExp;
-  const uncurry = (method) => (self, ...args) => apply(method, self, args);
+  const { bind, call } = Function.prototype;
+  const uncurry = (method) => apply(bind, call, [method]);
   const then = uncurry(Promise.prototype.then);
   const isWellFormed = uncurry(String.prototype.isWellFormed);
+  const toWellFormed = uncurry(String.prototype.toWellFormed);
   const setHas = uncurry(Set.prototype.has);
   const join = uncurry(arrayPrototype.join);
   const errorToString = uncurry(Error.prototype.toString);
@@ -102,6 +105,7 @@
     const convert = value.toJSON;
     if (typeof convert === "function") {
       const converted = apply(convert, value, [""]);
+      if (converted === null && value instanceof $Date) throw invalid(origin, depth, "an invalid Date");
       if (converted !== value) return validate(converted, origin, depth);
     }
     if (depth >= MAX_DEPTH) throw invalid(origin, depth, `nesting deeper than ${MAX_DEPTH}`);
@@ -142,6 +146,11 @@
     if (value instanceof $WeakMap || value instanceof $WeakSet || value instanceof WeakRef) return "a weak collection";
     if (value instanceof $ArrayBuffer || value instanceof $DataView) return "binary data; use Array.from()";
     if (typedArrayTag(value) !== undefined) return "a typed array; use Array.from()";
+    // JSON.stringify unwraps these
+    if (value instanceof $Number) return numberIsFinite(+value) ? "" : $String(+value);
+    if (value instanceof $String) return isWellFormed($String(value)) ? "" : "a string with a lone surrogate";
+    if (value instanceof $BigInt) return "a BigInt; convert it by Number() or String()";
+    if (value instanceof $Symbol) return "a symbol";
     return "";
   }
 
@@ -150,10 +159,17 @@
   // key → { value, text, written }: text is the JSON it was read from, undefined when there was none
   let entries = create(null);
   let order = [];
+  let asked = false;
+
+  function wellFormed(key) {
+    if (!isWellFormed(key)) throw new InvalidResult(`$state[${stringify(key)}]`, "a key with a lone surrogate");
+    return key;
+  }
 
   function entry(key) {
     let found = entries[key];
     if (found === undefined) {
+      wellFormed(key);
       const text = hostGet(key);
       if (text === null) throw new PermissionDenied(`expected the capability state:read:${key}`);
       found = { value: text === undefined ? undefined : parse(text), text, written: false };
@@ -171,6 +187,7 @@
   function write(key, value) {
     let found = entries[key];
     if (found === undefined) {
+      wellFormed(key);
       // what was there is not needed: it is neither read nor parsed
       found = entries[key] = { value: undefined, text: undefined, written: true };
       order[order.length] = key;
@@ -180,6 +197,7 @@
   }
 
   function allKeys() {
+    asked = true;
     const keys = parse(hostKeys());
     const known = new $Set(keys);
     const result = [];
@@ -197,7 +215,8 @@
   function has(key) {
     const found = entries[key];
     if (found !== undefined) return found.value !== undefined;
-    const answer = hostHas(key);
+    asked = true;
+    const answer = hostHas(wellFormed(key));
     if (answer === null) throw new PermissionDenied(`expected the capability state:read:${key}`);
     return answer;
   }
@@ -303,6 +322,7 @@
 
   function named(what, name) {
     if (typeof name !== "string" || !name) throw new $TypeError(`expected ${what} that is a string, got ${typeof name}`);
+    if (!isWellFormed(name)) throw new InvalidResult(what, "a string with a lone surrogate");
     return stringify(name);
   }
 
@@ -337,7 +357,7 @@
   };
   const logger = (level) => (...values) => {
     for (let index = 0; index < values.length; index++) values[index] = show(values[index]);
-    hostLog(level, join(values, " "));
+    hostLog(level, toWellFormed(join(values, " ")));
   };
   const $log = freeze({ __proto__: null, debug: logger("0"), info: logger("1"), warn: logger("2"), error: logger("3") });
   const console = { debug: $log.debug, log: $log.info, info: $log.info, warn: $log.warn, error: $log.error, trace: $log.debug };
@@ -401,9 +421,10 @@
 
   // -- no code from strings -----------------------------------------------------------------------------------
 
+  // Before the handler is compiled: the top level of a module runs then, and could keep what it finds.
   const AsyncFunction = getPrototypeOf(async () => {}).constructor;
   const SyncFunction = Function;
-  function forbid() {
+  {
     const refuse = (what) => {
       const refused = function () {
         throw new $EvalError(`${what} is not available: handlers cannot make code from strings`);
@@ -462,7 +483,7 @@
       out.name = "thrown value";
       out.message = show(thrown);
     }
-    return stringify(out, (_, item) => (typeof item === "string" && !isWellFormed(item) ? item.toWellFormed() : item));
+    return stringify(out, (_, item) => (typeof item === "string" ? toWellFormed(item) : item));
   }
 
   function finish() {
@@ -520,7 +541,7 @@
     settled = failed = false;
     main("null");
     handler = kept;
-    entries = create(null), order = [], trail = [], open = [], events = views = "", settled = failed = false;
+    entries = create(null), order = [], trail = [], open = [], events = views = "", settled = failed = asked = false;
     value = failure = clock = undefined, world.$args = null;
   }
 
@@ -535,14 +556,30 @@
     },
     body(source, isAsync) {
       handler = isAsync ? new AsyncFunction(source) : new SyncFunction(source);
-      forbid();
     },
     module(exported) {
       if (typeof exported !== "function") {
         throw new $SyntaxError("expected `export default` of a function or async function");
       }
+      // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
+      if (order.length || asked || events || views || seeded || clock !== undefined || scope !== undefined) {
+        throw new $Error(
+          "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time, Date and Math.random in the exported function",
+        );
+      }
       handler = exported;
-      forbid();
+    },
+    // What became of the top level of a module, a promise: it is pending, threw, or is done.
+    watch(promise) {
+      then(
+        promise,
+        () => settle(null, null),
+        (thrown) => settle({ thrown }),
+      );
+    },
+    watched() {
+      if (failed) throw failure instanceof $Error ? failure : new $Error(show(failure));
+      if (!settled) throw new $Error("the top level of a module awaits a promise that never settles");
     },
   };
 })();

@@ -68,9 +68,15 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
 
 
 def check(script: Script, guest: JavaScriptGuest) -> None:
-    """Compiles the script in a guest. Raises what ``compile_script`` raises."""
-    from panels_worker.javascript.program import compile_script, open_to_prepare
+    """Compiles the script in a guest, and runs the top level of a module. Raises what ``compile_script`` raises."""
+    from panels_worker.javascript.program import compile_script, open_to_prepare, run_top_level
 
+    if script.module:
+        run = open_to_prepare(guest)
+        try:
+            run_top_level(run, script)
+        finally:
+            run.close()
     run = open_to_prepare(guest)
     try:
         compile_script(run, script, probe=True)

@@ -210,6 +210,20 @@ def run_prelude(guest: JavaScriptGuest, prelude: bytes) -> bytes:
         run.close()
 
 
+def run_top_level(run: GuestRun, script: Script) -> None:
+    """Runs the top level of a module, whose handler is not kept: to hear what it throws, which ``compile_script`` does not.
+
+    Raises ``ScriptError``, and what it throws.
+    """
+    world = run.places.world
+    run.invoke(
+        run.property(world, b"watch"),
+        run.evaluate_module_async(script.code.encode(), Script.MODULE_NAME.encode()),
+    )
+    run.call(b"execute_pending_jobs")
+    run.invoke(run.property(world, b"watched"))
+
+
 def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
     """Compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
 
