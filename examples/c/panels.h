@@ -13,7 +13,7 @@
 enum {
     PANELS_ABSENT = -1,  /* there is no such key */
     PANELS_DENIED = -2,  /* the tool's capabilities do not allow it */
-    PANELS_INVALID = -4, /* not a name, not UTF-8 or not JSON */
+    PANELS_INVALID = -4, /* a name of another length, not UTF-8 or not JSON */
 };
 
 /* Put before a function that the host calls. */
@@ -24,7 +24,7 @@ enum {
 PANELS_IMPORT("state_get")
 int32_t panels_state_get(const char *key, size_t key_length, char *value, size_t room);
 
-/* Sets a key to a JSON value; 0. */
+/* Sets a key, of at most 256 characters, to a JSON value; 0. */
 PANELS_IMPORT("state_set")
 int32_t panels_state_set(const char *key, size_t key_length, const char *value, size_t length);
 
@@ -36,11 +36,11 @@ int32_t panels_state_delete(const char *key, size_t key_length);
 PANELS_IMPORT("state_has")
 int32_t panels_state_has(const char *key, size_t key_length);
 
-/* Copies a JSON array of all keys to `keys` if it fits into `room`; its length. */
+/* Copies a JSON array of all keys that may be read to `keys` if it fits into `room`; its length. */
 PANELS_IMPORT("state_keys")
 int32_t panels_state_keys(char *keys, size_t room);
 
-/* Emits an event with a JSON payload; 0. */
+/* Emits an event with a JSON payload; 0. Names have 1 to 256 characters, those of views and commands too. */
 PANELS_IMPORT("emit")
 int32_t panels_emit(const char *name, size_t name_length, const char *payload, size_t length);
 
@@ -53,7 +53,7 @@ int32_t panels_view(const char *view, size_t view_length, const char *command, s
 PANELS_IMPORT("result")
 void panels_result(const char *value, size_t length);
 
-/* Says why the handler fails: nothing that it did counts then, and the client gets the text. */
+/* Says why the handler fails: nothing that it did counts once it returns, and the client gets the text. */
 PANELS_IMPORT("fail")
 void panels_fail(const char *message, size_t length);
 
@@ -65,8 +65,13 @@ void panels_log(int32_t level, const char *text, size_t length);
 PANELS_IMPORT("now_ms")
 double panels_now_ms(void);
 
-/* Fills `bytes` from the job's seed: the same job sees the same ones. */
+/* Fills `bytes`, at most 65,536, from the job's seed: the same job sees the same ones. */
 PANELS_IMPORT("random")
 void panels_random(void *bytes, size_t length);
+
+/* Calls a method of an extension. No extension is registered: PANELS_ABSENT. */
+PANELS_IMPORT("ext_call")
+int64_t panels_ext_call(const char *name, size_t name_length, const char *method, size_t method_length,
+                        const char *args, size_t length);
 
 #endif

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytest
 
@@ -32,41 +33,100 @@ def guest(request: pytest.FixtureRequest) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a panel begins with, and what its tool may do and is asked."""
+
+    asks: tuple[object, ...] = ({},)
+    state: dict[str, Any] = field(default_factory=dict)
+    capabilities: tuple[str, ...] | None = None
+
+
+WHOLE = "expected count to be a whole number of at most 16 characters"
+CASES = {
+    "counts": Case(
+        asks=(
+            {},
+            {"by": 5},
+            {"note": "by", "by": 3},
+            None,
+            {"by": 1234567},
+            {"by": -2000000},
+            [],
+            {"by": "x"},
+        ),
+        state={"count": 10, "other": "stays"},
+    ),
+    "begins": Case(asks=({}, {}, {"by": 2})),
+    "goes_below_zero": Case(asks=({"by": -1}, {"by": -9}, {"by": 20}), state={"count": 0}),
+    "counts_far": Case(state={"count": 1234567890123456}, asks=({"by": 1}, {"by": 9007199254740993})),
+    "takes_large_arguments": Case(asks=({"text": "x" * 200_000, "by": 7},)),
+    "too_long": Case(state={"count": 12345678901234567890}),
+    "not_a_number": Case(state={"count": "ten"}),
+    "not_whole": Case(state={"count": 1.5}),
+    "may_not_read": Case(state={"count": 1}, capabilities=("state:write:*", "events:emit:*")),
+    "may_not_write": Case(state={"count": 1}, capabilities=("state:read:*", "events:emit:*")),
+    "may_not_emit": Case(state={"count": 1}, capabilities=("state:read:*", "state:write:*")),
+}
+
+
+def play(system: System, tool: dict[str, Any], case: Case) -> list[object]:
+    """What the tool answers to all that it is asked, and the state that it leaves."""
+    if case.capabilities is not None:
+        tool = {**tool, "capabilities": list(case.capabilities)}
+    panel = system.make_panel(tool, state=case.state)
+    found: list[object] = []
+    with system.connect(panel) as client:
+        for args in case.asks:
+            answer = client.trigger("count", args)
+            if answer.final["type"] == "RESULT":
+                events = [(event["name"], event["payload"]) for event in answer.result["events"]]
+                found.append((answer.value, answer.result["stateMutations"], events))
+            else:
+                found.append((answer.reason, answer.final["message"]))
+    return [*found, system.state(panel)]
+
+
+@pytest.fixture(scope="module")
+def text() -> dict[str, Any]:
+    """The same tool as WebAssembly text."""
+    source = (ROOT / "examples" / "wat" / "increment.wat").read_text()
+    return {"name": "count", "handler": {"language": "wat", "source": source}}
+
+
 @pytest.mark.timeout(300)
-def test_counter_does_what_the_one_in_text_does(system: System, guest: dict[str, Any]) -> None:
-    asks: list[object] = [{}, {"by": 5}, {"note": "by", "by": 3}, None, {"by": 1234567}]
-    found = []
-    text = (ROOT / "examples" / "wat" / "increment.wat").read_text()
-    for tool in ({"name": "count", "handler": {"language": "wat", "source": text}}, guest):
-        panel = system.make_panel(tool, state={"count": 10})
-        with system.connect(panel) as client:
-            answers = [client.trigger("count", args) for args in asks]
-        found.append(
-            [
-                (
-                    answer.value,
-                    answer.result["stateMutations"],
-                    [event["name"] for event in answer.result["events"]],
-                )
-                for answer in answers
-            ]
-        )
-        assert system.state(panel) == {"count": answers[-1].value}
-    assert found[0] == found[1]
-    assert found[0][-1][0] == 10 + 1 + 5 + 3 + 1 + 1234567
+@pytest.mark.parametrize("name", CASES)
+def test_counter_does_what_the_one_in_text_does(
+    system: System, guest: dict[str, Any], text: dict[str, Any], name: str
+) -> None:
+    assert play(system, guest, CASES[name]) == play(system, text, CASES[name])
 
 
-def test_counter_begins_where_there_is_none(system: System, guest: dict[str, Any]) -> None:
-    panel = system.make_panel(guest)
-    with system.connect(panel) as client:
-        assert [client.call("count") for _ in range(3)] == [1, 2, 3]
+@pytest.mark.timeout(300)
+def test_counter_adds_what_it_is_asked_to(system: System, guest: dict[str, Any]) -> None:
+    case = Case(asks=({}, {"by": 5}), state={"count": 10})
+    assert play(system, guest, case) == [
+        (11, [{"op": "set", "key": "count", "value": 11}], [("incremented", 11)]),
+        (16, [{"op": "set", "key": "count", "value": 16}], [("incremented", 16)]),
+        {"count": 16},
+    ]
 
 
-def test_counter_that_fails_says_why_and_changes_nothing(system: System, guest: dict[str, Any]) -> None:
-    state = {"count": 12345678901234567890}
-    panel = system.make_panel(guest, state=state)
-    with system.connect(panel) as client:
-        answer = client.trigger("count")
-        assert answer.reason == "HANDLER_ERROR"
-        assert "expected a count of at most 16 digits" in answer.final["message"]
-    assert system.state(panel) == state
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("too_long", WHOLE),
+        ("not_a_number", WHOLE),
+        ("not_whole", WHOLE),
+        ("may_not_read", WHOLE),
+        ("may_not_write", "expected to be allowed to set count"),
+    ],
+)
+def test_counter_that_fails_says_why_and_changes_nothing(
+    system: System, guest: dict[str, Any], name: str, why: str
+) -> None:
+    (reason, message), state = cast("list[Any]", play(system, guest, CASES[name]))
+    assert reason == "HANDLER_ERROR"
+    assert why in message
+    assert state == CASES[name].state
