@@ -45,7 +45,7 @@ def test_child_reads_the_newest_report() -> None:
     child = start(
         "import sys, struct, time;"
         "sys.stdout.buffer.write(struct.pack('<BQI', 0, 1, 2) + struct.pack('<BQI', 1, 5, 6) + b'rest');"
-        "sys.stdout.flush(); sys.stdin.read()"
+        "sys.stdout.flush(); time.sleep(60)"
     )
     wait(child.reports_fd)
     assert child.read_report() == Report(State.READY, 5, 6)
