@@ -33,7 +33,7 @@ def test_load_test_writes_its_report(tmp_path: Path) -> None:
     assert [each["name"] for each in runs] == ["panels", "reference"]
     assert all(each["answered"] > 100 and not each["violations"] for each in runs)
     text = report.read_text()
-    assert text.count("<svg") == 3
+    assert text.count("<svg") >= 3
     assert "http" not in text.replace("http://www.w3.org", "")
 
 

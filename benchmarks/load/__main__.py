@@ -7,9 +7,14 @@ between versions, a final state that is not what was counted) makes it exit with
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
+import time
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import msgspec
 import uvloop
@@ -17,21 +22,50 @@ import uvloop
 from benchmarks import handlers
 from benchmarks.handlers import Definition
 from benchmarks.load.page import page
-from benchmarks.load.run import Load, run
+from benchmarks.load.run import Load, delete, run
 from benchmarks.load.run import Report as Run
 from benchmarks.load.system import ROOT, Options, System, panels, reference
 from benchmarks.report import Report, Table
 
-TOOLS: dict[str, Definition] = {
-    "wasm": handlers.WASM,
-    "javascript": handlers.JAVASCRIPT,
-    "busy": handlers.counter("wat", handlers.BUSY_WAT),
+#: Tools by name and language. All count; ``busy`` first turns a loop for some milliseconds.
+TOOLS: Final[dict[str, dict[str, Definition]]] = {
+    "increment": {"wat": handlers.WASM, "javascript": handlers.JAVASCRIPT},
+    "busy": {
+        "wat": handlers.counter("wat", handlers.BUSY_WAT),
+        "javascript": handlers.counter(
+            "javascript", "for (let turn = 0; turn < 100_000; turn++);\n" + handlers.COUNTER_JS
+        ),
+    },
 }
+#: Threads, file descriptors and patience end somewhere about there.
+_MOST_CLIENTS: Final = 10_000
 
 
 def main() -> None:
     """The command."""
-    options = parser().parse_args()
+    options = arguments()
+    try:
+        runs = measured(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, RuntimeError) as exc:
+        sys.exit(f"load_test: {exc}")
+    report = Report(" ".join(["scripts/load_test", *_shown_arguments()]), [speed(runs), cost(runs)])
+    report.publish(None)
+    if options.json:
+        options.json.write_bytes(
+            msgspec.json.format(msgspec.json.encode({"report": report, "runs": runs}), indent=2) + b"\n"
+        )
+    options.html.write_text(page(report, runs), encoding="utf-8")
+    _say(f"report: {options.html}")
+    violations = [f"{each.name}: {text}" for each in runs for text in each.violations]
+    for text in violations[:20]:
+        _say(f"violation: {text}")
+    sys.exit(1 if violations else 0)
+
+
+def measured(options: argparse.Namespace) -> list[Run]:
+    """The run against panels, and the one against the reference, unless it is not wanted."""
     load = Load(
         panels=options.panels,
         clients=options.clients,
@@ -39,93 +73,182 @@ def main() -> None:
         listeners=options.listeners,
         duration_s=options.duration,
     )
-    definition = TOOLS[options.tool]
+    definition = TOOLS[options.tool][options.language]
     runs: list[Run] = []
     if options.url:
-        system = System(options.url.rstrip("/"), "panels", token=options.token)
-        runs.append(_run(system, load, definition))
+        _say(f"panels: {options.url}")
+        runs.append(_run(System(options.url, "panels", token=options.token), load, definition, clean=True))
     else:
-        _say(f"panels: a gateway and {options.workers} worker(s)")
+        _say(f"panels: a gateway and {options.workers} sandbox process(es)")
         with panels(Options(workers=options.workers)) as system:
             runs.append(_run(system, load, definition))
-        if not options.no_reference:
-            _say("the reference, which executes nothing")
-            with reference() as system:
-                runs.append(_run(system, load, definition))
-    report = Report("scripts/load_test " + " ".join(sys.argv[1:]), [table(runs)])
-    report.publish(None)
-    if options.json:
-        options.json.write_bytes(
-            msgspec.json.format(msgspec.json.encode({"report": report, "runs": runs}), indent=2) + b"\n"
-        )
-    options.html.parent.mkdir(parents=True, exist_ok=True)
-    options.html.write_text(page(report, runs))
-    _say(f"report: {options.html}")
-    violations = [text for each in runs for text in each.violations]
-    for text in violations[:20]:
-        _say(f"violation: {text}")
-    sys.exit(1 if violations else 0)
+    if not options.no_reference:
+        _say("reference: the same server, which executes nothing")
+        with reference() as system:
+            runs.append(_run(system, load, definition))
+    return runs
 
 
-def table(runs: list[Run]) -> Table:
+def _run(system: System, load: Load, definition: Definition, *, clean: bool = False) -> Run:
+    prefix = f"load-{os.getpid()}-{time.time_ns() % 1_000_000_000}"
+
+    async def whole() -> Run:
+        try:
+            return await run(system, load, definition, prefix=prefix)
+        finally:
+            if clean:
+                await delete(system, load, prefix)
+
+    return uvloop.run(whole())
+
+
+def speed(runs: list[Run]) -> Table:
     """One row for each run; the last column compares with the last run, which is the reference."""
     made = Table(
         "Under load",
-        ("", "triggers/s", "deliveries/s", "p50 ms", "p99 ms", "max ms", "server CPU µs", "worker CPU µs", "violations", "/ reference"),
-        notes=["CPU is per trigger. Client, server and workers share the machine's cores."],
-    )  # fmt: skip
+        (
+            "",
+            "triggers/s",
+            "deliveries/s",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            "max ms",
+            "violations",
+            "× reference",
+        ),
+        notes=["A delivery is a PATCH, an EVENT or a RESULT that a client got."],
+    )
     for each in runs:
-        latency = each.latency_ms
-        ratio = each.per_s / runs[-1].per_s if len(runs) > 1 and runs[-1].per_s else None
         made.add(
             each.name,
             int(each.per_s),
             int(each.deliveries_per_s),
-            *(latency[name] for name in ("p50", "p99", "max")),
-            each.server_cpu_us,
-            each.worker_cpu_us,
+            *(each.latency_ms[name] for name in ("p50", "p90", "p99", "max")),
             len(each.violations),
-            ratio,
+            each.per_s / runs[-1].per_s if len(runs) > 1 and runs[-1].per_s else None,
         )
     return made
 
 
-def _run(system: System, load: Load, definition: Definition) -> Run:
-    prefix = f"load-{load.panels}-{load.clients}-{load.window}"
-    return uvloop.run(run(system, load, definition, prefix=prefix))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="scripts/load_test", description=__doc__)
-    positive = _bounded(1)
-    made.add_argument("--panels", type=positive, default=16, metavar="N", help="panels (default: 16)")
-    made.add_argument(
-        "--clients", type=positive, default=1, metavar="N", help="triggering clients of each (1)"
+def cost(runs: list[Run]) -> Table:
+    """CPU per trigger and memory; a dash where the process is not ours to look at."""
+    made = Table(
+        "What it costs",
+        ("", "server µs", "sandboxes µs", "clients µs", "clients' cores", "server MiB", "workers MiB"),
+        notes=[
+            "CPU is per trigger. Clients, server and sandboxes share the machine's cores.",
+            "Memory is resident; what processes share counts in each of them.",
+        ],
     )
-    made.add_argument("--listeners", type=_bounded(0), default=0, metavar="N", help="clients of each that only listen (0)")  # fmt: skip
-    made.add_argument(
-        "--window", type=positive, default=4, metavar="N", help="triggers in flight per client (4)"
-    )
-    made.add_argument("--duration", type=float, default=5.0, metavar="S", help="seconds, after one to warm up (5)")  # fmt: skip
-    made.add_argument("--tool", choices=sorted(TOOLS), default="wasm", help="what handles triggers (wasm)")
-    made.add_argument("--workers", type=positive, default=1, metavar="N", help="sandbox processes (1)")
-    made.add_argument("--no-reference", action="store_true", help="leave the comparison out")
-    made.add_argument("--url", metavar="URL", help="a gateway that runs already, http://HOST:PORT")
-    made.add_argument("--token", metavar="JWT", help="for --url: a token that may manage panels")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
-    made.add_argument("--html", type=Path, default=ROOT / "build" / "load_test.html", metavar="FILE", help="the report (build/load_test.html)")  # fmt: skip
+    for each in runs:
+        made.add(
+            each.name,
+            each.server_cpu_us or None,
+            each.worker_cpu_us or None,
+            each.client_cpu_us,
+            each.client_busy,
+            each.server_rss_bytes // 2**20 or None,
+            each.worker_rss_bytes // 2**20 or None,
+        )
     return made
 
 
-def _bounded(least: int) -> Any:
+def arguments() -> argparse.Namespace:
+    """The command line; exits with 2 and a sentence where it makes no sense."""
+    made = parser()
+    options = made.parse_args()
+    if options.fan_out is not None:
+        if any(value is not None for value in (options.panels, options.clients, options.listeners)):
+            made.error("--fan-out: expected neither --panels, --clients nor --listeners beside it")
+        options.panels, options.clients, options.listeners = 1, 1, options.fan_out - 1
+    options.panels = options.panels or 16
+    options.clients = options.clients or 1
+    options.listeners = options.listeners or 0
+    clients = options.panels * (options.clients + options.listeners)
+    if clients > _MOST_CLIENTS:
+        made.error(f"expected at most {_MOST_CLIENTS:,} clients in all, got {clients:,}")
+    if options.token and not options.url:
+        made.error("--token: expected --url beside it")
+    if options.url and options.workers is not None:
+        made.error("--workers: expected no --url beside it")
+    if options.url:
+        options.url = options.url.rstrip("/")
+        found = urllib.parse.urlsplit(options.url)
+        if found.scheme != "http" or not found.hostname or found.path:
+            made.error(f"--url: expected http://HOST:PORT, got {options.url}")
+    options.workers = options.workers or 1
+    for name in ("json", "html"):
+        path = getattr(options, name)
+        if path is not None and path.is_dir():
+            made.error(f"--{name}: expected a file, got the folder {path}")
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                made.error(f"--{name}: {exc}")
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="scripts/load_test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    some, any_number = _whole(1), _whole(0)
+    add = made.add_argument
+    add("--panels", type=some, metavar="N", help="panels (16)")
+    add("--clients", type=some, metavar="N", help="triggering clients of each (1)")
+    add("--listeners", type=any_number, metavar="N", help="clients of each that only listen (0)")
+    add("--fan-out", type=some, metavar="N", help="one panel, N clients, one of which triggers")
+    add("--window", type=some, default=4, metavar="N", help="triggers in flight per client (4)")
+    add("--duration", type=_seconds, default=5.0, metavar="S", help="seconds, after one to warm up (5)")
+    add("--tool", choices=sorted(TOOLS), default="increment", help="what handles triggers (increment)")
+    add("--language", choices=("wat", "javascript"), default="wat", help="what it is written in (wat)")
+    add("--workers", type=some, metavar="N", help="sandbox processes (1)")
+    add("--no-reference", action="store_true", help="leave the comparison out")
+    add(
+        "--url",
+        metavar="URL",
+        help="a gateway that runs already, http://HOST:PORT; its new panels are deleted",
+    )
+    add("--token", metavar="JWT", help="for --url: a token that may manage, read and trigger panels load-*")
+    add("--json", type=Path, metavar="FILE", help="write everything measured there")
+    html = ROOT / "build" / "load_test.html"
+    add("--html", type=Path, default=html, metavar="FILE", help="the report (build/load_test.html)")
+    return made
+
+
+def _whole(least: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
         return value
 
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected more than 0 and at most 3600 seconds, got {text!r}")
+    return value
+
+
+def _shown_arguments() -> list[str]:
+    """What was given, but for the token: reports are passed on."""
+    shown: list[str] = []
+    for text in sys.argv[1:]:
+        secret = text.startswith("--token=") or (shown and shown[-1] == "--token")
+        shown.append("--token=…" if text.startswith("--token=") else "…" if secret else text)
+    return shown
 
 
 def _say(text: str) -> None:

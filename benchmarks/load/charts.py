@@ -29,7 +29,8 @@ def chart(title: str, lines: Sequence[Line], *, x_unit: str, y_unit: str, log_x:
     points = [point for line in lines for point in line.points]
     if not points:
         return f"<figure><figcaption>{html.escape(title)}</figcaption><p>nothing was measured</p></figure>"
-    top = nice(max(y for _, y in points))
+    rise = nice(max(y for _, y in points) / _TICKS)
+    top = math.ceil(max(y for _, y in points) / rise - 1e-3) * rise or 1.0
     low, high = min(x for x, _ in points), max(x for x, _ in points)
     if log_x:
         low, high = math.log10(max(low, 1e-3)), math.log10(max(high, 1e-3))
@@ -44,16 +45,17 @@ def chart(title: str, lines: Sequence[Line], *, x_unit: str, y_unit: str, log_x:
         return f"{across:.1f},{down:.1f}"
 
     made = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">']
-    for step in range(_TICKS + 1):
-        value = top * step / _TICKS
-        down = HEIGHT - _BOTTOM - step / _TICKS * (HEIGHT - _TOP - _BOTTOM)
+    for step in range(round(top / rise) + 1):
+        value = rise * step
+        down = HEIGHT - _BOTTOM - value / top * (HEIGHT - _TOP - _BOTTOM)
         made.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>'
         )
         made.append(
             f'<text class="tick" x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{shown(value)}</text>'
         )
-    for x in log_ticks(low, high) if log_x else [high * step / _TICKS for step in range(_TICKS + 1)]:
+    run = nice(high / _TICKS)
+    for x in log_ticks(low, high) if log_x else [run * step for step in range(int(high / run + 1e-6) + 1)]:
         across = at(x, 0).split(",")[0]
         made.append(
             f'<text class="tick" x="{across}" y="{HEIGHT - 12}" text-anchor="middle">{shown(x)}</text>'
@@ -69,6 +71,43 @@ def chart(title: str, lines: Sequence[Line], *, x_unit: str, y_unit: str, log_x:
         f"<figcaption><b>{html.escape(title)}</b> <small>{y_unit} over {x_unit}</small>{legend}</figcaption>"
     )
     return f"<figure>{caption}{''.join(made)}</figure>"
+
+
+def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]], *, unit: str) -> str:
+    """A stacked bar for each of ``rows``, which are a name and its parts: (name, style, value in ``unit``)."""
+    totals = [sum(value for _, _, value in parts) for _, parts in rows]
+    longest = max(totals, default=0.0) or 1.0
+    left, room = 96, WIDTH - 96 - 96
+    made = [f'<svg viewBox="0 0 {WIDTH} {len(rows) * 40 + 4}" role="img" aria-label="{html.escape(title)}">']
+    keys: dict[str, str] = {}
+    for number, ((name, parts), total) in enumerate(zip(rows, totals, strict=True)):
+        top, across = number * 40 + 4, float(left)
+        made.append(
+            f'<text class="tick" x="{left - 12}" y="{top + 20}" text-anchor="end">{html.escape(name)}</text>'
+        )
+        for part, style, value in parts:
+            width = value / longest * room
+            if width <= 0:
+                continue
+            keys[part] = style
+            made.append(
+                f'<rect class="bar {style}" x="{across:.1f}" y="{top}" width="{width:.1f}" height="30"/>'
+            )
+            if width > 40:
+                made.append(
+                    f'<text class="on" x="{across + width / 2:.1f}" y="{top + 20}" text-anchor="middle">'
+                    f"{shown(value)}</text>"
+                )
+            across += width
+        made.append(
+            f'<text class="tick" x="{across + 8:.1f}" y="{top + 20}">{shown(total)} {html.escape(unit)}</text>'
+        )
+    made.append("</svg>")
+    legend = "".join(
+        f'<span class="key"><i class="{style}"></i>{html.escape(part)}</span>'
+        for part, style in reversed(keys.items())
+    )
+    return f"<figure><figcaption><b>{html.escape(title)}</b>{legend}</figcaption>{''.join(made)}</figure>"
 
 
 def nice(number: float) -> float:

@@ -1,7 +1,8 @@
 """One verifying client: keeps a window of triggers in flight and checks every frame that comes.
 
-What it checks: CONNECTED comes first; PATCH versions follow each other without a gap; every requestId is answered once, by a
-RESULT (or an ERROR, which is counted and, unless allowed, a violation); nothing answers what was not asked.
+What it checks: CONNECTED comes first; PATCH versions follow each other without a gap; an EVENT or a RESULT comes after the PATCH of
+its version; every requestId is answered once, by a RESULT of a version of its own (or an ERROR, which is counted and, unless allowed,
+a violation); nothing answers what was not asked. It is for handlers that change the state each time.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class LoadClient(WSListener):
         self.in_flight: dict[str, float] = {}
         self.answered = 0
         self.succeeded = 0
+        self.events = 0
         self.seq = -1
+        self.result_seq = -1
         self.panel_id = ""
         self._name = name
         self._sent = 0
@@ -126,7 +129,14 @@ class LoadClient(WSListener):
             return
         message: Any = _decode(frame.get_payload_as_memoryview())
         kind = message.type
+        if not self.connected and kind != "CONNECTED":
+            self.samples.violate(f"{self._name}: expected CONNECTED, got {kind}")
         if kind == "RESULT":
+            if not self.result_seq < message.seq <= self.seq:
+                self.samples.violate(
+                    f"{self._name}: expected a RESULT of {self.result_seq + 1} to {self.seq}, got {message.seq}"
+                )
+            self.result_seq = message.seq
             self._answered(message.requestId, ok=True)
         elif kind == "PATCH":
             self.samples.patches += 1
@@ -136,11 +146,14 @@ class LoadClient(WSListener):
             self.seq = message.seq
         elif kind == "EVENT":
             self.samples.events += 1
+            self.events += 1
+            if message.seq != self.seq:
+                self.samples.violate(f"{self._name}: expected an EVENT of {self.seq}, got {message.seq}")
         elif kind == "CONNECTED":
             if self.connected:
                 self.samples.violate(f"{self._name}: CONNECTED twice")
             self.connected = True
-            self.seq = message.seq
+            self.seq = self.result_seq = message.seq
         elif kind == "ERROR":
             self.samples.errors[message.code] = self.samples.errors.get(message.code, 0) + 1
             if not self._allow_errors:

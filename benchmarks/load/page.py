@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.load.charts import Line, chart
+from benchmarks.load.charts import Line, bars, chart
 from benchmarks.load.run import Report as Run
 from benchmarks.report import Report, Table
 
@@ -17,16 +17,20 @@ _STYLE: Final = """
   --a: #7aa5ff; --b: #f0b35b; --a2: #3f5c94; --b2: #7d6136; --bad: #ff8a7a } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 920px; margin: 2.5rem auto;
   padding: 0 1rem }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem } p { color: var(--soft); margin: .25rem 0 }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem } h2 { font-size: 1rem; margin: 2rem 0 0 } p { color: var(--soft); margin: .25rem 0 }
 code { font-size: .85em } figure { margin: 2rem 0 } svg { width: 100%; height: auto; display: block }
 figcaption { margin-bottom: .25rem } small { color: var(--soft) }
-.key { float: right; margin-left: 1rem; color: var(--soft); font-size: .85rem }
+figcaption { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem 1rem } small { flex: 1 }
+.key { color: var(--soft); font-size: .85rem } figcaption b + .key { margin-left: auto }
 .key i { display: inline-block; width: 1.2rem; height: 3px; margin-right: .4rem; vertical-align: middle }
+.on { fill: var(--paper); font-size: 12px } .bar { stroke: none }
 .grid { stroke: var(--rule) } .tick { fill: var(--soft); font-size: 12px }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round }
 .a { stroke: var(--a); background: var(--a) } .b { stroke: var(--b); background: var(--b) }
 .a2 { stroke: var(--a2); background: var(--a2) } .b2 { stroke: var(--b2); background: var(--b2) }
-table { border-collapse: collapse; width: 100%; margin: 1.5rem 0; font-variant-numeric: tabular-nums }
+.gateway { fill: var(--a); background: var(--a) } .workers { fill: var(--b); background: var(--b) }
+.clients { fill: var(--soft); background: var(--soft) }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 .75rem; font-variant-numeric: tabular-nums }
 th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--rule); text-align: right } th { color: var(--soft); font-weight: 500 }
 th:first-child, td:first-child { text-align: left } .bad { color: var(--bad) }
 """
@@ -42,6 +46,17 @@ def page(report: Report, runs: Sequence[Run]) -> str:
         latency.append(Line(f"{run.name} p50", strong, [(at, p50) for at, _, p50, _ in seen]))
         latency.append(Line(f"{run.name} p99", weak, [(at, p99) for at, _, _, p99 in seen]))
         distribution.append(Line(run.name, strong, run.distribution))
+    cpu = [
+        (
+            run.name,
+            [
+                ("server", "gateway", run.server_cpu_us),
+                ("sandboxes", "workers", run.worker_cpu_us),
+                ("clients", "clients", run.client_cpu_us),
+            ],
+        )
+        for run in runs
+    ]
     violations = [text for run in runs for text in run.violations]
     verdict = (
         f'<p class="bad"><b>{len(violations)} violations</b>: {html.escape("; ".join(violations[:5]))}</p>'
@@ -59,6 +74,7 @@ def page(report: Report, runs: Sequence[Run]) -> str:
         chart(
             "How many are answered within", distribution, x_unit="milliseconds", y_unit="per cent", log_x=True
         ),
+        bars("CPU per trigger", cpu, unit="µs"),
     ]
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -71,4 +87,4 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in cells[0])
     rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:])
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+    return f"<h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,13 @@ class Report:
     latency_ms: dict[str, float] = field(default_factory=dict)
     server_cpu_us: float = 0.0
     worker_cpu_us: float = 0.0
+    #: CPU of the clients, which run in one process on the same machine
+    client_cpu_us: float = 0.0
+    #: 1.0 is one core
     server_busy: float = 0.0
+    client_busy: float = 0.0
+    server_rss_bytes: int = 0
+    worker_rss_bytes: int = 0
     patches: int = 0
     events: int = 0
     errors: dict[str, int] = field(default_factory=dict)
@@ -64,7 +71,7 @@ Definition = Callable[[str], dict[str, Any]]
 async def run(
     system: System, load: Load, definition: Definition, *, progress: bool = True, prefix: str = "load"
 ) -> Report:
-    """Makes panels ``prefix-0`` …, loads them, verifies, deletes nothing."""
+    """Makes panels ``prefix-0`` …, loads them and verifies them. Deletes nothing; see ``delete``."""
     samples = Samples()
     ids = [f"{prefix}-{number}" for number in range(load.panels)]
     for panel_id in ids:
@@ -80,21 +87,24 @@ async def run(
     measured_from = start + load.warmup_s
     for client in clients:
         client.begin(start)
-    await _sleep(load.warmup_s, samples, load, start, progress=progress)
-    cpu_before = (system.server_cpu_s(), system.worker_cpu_s())
+    ticker = Ticker(samples, load.warmup_s + load.duration_s) if progress else None
+    await _sleep(load.warmup_s, ticker)
+    cpu_before = (system.server_cpu_s(), system.worker_cpu_s(), time.process_time())
     answered_before, patches_before, events_before = len(samples.at_s), samples.patches, samples.events
     begin = clock()
-    await _sleep(load.duration_s, samples, load, start, progress=progress)
+    await _sleep(load.duration_s, ticker)
     end = clock()
     answered = len(samples.at_s) - answered_before
     deliveries = samples.patches - patches_before + samples.events - events_before + answered
     server_cpu = system.server_cpu_s() - cpu_before[0]
     worker_cpu = system.worker_cpu_s() - cpu_before[1]
+    client_cpu = time.process_time() - cpu_before[2]
+    memory = (system.server_rss_bytes(), system.worker_rss_bytes())
     for client in clients:
         client.stop()
     drained = await _until(lambda: not any(client.in_flight for client in clients), DRAIN_S)
-    if progress:
-        sys.stderr.write("\r\033[K")
+    if ticker is not None:
+        ticker.end()
     if not drained:
         lost = sum(len(client.in_flight) for client in clients)
         samples.violate(f"{lost} triggers were not answered within {DRAIN_S:.0f} s")
@@ -120,7 +130,11 @@ async def run(
         latency_ms={name: percentile(latencies, q) * 1e3 for name, q in PERCENTILES},
         server_cpu_us=server_cpu / count * 1e6,
         worker_cpu_us=worker_cpu / count * 1e6,
+        client_cpu_us=client_cpu / count * 1e6,
         server_busy=server_cpu / elapsed,
+        client_busy=client_cpu / elapsed,
+        server_rss_bytes=memory[0],
+        worker_rss_bytes=memory[1],
         patches=samples.patches,
         events=samples.events,
         errors=samples.errors,
@@ -192,28 +206,71 @@ async def _verify_panels(
         watchers = [client for client in clients if client.panel_id == panel_id]
         succeeded = sum(client.succeeded for client in watchers)
         state = await asyncio.to_thread(system.http, "GET", f"/panels/{panel_id}/state")
-        state = state.get("state", state)
-        if "count" in state and state["count"] != succeeded:
-            samples.violate(f"{panel_id}: expected a count of {succeeded}, got {state['count']}")
-        if "count" in state and not any(client.closed_early for client in watchers):
-            caught_up = await _until(lambda: all(c.seq == succeeded for c in watchers), 5.0)  # noqa: B023
+        count = state.get("state", state).get("count")
+        if count != succeeded:
+            samples.violate(f"{panel_id}: expected a count of {succeeded}, got {count}")
+        if not any(client.closed_early for client in watchers):
+            caught_up = await _until(
+                lambda: all(c.seq == c.events == succeeded for c in watchers),  # noqa: B023
+                5.0,
+            )
             if not caught_up:
-                seqs = sorted({client.seq for client in watchers})
-                samples.violate(f"{panel_id}: expected every client at version {succeeded}, got {seqs}")
+                heard = sorted({(client.seq, client.events) for client in watchers})[:5]
+                samples.violate(
+                    f"{panel_id}: expected every client to hear {succeeded} versions and events, got {heard}"
+                )
 
 
-async def _sleep(seconds: float, samples: Samples, load: Load, start: float, *, progress: bool) -> None:
+async def delete(system: System, load: Load, prefix: str) -> None:
+    """Deletes the panels of a run."""
+    for number in range(load.panels):
+        await asyncio.to_thread(system.http, "DELETE", f"/panels/{prefix}-{number}")
+
+
+class Ticker:
+    """Tells once a second how a run goes: one line that changes on a terminal, a line each time elsewhere."""
+
+    def __init__(self, samples: Samples, total_s: float) -> None:
+        self._samples = samples
+        self._total_s = total_s
+        self._begun_s = self._told_s = clock()
+        self._seen = 0
+        self._terminal = sys.stderr.isatty()
+
+    def tick(self) -> None:
+        """Tells, if a second has passed."""
+        now = clock()
+        if now - self._told_s < 0.99:
+            return
+        recent = sorted(self._samples.latency_s[self._seen :])
+        rate = len(recent) / (now - self._told_s)
+        self._told_s, self._seen = now, self._seen + len(recent)
+        elapsed_s = now - self._begun_s
+        told = (
+            f"{elapsed_s:5.1f}/{self._total_s:.0f} s {rate:9,.0f} triggers/s"
+            f"   p50 {percentile(recent, 0.5) * 1e3:.2f} ms"
+        )
+        if self._samples.violations:
+            told += f"   {len(self._samples.violations)} violations"
+        if self._terminal:
+            done = round(min(1.0, elapsed_s / self._total_s) * 24)
+            sys.stderr.write(f"\r\033[K  {'█' * done}{'░' * (24 - done)} {told}")
+        else:
+            sys.stderr.write(f"  {told}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """Takes the line away."""
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+
+
+async def _sleep(seconds: float, ticker: Ticker | None) -> None:
     until = clock() + seconds
-    total = load.warmup_s + load.duration_s
     while (left := until - clock()) > 0:
-        await asyncio.sleep(min(left, 0.5))
-        if progress and sys.stderr.isatty():
-            elapsed = clock() - start
-            done = min(1.0, elapsed / total)
-            bar = "█" * round(done * 24) + "░" * (24 - round(done * 24))
-            rate = len(samples.at_s) / elapsed
-            sys.stderr.write(f"\r\033[K  {bar} {elapsed:4.1f}/{total:.0f} s   {rate:9,.0f} triggers/s")
-            sys.stderr.flush()
+        await asyncio.sleep(min(left, 0.25))
+        if ticker is not None:
+            ticker.tick()
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:

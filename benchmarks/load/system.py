@@ -77,7 +77,22 @@ class System:
 
     def server_rss_bytes(self) -> int:
         """Resident memory of the gateway."""
-        return 0 if self.server is None else int(self.server.memory_info().rss)
+        return _rss_bytes(self.server)
+
+    def worker_rss_bytes(self) -> int:
+        """Resident memory of the pool and all sandboxes; pages that they share count in each."""
+        if self.workers is None:
+            return 0
+        return sum(map(_rss_bytes, (self.workers, *self.workers.children(recursive=True))))
+
+
+def _rss_bytes(process: psutil.Process | None) -> int:
+    if process is None:
+        return 0
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _cpu_s(process: psutil.Process | None) -> float:
