@@ -28,6 +28,16 @@ def test_first_wrong_character_is_found(before: list[str], after: list[str]) -> 
     assert looks <= MAX_LOOKS + 1
 
 
+def test_words_are_not_cut_in_two() -> None:
+    """A parser that takes no half keyword: its beginnings have the error that comes later, too."""
+
+    def error_of(text: str) -> str | None:
+        words = text.split()
+        return "unexpected token" if any(word not in ("export", "default", "x") for word in words) else None
+
+    assert find_error("export default\nx ? x", "unexpected token", error_of) == (2, 3)
+
+
 def test_huge_source_is_not_searched() -> None:
     assert find_error(" " * (MAX_SEARCHED_CHARS + 1), "m", lambda _: pytest.fail("looked")) == (0, 0)
 
@@ -41,6 +51,16 @@ def test_huge_source_is_not_searched() -> None:
         ("return 1 +;", 1, 11),
         ("let a = 1;\n\n  if (a {\n}", 3, 9),
         ("x = {a: 1,, b}", 1, 11),
+        ("const é = '\U0001f600' + ;", 1, 17),
+        ("const text = 'a\nb';", 1, 14),
+        ("export default function () {\n  return 1 +;\n}", 2, 13),
+        ("while (true);\nexport default () => {\n  if (a {\n  }\n}", 3, 9),
+        ("throw new Error('not run');\nexport default () => (1;", 2, 24),
+        # what is missing at the end is missing behind the last character
+        ("const a = 1;\nreturn a +\n\n", 2, 11),
+        ("if (a) {\n  a()", 2, 6),
+        ("export default () => {\n  return 1 +\n", 2, 13),
+        ("export default () => (1 + 2\n", 1, 28),
     ],
 )
 def test_syntax_error_is_where_the_wrong_token_is(
@@ -48,6 +68,11 @@ def test_syntax_error_is_where_the_wrong_token_is(
 ) -> None:
     found = refusal(source, language)
     assert (found.line, found.column) == (line, column), found
+
+
+def test_error_inside_a_regular_expression_has_no_position() -> None:
+    found = refusal("const a = 1;\nreturn /(/;")
+    assert (found.message, found.line, found.column) == ("SyntaxError: expecting ')'", 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import msgspec
 from panels_shared import jsonvalue
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.javascript.positions import find_read
-from panels_worker.javascript.script import Script
+from panels_worker.javascript.positions import end_of, find_read
+from panels_worker.javascript.script import BODY_HEADER_LINES, Script
 
 #: What is kept of an error for the client.
 MAX_MESSAGE_CHARS: Final = 2_048
@@ -21,6 +21,7 @@ MAX_NAME_CHARS: Final = 64
 _FRAME = re.compile(
     r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
+_SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
 _OUT_OF_MEMORY: Final = "out of memory"
 _STACK_MESSAGES: Final = ("Maximum call stack size exceeded", "stack overflow")
 
@@ -68,6 +69,13 @@ def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
     """Why a script does not compile."""
     frames = own_frames(stack, script)
     _, line, column = frames[0] if frames else ("", 0, 0)
+    lines = script.code.split("\n")
+    place = _SYNTAX_FRAME.search(stack) if name == "SyntaxError" and script.code == script.source else None
+    if place is not None:
+        own = int(place[1]) - (0 if script.module else BODY_HEADER_LINES)
+        if own > len(lines) or (own == len(lines) and not lines[-1].strip()):
+            # the engine read on behind the end
+            line, column = end_of(script.source)
     return Refusal("syntax", f"{name}: {message}"[:MAX_MESSAGE_CHARS], line, column)
 
 

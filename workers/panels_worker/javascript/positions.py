@@ -1,8 +1,9 @@
 """Positions that neither QuickJS nor the TypeScript transform tells, found by looking at the handler's source. Pure.
 
 A parser stops at the first thing that is wrong, so a source that is cut behind that thing has the same error, and one that is
-cut before it has another: bisection finds the place. And where a property is read of null, QuickJS knows the function
-only, but the message names the property: if that is read in one place, it was there.
+cut before it has another: bisection finds the place. Words are not cut in two: ``export d`` is an error that ``export default``
+is not. And where a property is read of null, QuickJS knows the function only, but the message names the property: if that is
+read in one place, it was there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ MAX_SEARCHED_CHARS: Final = 65_536
 #: Looks that a search may take.
 MAX_LOOKS: Final = 40
 
+_WORD = re.compile(r"[\w$]*")
 _NAMED = re.compile(r"'([^']{1,20})'\s*$|`([^`]{1,20})`\s*$")
 _READ = re.compile(r"^cannot read property '([\w$]{1,100})' of (?:null|undefined)")
 
@@ -41,14 +43,29 @@ def find_error(
     while low < high and looks < MAX_LOOKS:
         middle = (low + high) // 2
         looks += 1
-        if error_of(source[:middle]) == message:
+        if error_of(source[: _word_end(source, middle)]) == message:
             high = middle
         else:
             low = middle + 1
+    high = _word_end(source, high)
     if not high or error_of(source[:high]) != message:
         return 0, 0
     at = _token_start(source, high, message)
     return source.count("\n", 0, at) + 1, at - source.rfind("\n", 0, at)
+
+
+def end_of(source: str) -> tuple[int, int]:
+    """Where something is missing that should follow: the line and column behind the last character that is not white space."""
+    written = source.rstrip()
+    return written.count("\n") + 1, len(written) - written.rfind("\n")
+
+
+def _word_end(source: str, at: int) -> int:
+    """``at``, or the end of the word that it is in the middle of."""
+    if 0 < at < len(source) and _WORD.fullmatch(source, at - 1, at):
+        found = _WORD.match(source, at)
+        return found.end() if found is not None else at
+    return at
 
 
 def _token_start(source: str, end: int, message: str) -> int:

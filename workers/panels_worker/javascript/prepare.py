@@ -15,7 +15,7 @@ from panels_worker.javascript import script as scripts
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM
 from panels_worker.javascript.errors import refuse
 from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
-from panels_worker.javascript.positions import find_error
+from panels_worker.javascript.positions import end_of, find_error
 from panels_worker.javascript.script import Script
 
 #: A module is what has an import or export at the start of a line; everything else is a function's body.
@@ -84,14 +84,33 @@ def check(script: Script, guest: JavaScriptGuest) -> None:
         run.close()
 
 
+def compile_only(script: Script, guest: JavaScriptGuest) -> None:
+    """Compiles the script in a guest. Raises what ``compile_script`` raises, but nothing that the top level of a module throws."""
+    from panels_worker.javascript.program import compile_script, open_to_prepare
+
+    run = open_to_prepare(guest)
+    try:
+        if script.module:
+            run.evaluate_module(script.code.encode(), Script.MODULE_NAME.encode())
+        else:
+            compile_script(run, script, probe=True)
+    finally:
+        run.close()
+
+
 def _placed(refusal: Refusal, message: str, script: Script, guest: JavaScriptGuest) -> Refusal:
     """``refusal`` with the column of what is wrong: the engine names the line, and the column of something before it."""
-    if script.positions or script.module or script.code != script.source or not refusal.line:
+    if script.positions or script.code != script.source or not refusal.line:
+        return refusal
+    if (refusal.line, refusal.column) == end_of(script.source):
         return refusal
 
     def error_of(source: str) -> str | None:
+        if script.module:
+            # its top level is compiled, and not run
+            source = f"throw 0;{source}"
         try:
-            check(msgspec.structs.replace(script, code=source, source=source), guest)
+            compile_only(msgspec.structs.replace(script, code=source), guest)
         except ScriptError as error:
             return error.message
         except (GuestTrap, HostStop, LimitReached, InstantiationError):

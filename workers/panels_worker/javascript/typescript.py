@@ -21,7 +21,7 @@ from panels_worker.capabilities import Capabilities
 from panels_worker.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.effects import Effects
 from panels_worker.engine import MAX_TABLE_ELEMENTS, ticks
-from panels_worker.javascript.positions import find_error
+from panels_worker.javascript.positions import MAX_SEARCHED_CHARS, end_of, find_error
 from panels_worker.task import Task
 from panels_worker.wasm import WasmRun
 
@@ -94,6 +94,9 @@ def _placed(refusal: Refusal, source: str, engine: Engine, module: Module, *, is
     if error_of("") == refusal.message:
         tail = _CLOSING
     line, column = find_error(source, refusal.message, error_of)
+    if not line and len(source) <= MAX_SEARCHED_CHARS and error_of(source) != refusal.message:
+        # with something behind it there is another error: what is wrong is that it ends
+        line, column = end_of(source)
     return Refusal(refusal.code, refusal.message, line, column)
 
 
