@@ -329,3 +329,15 @@ def test_imports_survive_any_numbers(name: str, numbers: list[int]) -> None:
             Reason.HANDLER_ERROR,
             Reason.LIMIT_EXCEEDED,
         )
+
+
+@pytest.mark.parametrize("leaving", ["(call $proc_exit (i32.const 0))", "unreachable"])
+def test_handler_that_said_it_fails_has_failed_however_it_leaves(leaving: str) -> None:
+    body = (
+        "(drop (call $state_set (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 1)))"
+        f"(call $fail (i32.const 16) (i32.const 3)) {leaving} (i32.const 0)"
+    )
+    execution = make_program(body, data={0: "k", 8: "1", 16: "why"}).run(make_task())
+    assert isinstance(execution.outcome, Failed)
+    assert (execution.outcome.reason, execution.outcome.message) == (Reason.HANDLER_ERROR, "why")
+    assert execution.changes == {}

@@ -320,6 +320,9 @@ class WasmProgram:
                 fuel_used = fuel
             elif trap.kind is not TrapKind.INTERRUPT and store is not None:
                 fuel_used = fuel - store.fuel()
+            if run.failure is not None and reason in (None, Reason.TRAP):
+                # it said that it fails before it left, by exit(0) or by a trap
+                reason, message = Reason.HANDLER_ERROR, run.failure or "the handler failed without a message"
         except LimitReached as limit:
             reason, message = Reason.LIMIT_EXCEEDED, str(limit)
         except BadPointerError as exc:
