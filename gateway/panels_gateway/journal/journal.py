@@ -1,0 +1,129 @@
+"""The seam between the kernel and whatever keeps its records.
+
+The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable. What a
+store makes of batches (rows, indexes, files) is its own affair; what it must give back is written here, and tested by
+``tests/gateway/journal/contract.py`` for every store.
+
+    JournalError                 nothing more can be appended: the process must end (exit code 74)
+    ├── PositionError            the batch is not the next one: somebody else has appended
+    ├── FencedError              a writer with a higher fence has opened the journal
+    └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from panels_gateway.journal.records import Batch, Changed, Key, Ran, Source
+from panels_shared.errors import PanelsError
+
+
+class JournalError(PanelsError):
+    """The journal cannot be used, or not any more. The text is one sentence for the operator."""
+
+
+class PositionError(JournalError):
+    """A batch that is not the next one."""
+
+
+class FencedError(JournalError):
+    """Another writer has taken over."""
+
+
+class CorruptError(JournalError):
+    """Stored data that does not pass its checks. The text names the file and the offset or row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list of panels shows. ``seq`` may lag behind by what is not folded yet."""
+
+    panel: int
+    id: str
+    epoch: str
+    created_ms: int
+    seq: int
+    definition: bytes
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPanel:
+    """A panel as the journal knows it after all batches up to ``position``.
+
+    ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have been answered,
+    the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``.
+    """
+
+    panel: int
+    id: str
+    epoch: str
+    created_ms: int
+    definition: bytes
+    sources: dict[bytes, Source]
+    seq: int
+    state: dict[str, bytes]
+    position: int
+    answers: list[tuple[Key, int]] = field(default_factory=list[tuple[Key, int]])
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Commits of one panel, in order and without a gap, the first of which made version ``since + 1``.
+
+    ``complete`` is False where the limit cut it short. None instead of this says that history no longer reaches back so far.
+    """
+
+    commits: Sequence[Ran | Changed]
+    complete: bool
+
+
+class Journal(Protocol):
+    """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
+
+    #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by the methods.
+    on_durable: Callable[[int], None]
+    on_folded: Callable[[int], None]
+
+    @property
+    def durable(self) -> int:
+        """The position up to which every batch survives what the mode promises to survive."""
+        ...
+
+    def append(self, batch: Batch) -> None:
+        """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
+
+        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known.
+        """
+        ...
+
+    async def load(self, panel_id: str) -> StoredPanel | None:
+        """The panel of that id, None if there is none. It reads folded batches only: the caller knows what is newer."""
+        ...
+
+    async def summaries(self, *, after: str, limit: int) -> list[Summary]:
+        """The panels whose id is greater than ``after``, at most ``limit``, by id."""
+        ...
+
+    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
+        """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
+        ...
+
+    async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
+        """The state as it was at version ``seq``, None where history does not reach back so far."""
+        ...
+
+    async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
+        """The record of the trigger that came under this key."""
+        ...
+
+    async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
+        """Writes a consistent copy of everything durable to ``target``, while batches go on being appended."""
+        ...
+
+    async def close(self) -> None:
+        """Makes everything durable and gives the store back. Idempotent."""
+        ...
