@@ -32,7 +32,7 @@ Durability = Literal["process", "power"]
 class Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of a directory.
 
-    - ``store``: 16 bytes in hexadecimal that name this journal; each segment repeats them;
+    - ``store``: 16 bytes in hexadecimal, the store's id; each segment repeats them;
     - ``fence``: of the last writer; each takes the next one;
     - ``incarnation``: goes up whenever history may have been lost, by a random step, so that two restores of one backup
       do not end up with the same;
@@ -169,15 +169,19 @@ class DataDirectory:
             return Tail.TORN
         return Tail.UNSYNCED if meta.durability == "power" else Tail.LOST
 
-    def begin(self, durability: Durability, *, folded: int) -> Opening:
-        """Examines and cuts the log, and takes the next fence. ``folded`` is the position that the store has folded.
+    def begin(self, durability: Durability, *, store: bytes, folded: int) -> Opening:
+        """Examines and cuts the log, and takes the next fence. ``store`` is the id that the store has, ``folded`` the position
+        as far as it has folded.
 
         Raises ``CorruptError`` for what must not be forgiven, and ``JournalError`` if the disk fails.
         """
         meta, tail = self.meta, self.tail
         if meta is None and folded:
             raise CorruptError(f"{self._meta_path}: expected this file beside a store, got none")
-        store = bytes.fromhex(meta.store) if meta is not None else secrets.token_bytes(16)
+        if meta is not None and meta.store != store.hex():
+            raise CorruptError(
+                f"{self.path}: expected store {meta.store}, got {store.hex()}: files of two journals"
+            )
         examined = examine(self.log, store=store, folded=folded, tail=tail)
         last = examined.last(folded)
         if meta is not None and meta.closed is not None and last != meta.closed:
@@ -247,8 +251,9 @@ class DataDirectory:
                 f"{self.path}: the data directory cannot be closed: {error.strerror}"
             ) from error
 
-    def adopt(self, durability: Durability, *, position: int) -> None:
-        """Makes a new journal of a directory that has only a store, restored from a backup, folded as far as ``position``.
+    def adopt(self, durability: Durability, *, store: bytes, position: int) -> None:
+        """Makes a new journal of a directory that has only a store, restored from a backup: ``store`` is its id, ``position``
+        as far as it is folded.
 
         All panels get another epoch. Raises ``JournalError`` if the directory has been a journal's before.
         """
@@ -260,7 +265,7 @@ class DataDirectory:
             self._replace(
                 Meta(
                     version=DIRECTORY_VERSION,
-                    store=secrets.token_hex(16),
+                    store=store.hex(),
                     fence=0,
                     incarnation=raised(0),
                     boot=self._boot or boot_id(),
