@@ -51,7 +51,7 @@ class FoldProcess:
         *,
         on_folded: Callable[[int], None],
         on_failed: Callable[[JournalError], None],
-        policy: RestartPolicy = RestartPolicy(),  # noqa: B008 - frozen
+        policy: RestartPolicy = RestartPolicy(),
     ) -> None:
         self._command = command
         self._on_folded = on_folded

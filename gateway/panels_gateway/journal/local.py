@@ -197,7 +197,7 @@ class LocalJournal:
         return await self._read(lambda: self._store.answer(panel, subject, key))
 
     async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        if target.exists():
+        if await asyncio.to_thread(target.exists):
             raise JournalError(f"{target}: expected a file that is not there yet")
         position = self._position
         self._rotate()
@@ -223,6 +223,7 @@ class LocalJournal:
                 on_progress(self._folded, self._position)
                 self._folding.sealed(self._position)
                 await self._until_folded(self._position)
+                self._last_panel = (await self._read(self._store.folded)).last_panel
         finally:
             self.on_folded = told
 
@@ -334,7 +335,7 @@ async def open_local(
     path: Path,
     *,
     durability: Durability,
-    options: LocalOptions = LocalOptions(),  # noqa: B008 - frozen
+    options: LocalOptions = LocalOptions(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalJournal:
     """Opens the data directory ``path`` for writing, creating it where there is none, and folds what was left unfolded.
