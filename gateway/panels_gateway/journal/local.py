@@ -17,36 +17,36 @@ import asyncio
 import logging
 import secrets
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
-import apsw
-
-from panels_gateway.journal import schema
+from panels_gateway.journal import schema, transfer
 from panels_gateway.journal.directory import DataDirectory, Durability, Opening
+from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
 from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
 from panels_gateway.journal.records import Batch, Ran
-from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter, sync_folder
+from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
 
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: Pages that a backup copies before it says how far it is.
-_BACKUP_PAGES = 256
 
-
-def folding_command(path: Path) -> list[str]:
+def folding_command(path: Path, retention: Retention) -> list[str]:
     """The command line of the folding process of the data directory ``path``."""
-    return [sys.executable, "-m", "panels_gateway.journal.folder", str(path)]
+    bounds = [
+        f"--{field.name.replace('_', '-')}={getattr(retention, field.name)}" for field in fields(retention)
+    ]
+    return [sys.executable, "-m", "panels_gateway.journal.folder", str(path), *bounds]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,14 @@ class LocalOptions:
     """How a local journal works.
 
     - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first batch;
+    - ``retention``: how much is kept of each panel;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
     - ``restart``: how it is started again; ``stop_s``: how long it may take to end.
     """
 
     segment_bytes: int = SEGMENT_BYTES
     rotate_s: float = 2.0
+    retention: Retention = field(default_factory=Retention)
     command: Sequence[str] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_s: float = 10.0
@@ -122,7 +124,7 @@ class LocalJournal:
             )
         )
         self._folding = FoldProcess(
-            options.command or folding_command(directory.path),
+            options.command or folding_command(directory.path, options.retention),
             on_folded=self._on_folded,
             on_failed=self._fail,
             policy=options.restart,
@@ -197,8 +199,6 @@ class LocalJournal:
         return await self._read(lambda: self._store.answer(panel, subject, key))
 
     async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        if await asyncio.to_thread(target.exists):
-            raise JournalError(f"{target}: expected a file that is not there yet")
         position = self._position
         self._rotate()
         await self._until_folded(position)
@@ -206,7 +206,16 @@ class LocalJournal:
         def say(done: int, total: int) -> None:
             self._loop.call_soon_threadsafe(progress, done, total)
 
-        await asyncio.to_thread(_copy, self._directory.path / schema.DATABASE, target, say)
+        # all that is asked for is folded: nothing of the log has to be read, and segments may go meanwhile
+        await asyncio.to_thread(
+            transfer.backup,
+            self._directory.path / schema.DATABASE,
+            target,
+            say,
+            tail=lambda position: (),
+            now_ms=time.time_ns() // 1_000_000,
+            retention=self._options.retention,
+        )
 
     async def close(self) -> None:
         if self._closing is None:
@@ -387,29 +396,3 @@ async def _give_up(journal: LocalJournal) -> None:
         await journal.close()
     except JournalError as error:
         _logger.debug("closing a journal that could not be opened: %s", error)
-
-
-def _copy(database: Path, target: Path, say: Callable[[int, int], None]) -> None:
-    """Copies one snapshot of ``database`` to ``target``, which appears when it is whole. Raises ``JournalError``."""
-    draft = target.with_name(target.name + ".new")
-    try:
-        draft.unlink(missing_ok=True)
-        source = schema.open_reader(database)
-        copy = apsw.Connection(str(draft))
-        try:
-            # the transaction pins the snapshot: without it each fold would make the copy begin again
-            source.execute("BEGIN").fetchall()
-            source.execute("SELECT position FROM meta").fetchall()
-            with copy.backup("main", source, "main") as backup:
-                while not backup.done:
-                    backup.step(_BACKUP_PAGES)
-                    say(backup.page_count - backup.remaining, backup.page_count)
-        finally:
-            copy.close()
-            source.close()
-        draft.rename(target)
-        sync_folder(target.parent)
-    except apsw.Error as error:
-        raise JournalError(f"{target}: the backup cannot be written: {error}") from error
-    except OSError as error:
-        raise JournalError(f"{target}: the backup cannot be written: {error.strerror}") from error

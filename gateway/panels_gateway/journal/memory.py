@@ -12,10 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import msgspec
-
+from panels_gateway.journal.chunks import encode_record, last_changes
 from panels_gateway.journal.journal import (
     FencedError,
     History,
@@ -36,27 +34,14 @@ from panels_gateway.journal.records import (
     Source,
     encode,
 )
-from panels_shared.outcome import Completed
-
-
-class _Mutation(msgspec.Struct, frozen=True, gc=False):
-    op: Literal["set", "delete"]
-    key: str
-    value: msgspec.Raw | None = None
-
-
-_mutations: msgspec.json.Decoder[list[_Mutation]] = msgspec.json.Decoder(list[_Mutation])
 
 
 def _apply(state: dict[str, bytes], commit: Ran | Changed) -> None:
-    text = commit.mutations if isinstance(commit, Changed) else b"[]"
-    if isinstance(commit, Ran) and isinstance(commit.outcome, Completed):
-        text = commit.outcome.mutations
-    for mutation in _mutations.decode(text):
-        if mutation.op == "set":
-            state[mutation.key] = bytes(mutation.value or b"null")
+    for key, (value, _) in last_changes([commit]).items():
+        if value is None:
+            state.pop(key, None)
         else:
-            state.pop(mutation.key, None)
+            state[key] = value
 
 
 @dataclass(slots=True)
@@ -203,7 +188,7 @@ class MemoryJournal:
         size = 0
         for index in range(since - found.floor, len(found.commits)):
             commit = found.commits[index]
-            size += len(msgspec.msgpack.encode(commit))
+            size += len(encode_record(commit))
             if commits and size > limit_bytes:
                 return History(commits, complete=False)
             commits.append(commit)

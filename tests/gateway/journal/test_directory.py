@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -171,8 +172,6 @@ def test_meta_is_refused_when_any_bit_is_flipped(tmp_path: Path) -> None:
     ],
 )
 def test_meta_of_another_kind_is_refused_and_stays(tmp_path: Path, line: bytes, sentence: str) -> None:
-    from zlib import crc32
-
     data = b"%s\n%08x\n" % (line, crc32(line))
     (tmp_path / "meta").write_bytes(data)
     with pytest.raises(CorruptError, match=sentence):
@@ -221,7 +220,7 @@ def test_directory_that_fails_is_an_error_with_a_sentence(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, refuse)
-    with pytest.raises(JournalError, match="data directory cannot be .*: No space left on device"):
+    with pytest.raises(JournalError, match=r"data directory cannot be .*: No space left on device"):
         write(tmp_path / "d")
 
 
