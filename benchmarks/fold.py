@@ -44,7 +44,14 @@ def main() -> None:
     gc.disable()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         hot(Path(folder) / "hot.db", options.commits, options.panels, options.turn, options.run, keyed=False)
-        hot(Path(folder) / "keyed.db", options.commits // 10, options.panels, options.turn, options.run, keyed=True)
+        hot(
+            Path(folder) / "keyed.db",
+            options.commits // 10,
+            options.panels,
+            options.turn,
+            options.run,
+            keyed=True,
+        )
         wide(Path(folder) / "wide.db", options.commits // 20)
         many(Path(folder) / "many.db", options.many)
 
@@ -62,7 +69,7 @@ def hot(path: Path, commits: int, panels: int, turn: int, run: int, *, keyed: bo
     while done < commits:
         encoded: list[bytes] = []
         for index in range(run):
-            records = [_ran(seqs, (done + n) % panels + 1, keyed) for n in range(turn)]
+            records: list[Record] = [_ran(seqs, (done + n) % panels + 1, keyed) for n in range(turn)]
             encoded.append(encode(Batch(folding.position + 1 + index, 1, records)))
             done += turn
         start = time.process_time()
@@ -97,7 +104,9 @@ def wide(path: Path, panels: int) -> None:
         records: list[Record] = [_ran(seqs, number, False) for number in chunk]
         folding.fold([Batch(folding.position + 1, 1, records)], now_ms=_START_MS)
         folding.checkpoint()
-    print(f"{panels} panels with one commit each: {1e6 * (time.process_time() - start) / panels:.1f} us of CPU a commit")
+    print(
+        f"{panels} panels with one commit each: {1e6 * (time.process_time() - start) / panels:.1f} us of CPU a commit"
+    )
     folding.close()
 
 
@@ -109,7 +118,9 @@ def many(path: Path, panels: int) -> None:
     for chunk in _numbers(panels, 10_000):
         folding.fold([Batch(folding.position + 1, 1, _made(chunk, 1_000))], now_ms=_START_MS)
         folding.checkpoint()
-    print(f"{panels} panels of 1 kB: made in {time.perf_counter() - start:.1f} s, {path.stat().st_size / MIB:.0f} MiB")
+    print(
+        f"{panels} panels of 1 kB: made in {time.perf_counter() - start:.1f} s, {path.stat().st_size / MIB:.0f} MiB"
+    )
     folding.close()
     descriptor = os.open(path, os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -159,7 +170,19 @@ def _ran(seqs: dict[int, int], panel: int, keyed: bool) -> Ran:
     )
     key = Key("somebody", f"key-{seq}", b"f" * 16) if keyed else None
     return Ran(
-        panel, seq, _START_MS + seq, "increment", _DIGEST, b'{"by":1}', b"{}", 1.76e12, seq, outcome, 100, 300, key
+        panel,
+        seq,
+        _START_MS + seq,
+        "increment",
+        _DIGEST,
+        b'{"by":1}',
+        b"{}",
+        1.76e12,
+        seq,
+        outcome,
+        100,
+        300,
+        key,
     )
 
 

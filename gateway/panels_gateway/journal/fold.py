@@ -15,10 +15,16 @@ from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.journal import CorruptError, FencedError, PositionError
 from panels_gateway.journal.records import Batch, Changed, Created, Defined, Deleted, Ran, Record, Source
 from panels_shared.limits import KIB, MIB
+from panels_shared.outcome import Completed
 
 #: A chunk has at most so many commits, and more than so many bytes only if it has one commit.
 CHUNK_COMMITS: Final = 1_000
 CHUNK_BYTES: Final = 512 * KIB
+
+
+#: A transaction folds about so many records, and about so many bytes; one batch may be more.
+RUN_RECORDS: Final = 8_192
+RUN_BYTES: Final = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +109,22 @@ def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
     return run
 
 
+def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """``batches`` in groups that fit into memory and make a transaction of a good size, taken as they are asked for."""
+    group: list[Batch] = []
+    count = size = 0
+    for batch in batches:
+        group.append(batch)
+        count += len(batch.records)
+        size += sum(map(_weight, batch.records))
+        if count >= RUN_RECORDS or size >= RUN_BYTES:
+            yield group
+            group = []
+            count = size = 0
+    if group:
+        yield group
+
+
 def chunked(commits: Sequence[Commit]) -> Iterator[tuple[Sequence[Commit], bytes]]:
     """``commits`` cut into chunks, each with its encoded records."""
     for start in range(0, len(commits), CHUNK_COMMITS):
@@ -157,3 +179,24 @@ def _take(run: Run, record: Record) -> None:
         panel.deleted = True
         panel.commits.clear()
         panel.answered.clear()
+
+
+def _weight(record: Record) -> int:
+    # bytes, roughly: what may be large in a record
+    if type(record) is Ran:
+        outcome = record.outcome
+        if type(outcome) is Completed:
+            return (
+                len(record.args)
+                + len(outcome.mutations)
+                + len(outcome.return_value)
+                + sum(map(len, outcome.events))
+            )
+        return len(record.args)
+    if type(record) is Changed:
+        return len(record.mutations)
+    if type(record) is Created:
+        return len(record.definition) + sum(map(len, record.state.values()))
+    if type(record) is Source:
+        return len(record.source)
+    return 0

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 import apsw
 
@@ -35,8 +36,7 @@ _TABLES: Final = (
     """CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         format INTEGER NOT NULL,
-        store_id TEXT NOT NULL,      -- names this store's history; a backup has the same
-        incarnation INTEGER NOT NULL,-- one more with each restore
+        store_id TEXT NOT NULL,      -- names this store's history; a backup has the same, what is restored another
         position INTEGER NOT NULL,   -- of the last batch folded
         fence INTEGER NOT NULL,      -- highest seen
         last_panel INTEGER NOT NULL, -- highest number ever given
@@ -152,6 +152,15 @@ def open_reader(path: Path) -> apsw.Connection:
     return connection
 
 
+def open_alone(path: Path) -> apsw.Connection:
+    """A connection to a file that nobody changes, such as a backup on a medium that cannot be written. Raises as ``open_reader``."""
+    if path.with_name(path.name + "-wal").exists():
+        return open_reader(path)
+    connection = _connect(path, apsw.SQLITE_OPEN_READONLY, immutable=True)
+    require_format(connection, path)
+    return connection
+
+
 def guarded(path: Path, action: Callable[[], _T]) -> _T:
     """What ``action`` returns, with the errors of SQLite as those of the journal."""
     try:
@@ -178,6 +187,11 @@ def require_format(connection: apsw.Connection, path: Path) -> None:
         raise
 
 
+def new_store_id() -> str:
+    """A name that no other store has."""
+    return secrets.token_hex(16)
+
+
 def sync_directory(directory: Path) -> None:
     """Makes names in ``directory`` survive a loss of power. Raises ``OSError``."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -193,9 +207,10 @@ def execute_each(connection: apsw.Connection, statements: Sequence[str]) -> None
         connection.execute(statement).fetchall()
 
 
-def _connect(path: Path, flags: int) -> apsw.Connection:
+def _connect(path: Path, flags: int, *, immutable: bool = False) -> apsw.Connection:
     def connect() -> apsw.Connection:
-        connection = apsw.Connection(str(path), flags=flags)
+        name = f"file:{quote(str(path.absolute()))}?immutable=1" if immutable else str(path)
+        connection = apsw.Connection(name, flags=flags | (apsw.SQLITE_OPEN_URI if immutable else 0))
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         pragmas = ["PRAGMA trusted_schema=OFF", "PRAGMA cell_size_check=ON"]
         if flags == apsw.SQLITE_OPEN_READWRITE:
@@ -228,9 +243,7 @@ def _create(path: Path) -> None:
                     *_TABLES,
                 ],
             )
-            connection.execute(
-                "INSERT INTO meta VALUES (1, ?, ?, 1, 0, 0, 0, 0)", (FORMAT, secrets.token_hex(16))
-            )
+            connection.execute("INSERT INTO meta VALUES (1, ?, ?, 0, 0, 0, 0)", (FORMAT, new_store_id()))
             connection.execute("COMMIT")
         finally:
             connection.close()

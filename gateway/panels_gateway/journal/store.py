@@ -23,10 +23,9 @@ from panels_gateway.journal.records import Key, Ran, Source
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Where the store stands. ``incarnation`` is one more after each restore; ``last_panel`` is the highest number ever given."""
+    """Where the store stands. ``last_panel`` is the highest number ever given, 0 for none; ``panels`` how many there are."""
 
     store_id: str
-    incarnation: int
     position: int
     fence: int
     last_panel: int
@@ -216,7 +215,7 @@ class Store:
         return self._connection.execute(sql, values).fetchone()
 
     def _folded(self) -> Folded:
-        row = self._row("SELECT store_id, incarnation, position, fence, last_panel, panels FROM meta")
+        row = self._row("SELECT store_id, position, fence, last_panel, panels FROM meta")
         if row is None:
             raise self._corrupt("meta", "a row", "none")
         return Folded(*row)
