@@ -174,11 +174,7 @@ class LocalJournal:
             raise self._failure
         if self._closing is not None:
             raise JournalError("the journal has been closed")
-        try:
-            self._log.append(batch)
-        except JournalError as error:
-            self._failure = error
-            raise
+        self._log.append(batch)
         self._position = batch.position
         if self._timer is None:
             self._timer = self._loop.call_later(self._options.rotate_s, self._rotate)

@@ -92,6 +92,9 @@ class ProcessLog:
             self._on_sealed(sealed)
 
     async def close(self) -> None:
+        if self._writer.failure is not None:
+            self._writer.abandon()
+            raise self._writer.failure
         self.rotate()
 
 

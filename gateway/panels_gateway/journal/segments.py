@@ -340,7 +340,8 @@ class SegmentWriter:
         self._first = 0
         self._last = encoder.position
         self._size = 0
-        self._failure: JournalError | None = None
+        #: Why nothing can be written any more.
+        self.failure: JournalError | None = None
 
     @property
     def open_bytes(self) -> int:
@@ -363,8 +364,8 @@ class SegmentWriter:
 
         Raises ``JournalError`` for any error of the disk and for a write that stops short, from then on always.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         try:
             fd = self._fd
             if fd is None:
@@ -380,8 +381,8 @@ class SegmentWriter:
 
     def sync(self) -> None:
         """Puts everything on the disk. Raises ``JournalError``, from then on always: a second fsync would hide the loss."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         if self._fd is not None:
             try:
                 os.fdatasync(self._fd)
@@ -417,7 +418,7 @@ class SegmentWriter:
         try:
             self._check()
         except JournalError as error:
-            self._failure = error
+            self.failure = error
             raise
         header = encode_header(Header(self._store, self._encoder.fence, self._first, self._encoder.salt))
         try:
@@ -435,5 +436,5 @@ class SegmentWriter:
         return fd
 
     def _fail(self, problem: str, *, kind: type[JournalError] = JournalError) -> JournalError:
-        self._failure = kind(f"{self._path}: the log {problem}")
-        return self._failure
+        self.failure = kind(f"{self._path}: the log {problem}")
+        return self.failure

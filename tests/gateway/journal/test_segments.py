@@ -59,7 +59,7 @@ def write(
 ) -> list[int]:
     """Writes ``batches`` and returns the offset at which each of the last segment ends. ``synced`` None: the one before."""
     writer = writer_of(folder, position=batches[0].position - 1)
-    ends = []
+    ends: list[int] = []
     for count, item in enumerate(batches):
         if count % per_segment == 0:
             writer.rotate()
@@ -201,8 +201,17 @@ def test_writer_that_syncs_puts_a_new_segment_on_the_disk_before_frames(
     calls: list[str] = []
     real_sync, real_write = os.fdatasync, os.write
     monkeypatch.setattr(segments, "sync_folder", lambda folder: calls.append("folder"))
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append("sync"), real_sync(fd))[1])
-    monkeypatch.setattr(os, "write", lambda fd, data: (calls.append("write"), real_write(fd, data))[1])
+
+    def sync(fd: int) -> None:
+        calls.append("sync")
+        real_sync(fd)
+
+    def note_write(fd: int, data: bytes) -> int:
+        calls.append("write")
+        return real_write(fd, data)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(os, "write", note_write)
     writer = writer_of(tmp_path, sync=True)
     writer.append(batch(1))
     writer.rotate()
