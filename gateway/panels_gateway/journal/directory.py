@@ -229,16 +229,19 @@ class DataDirectory:
             )
 
     def sync(self) -> None:
-        """Puts every file of the directory on the disk, the store's too. Raises ``OSError``."""
-        for folder in (self.path, self.log):
-            for entry in os.scandir(folder):
-                if entry.is_file(follow_symlinks=False):
-                    fd = os.open(entry.path, os.O_RDONLY)
-                    try:
-                        os.fsync(fd)
-                    finally:
-                        os.close(fd)
-            sync_folder(folder)
+        """Puts the log on the disk. Raises ``OSError``.
+
+        The store is synced by whoever writes it, and must not be touched here: closing any descriptor of a database takes
+        away the locks of all connections that this process has to it (POSIX), and SQLite then loses its way.
+        """
+        for _, path in segment_paths(self.log):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_folder(self.log)
+        sync_folder(self.path)
 
     def closed(self, last: int) -> None:
         """Records that everything as far as position ``last`` is on the disk and nothing more comes. Raises ``JournalError``."""
@@ -261,7 +264,6 @@ class DataDirectory:
             raise JournalError(f"{self.path}: expected an empty directory to restore into, got a journal's")
         try:
             self.log.mkdir(mode=0o700, exist_ok=True)
-            self.sync()
             self._replace(
                 Meta(
                     version=DIRECTORY_VERSION,

@@ -355,6 +355,8 @@ class SegmentWriter:
 
     def append(self, batch: Batch, *, synced: int = 0) -> int:
         """Appends one batch and returns the bytes that it took. See ``FrameEncoder.encode`` and ``write`` for errors."""
+        if self.failure is not None:
+            raise self.failure
         data = self._encoder.encode(batch, synced=synced)
         self.write(data, last=batch.position)
         return len(data)
