@@ -265,9 +265,10 @@ def test_batches_wait_in_the_open_segment_until_its_time_has_come(tmp_path: Path
         assert journal.folded == 0
         journal._rotate()
         await driver.folded()
-        assert journal._timer is None
+        assert timer.cancelled()
         driver.append(ran(1, 2, put("n", "2")))
         assert journal._timer is not None
+        assert not journal._timer.cancelled()
         await journal.close()
 
     asyncio.run(run())
@@ -449,7 +450,8 @@ def test_disk_that_fails_under_power_is_told_in_the_loop(
             def fail(fd: int, *rest: object) -> int:
                 if threading.current_thread().name == "journal":
                     _refuse()
-                return real(fd, *rest)
+                result: int = real(fd, *rest)
+                return result
 
             patch.setattr(os, call, fail)
             driver.append(ran(1, 1))
