@@ -7,7 +7,7 @@ chunk gives the state before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from zlib import crc32
@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from panels_gateway.journal.journal import CorruptError
-from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.journal.records import Changed, Ran, Source
 from panels_shared.outcome import Completed
 
 Commit = Ran | Changed
@@ -120,9 +120,14 @@ def state_crc(key: str, value: bytes | None) -> int:
     return 0 if value is None else crc32(value, crc32(key.encode() + b"\0"))
 
 
-def head_crc(panel_id: str, epoch: str, created_ms: int, definition: bytes) -> int:
-    """The checksum of a panel's head."""
-    return crc32(_encoder.encode((panel_id, epoch, created_ms, definition)))
+def head_crc(panel_id: str, epoch: str, created_ms: int, definition: bytes, digests: Iterable[bytes]) -> int:
+    """The checksum of a panel's head, and of which handlers its definition names."""
+    return crc32(_encoder.encode((panel_id, epoch, created_ms, definition, sorted(set(digests)))))
+
+
+def source_crc(source: Source) -> int:
+    """The checksum of a row of ``sources``."""
+    return crc32(_encoder.encode(source))
 
 
 def chunk_crc(records: bytes, undo: bytes) -> int:

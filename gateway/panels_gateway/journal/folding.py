@@ -159,8 +159,8 @@ class Folding:
         self._unused.clear()
         for source in run.sources.values():
             execute(
-                "INSERT OR IGNORE INTO sources VALUES (?, ?, ?, ?)",
-                (source.digest, source.language, source.entry, source.source),
+                "INSERT OR IGNORE INTO sources VALUES (?, ?, ?, ?, ?)",
+                (source.digest, source.language, source.entry, source.source, chunks.source_crc(source)),
             )
         # deletions first: an id may be given again in the same run
         for number, panel in run.panels.items():
@@ -221,7 +221,7 @@ class Folding:
     def _create(self, created: Created) -> tuple[_Head, dict[str, bytes | None]]:
         execute = self._connection.execute
         number = created.panel
-        crc = chunks.head_crc(created.id, created.epoch, created.at_ms, created.definition)
+        crc = chunks.head_crc(created.id, created.epoch, created.at_ms, created.definition, created.digests)
         try:
             execute(
                 "INSERT INTO panels VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0)",
@@ -266,7 +266,7 @@ class Folding:
             definition,
             number,
         )
-        crc = chunks.head_crc(panel_id, epoch, created_ms, definition)
+        crc = chunks.head_crc(panel_id, epoch, created_ms, definition, digests)
         execute("UPDATE panels SET head_crc = ? WHERE number = ?", (crc, number))
         execute("UPDATE uses SET defined = 0 WHERE panel = ?", (number,))
         for digest in digests:

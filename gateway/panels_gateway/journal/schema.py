@@ -41,14 +41,14 @@ _TABLES: Final = (
         fence INTEGER NOT NULL,      -- highest seen
         last_panel INTEGER NOT NULL, -- highest number ever given
         panels INTEGER NOT NULL      -- how many there are
-    )""",
+    ) STRICT""",
     """CREATE TABLE panels (
         number INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
         epoch TEXT NOT NULL,
         created_ms INTEGER NOT NULL,
         definition BLOB NOT NULL,
-        head_crc INTEGER NOT NULL,   -- of id, epoch, created_ms and definition
+        head_crc INTEGER NOT NULL,   -- of id, epoch, created_ms, definition and the digests in it
         seq INTEGER NOT NULL,
         floor INTEGER NOT NULL,      -- history reaches back to this version
         state_bytes INTEGER NOT NULL,-- characters of keys and bytes of values
@@ -57,14 +57,14 @@ _TABLES: Final = (
         answers INTEGER NOT NULL,
         answer_bytes INTEGER NOT NULL,
         position INTEGER NOT NULL    -- of the run that last touched it
-    )""",
+    ) STRICT""",
     """CREATE TABLE state (
         panel INTEGER NOT NULL,
         key TEXT NOT NULL,
         value BLOB NOT NULL,
         seq INTEGER NOT NULL,        -- the version that gave it this value
         PRIMARY KEY (panel, key)
-    ) WITHOUT ROWID""",
+    ) WITHOUT ROWID, STRICT""",
     """CREATE TABLE history (
         panel INTEGER NOT NULL,
         first_seq INTEGER NOT NULL,
@@ -76,7 +76,7 @@ _TABLES: Final = (
         undo BLOB NOT NULL,
         records BLOB NOT NULL,
         PRIMARY KEY (panel, first_seq)
-    )""",
+    ) STRICT""",
     """CREATE TABLE answers (
         number INTEGER PRIMARY KEY,
         panel INTEGER NOT NULL,
@@ -88,22 +88,23 @@ _TABLES: Final = (
         crc INTEGER NOT NULL,        -- of the record
         record BLOB NOT NULL,
         UNIQUE (panel, subject, key)
-    )""",
+    ) STRICT""",
     # an index ends with the rowid, so this one has a panel's answers from the oldest to the newest
     "CREATE INDEX answers_by_age ON answers (panel)",
     """CREATE TABLE sources (
         digest BLOB NOT NULL UNIQUE,
         language TEXT NOT NULL,
         entry TEXT NOT NULL,
-        source BLOB NOT NULL
-    )""",
+        source BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT""",
     """CREATE TABLE uses (
         panel INTEGER NOT NULL,
         digest BLOB NOT NULL,
         defined INTEGER NOT NULL,    -- 1 where the definition names it
         last_seq INTEGER NOT NULL,   -- of the last commit that ran it, 0 for none
         PRIMARY KEY (panel, digest)
-    ) WITHOUT ROWID""",
+    ) WITHOUT ROWID, STRICT""",
     "CREATE INDEX uses_by_digest ON uses (digest)",
 )
 

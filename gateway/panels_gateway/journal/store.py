@@ -63,7 +63,8 @@ class Store:
             if row is None:
                 return None
             number, epoch, created_ms, definition, crc, seq, state_bytes, state_sum = row
-            if chunks.head_crc(panel_id, epoch, created_ms, definition) != crc:
+            sources = self._sources(number)
+            if chunks.head_crc(panel_id, epoch, created_ms, definition, sources) != crc:
                 raise self._corrupt(f"panel {number}", f"checksum {crc}", "another")
             return StoredPanel(
                 number,
@@ -71,7 +72,7 @@ class Store:
                 epoch,
                 created_ms,
                 definition,
-                self._sources(number),
+                sources,
                 seq,
                 self._state(number, state_bytes, state_sum),
                 self._folded().position,
@@ -201,6 +202,8 @@ class Store:
                     self._connection.execute("ROLLBACK")
         except apsw.Error as exc:
             raise schema.named(self._path, exc) from exc
+        except TypeError as exc:  # a damaged row can have a value of another type than its column
+            raise self._corrupt("a row", "values of the types of their columns", str(exc)) from exc
 
     @contextmanager
     def _decoding(self, panel: int, row: Row) -> Iterator[None]:
@@ -234,13 +237,18 @@ class Store:
                 raise CorruptError(f"{self._path}: {exc}") from exc
 
     def _sources(self, panel: int) -> dict[bytes, Source]:
-        return {
-            row[0]: Source(*row)
-            for row in self._connection.execute(
-                "SELECT digest, language, entry, source FROM uses JOIN sources USING (digest) WHERE panel = ? AND defined",
-                (panel,),
-            )
-        }
+        sources: dict[bytes, Source] = {}
+        for digest, found, language, entry, text, crc in self._connection.execute(
+            "SELECT uses.digest, sources.digest, language, entry, source, crc FROM uses LEFT JOIN sources USING (digest) "
+            "WHERE panel = ? AND defined",
+            (panel,),
+        ):
+            if found is None:
+                raise self._corrupt(f"handlers of panel {panel}", f"the source of {digest.hex()}", "none")
+            source = sources[digest] = Source(digest, language, entry, text)
+            if chunks.source_crc(source) != crc:
+                raise self._corrupt(f"source {digest.hex()}", f"checksum {crc}", "another")
+        return sources
 
     def _state(self, panel: int, state_bytes: int, state_sum: int) -> dict[str, bytes]:
         state: dict[str, bytes] = {}

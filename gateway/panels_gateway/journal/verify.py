@@ -109,9 +109,10 @@ class _Verification:
     def findings(self) -> Iterator[Finding]:
         self._connection.execute("BEGIN")
         try:
-            for (text,) in self._rows("PRAGMA integrity_check"):
-                if text != "ok":
-                    yield self._finding("", f"integrity check: {text}")
+            problems = [text for (text,) in self._rows("PRAGMA integrity_check") if text != "ok"]
+            yield from (self._finding("", f"integrity check: {text}") for text in problems)
+            if problems:
+                return  # rows read from such a file may be anything
             yield from self._sources()
             yield from self._meta()
             yield from self._strays()
@@ -161,7 +162,10 @@ class _Verification:
         for done, row in enumerate(self._rows("SELECT * FROM panels ORDER BY number"), 1):
             panel = _Panel(*row)
             where = f"panel {panel.number}"
-            crc = chunks.head_crc(panel.id, panel.epoch, panel.created_ms, panel.definition)
+            named = self._rows("SELECT digest FROM uses WHERE panel = ? AND defined", panel.number)
+            crc = chunks.head_crc(
+                panel.id, panel.epoch, panel.created_ms, panel.definition, [digest for (digest,) in named]
+            )
             yield from self._differs(where, "checksum", panel.head_crc, crc)
             state = yield from self._state(panel)
             commits = yield from self._history(panel, state)
