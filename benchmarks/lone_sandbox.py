@@ -18,16 +18,16 @@ from panels_shared.limits import DEFAULT_LIMITS
 from panels_shared.messages import Job, Language, Result, Snapshot, Tool, ToWorker
 from panels_shared.outcome import Completed
 from panels_shared.wire import decode_to_worker, encode
-from panels_worker.engine import make_engine
+from panels_worker.guest.engine import make_engine
+from panels_worker.guest.task import Program
+from panels_worker.guest.wasm import WasmHost, WasmProgram
 from panels_worker.javascript import prepare
 from panels_worker.javascript.engines import QUICKJS, compile_engine
 from panels_worker.javascript.guest import JavaScriptGuest
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
-from panels_worker.replica import Replicas
-from panels_worker.sandbox import Sandbox
-from panels_worker.task import Program
-from panels_worker.wasm import WasmHost, WasmProgram
+from panels_worker.sandbox.replica import Replicas
+from panels_worker.sandbox.sandbox import Sandbox
 
 LIMITS: Final = (
     DEFAULT_LIMITS.fuel,

@@ -54,9 +54,9 @@ def test_package_imports_nothing_that_is_not_its_own(package: Path) -> None:
     ("module", "package"),
     [
         ("panels_gateway.__main__", GATEWAY),
-        ("panels_worker.pool", WORKER),
-        ("panels_worker.sandbox_process", WORKER),
-        ("panels_worker.compile", WORKER),
+        ("panels_worker.pool.pool", WORKER),
+        ("panels_worker.sandbox.process", WORKER),
+        ("panels_worker.compiling.compile", WORKER),
         ("panels_shared.wire", SHARED),
     ],
 )

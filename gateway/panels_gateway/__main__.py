@@ -42,18 +42,18 @@ from typing import IO, Final
 
 import uvloop
 
+from panels_gateway.access.keys import load_keyring
+from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import create_app
-from panels_gateway.auth import TokenRules, TokenVerifier
-from panels_gateway.broker import Broker, BrokerError
-from panels_gateway.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
-from panels_gateway.config_error import ConfigError
-from panels_gateway.curve import load_curve_keys
-from panels_gateway.dispatcher import Dispatcher, DispatchLimits
-from panels_gateway.kernel import Kernel, KernelLimits
-from panels_gateway.keys import load_keyring
-from panels_gateway.logs import configure_logging
+from panels_gateway.bus.broker import Broker, BrokerError
+from panels_gateway.bus.curve import load_curve_keys
+from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
+from panels_gateway.configuration.errors import ConfigError
+from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
+from panels_gateway.kernel.kernel import Kernel, KernelLimits
+from panels_gateway.observe.logs import configure_logging
+from panels_gateway.observe.stages import Stages
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
-from panels_gateway.stages import Stages
 
 _log = logging.getLogger("panels.gateway")
 

@@ -12,20 +12,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from panels_gateway.auth import TokenRules, TokenVerifier
-from panels_gateway.credentials import OriginPolicy, own_origins
-from panels_gateway.gate import Gate
-from panels_gateway.http import Api, answer_disconnect, answer_request_error, error_response
-from panels_gateway.metrics import HttpCounters
-from panels_gateway.upgrade import Upgrades
+from panels_gateway.access.credentials import OriginPolicy, own_origins
+from panels_gateway.access.gate import Gate
+from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.clients.upgrade import Upgrades
+from panels_gateway.http.api import Api, answer_disconnect, answer_request_error, error_response
+from panels_gateway.observe.metrics import HttpCounters
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.broker import BrokerCounters
-    from panels_gateway.config import GatewayConfig
-    from panels_gateway.kernel import Kernel
+    from panels_gateway.bus.broker import BrokerCounters
+    from panels_gateway.configuration.config import GatewayConfig
+    from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 

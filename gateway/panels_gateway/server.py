@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
-from panels_gateway.http_protocol import HardenedHttpProtocol, HttpLimits
-from panels_gateway.websocket import PanelsWebSocketProtocol
+from panels_gateway.clients.websocket import PanelsWebSocketProtocol
+from panels_gateway.http.protocol import HardenedHttpProtocol, HttpLimits
 
 if TYPE_CHECKING:
     from panels_gateway.app import GatewayApp
-    from panels_gateway.config import ListenConfig
-    from panels_gateway.kernel import Kernel
+    from panels_gateway.configuration.config import ListenConfig
+    from panels_gateway.kernel.kernel import Kernel
 
 _log = logging.getLogger("panels.gateway.server")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from panels_gateway.panel import Mutation, Panel, StateLimits
+from panels_gateway.panels.panel import Mutation, Panel, StateLimits
 from panels_shared.messages import PanelKey
 
 

@@ -40,8 +40,8 @@ _RUNNER = """
 import hashlib, pathlib, sys
 import wasmtime
 from panels_shared.outcome import Completed
-from panels_worker.preflight import preflight
-from panels_worker.wasm import WasmProgram
+from panels_worker.compiling.preflight import preflight
+from panels_worker.guest.wasm import WasmProgram
 from tests.workers.builders import ENGINE, HOST, make_program, make_task
 
 sound = make_program("(i32.const 0)")

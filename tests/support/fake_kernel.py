@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from panels_gateway.hub import Hub, Room
-from panels_gateway.panel import Panel
-from panels_gateway.stages import Stages
+from panels_gateway.broadcast.hub import Hub, Room
+from panels_gateway.observe.stages import Stages
+from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import PanelKey
 from panels_shared.outcome import Reason
 
 if TYPE_CHECKING:
-    from panels_gateway.auth import Principal
-    from panels_gateway.connection import Connection
-    from panels_gateway.definition import PanelDefinition
-    from panels_gateway.kernel import Kernel
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.clients.connection import Connection
+    from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.panels.definition import PanelDefinition
 
 Answer = Callable[[str, bytes, "str | None"], Awaitable[bytes]]
 

@@ -17,8 +17,8 @@ import threading
 import zmq
 
 from panels_worker.config import SandboxConfig
-from panels_worker.confinement import Confinement
-from panels_worker.seccomp import build_filter
+from panels_worker.confinement.confinement import Confinement
+from panels_worker.confinement.seccomp import build_filter
 
 
 def config(cache_dir: str, *, mode: str = "strict") -> SandboxConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from panels_shared.messages import Tool
 from panels_shared.outcome import Completed, Failed, Reason, Usage
-from panels_worker.task import Execution, Program, Task
+from panels_worker.guest.task import Execution, Program, Task
 
 
 @dataclass

@@ -19,16 +19,16 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from panels_gateway.dispatcher import Dispatcher, DispatchLimits, OverloadedError
-from panels_gateway.job import Job
-from panels_gateway.panel import CommitRefusedError, Mutation, Panel, StateLimits
-from panels_gateway.peers import MAX_CREDIT
+from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits, OverloadedError
+from panels_gateway.dispatch.job import Job
+from panels_gateway.dispatch.peers import MAX_CREDIT
+from panels_gateway.panels.panel import CommitRefusedError, Mutation, Panel, StateLimits
 from panels_shared import messages as m
 from panels_shared.limits import Limits
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
-from panels_worker.replica import Replicas
-from panels_worker.sandbox import Sandbox
-from panels_worker.task import Execution, Task
+from panels_worker.guest.task import Execution, Task
+from panels_worker.sandbox.replica import Replicas
+from panels_worker.sandbox.sandbox import Sandbox
 from tests.support.programs import FakeLoader
 
 State = dict[str, bytes]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, MIB
-from panels_worker import wasi
-from panels_worker.engine import MAX_TABLE_ELEMENTS
-from panels_worker.preflight import _OPTIONAL_EXPORTS, PANELS_IMPORTS
+from panels_worker.compiling.preflight import _OPTIONAL_EXPORTS, PANELS_IMPORTS
+from panels_worker.guest import wasi
+from panels_worker.guest.engine import MAX_TABLE_ELEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

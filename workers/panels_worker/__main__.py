@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from panels_worker.config import ConfigError, parse
-from panels_worker.status import Exit
+from panels_worker.sandbox.status import Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    from panels_worker.pool import Pool  # --help should not wait for wasmtime
+    from panels_worker.pool.pool import Pool  # --help should not wait for wasmtime
 
     try:
         pool = Pool(config)

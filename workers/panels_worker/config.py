@@ -17,7 +17,7 @@ import msgspec
 
 from panels_shared.errors import PanelsError
 from panels_shared.limits import MIB
-from panels_worker.supervisor import Bounds
+from panels_worker.pool.supervisor import Bounds
 from panels_worker.versions import versions
 
 ConfinementMode = Literal["auto", "strict", "off"]

@@ -8,12 +8,12 @@ from typing import Any
 
 from panels_shared.messages import Language, Refusal
 from panels_shared.outcome import Completed, Failed
+from panels_worker.guest.task import Execution
 from panels_worker.javascript import prepare
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM, compile_engine
 from panels_worker.javascript.guest import JavaScriptGuest
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
-from panels_worker.task import Execution
 from tests.workers.builders import ENGINE, make_task
 
 

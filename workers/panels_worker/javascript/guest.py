@@ -14,16 +14,16 @@ from wasmtime import Engine, FuncType, Module, ValType
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
-from panels_worker import wasi
-from panels_worker.capabilities import Capabilities
-from panels_worker.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
-from panels_worker.effects import Effects
-from panels_worker.engine import MAX_TABLE_ELEMENTS
+from panels_worker.guest import wasi
+from panels_worker.guest.capabilities import Capabilities
+from panels_worker.guest.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
+from panels_worker.guest.effects import Effects
+from panels_worker.guest.engine import MAX_TABLE_ELEMENTS
+from panels_worker.guest.task import Task
+from panels_worker.guest.wasm import WasmRun
 from panels_worker.javascript.engines import GuestChangedError
 from panels_worker.javascript.host import HOST_FUNCTIONS
 from panels_worker.javascript.image import Places
-from panels_worker.task import Task
-from panels_worker.wasm import WasmRun
 
 #: name → (parameters, results); i is i32. What we call; the guest has more.
 EXPORTS: Final[dict[str, tuple[str, str]]] = {

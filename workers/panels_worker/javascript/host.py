@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from panels_shared import jsonvalue
-from panels_worker.effects import Denied
+from panels_worker.guest.effects import Denied
 
 if TYPE_CHECKING:
     from panels_worker.javascript.guest import GuestRun

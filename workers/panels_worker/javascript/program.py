@@ -9,9 +9,10 @@ import msgspec
 
 from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.capi import GuestTrap, HostStop, InstantiationError, TrapKind
-from panels_worker.effects import Denied, Effects, InvalidValue, LimitReached
-from panels_worker.engine import ticks
+from panels_worker.guest.capi import GuestTrap, HostStop, InstantiationError, TrapKind
+from panels_worker.guest.effects import Denied, Effects, InvalidValue, LimitReached
+from panels_worker.guest.engine import ticks
+from panels_worker.guest.task import Execution, Task
 from panels_worker.javascript.engines import GuestChangedError
 from panels_worker.javascript.errors import FailureReport, explain
 from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, GuestRun, JavaScriptGuest, ScriptError
@@ -19,7 +20,6 @@ from panels_worker.javascript.host import HOST_FUNCTIONS
 from panels_worker.javascript.image import Places
 from panels_worker.javascript.script import Script
 from panels_worker.javascript.snapshot import Snapshot, restore, take_snapshot
-from panels_worker.task import Execution, Task
 
 #: What preparing a handler may use: enough for 256 KiB of source.
 PREPARE_FUEL: Final = 5_000_000_000

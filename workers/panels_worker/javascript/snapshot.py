@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from panels_worker.capi import write_bytes
+from panels_worker.guest.capi import write_bytes
 from panels_worker.javascript.guest import GuestRun
 from panels_worker.javascript.image import PAGE_BYTES, WASM_PAGE_BYTES
 

@@ -1,0 +1,59 @@
+"""The gate that every request passes: its web page's origin, then whose token it carries."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+from panels_gateway.access.credentials import Credentials, CredentialsError, OriginPolicy, take_credentials
+from panels_gateway.access.tokens import ANONYMOUS, Principal, TokenError, TokenVerifier
+from panels_shared.errors import Code, RequestError
+
+#: Where the scope keeps its credentials once they were taken out of headers and query string.
+_CREDENTIALS: Final = "panels.credentials"
+
+
+class Gate:
+    """Who may come in. ``verifier`` None: everybody, as ``ANONYMOUS``.
+
+    ``conceals``: nobody is told that a panel exists which they may not read.
+    """
+
+    def __init__(self, verifier: TokenVerifier | None, origins: OriginPolicy, *, conceals: bool) -> None:
+        self._verifier = verifier
+        self._origins = origins
+        self.conceals = conceals
+
+    def open(self, scope: MutableMapping[str, Any]) -> None:
+        """Takes the credentials out of an ASGI scope, first of all: what comes after can neither log nor leak them."""
+        try:
+            scope[_CREDENTIALS] = take_credentials(scope)
+        except CredentialsError as exc:
+            scope[_CREDENTIALS] = exc
+
+    def check_origin(self, scope: MutableMapping[str, Any]) -> None:
+        """Raises ``RequestError`` FORBIDDEN for a web page that may not speak to the gateway."""
+        if not self._origins.allows(scope["headers"]):
+            raise RequestError(Code.FORBIDDEN, "this web page's origin is not among the allowed ones")
+
+    def admit(self, scope: MutableMapping[str, Any]) -> Principal:
+        """Who sent the request. Raises ``RequestError`` UNAUTHORIZED."""
+        if self._verifier is None:
+            return ANONYMOUS
+        credentials: Credentials | CredentialsError = scope[_CREDENTIALS]
+        if isinstance(credentials, CredentialsError):
+            raise RequestError(Code.UNAUTHORIZED, str(credentials))
+        if credentials.token is None:
+            raise RequestError(
+                Code.UNAUTHORIZED,
+                "expected a token, got none; send Authorization: Bearer <token> or ?token=<token>",
+            )
+        try:
+            return self._verifier.verify(credentials.token)
+        except TokenError as exc:
+            raise RequestError(Code.UNAUTHORIZED, str(exc)) from None
+
+    def subprotocol(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The subprotocol to accept an upgrade with, None for none."""
+        credentials: Credentials | CredentialsError = scope[_CREDENTIALS]
+        return credentials.subprotocol if isinstance(credentials, Credentials) else None

@@ -1,0 +1,297 @@
+"""Who is asking, and what they may do. No HTTP in here: a token is a string, an answer is a ``Principal``.
+
+A token is a JWS in compact form (RFC 7519). It is checked in this order, the cheap and structural first:
+
+    length → three base64url parts → strict JSON header → the key its kid names → the key's algorithms → signature
+    → strict JSON claims → exp, nbf, iat → iss, aud → sub, panels
+
+``exp`` is required, a number, and not further away than ``TokenRules.max_lifetime_s``. The claim ``panels`` is optional:
+``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the bearer may do everything; with it,
+nothing else. One that is malformed refuses the whole token.
+
+What this does not protect against: a stolen token works until it expires; there is no revocation list.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from panels_gateway.access.keys import Keyring
+from panels_gateway.access.strict_json import StrictJsonError, decode_strict
+from panels_gateway.panels.definition import MAX_NAME_CHARS, NAME_PATTERN
+from panels_shared.errors import PanelsError
+from panels_shared.limits import KIB
+
+#: Security limits of a token.
+MAX_TOKEN_CHARS: Final = 8 * KIB
+MAX_SUBJECT_CHARS: Final = 256
+MAX_GRANTS: Final = 256
+MAX_PERMISSIONS_PER_GRANT: Final = 64
+#: Tokens whose verification is remembered; least recently used first out.
+MAX_CACHED_TOKENS: Final = 1_024
+
+_TOKEN_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+
+
+class TokenError(PanelsError):
+    """A token that is not trusted. ``str()`` may be told to its bearer; it never quotes the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text, or with a trailing ``*`` all that begin with it."""
+
+    text: str
+    is_prefix: bool
+
+    @classmethod
+    def of(cls, text: str) -> Pattern:
+        """The pattern that ``text`` writes."""
+        return cls(text[:-1], True) if text.endswith("*") else cls(text, False)
+
+    def matches(self, text: str) -> bool:
+        """Whether ``text`` is meant."""
+        return text.startswith(self.text) if self.is_prefix else text == self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one entry of the claim ``panels`` allows on the panels it names."""
+
+    panels: Pattern
+    read: bool
+    manage: bool
+    triggers: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Someone who may do something.
+
+    - ``subject``: the token's ``sub``, None when it has none and for the anonymous principal;
+    - ``expires_at``: Unix seconds, None for never;
+    - ``grants``: None for everything; permissions do not imply each other;
+    - ``scope``: JSON that handlers see as ``$scope``: ``{"sub": ...}``. Never the token.
+    """
+
+    subject: str | None
+    expires_at: float | None
+    grants: tuple[Grant, ...] | None
+    scope: bytes
+
+    def may_read(self, panel_id: str) -> bool:
+        """Whether they may watch the panel and fetch its state."""
+        return self.grants is None or any(g.read and g.panels.matches(panel_id) for g in self.grants)
+
+    def may_trigger(self, panel_id: str, tool: str) -> bool:
+        """Whether they may trigger ``tool``."""
+        if self.grants is None:
+            return True
+        return any(
+            grant.panels.matches(panel_id) and any(pattern.matches(tool) for pattern in grant.triggers)
+            for grant in self.grants
+        )
+
+    def may_manage(self, panel_id: str) -> bool:
+        """Whether they may create, replace and delete the panel."""
+        return self.grants is None or any(g.manage and g.panels.matches(panel_id) for g in self.grants)
+
+
+def principal_of(
+    subject: str | None, *, expires_at: float | None, grants: tuple[Grant, ...] | None
+) -> Principal:
+    """A principal with the scope that handlers see."""
+    return Principal(subject, expires_at, grants, msgspec.json.encode({"sub": subject}))
+
+
+#: Everybody, when the gateway runs without authentication.
+ANONYMOUS: Final = principal_of(None, expires_at=None, grants=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """What claims must say. ``audience`` and ``issuer`` None: not checked. All times in seconds."""
+
+    audience: str | None = None
+    issuer: str | None = None
+    leeway_s: float = 5.0
+    max_lifetime_s: float = 24 * 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    principal: Principal
+    not_before: float
+
+
+class TokenVerifier:
+    """Tells whose a token is.
+
+    Verified tokens are remembered (at most ``MAX_CACHED_TOKENS``, keyed by the token itself, in memory only); their
+    times are checked on every use all the same.
+    """
+
+    def __init__(self, keyring: Keyring, rules: TokenRules, *, clock: Callable[[], float]) -> None:
+        """``clock`` gives Unix seconds."""
+        self._keyring = keyring
+        self._rules = rules
+        self._clock = clock
+        self._cache: OrderedDict[str, _Verified] = OrderedDict()
+
+    def replace_keys(self, keyring: Keyring) -> None:
+        """From now on only these keys count."""
+        self._keyring = keyring
+        self._cache.clear()
+
+    def verify(self, token: str) -> Principal:
+        """The principal that ``token`` names. Raises ``TokenError``."""
+        if len(token) > MAX_TOKEN_CHARS:
+            raise TokenError(f"expected a token of at most {MAX_TOKEN_CHARS} characters")
+        now = self._clock()
+        verified = self._cache.get(token)
+        if verified is None:
+            verified = _verify_claims(self._verify_signature(token), self._rules, now)
+            self._cache[token] = verified
+            if len(self._cache) > MAX_CACHED_TOKENS:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(token)
+        _check_times(verified, self._rules, now)
+        return verified.principal
+
+    def _verify_signature(self, token: str) -> bytes:
+        """The payload of a token with a good signature."""
+        parts = _TOKEN_PATTERN.fullmatch(token)
+        if parts is None:
+            raise TokenError("expected a JWT in compact form")
+        header = _decode_object(parts[1], "header")
+        if "crit" in header or "b64" in header:
+            raise TokenError("expected a header without critical extensions")
+        kid, algorithm = header.get("kid"), header.get("alg")
+        if not isinstance(kid, str | None) or not isinstance(algorithm, str):
+            raise TokenError("expected a header with alg and kid as strings")
+        key = self._keyring.find(kid)
+        if key is None:
+            raise TokenError("expected a token of a known key (kid)")
+        message, _, signature = token.encode("ascii").rpartition(b".")
+        if algorithm not in key.algorithms:
+            raise TokenError("expected a token signed with the algorithm of its key")
+        if not key.verify(algorithm, message, _decode_part(signature.decode("ascii"), "signature")):
+            raise TokenError("expected a token with a valid signature")
+        return _decode_part(parts[2], "payload")
+
+
+def _decode_part(part: str, name: str) -> bytes:
+    try:
+        decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except (binascii.Error, ValueError):
+        raise TokenError(f"expected a {name} in base64url") from None
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part.encode("ascii"):
+        raise TokenError(f"expected a {name} in canonical base64url")  # one token has one spelling
+    return decoded
+
+
+def _decode_object(part: str, name: str) -> Mapping[str, Any]:
+    return _object_in(_decode_part(part, name), name)
+
+
+def _object_in(text: bytes, name: str) -> Mapping[str, Any]:
+    try:
+        value = decode_strict(text)
+    except StrictJsonError:
+        raise TokenError(f"expected a {name} of strict JSON") from None
+    if not isinstance(value, dict):
+        raise TokenError(f"expected a {name} that is a JSON object")
+    return value
+
+
+# -- claims ---------------------------------------------------------------------------------------------------
+
+
+def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
+    claims = _object_in(payload, "payload")
+    expires_at = _time(claims, "exp")
+    if expires_at is None:
+        raise TokenError("expected a token that expires (exp)")
+    if expires_at > now + rules.max_lifetime_s + rules.leeway_s:
+        raise TokenError(f"expected a token that expires within {rules.max_lifetime_s:g} s (exp)")
+    issued_at, not_before = _time(claims, "iat"), _time(claims, "nbf")
+    if rules.issuer is not None and claims.get("iss") != rules.issuer:
+        raise TokenError("expected a token of the configured issuer (iss)")
+    if rules.audience is not None and claims.get("aud") != rules.audience:
+        raise TokenError("expected a token for the configured audience, as a single string (aud)")
+    subject = claims.get("sub")
+    if subject is not None and not (isinstance(subject, str) and 1 <= len(subject) <= MAX_SUBJECT_CHARS):
+        raise TokenError(f"expected a subject of 1 to {MAX_SUBJECT_CHARS} characters (sub)")
+    try:
+        principal = principal_of(subject, expires_at=expires_at, grants=_grants(claims))
+    except UnicodeEncodeError:
+        raise TokenError("expected a subject of well-formed Unicode (sub)") from None
+    return _Verified(principal, max(issued_at or 0.0, not_before or 0.0))
+
+
+def _check_times(verified: _Verified, rules: TokenRules, now: float) -> None:
+    expires_at = verified.principal.expires_at
+    if expires_at is not None and now >= expires_at + rules.leeway_s:
+        raise TokenError("the token has expired")
+    if verified.not_before > now + rules.leeway_s:
+        raise TokenError("the token is not valid yet (nbf, iat)")
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    # bool is an int, and a number beyond a double's range reads as infinity
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TokenError(f"expected {name} to be a number of seconds")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise TokenError(f"expected {name} to be a finite number of seconds")
+    return seconds
+
+
+def _grants(claims: Mapping[str, Any]) -> tuple[Grant, ...] | None:
+    if "panels" not in claims:
+        return None
+    entries = claims["panels"]
+    if not isinstance(entries, list) or len(entries) > MAX_GRANTS:
+        raise TokenError(f"expected panels to be a list of at most {MAX_GRANTS} entries")
+    return tuple(_grant(entry) for entry in entries)
+
+
+def _grant(entry: object) -> Grant:
+    if not isinstance(entry, dict) or entry.keys() != {"id", "allow"}:
+        raise TokenError("expected each entry of panels to have id and allow, and nothing else")
+    allow: object = entry["allow"]
+    if not isinstance(allow, list) or len(allow) > MAX_PERMISSIONS_PER_GRANT:
+        raise TokenError(f"expected allow to be a list of at most {MAX_PERMISSIONS_PER_GRANT} permissions")
+    triggers: list[Pattern] = []
+    for permission in allow:
+        if not isinstance(permission, str):
+            raise TokenError("expected each permission to be a string")
+        if permission.startswith("trigger:"):
+            triggers.append(_pattern(permission.removeprefix("trigger:"), "trigger"))
+        elif permission not in ("read", "manage"):
+            raise TokenError("expected each permission to be read, manage or trigger:<tool|*>")
+    return Grant(_pattern(entry["id"], "id"), "read" in allow, "manage" in allow, tuple(triggers))
+
+
+def _pattern(text: object, name: str) -> Pattern:
+    if not isinstance(text, str) or len(text) > MAX_NAME_CHARS + 1:
+        raise TokenError(f"expected {name} to be a name, or a prefix and *")
+    if text != "*" and NAME_PATTERN.fullmatch(text.removesuffix("*")) is None:
+        raise TokenError(f"expected {name} to be a name, or a prefix and *")
+    return Pattern.of(text)

@@ -1,0 +1,1 @@
+"""Who hears what: rooms, topics, outboxes and the bytes of every message."""

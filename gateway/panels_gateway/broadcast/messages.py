@@ -1,0 +1,271 @@
+"""The client protocol's messages: decoding what clients send, encoding what they are sent. Pure.
+
+``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated before, so
+that no value is decoded and encoded again on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS
+from panels_gateway.panels.panel import Mutation
+from panels_shared import jsonvalue
+from panels_shared.errors import Code, InvalidJsonError, RequestError
+from panels_shared.limits import KIB
+from panels_shared.outcome import Completed, Failed, Usage
+
+#: Security limits on what a client message names.
+MAX_REQUEST_ID_CHARS: Final = 256
+MAX_TOOL_CHARS: Final = 128
+MAX_TOPICS_PER_MESSAGE: Final = 256
+#: Security limits on what a worker says of a failure: characters of its message, bytes of its details.
+MAX_FAILURE_CHARS: Final = 4_096
+MAX_FAILURE_DETAILS_BYTES: Final = 64 * KIB
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent."""
+
+    tool: str
+    args: msgspec.Raw = _NULL
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+
+
+class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
+    """SUBSCRIBE: add ``topics``."""
+
+    topics: list[str]
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="type"):
+    """UNSUBSCRIBE: remove ``topics``."""
+
+    topics: list[str]
+
+
+class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
+    """PING: answered by PONG."""
+
+
+ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
+CLIENT_TYPES: Final = ("TRIGGER", "SUBSCRIBE", "UNSUBSCRIBE", "PING")
+
+
+class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event as a worker reports it; only its name is of interest here."""
+
+    name: str
+    payload: msgspec.Raw = _NULL
+    timestamp: float = 0.0
+
+
+class MessageError(RequestError):
+    """A client message that cannot be taken. ``request_id`` is its requestId where one could be read."""
+
+    def __init__(self, code: Code, message: str, request_id: str | None = None) -> None:
+        super().__init__(code, message)
+        self.request_id = request_id
+
+
+_message_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_mutations_decoder: msgspec.json.Decoder[list[Mutation]] = msgspec.json.Decoder(list[Mutation])
+_event_decoder: msgspec.json.Decoder[EmittedEvent] = msgspec.json.Decoder(EmittedEvent)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(text: bytes | str) -> ClientMessage:
+    """The message in a text frame. Raises ``MessageError``: PARSE_ERROR or UNKNOWN_MESSAGE."""
+    try:
+        message = _message_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise _explain(text) from None
+    if type(message) is Trigger:
+        if len(message.tool) > MAX_TOOL_CHARS:
+            raise MessageError(
+                Code.PARSE_ERROR,
+                f"expected a tool name of at most {MAX_TOOL_CHARS} characters, got {len(message.tool)}",
+            )
+        if message.requestId is not msgspec.UNSET and len(message.requestId) > MAX_REQUEST_ID_CHARS:
+            raise MessageError(
+                Code.PARSE_ERROR,
+                f"expected a requestId of at most {MAX_REQUEST_ID_CHARS} characters, got {len(message.requestId)}",
+            )
+        try:
+            jsonvalue.validate(bytes(message.args))
+        except InvalidJsonError as exc:
+            request_id = None if message.requestId is msgspec.UNSET else message.requestId
+            raise MessageError(Code.PARSE_ERROR, f"args: {exc.problem}", request_id) from None
+    elif isinstance(message, (Subscribe, Unsubscribe)):
+        topics = message.topics
+        if len(topics) > MAX_TOPICS_PER_MESSAGE or any(len(topic) > MAX_TOPIC_CHARS for topic in topics):
+            raise MessageError(
+                Code.PARSE_ERROR,
+                f"expected at most {MAX_TOPICS_PER_MESSAGE} topics of at most {MAX_TOPIC_CHARS} characters",
+            )
+    return message
+
+
+def _explain(text: bytes | str) -> MessageError:
+    """Why ``text`` is not a message: the slow path, which may decode twice."""
+    try:
+        value: Any = jsonvalue.decode(text)
+    except InvalidJsonError as exc:
+        return MessageError(Code.PARSE_ERROR, exc.problem)
+    if not isinstance(value, dict):
+        return MessageError(Code.PARSE_ERROR, f"expected a JSON object with a type, got {_kind(value)}")
+    request_id = value.get("requestId")
+    request_id = request_id[:MAX_REQUEST_ID_CHARS] if isinstance(request_id, str) else None
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        return MessageError(Code.PARSE_ERROR, f"type: expected a string, got {_kind(kind)}", request_id)
+    if kind not in CLIENT_TYPES:
+        shown = kind if len(kind) <= 64 else kind[:64] + "…"
+        return MessageError(
+            Code.UNKNOWN_MESSAGE,
+            f"expected a type among {', '.join(CLIENT_TYPES)}, got {shown!r}",
+            request_id,
+        )
+    try:
+        msgspec.convert(value, ClientMessage)
+    except msgspec.ValidationError as exc:
+        return MessageError(Code.PARSE_ERROR, f"{kind}: {exc}", request_id)
+    return MessageError(Code.PARSE_ERROR, f"{kind}: expected the fields of the protocol", request_id)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def decode_mutations(fragment: bytes) -> list[Mutation]:
+    """The mutations in a worker's JSON array. Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``."""
+    return _mutations_decoder.decode(fragment)
+
+
+def decode_event(fragment: bytes) -> EmittedEvent:
+    """The event in a worker's JSON object. Raises as ``decode_mutations``."""
+    return _event_decoder.decode(fragment)
+
+
+PONG: Final = b'{"type":"PONG"}'
+
+
+def connected(panel_id: str, state: bytes, seq: int, client_id: str) -> bytes:
+    """CONNECTED: the panel's whole state and version."""
+    return b'{"type":"CONNECTED","panelId":%b,"state":%b,"seq":%d,"clientId":%b}' % (
+        _encode(panel_id),
+        state,
+        seq,
+        _encode(client_id),
+    )
+
+
+def patch(mutations: bytes, seq: int) -> bytes:
+    """PATCH: a commit's mutations (a JSON array) and the version after it."""
+    return b'{"type":"PATCH","mutations":%b,"seq":%d}' % (mutations, seq)
+
+
+def merged_patch(mutations: bytes, first_seq: int, seq: int) -> bytes:
+    """PATCH for a client that fell behind: the commits ``first_seq`` to ``seq``, each key's last change."""
+    return b'{"type":"PATCH","mutations":%b,"seq":%d,"firstSeq":%d}' % (mutations, seq, first_seq)
+
+
+def mutations_json(mutations: Sequence[Mutation]) -> bytes:
+    """A JSON array of ``mutations``."""
+    return _encode(mutations)
+
+
+def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
+    """A JSON array of mutations that make ``changes`` (key, value as JSON or None for deleted)."""
+    return mutations_json(
+        [
+            Mutation("delete", key) if value is None else Mutation("set", key, msgspec.Raw(value))
+            for key, value in changes
+        ]
+    )
+
+
+def event(fragment: bytes, seq: int) -> bytes:
+    """EVENT: ``fragment`` is the event's JSON object, ``seq`` the panel's version when it was committed."""
+    return b'{"type":"EVENT","event":%b,"seq":%d}' % (fragment, seq)
+
+
+def result(request_id: str | None, outcome: Completed, seq: int, queue_us: int, total_us: int) -> bytes:
+    """RESULT: the ExecutionResult of a job that committed as version ``seq``."""
+    usage = outcome.usage
+    return (
+        b'{"type":"RESULT",%b"result":{"status":"completed","returnValue":%b,"stateMutations":%b,"events":[%b],'
+        b'"viewCommands":%b,"metrics":{"executionTimeUs":%d,"memoryUsedBytes":%d,"memoryPeakBytes":%d,"hostCalls":%d,'
+        b'"cacheHit":%b,"fuelConsumed":%d,"queueUs":%d,"totalUs":%d}},"seq":%d}'
+        % (
+            _request_id(request_id),
+            outcome.return_value,
+            outcome.mutations,
+            b",".join(outcome.events) if outcome.events else b"",
+            outcome.view_commands,
+            usage.execution_us,
+            usage.memory_used_bytes,
+            usage.memory_peak_bytes,
+            usage.host_calls,
+            b"true" if usage.cache_hit else b"false",
+            usage.fuel,
+            queue_us,
+            total_us,
+            seq,
+        )
+    )
+
+
+def _request_id(request_id: str | None) -> bytes:
+    return b"" if request_id is None else b'"requestId":%b,' % _encode(request_id)
+
+
+def error(
+    code: Code, message: str, request_id: str | None = None, details: Mapping[str, object] | None = None
+) -> bytes:
+    """ERROR: ``details`` is a mapping of what JSON can hold."""
+    body: dict[str, object] = {"type": "ERROR", "code": code.value, "message": message}
+    if request_id is not None:
+        body["requestId"] = request_id
+    if details is not None:
+        body["details"] = details
+        if "retryAfterMs" in details:
+            body["retryAfterMs"] = details["retryAfterMs"]
+    return _encode(body)
+
+
+def failure_details(failed: Failed) -> dict[str, object]:
+    """The ``details`` of an EXECUTION_ERROR. What a worker wrote as JSON is decoded here, once, and checked."""
+    details: dict[str, object] = {}
+    if failed.details != b"{}" and len(failed.details) <= MAX_FAILURE_DETAILS_BYTES:
+        try:
+            extra = jsonvalue.decode(failed.details)
+        except InvalidJsonError:
+            extra = None
+        if isinstance(extra, dict):
+            details.update(extra)
+    details["reason"] = failed.reason.value
+    if failed.line > 0:
+        details["location"] = {"line": failed.line, "column": failed.column}
+    usage: Usage = failed.usage
+    if usage.fuel >= 0:
+        details["fuelConsumed"] = usage.fuel
+    details["executionTimeUs"] = usage.execution_us
+    return details

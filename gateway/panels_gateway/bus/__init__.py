@@ -1,0 +1,1 @@
+"""The socket between the gateway and its workers."""

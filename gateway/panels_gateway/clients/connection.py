@@ -1,0 +1,213 @@
+"""One client of one panel, without I/O: what it may do, what it hears, and what it waits for.
+
+The shell (``websocket``) feeds it text frames and offers a ``Transport``; the kernel answers its triggers.
+
+    state        receive(TRIGGER)         answer            receive(SUBSCRIBE)     closed()
+    open         kernel.submit            RESULT or ERROR   topics change          closed
+    closed       nothing                  dropped           nothing                closed
+
+A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in the panel's queue at a
+time and the rest wait here, so that one client's burst delays another's trigger by a bounded number of jobs;
+at most ``ClientLimits.in_flight`` in all are unanswered, and one more is answered OVERLOADED at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.frames import text_frame
+from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
+from panels_gateway.broadcast.outbox import Commit, OutboxLimits
+from panels_gateway.broadcast.topics import MAX_TOPICS, Topics
+from panels_gateway.rate import RateLimit, TokenBucket
+from panels_shared.errors import CloseCode, Code, RequestError
+
+if TYPE_CHECKING:
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.broadcast.hub import Room
+    from panels_gateway.dispatch.job import Job
+    from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.panels.panel import Panel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """Bounds of one client; see the module's docstring."""
+
+    in_flight: int = 256
+    admitted: int = 64
+    rate: RateLimit = field(default_factory=RateLimit)
+    outbox: OutboxLimits = field(default_factory=OutboxLimits)
+
+
+class Transport(Protocol):
+    """The way to one client's socket."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether frames have to wait for the client to read."""
+        ...
+
+    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+        """Writes whole WebSocket frames; ``items`` is the same in parts while ``congested``."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Starts the closing handshake."""
+
+
+class Connection:
+    """See the module's docstring. Made once the upgrade is accepted; ``open`` sends CONNECTED."""
+
+    __slots__ = (
+        "_bucket",
+        "_kernel",
+        "_limits",
+        "_stages",
+        "_transport",
+        "admitted",
+        "backlog",
+        "client_id",
+        "closed",
+        "in_flight",
+        "panel",
+        "principal",
+        "private",
+        "room",
+        "topics",
+    )
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        panel: Panel,
+        principal: Principal,
+        transport: Transport,
+        *,
+        client_id: str,
+        limits: ClientLimits,
+    ) -> None:
+        self._kernel = kernel
+        self._limits = limits
+        self._transport = transport
+        self._bucket = TokenBucket(limits.rate, kernel.clock()) if limits.rate.per_s else None
+        self._stages = kernel.stages
+        self.panel = panel
+        self.principal = principal
+        self.client_id = client_id
+        self.topics = Topics()
+        self.private: list[tuple[int, bytes]] = []
+        self.room: Room = kernel.room(panel)
+        self.in_flight = 0
+        self.admitted = 0
+        self.backlog: deque[Job] = deque()
+        self.closed = False
+
+    def open(self) -> None:
+        """Joins the panel's room and sends CONNECTED with the state as it is now."""
+        self._kernel.connection_opened(self)
+        self.room.join(self)
+        panel = self.panel
+        self.send(messages.connected(panel.id, panel.state_json(), panel.seq, self.client_id))
+
+    # -- from the client ---------------------------------------------------------------------------------
+
+    def receive_text(self, text: bytes | str) -> None:
+        """Takes one text message. Never raises for what a client sends."""
+        stages = self._stages
+        stages.decodes -= 1
+        began_s = perf_counter() if stages.decodes <= 0 else 0.0
+        try:
+            message = messages.decode(text)
+        except MessageError as exc:
+            self.send(messages.error(exc.code, exc.message, exc.request_id))
+            return
+        if began_s:
+            stages.decoded(began_s)
+        if type(message) is Trigger:
+            self._trigger(message)
+        elif type(message) is Ping:
+            self.send(messages.PONG)
+        elif isinstance(message, messages.Subscribe):
+            if self.topics.add(message.topics):
+                self.room.join(self)
+            else:
+                self.send(messages.error(Code.PARSE_ERROR, f"expected at most {MAX_TOPICS} topics, got more"))
+        elif isinstance(message, messages.Unsubscribe):
+            self.topics.remove(message.topics)
+            self.room.join(self)
+
+    def receive_binary(self) -> None:
+        """A binary message came, which the protocol has no use for: closes with 1003."""
+        self.close(CloseCode.UNSUPPORTED_DATA, "expected text frames")
+
+    def _trigger(self, message: Trigger) -> None:
+        request_id = message.requestId if isinstance(message.requestId, str) else None
+        if self.in_flight >= self._limits.in_flight:
+            text = f"expected at most {self._limits.in_flight} unanswered triggers; wait for answers"
+            self.send(
+                messages.error(Code.OVERLOADED, text, request_id, {"retryAfterMs": 100, "scope": "client"})
+            )
+            return
+        if self._bucket is not None and (wait_s := self._bucket.take(self._kernel.clock())):
+            text = f"expected at most {self._limits.rate.per_s:g} triggers a second"
+            details = {"retryAfterMs": max(1, round(wait_s * 1000))}
+            self.send(messages.error(Code.RATE_LIMITED, text, request_id, details))
+            return
+        try:
+            job = self._kernel.accept_trigger(
+                self, self.panel, message.tool, message.args, self.principal, request_id
+            )
+        except RequestError as exc:
+            self.send(messages.error(exc.code, exc.message, request_id, exc.details))
+            return
+        self.in_flight += 1
+        if self.admitted < self._limits.admitted and not self.backlog:
+            self.admitted += 1
+            self._kernel.submit(job)
+        else:
+            self.backlog.append(job)
+
+    # -- from the kernel ---------------------------------------------------------------------------------
+
+    def answer(self, payload: bytes) -> None:
+        """The one RESULT or ERROR for a trigger that was accepted."""
+        self.in_flight -= 1
+        self.admitted -= 1
+        if not self.closed:
+            self.room.send(self, text_frame(payload))
+        while self.backlog and self.admitted < self._limits.admitted:
+            self.admitted += 1
+            self._kernel.submit(self.backlog.popleft())
+
+    def send(self, payload: bytes) -> None:
+        """Queues a message for this client only."""
+        if not self.closed:
+            self.room.send(self, text_frame(payload))
+            self._kernel.request_flush()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Flushes what is queued and closes the socket."""
+        if not self.closed:
+            self._kernel.hub.flush()
+            self._transport.close(code, reason)
+
+    @property
+    def congested(self) -> bool:
+        """Whether frames have to wait for the client to read."""
+        return self._transport.congested
+
+    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+        """From the hub, at the end of a turn."""
+        self._transport.deliver(frames, items)
+
+    def lost(self) -> None:
+        """The socket is gone: leaves the room. Triggers already accepted still run; their answers are dropped."""
+        if not self.closed:
+            self.closed = True
+            self.private.clear()
+            self.room.leave(self)
+            self._kernel.connection_lost(self)

@@ -1,0 +1,121 @@
+"""The WebSocket upgrade: refused by a real HTTP answer, or handed over to the WebSocket shell.
+
+The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room for one more (503). With
+``conceal_panels`` the token comes before the panel, and a panel that the token may not read is 404.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from panels_gateway.clients import websocket
+from panels_gateway.http.api import error_response, not_found
+from panels_shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from panels_gateway.access.gate import Gate
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.clients.connection import ClientLimits
+    from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.observe.metrics import HttpCounters
+    from panels_gateway.panels.panel import Panel
+
+_PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
+
+
+class Upgrades:
+    """Accepts and refuses upgrades, and counts the open WebSockets of each subject.
+
+    ``leeway_s`` is how long after its token's ``exp`` a WebSocket is closed with 4401.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        gate: Gate,
+        counters: HttpCounters,
+        *,
+        client_limits: ClientLimits,
+        max_per_subject: int,
+        leeway_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._kernel = kernel
+        self._gate = gate
+        self._counters = counters
+        self._client_limits = client_limits
+        self._max_per_subject = max_per_subject
+        self._leeway_s = leeway_s
+        self._clock = clock
+        self._open: dict[str | None, int] = {}
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One upgrade request, and the client behind it until it is gone."""
+        try:
+            panel, principal = self._check(scope)
+        except RequestError as error:
+            await self._refuse(error, send)
+            return
+        subject, expires_at = principal.subject, principal.expires_at
+        self._open[subject] = self._open.get(subject, 0) + 1
+        try:
+            await websocket.serve(
+                self._kernel,
+                panel,
+                principal,
+                scope,
+                receive,
+                send,
+                subprotocol=self._gate.subprotocol(scope),
+                limits=self._client_limits,
+                expires_in_s=None
+                if expires_at is None
+                else max(0.0, expires_at + self._leeway_s - self._clock()),
+            )
+        finally:
+            self._open[subject] -= 1
+            if not self._open[subject]:
+                del self._open[subject]
+
+    def _check(self, scope: Scope) -> tuple[Panel, Principal]:
+        self._gate.check_origin(scope)
+        match = _PATH_PATTERN.fullmatch(scope["path"])
+        if match is None:
+            raise RequestError(Code.NOT_FOUND, "there is no WebSocket at this path; expected /panels/{id}/ws")
+        panel_id = match[1]
+        panel = self._kernel.panels.get(panel_id)
+        if panel is None and not self._gate.conceals:
+            raise not_found(panel_id)
+        principal = self._gate.admit(scope)
+        if not principal.may_read(panel_id):
+            if self._gate.conceals:
+                raise not_found(panel_id)
+            raise RequestError(Code.FORBIDDEN, f"the token does not allow read on panel {panel_id!r}")
+        if panel is None:
+            raise not_found(panel_id)
+        if self._kernel.closing:
+            raise RequestError(Code.UNAVAILABLE, "the gateway is shutting down", {"retryAfterMs": 1_000})
+        if self._open.get(principal.subject, 0) >= self._max_per_subject:
+            raise RequestError(
+                Code.OVERLOADED,
+                f"expected at most {self._max_per_subject} connections of one subject; close one first",
+                {"retryAfterMs": 1_000, "scope": "subject"},
+            )
+        return panel, principal
+
+    async def _refuse(self, error: RequestError, send: Send) -> None:
+        response = error_response(error)
+        self._counters.count_rejected_upgrade(response.status_code)
+        await send(
+            {
+                "type": "websocket.http.response.start",
+                "status": response.status_code,
+                "headers": response.raw_headers,
+            }
+        )
+        await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

@@ -1,0 +1,326 @@
+"""The WebSocket shell: uvicorn's sansio protocol with the panels connection right behind the socket.
+
+``PanelsWebSocketProtocol`` leaves handshake, control frames, fragments, keep-alive and the closing handshake to uvicorn and
+websockets, and differs in two places where a trigger spends its time:
+
+- inbound, a complete unfragmented text frame is unmasked and handed to the ``Connection`` at once; every other frame goes,
+  whole, to the library, which therefore always stands between two frames;
+- outbound, the hub's bytes go to the transport as they are.
+
+It also closes three holes (see docs/decisions/0009-websocket-protocol.md): pongs for a peer that does not read, an oversized handshake, and endless
+empty fragments are all bounded. What it does not protect against: a flood of valid messages, which ``connection`` bounds.
+
+Backpressure: above ``WRITE_HIGH_BYTES`` in the transport the client counts as congested and its frames wait in an
+``Outbox``; a client that falls behind further is closed with 1013.
+"""
+
+from __future__ import annotations
+
+import secrets
+from asyncio import BaseTransport, TimerHandle
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.speedups import apply_mask  # type: ignore[attr-defined, unused-ignore]
+
+from panels_gateway.broadcast.outbox import Commit, Outbox
+from panels_gateway.clients.connection import ClientLimits, Connection
+from panels_shared.errors import CloseCode
+from panels_shared.limits import KIB
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.panels.panel import Panel
+
+#: Bytes in the transport above which a client counts as congested; below the low mark it catches up.
+WRITE_HIGH_BYTES: Final = 64 * KIB
+WRITE_LOW_BYTES: Final = 16 * KIB
+#: How much a client that catches up is given at a time.
+CATCH_UP_BYTES: Final = 64 * KIB
+#: A read of this size is followed by others in the same loop turn, up to 8 MiB: the event loop reads on while its buffer
+#: comes back full. One client's flood would hold the loop for a second, so the rest waits until others had their turn.
+LARGE_READ_BYTES: Final = 64 * KIB
+#: Frames of one fragmented message, and control frames a second: security limits.
+MAX_FRAGMENTS: Final = 256
+MAX_CONTROL_FRAMES_PER_S: Final = 50
+#: Seconds that a client whose socket takes nothing is given after it was told to go.
+CLOSE_TIMEOUT_S: Final = 5.0
+
+#: The ASGI scope extension under which the protocol offers itself to the application.
+EXTENSION: Final = "panels.websocket"
+
+
+class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
+    """See the module's docstring."""
+
+    _connection: Connection | None = None
+    _congested: bool = False
+    _inbound: bytearray | None = None
+    _needed: int = 0
+    _fragments: int = 0
+    _control_count: int = 0
+    _control_window_s: float = 0.0
+    _outbox: Outbox
+    _expiry: TimerHandle | None = None
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if not self.transport.is_closing():
+            extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
+            extensions[EXTENSION] = self
+
+    def attach(self, connection: Connection, outbox: Outbox) -> None:
+        """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
+        self._connection = connection
+        self._outbox = outbox
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def expire_in(self, seconds: float) -> None:
+        """Closes the socket with 4401 after ``seconds``, when its token will have expired."""
+        self._expiry = self.loop.call_later(
+            seconds, self.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.lost()
+        super().connection_lost(exc)
+
+    # -- inbound -----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            super().data_received(data)
+            if not self.handshake_initiated and self.conn.handshake_exc is not None:
+                # the library has a refusal ready, which uvicorn would never send
+                if not self.transport.is_closing():
+                    self.transport.write(b"".join(self.conn.data_to_send()))
+                    self.transport.close()
+            elif self.conn.reader.buffer:
+                self.transport.abort()  # half a frame behind the upgrade request: the splitter would lose its place
+            return
+        if len(data) >= LARGE_READ_BYTES and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+            self.loop.call_soon(self._resume_reading)
+        if self._inbound is not None:
+            self._inbound += data
+            if len(self._inbound) < self._needed:
+                return
+            data, self._inbound = bytes(self._inbound), None
+        self._split(data)
+
+    def _resume_reading(self) -> None:
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def _split(self, data: bytes) -> None:
+        """Takes ``data`` apart into whole frames; what is left waits for more."""
+        at, size = 0, len(data)
+        max_size = self.config.ws_max_size
+        while size - at >= 2:
+            first, second = data[at], data[at + 1]
+            length = second & 0x7F
+            header = 2
+            if length == 126:
+                header = 4
+                if size - at < 4:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+            elif length == 127:
+                header = 10
+                if size - at < 10:
+                    break
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+            if length > max_size or second < 0x80:
+                # too big or unmasked: the library refuses it by its header alone
+                super().data_received(data[at:])
+                return
+            end = at + header + 4 + length
+            if end > size:
+                break
+            connection = self._connection
+            if first == 0x81 and connection is not None and not self._fragments and not self.close_sent:
+                mask_at = at + header
+                self._receive_text(
+                    connection, apply_mask(data[mask_at + 4 : end], data[mask_at : mask_at + 4])
+                )
+            else:
+                super().data_received(data[at:end])
+            at = end
+            if self.disconnected or self.conn.parser_exc is not None or self.transport.is_closing():
+                return
+        if at < size:
+            self._inbound = bytearray(data[at:])
+            self._needed = self._frame_bytes(self._inbound)
+
+    @staticmethod
+    def _frame_bytes(head: bytearray) -> int:
+        """How many bytes ``_split`` needs to get further: the whole frame, or its header while that is not known."""
+        if len(head) < 2:
+            return 2
+        length = head[1] & 0x7F
+        header = 2 if length < 126 else 4 if length == 126 else 10
+        if len(head) < header:
+            return header
+        if length == 126:
+            length = head[2] << 8 | head[3]
+        elif length == 127:
+            length = int.from_bytes(head[2:10], "big")
+        return header + 4 + length
+
+    def handle_text(self, event: Any) -> None:
+        self._fragments = 0 if event.fin else 1
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Any) -> None:
+        self._fragments = 0 if event.fin else 1
+        super().handle_bytes(event)
+
+    def handle_cont(self, event: Any) -> None:
+        self._fragments = 0 if event.fin else self._fragments + 1
+        if self._fragments > MAX_FRAGMENTS:
+            self.transport.abort()
+            return
+        super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """A message that came in fragments, or a binary one."""
+        connection = self._connection
+        if connection is None:
+            self.transport.abort()  # a message before the upgrade was answered
+            return
+        data = b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            self._receive_text(connection, data)
+        else:
+            connection.receive_binary()
+
+    def _receive_text(self, connection: Connection, data: bytes) -> None:
+        try:
+            text = str(data, "utf-8")
+        except UnicodeDecodeError:
+            self.close(CloseCode.INVALID_TEXT, "expected UTF-8")
+            return
+        connection.receive_text(text)
+
+    def handle_ping(self) -> None:
+        if self._control_frames_exceeded():
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Any) -> None:
+        if not self._control_frames_exceeded():
+            super().handle_pong(event)
+
+    def _control_frames_exceeded(self) -> bool:
+        now_s = self.loop.time()
+        if now_s - self._control_window_s > 1.0:
+            self._control_window_s, self._control_count = now_s, 0
+        self._control_count += 1
+        if self._control_count <= MAX_CONTROL_FRAMES_PER_S and not self._congested:
+            return False
+        if self._control_count > MAX_CONTROL_FRAMES_PER_S and not self.transport.is_closing():
+            self.transport.abort()
+        self.conn.data_to_send()  # a congested peer gets no pong
+        return True
+
+    # -- outbound ----------------------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """Whether frames have to wait for the client to read."""
+        return self._congested
+
+    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+        """Writes frames, or keeps them while the client is congested; closes a client that is too far behind."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        if not self._congested:
+            self.transport.write(frames)
+        elif not self._outbox.put([frames] if items is None else items):
+            self.close(CloseCode.TRY_AGAIN_LATER, "the client reads too slowly")
+
+    def pause_writing(self) -> None:
+        self._congested = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._connection is None:
+            self._congested = False
+            super().resume_writing()
+            return
+        # asyncio calls this from inside a write's completion: catch up from the loop
+        self.loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        if self.transport.is_closing():
+            return
+        while self._outbox and self.transport.get_write_buffer_size() <= WRITE_LOW_BYTES:
+            self.transport.write(self._outbox.drain(CATCH_UP_BYTES))
+        if self._outbox or self.transport.get_write_buffer_size() > WRITE_HIGH_BYTES:
+            return  # the transport will call again
+        self._congested = False
+        super().resume_writing()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Starts the closing handshake; a peer that does not answer is cut after ``CLOSE_TIMEOUT_S``."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.conn.send_close(int(code), reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(code), "reason": reason})
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        connection = self._connection
+        if connection is not None:
+            connection.lost()
+
+
+async def serve(
+    kernel: Kernel,
+    panel: Panel,
+    principal: Principal,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    subprotocol: str | None,
+    limits: ClientLimits,
+    expires_in_s: float | None,
+) -> None:
+    """Accepts the upgrade in ``scope`` and serves the client until it is gone.
+
+    ``expires_in_s`` is when to close it for its token's sake, None for never.
+    """
+    protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
+    await receive()  # websocket.connect
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    connection = Connection(
+        kernel, panel, principal, protocol, client_id=secrets.token_urlsafe(12), limits=limits
+    )
+    protocol.attach(connection, Outbox(limits.outbox))
+    if expires_in_s is not None:
+        protocol.expire_in(expires_in_s)
+    connection.open()
+    while (await receive())["type"] != "websocket.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""The nouns: what a panel is. No I/O, no clock."""

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.frames import text_frame
+from panels_gateway.broadcast.hub import Hub, Room
+from panels_gateway.broadcast.outbox import Commit
+from panels_gateway.broadcast.topics import Topics
+from tests.gateway.builders import payloads, setting
+
+
+class FakeSubscriber:
+    """Keeps what it is delivered."""
+
+    def __init__(self, *topics: str) -> None:
+        self.topics = Topics()
+        if topics:
+            self.topics.remove(["state", "events"])
+            self.topics.add(topics)
+        self.private: list[tuple[int, bytes]] = []
+        self.congested = False
+        self.writes: list[bytes] = []
+        self.kept: list[Commit | bytes] = []
+
+    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+        if self.congested:
+            assert items is not None
+            assert b"".join([item if isinstance(item, bytes) else item.frames for item in items]) == frames
+            self.kept += items
+        self.writes.append(frames)
+
+    @property
+    def heard(self) -> list[str]:
+        """Everything delivered, one word a message."""
+        found = []
+        for payload in payloads(b"".join(self.writes)):
+            message = json.loads(payload)
+            kind = message["type"]
+            if kind == "PATCH":
+                found.append(f"patch{message['seq']}" + "".join(":" + m["key"] for m in message["mutations"]))
+            elif kind == "EVENT":
+                found.append(f"event{message['seq']}:{message['event']['name']}")
+            else:
+                found.append(message["code"])
+        return found
+
+
+def publish(room: Room, seq: int, key: str = "k", *events: str) -> None:
+    mutations = [setting(key, seq)] if key else []
+    fragments = [(name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode()) for name in events]
+    room.publish(seq, mutations, messages.mutations_json(mutations), fragments)
+
+
+def answer(word: str) -> bytes:
+    return text_frame(b'{"type":"RESULT","code":"%b"}' % word.encode())
+
+
+def test_hub_gives_the_caller_patch_events_and_result_in_one_write() -> None:
+    hub = Hub()
+    room = Room(hub)
+    caller, other = FakeSubscriber(), FakeSubscriber()
+    room.join(caller)
+    room.join(other)
+    publish(room, 1, "k", "a", "b")
+    room.send(caller, answer("result"))
+    hub.flush()
+    assert caller.heard == ["patch1:k", "event1:a", "event1:b", "result"]
+    assert other.heard == ["patch1:k", "event1:a", "event1:b"]
+    assert len(caller.writes) == len(other.writes) == 1
+
+
+def test_hub_writes_nothing_twice_and_nothing_when_there_is_nothing() -> None:
+    hub = Hub()
+    room = Room(hub)
+    subscriber = FakeSubscriber()
+    room.join(subscriber)
+    publish(room, 1)
+    hub.flush()
+    hub.flush()
+    assert subscriber.heard == ["patch1:k"]
+    publish(room, 2, "")
+    hub.flush()
+    assert len(subscriber.writes) == 1
+
+
+def test_hub_tells_a_filtered_client_only_what_it_wants() -> None:
+    hub = Hub()
+    room = Room(hub)
+    one = FakeSubscriber("state:a", "event:x*")
+    all_state = FakeSubscriber("state")
+    for subscriber in (one, all_state):
+        room.join(subscriber)
+    publish(room, 1, "a", "x1", "y")
+    publish(room, 2, "b", "y")
+    hub.flush()
+    assert one.heard == ["patch1:a", "event1:x1"]
+    assert all_state.heard == ["patch1:a", "patch2:b"]
+
+
+def test_hub_tells_a_client_that_joins_only_what_comes_after() -> None:
+    hub = Hub()
+    room = Room(hub)
+    early, late = FakeSubscriber(), FakeSubscriber()
+    room.join(early)
+    publish(room, 1)
+    room.join(late)
+    room.send(late, answer("connected"))
+    publish(room, 2)
+    hub.flush()
+    assert early.heard == ["patch1:k", "patch2:k"]
+    assert late.heard == ["connected", "patch2:k"]
+
+
+def test_hub_keeps_commits_whole_for_a_congested_client() -> None:
+    hub = Hub()
+    room = Room(hub)
+    slow = FakeSubscriber()
+    slow.congested = True
+    room.join(slow)
+    publish(room, 1, "k", "e")
+    room.send(slow, answer("result"))
+    hub.flush()
+    assert [type(item) for item in slow.kept] == [Commit, bytes]
+
+
+def test_hub_forgets_a_client_that_left() -> None:
+    hub = Hub()
+    room = Room(hub)
+    subscriber = FakeSubscriber()
+    room.join(subscriber)
+    publish(room, 1)
+    room.leave(subscriber)
+    room.leave(subscriber)
+    hub.flush()
+    assert subscriber.heard == []
+    assert len(room) == 0
+
+
+steps = st.lists(
+    st.one_of(
+        st.just("publish"),
+        st.just("flush"),
+        st.tuples(st.just("send"), st.integers(0, 2)),
+        st.tuples(st.just("filter"), st.integers(0, 2)),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_hub_keeps_every_client_s_order_and_loses_nothing(run: list[str | tuple[str, int]]) -> None:
+    hub = Hub()
+    room = Room(hub)
+    subscribers = [FakeSubscriber() for _ in range(3)]
+    expected: list[list[str]] = [[], [], []]
+    for subscriber in subscribers:
+        room.join(subscriber)
+    seq = 0
+    for step in run:
+        if step == "publish":
+            seq += 1
+            publish(room, seq, "k", "e")
+            for subscriber, words in zip(subscribers, expected, strict=True):
+                words.append(f"patch{seq}:k")
+                if subscriber.topics.want_event("e"):
+                    words.append(f"event{seq}:e")
+        elif step == "flush":
+            hub.flush()
+        elif step[0] == "send":
+            room.send(subscribers[int(step[1])], answer(f"answer{seq}"))
+            expected[int(step[1])].append(f"answer{seq}")
+        else:
+            subscriber = subscribers[int(step[1])]
+            subscriber.topics.remove(["events"])
+            room.join(subscriber)
+    hub.flush()
+    assert [subscriber.heard for subscriber in subscribers] == expected

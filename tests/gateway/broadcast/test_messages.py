@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.messages import MessageError, Ping, Subscribe, Trigger
+from panels_shared.errors import Code
+from panels_shared.outcome import Completed, Failed, Reason, Usage
+
+
+def refusal(text: str | bytes) -> MessageError:
+    with pytest.raises(MessageError) as caught:
+        messages.decode(text)
+    return caught.value
+
+
+def test_decode_reads_each_message() -> None:
+    trigger = messages.decode('{"type":"TRIGGER","tool":"inc","args":{"n":1},"requestId":"r"}')
+    assert isinstance(trigger, Trigger)
+    assert (trigger.tool, bytes(trigger.args), trigger.requestId) == ("inc", b'{"n":1}', "r")
+    assert messages.decode('{"type":"PING"}') == Ping()
+    assert messages.decode('{"topics":["a"],"type":"SUBSCRIBE"}') == Subscribe(["a"])
+
+
+def test_decode_takes_a_trigger_without_args_as_null() -> None:
+    trigger = messages.decode('{"type":"TRIGGER","tool":"inc"}')
+    assert isinstance(trigger, Trigger)
+    assert bytes(trigger.args) == b"null"
+    assert trigger.requestId is msgspec.UNSET
+
+
+def test_decode_ignores_fields_it_does_not_know() -> None:
+    assert messages.decode('{"type":"PING","extra":[1]}') == Ping()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "null",
+        '"TRIGGER"',
+        "{}",
+        '{"type":5}',
+        '{"type":"TRIGGER"}',
+        '{"type":"TRIGGER","tool":5}',
+        '{"type":"TRIGGER","tool":"a","requestId":5}',
+        '{"type":"TRIGGER","tool":"a","requestId":null}',
+        '{"type":"SUBSCRIBE"}',
+        '{"type":"SUBSCRIBE","topics":"state"}',
+        '{"type":"SUBSCRIBE","topics":[1]}',
+        '{"type":"TRIGGER","tool":"a","args":NaN}',
+        '{"type":"TRIGGER","tool":"a","args":Infinity}',
+        '{"type":"TRIGGER","tool":"a","args":1e400}',
+        '{"type":"TRIGGER","tool":"a","args":' + "1" * 400 + "}",
+        '{"type":"TRIGGER","tool":"a","args":"\\ud800"}',
+        '{"type":"TRIGGER","tool":"a","args":' + "[" * 65 + "]" * 65 + "}",
+        '{"type":"TRIGGER","tool":"a","args":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"type":"TRIGGER","tool":"' + "a" * 129 + '"}',
+        '{"type":"TRIGGER","tool":"a","requestId":"' + "r" * 257 + '"}',
+        '{"type":"SUBSCRIBE","topics":["' + "t" * 301 + '"]}',
+        '{"type":"TRIGGER","tool":"a","args":{"a":1,}}',
+        '{"type":"PING"} trailing',
+    ],
+)
+def test_decode_refuses_with_parse_error(text: str) -> None:
+    assert refusal(text).code is Code.PARSE_ERROR
+
+
+@pytest.mark.parametrize("kind", ["", "trigger", "CONNECTED", "x" * 10_000])
+def test_decode_names_an_unknown_type(kind: str) -> None:
+    error = refusal(json.dumps({"type": kind, "requestId": "r"}))
+    assert error.code is Code.UNKNOWN_MESSAGE
+    assert error.request_id == "r"
+    assert len(error.message) < 300
+
+
+def test_decode_keeps_the_request_id_of_a_bad_message() -> None:
+    assert refusal('{"type":"TRIGGER","requestId":"r"}').request_id == "r"
+    assert refusal('{"type":"TRIGGER","tool":"t","args":1e999,"requestId":"r"}').request_id == "r"
+
+
+def test_decode_takes_the_nesting_of_64_that_it_promises() -> None:
+    messages.decode('{"type":"TRIGGER","tool":"a","args":' + "[" * 64 + "]" * 64 + "}")
+
+
+def test_decode_keeps_duplicate_keys_of_args_for_the_guest() -> None:
+    trigger = messages.decode('{"type":"TRIGGER","tool":"a","args":{"x":1,"x":2}}')
+    assert isinstance(trigger, Trigger)
+    assert json.loads(bytes(trigger.args)) == {"x": 2}
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda b: b.decode("latin-1"))))
+def test_decode_raises_only_message_errors(text: str) -> None:
+    try:
+        messages.decode(text)
+    except MessageError as exc:
+        assert exc.code in (Code.PARSE_ERROR, Code.UNKNOWN_MESSAGE)
+
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63),
+        st.text(st.characters(codec="utf-8"), max_size=5),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["type", "tool", "args", "requestId", "topics", "x"]), json_values))
+def test_decode_takes_or_refuses_any_object(value: dict[str, Any]) -> None:
+    text = json.dumps(value)
+    try:
+        message = messages.decode(text)
+    except MessageError:
+        return
+    assert type(message).__struct_config__.tag == value["type"]
+
+
+def test_result_has_every_field_of_the_protocol() -> None:
+    outcome = Completed(
+        Usage(10, 20, 30, 40, 5, True),
+        b'{"a":1}',
+        b'[{"op":"set","key":"k","value":1}]',
+        (b'{"name":"n","payload":null,"timestamp":5}',),
+        b'[{"viewId":"v","command":"focus","params":null}]',
+    )
+    message = json.loads(messages.result("r-1", outcome, 7, 100, 200))
+    assert message["requestId"] == "r-1"
+    assert message["seq"] == 7
+    result = message["result"]
+    assert result["status"] == "completed"
+    assert result["returnValue"] == {"a": 1}
+    assert result["stateMutations"] == [{"op": "set", "key": "k", "value": 1}]
+    assert result["events"] == [{"name": "n", "payload": None, "timestamp": 5}]
+    assert result["viewCommands"] == [{"viewId": "v", "command": "focus", "params": None}]
+    assert result["metrics"] == {
+        "executionTimeUs": 20,
+        "memoryUsedBytes": 30,
+        "memoryPeakBytes": 40,
+        "hostCalls": 5,
+        "cacheHit": True,
+        "fuelConsumed": 10,
+        "queueUs": 100,
+        "totalUs": 200,
+    }
+
+
+def test_result_without_request_id_has_none() -> None:
+    assert "requestId" not in json.loads(messages.result(None, Completed(Usage()), 0, 0, 0))
+
+
+def test_error_carries_request_id_details_and_retry() -> None:
+    message = json.loads(messages.error(Code.OVERLOADED, "full", "r", {"retryAfterMs": 5}))
+    assert message == {
+        "type": "ERROR",
+        "code": "OVERLOADED",
+        "message": "full",
+        "requestId": "r",
+        "details": {"retryAfterMs": 5},
+        "retryAfterMs": 5,
+    }
+
+
+def test_failure_details_survive_a_worker_that_lies() -> None:
+    failed = Failed(Usage(fuel=-1), Reason.TRAP, "m", 3, 4, b"\xff not json")
+    details = messages.failure_details(failed)
+    assert details["reason"] == "TRAP"
+    assert details["location"] == {"line": 3, "column": 4}
+    assert "fuelConsumed" not in details

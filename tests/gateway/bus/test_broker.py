@@ -1,0 +1,67 @@
+"""The ROUTER socket, with real peers on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+import zmq
+
+from panels_gateway.bus.broker import Broker
+from panels_gateway.dispatch.dispatcher import Dispatcher
+from panels_gateway.dispatch.job import Job
+from panels_shared import wire
+from panels_shared.messages import Heartbeat, Hello, Refusal
+from panels_shared.outcome import Outcome, Reason
+
+
+class NoResults:
+    """Nothing runs here."""
+
+    def finish(self, job: Job, outcome: Outcome) -> bool:
+        raise AssertionError
+
+    def failed(self, job: Job, reason: Reason, message: str) -> None:
+        raise AssertionError
+
+    def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
+        raise AssertionError
+
+    def flush(self) -> None:
+        return
+
+
+async def eventually(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not look():  # noqa: ASYNC110 - counters have no event
+            await asyncio.sleep(0.001)
+
+
+def test_frames_are_read_although_a_heartbeat_consumed_their_edge(tmp_path: Path) -> None:
+    """Frames arrive, and before the loop looks at the descriptor a timer sends a heartbeat: the send takes in the signal
+    of their arrival, the descriptor falls silent, and a gateway that waits for it is deaf for ever."""
+
+    async def run() -> None:
+        dispatcher = Dispatcher(heartbeat_s=3_600.0)
+        broker = Broker(f"ipc://{tmp_path}/w.sock", dispatcher, NoResults(), heartbeat_s=3_600.0)
+        await broker.start()
+        with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.set(zmq.LINGER, 0)
+            dealer.connect(broker.endpoint)
+            worker = os.urandom(16)
+            dealer.set(zmq.IDENTITY, worker)
+            dealer.send(wire.encode([Hello("pool", b"", 1, {})]))
+            await eventually(lambda: broker.counters.frames_in == 1)
+            await asyncio.sleep(0.05)  # the turns that follow the Welcome
+            for count in range(10):
+                dealer.send(wire.encode([Heartbeat(worker, 0)]))
+                time.sleep(0.02)  # noqa: ASYNC251 - the loop must not run while the frame arrives
+                broker._beat()
+                await eventually(lambda seen=count + 2: broker.counters.frames_in == seen)  # type: ignore[misc]
+        await broker.stop()
+
+    uvloop.run(run())

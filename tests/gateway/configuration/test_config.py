@@ -1,0 +1,190 @@
+"""The configuration: precedence, and the one line for each thing that is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from panels_gateway.access.keys import ALGORITHMS
+from panels_gateway.configuration.config import EXIT_CONFIG, GatewayConfig, load
+from panels_gateway.configuration.errors import ConfigError
+from panels_gateway.configuration.options import JWT_ALGORITHMS, OPTIONS, reference
+from panels_shared.limits import DEFAULT_MAXIMA, KIB, MIB
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
+
+
+def configure(
+    *arguments: str, environment: dict[str, str] | None = None, directory: Path = Path("/nowhere")
+) -> GatewayConfig:
+    return load(["--no-auth", *arguments], environment or {}, directory=directory)
+
+
+def test_config_has_defaults() -> None:
+    config = configure()
+    assert (config.listen.host, config.listen.port) == ("127.0.0.1", 3001)
+    assert config.listen.max_frame_bytes == MIB
+    assert config.workers.endpoint == "ipc:///nowhere/.panels/workers.sock"
+    assert config.definition.maxima == DEFAULT_MAXIMA
+    assert config.client.in_flight == 256
+
+
+def test_config_prefers_flag_to_environment_to_file_to_default(tmp_path: Path) -> None:
+    file = tmp_path / "panels.toml"
+    file.write_text('port = 1\nmax-tools = 1\nmax_panels = 1\nhost = "file"\n')
+    environment = {"PANELS_CONFIG": str(file), "PANELS_PORT": "2", "PANELS_MAX_TOOLS": "2"}
+    config = configure("--port", "3", environment=environment)
+    assert (config.listen.port, config.definition.tools, config.max_panels) == (3, 2, 1)
+    assert (config.listen.host, config.listen.max_frame_bytes) == ("file", MIB)
+
+
+def test_config_resolves_paths_of_a_file_against_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "panels.toml").write_text('data-dir = "data"\n')
+    config = configure("--config", "panels.toml", directory=tmp_path)
+    assert config.data_dir == tmp_path / "data"
+    assert config.workers.endpoint == f"ipc://{tmp_path}/data/workers.sock"
+    assert configure("--data-dir", "d", directory=tmp_path).data_dir == tmp_path / "d"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1024", KIB), ("64KiB", 64 * KIB), ("2 MiB", 2 * MIB), ("4096B", 4096)]
+)
+def test_config_reads_sizes(text: str, size: int) -> None:
+    assert configure("--max-frame-bytes", text).listen.max_frame_bytes == size
+
+
+def test_config_reads_lists_flags_and_numbers(tmp_path: Path) -> None:
+    (tmp_path / "panels.toml").write_text(
+        'allowed-origins = ["https://a.example", "https://b.example:8443"]\nconceal-panels = true\ntrigger-rate = 5\n'
+    )
+    config = configure("--config", str(tmp_path / "panels.toml"))
+    assert config.listen.allowed_origins == ("https://a.example", "https://b.example:8443")
+    assert config.auth.conceal_panels
+    assert config.client.rate.per_s == 5.0
+    overruled = configure("--config", str(tmp_path / "panels.toml"), "--conceal-panels=false")
+    assert not overruled.auth.conceal_panels
+
+
+def test_config_takes_a_key_in_place_of_no_auth(tmp_path: Path) -> None:
+    config = load(["--jwt-secret-file", "secret", "--jwt-algorithms", "HS256, HS512"], {}, directory=tmp_path)
+    assert config.auth.enabled
+    assert config.auth.secret_file == tmp_path / "secret"
+    assert config.auth.algorithms == ("HS256", "HS512")
+
+
+#: What is given, and what the one line has to say.
+BAD: list[tuple[str, list[str], str]] = [
+    ("no key", [], "--jwt-secret-file FILE .* or --no-auth"),
+    ("key and no-auth", ["--no-auth", "--jwt-secret-file", "s"], "take one of them away"),
+    ("unknown flag", ["--no-auth", "--prot", "1"], "--prot"),
+    ("abbreviated flag", ["--no-auth", "--max-pan", "1"], "--max-pan"),
+    ("port", ["--no-auth", "--port", "65536"], "port: expected .*65535.*from --port"),
+    ("port text", ["--no-auth", "--port", "http"], "port: expected a whole number"),
+    ("port sign", ["--no-auth", "--port", "-1"], "port"),
+    ("size", ["--no-auth", "--max-frame-bytes", "1MB"], "64KiB"),
+    ("size range", ["--no-auth", "--max-frame-bytes", "1GiB"], "16777216"),
+    ("flag", ["--no-auth=maybe"], "true or false"),
+    ("number", ["--no-auth", "--trigger-rate", "nan"], "trigger-rate: expected a number"),
+    (
+        "algorithm",
+        ["--jwt-secret-file", "s", "--jwt-algorithms", "none"],
+        "jwt-algorithms: expected some of HS256",
+    ),
+    ("origin path", ["--no-auth", "--allowed-origins", "https://a.example/"], "allowed-origins"),
+    ("origin case", ["--no-auth", "--allowed-origins", "https://A.example"], "allowed-origins"),
+    ("origin null", ["--no-auth", "--allowed-origins", "null"], "allowed-origins"),
+    ("public url", ["--no-auth", "--public-url", "panels.example.org"], "public-url"),
+    ("log level", ["--no-auth", "--log-level", "loud"], "log-level: expected one of"),
+    ("tcp without keys", ["--no-auth", "--workers-endpoint", "tcp://127.0.0.1:5000"], "CURVE keys"),
+    ("half a key pair", ["--no-auth", "--curve-secret-key-file", "k"], "curve-worker-keys-file"),
+    (
+        "every interface",
+        [
+            "--no-auth",
+            "--workers-endpoint=tcp://0.0.0.0:1",
+            "--curve-secret-key-file=k",
+            "--curve-worker-keys-file=k",
+        ],
+        "one interface",
+    ),
+    ("endpoint", ["--no-auth", "--workers-endpoint", "inproc://x"], "ipc:///path or tcp://"),
+    ("relative endpoint", ["--no-auth", "--workers-endpoint", "ipc://x"], "absolute path"),
+    ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "100 bytes"),
+    ("buffers", ["--no-auth", "--send-buffer-soft-bytes=2MiB"], "send-buffer-soft-bytes"),
+    ("config file", ["--no-auth", "--config", "/nowhere/x.toml"], "No such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_config_refuses_in_one_line(arguments: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load(arguments, {}, directory=Path("/nowhere"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max-panel = 1", "did you mean max-panels"),
+        ("= 1", "expected TOML"),
+        ("port = '3001", "expected TOML"),
+        ("port = 3001.5", "port: expected a whole number"),
+        ("port = true", "port: expected a whole number"),
+        ("host = 1", "host: expected"),
+        ("no-auth = 1", "true or false"),
+        ("jwt-algorithms = [1]", "jwt-algorithms: expected"),
+        ("[listen]\nport = 1", "expected options"),
+        ("data-dir = ''", "data-dir: expected"),
+    ],
+)
+def test_config_refuses_a_bad_file(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "panels.toml").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        configure("--config", str(tmp_path / "panels.toml"))
+
+
+def test_config_names_the_variable_that_is_wrong() -> None:
+    with pytest.raises(ConfigError, match="from PANELS_MAX_PANELS"):
+        configure(environment={"PANELS_MAX_PANELS": "many"})
+
+
+def test_config_refuses_a_data_directory_that_everybody_can_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match="chmod 700"):
+        configure("--data-dir", str(tmp_path))
+
+
+def test_command_exits_78_with_one_line_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "panels_gateway"],
+        capture_output=True,
+        text=True,
+        env={},
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == EXIT_CONFIG
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("panels-gateway: expected a key")
+
+
+def test_options_know_the_algorithms_that_keys_know() -> None:
+    assert JWT_ALGORITHMS == ALGORITHMS
+
+
+def test_options_defaults_are_within_their_own_bounds(tmp_path: Path) -> None:
+    for option in OPTIONS:
+        if option.default is not None:
+            raw = option.default if not isinstance(option.default, Path) else str(option.default)
+            option.parse(raw, source="default", base=tmp_path)
+
+
+def test_document_holds_the_reference() -> None:
+    """After a change of options: python -m panels_gateway.configuration.options > the part between the marks."""
+    found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    assert found[1].strip() == reference().strip()

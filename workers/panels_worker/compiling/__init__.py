@@ -1,0 +1,1 @@
+"""From a handler's source to an authenticated artifact, in disposable processes."""

@@ -1,0 +1,1 @@
+"""The pool: a supervisor process that keeps sandbox processes alive."""

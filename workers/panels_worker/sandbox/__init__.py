@@ -1,0 +1,1 @@
+"""The sandbox process: its loop, its clock, its replicas of panel state."""

@@ -1,0 +1,53 @@
+"""Turns a tool's artifact into a program, in a sandbox process."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import wasmtime
+
+from panels_shared.messages import Tool
+from panels_worker.compiling.artifacts import ArtifactStore, Kind
+from panels_worker.guest.capi import GuestTrap
+from panels_worker.guest.engine import make_engine
+from panels_worker.guest.task import Program
+from panels_worker.guest.wasm import WasmHost, WasmProgram
+from panels_worker.javascript.engines import QUICKJS, engine_digest
+from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
+from panels_worker.javascript.program import JavaScriptProgram
+from panels_worker.javascript.script import decode
+
+logger = logging.getLogger(__name__)
+
+
+class ArtifactLoader:
+    """Loads programs from the artifact store; owns the process's one engine."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self.engine = make_engine()
+        self._host = WasmHost(self.engine)
+        self._guest: JavaScriptGuest | None = None
+
+    def load(self, tool: Tool) -> Program | None:
+        """The program of ``tool``, or None when its artifact is not there or not authentic."""
+        artifact = self._store.get(tool.digest)
+        if artifact is None:
+            return None
+        try:
+            if artifact.kind is Kind.SCRIPT:
+                return self._script(artifact.payload)
+            module = wasmtime.Module.deserialize(self.engine, artifact.payload)
+        except (wasmtime.WasmtimeError, msgspec.DecodeError, ScriptError, GuestTrap):
+            logger.exception("artifact %s does not load", tool.digest.hex())
+            return None
+        return WasmProgram(self._host, module, tool.entry)
+
+    def _script(self, payload: bytes) -> Program | None:
+        if self._guest is None:
+            engine = self._store.get(engine_digest(QUICKJS))
+            if engine is None:
+                return None
+            self._guest = JavaScriptGuest.load(self.engine, engine.payload)
+        return JavaScriptProgram(self._guest, decode(payload))

@@ -1,0 +1,134 @@
+"""The second thread of a sandbox process: it keeps time while the first runs a guest.
+
+Every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline. Several times a
+second it reports to the pool, and as often as the gateway asked it sends a heartbeat, on a socket of its own (a
+ZeroMQ socket belongs to one thread). A process that has been stopped for a while finds out here, too.
+
+Heartbeats say that the process lives, not that the job it runs gets anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import zmq
+
+from panels_shared.messages import Heartbeat
+from panels_shared.wire import encode
+from panels_worker.sandbox import status
+from panels_worker.sandbox.sandbox import Sandbox
+from panels_worker.sandbox.status import Report, State
+
+#: How often the epoch moves on, and how much less often in a process that has rested for ``REST_TICKS``.
+TICK_S: Final = 0.01
+RESTING_TICK_S: Final = 0.05
+REST_TICKS: Final = 100
+REPORT_S: Final = 0.25
+#: A tick that comes this late means that the process was stopped, or as good as.
+STOPPED_S: Final = 1.0
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the two threads tell each other. Each field has one writer, named in its comment; reads may be stale."""
+
+    state: State = State.WAITING  # loop
+    heartbeat_s: float = 0.5  # loop
+    beating: bool = False  # loop: there is a gateway to send heartbeats to
+    stopped: bool = False  # ticker sets it, loop clears it: this process did not run for a while
+    connected: bool = False  # ticker: its socket has a connection
+
+
+class Ticker(threading.Thread):
+    """The thread. ``tick`` moves the epoch on; ``connect`` makes its socket, in the thread.
+
+    ``report_fd`` is non-blocking: a report that nobody reads is dropped. ``statm_fd`` is /proc/self/statm, opened before
+    this process was confined.
+    """
+
+    def __init__(
+        self,
+        *,
+        tick: Callable[[], object],
+        connect: Callable[[], zmq.Socket[bytes]],
+        worker: bytes,
+        sandbox: Sandbox,
+        shared: Shared,
+        report_fd: int,
+        statm_fd: int,
+    ) -> None:
+        super().__init__(name="ticker", daemon=True)
+        self._tick = tick
+        self._connect = connect
+        self._worker = worker
+        self._sandbox = sandbox
+        self._shared = shared
+        self._report_fd = report_fd
+        self._statm_fd = statm_fd
+        self._running_job = 0
+        self._running_since_s = 0.0
+        self._rested_ticks = 0
+        self._closing = False
+
+    def close(self) -> None:
+        """Ends the thread and closes its socket."""
+        self._closing = True
+        self.join()
+
+    def run(self) -> None:
+        """Ticks until it is closed."""
+        socket = self._connect()
+        monotonic = time.monotonic
+        last_s = next_report_s = next_beat_s = monotonic()
+        shared = self._shared
+        while not self._closing:
+            time.sleep(TICK_S if self._rested_ticks < REST_TICKS else RESTING_TICK_S)
+            self._tick()
+            now_s = monotonic()
+            if now_s - last_s > STOPPED_S:
+                shared.stopped = True
+            last_s = now_s
+            self._watch(now_s)
+            if now_s >= next_report_s:
+                next_report_s = now_s + REPORT_S
+                self._report(now_s)
+            if not shared.connected:
+                shared.connected = bool(int(socket.get(zmq.EVENTS)) & zmq.POLLOUT)
+            if shared.beating and now_s >= next_beat_s:
+                next_beat_s = now_s + shared.heartbeat_s
+                self._beat(socket)
+        socket.close(linger=0)
+
+    def _watch(self, now_s: float) -> None:
+        """Notices how long the job that is running has been running, at no cost to the loop."""
+        started = self._sandbox.started
+        if started == self._sandbox.finished:
+            self._running_job = 0
+            self._rested_ticks += 1
+            return
+        self._rested_ticks = 0
+        if started != self._running_job:
+            self._running_job = started
+            self._running_since_s = now_s
+
+    def _report(self, now_s: float) -> None:
+        busy_ms = int((now_s - self._running_since_s) * 1000) if self._running_job else 0
+        record = status.encode(Report(self._shared.state, self._sandbox.finished, busy_ms))
+        try:
+            os.write(self._report_fd, record)
+        except OSError:  # full: the pool is behind; broken: the pool is gone, and takes us along
+            pass
+
+    def _beat(self, socket: zmq.Socket[bytes]) -> None:
+        resident_pages = int(os.pread(self._statm_fd, 128, 0).split()[1])
+        try:
+            socket.send(encode([Heartbeat(self._worker, resident_pages * _PAGE_BYTES)]), zmq.NOBLOCK)
+        except zmq.Again:  # no connection: there is nobody to tell
+            pass
