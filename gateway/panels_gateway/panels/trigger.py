@@ -1,0 +1,69 @@
+"""A trigger: what somebody asked a panel to run, as it was accepted. It never changes.
+
+Where it stands on its way (its lane, its worker, how often it was sent) is the dispatcher's ``Run``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from panels_gateway.panels.panel import Panel
+from panels_shared.errors import Code
+from panels_shared.messages import Tool
+from panels_shared.outcome import Completed, Failed
+
+
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
+    """The handler ran to its end and its effects are committed: as version ``seq``, or none where it had no effects.
+
+    ``queue_us`` is how long the trigger waited in the gateway and ``total_us`` how long it took in all, in microseconds.
+    """
+
+    outcome: Completed
+    seq: int
+    queue_us: int
+    total_us: int
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """The handler failed, or no worker could run it. Nothing was committed."""
+
+    outcome: Failed
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The trigger was not run: a queue was full, or its panel or tool went away while it waited."""
+
+    code: Code
+    message: str
+    details: Mapping[str, object] | None = None
+
+
+Answer = Succeeded | Failure | Refused
+
+
+class ReplyTo(Protocol):
+    """Whoever waits for a trigger's answer: a connection, an HTTP request, a timer, a test."""
+
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        """Takes the one answer to ``trigger``. Called in the turn that decided it, before that turn is durable: what is
+        to leave the process must go through the turn."""
+        ...
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the
+    only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock."""
+
+    panel: Panel
+    tool: Tool
+    args: bytes
+    scope: bytes
+    now_ms: float
+    seed: int
+    submitted_s: float
+    reply_to: ReplyTo
+    request_id: str | None = None
