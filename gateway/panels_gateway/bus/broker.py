@@ -25,7 +25,8 @@ from typing import Final, Protocol
 import zmq
 
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.dispatch.job import Job
+from panels_gateway.dispatch.fleet import Run
+from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
 from panels_shared import wire
 from panels_shared.errors import PanelsError, WireError
@@ -61,12 +62,12 @@ class CurveKeys:
 class Results(Protocol):
     """Who commits and answers; see ``kernel``."""
 
-    def finish(self, job: Job, outcome: Outcome) -> bool:
+    def finish(self, run: Run, outcome: Outcome) -> bool:
         """Commits and answers; False when the commit was refused."""
         ...
 
-    def failed(self, job: Job, reason: Reason, message: str) -> None:
-        """Answers a job that no worker will."""
+    def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
+        """Answers a trigger that no worker will."""
         ...
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
@@ -253,9 +254,13 @@ class Broker:
         dispatcher.heard(peer, now)
         for message in messages:
             if type(message) is m.Result:
-                job = dispatcher.accept(peer, message, now)
-                if job is not None and not self._kernel.finish(job, message.outcome):
-                    dispatcher.restart(job)
+                run = dispatcher.accept(peer, message, now)
+                if run is None:
+                    continue
+                if self._kernel.finish(run, message.outcome):
+                    dispatcher.confirm(run)
+                else:
+                    dispatcher.refuse(run)
             else:
                 self._control(peer, message, now)
 
@@ -294,9 +299,9 @@ class Broker:
             return
         now = self._clock()
         dispatcher = self._dispatcher
-        for job, reason, text in dispatcher.take_failures():
-            self._kernel.failed(job, reason, text)
-        for digest, refusal in dispatcher.take_prepared():
+        for trigger, reason, text in dispatcher.take_failures():
+            self._kernel.failed(trigger, reason, text)
+        for digest, refusal in dispatcher.preparations.take_prepared():
             self._kernel.prepared(digest, refusal)
         for peer, messages in dispatcher.drain(now):
             if not self._send(peer, messages):

@@ -19,7 +19,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
 
@@ -29,13 +29,14 @@ from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.dispatch.catalog import Handler, Preparation
 from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
-from panels_gateway.dispatch.job import Job
+from panels_gateway.dispatch.fleet import Run
 from panels_gateway.http.waiter import HttpWaiter
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import CommitRefusedError, Mutation, Panel, StateLimits
+from panels_gateway.panels.trigger import ReplyTo, Trigger
 from panels_shared.errors import CloseCode, Code, PanelsError, RequestError
-from panels_shared.messages import JobId, PanelKey, Refusal, Tool, ToolKey
+from panels_shared.messages import PanelKey, Refusal, Tool, ToolKey
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
 
 if TYPE_CHECKING:
@@ -113,7 +114,6 @@ class Kernel:
         self._reserved: set[str] = set()
         self._next_panel = 0
         self._next_tool = 0
-        self._next_job = 0
 
     # -- panels ------------------------------------------------------------------------------------------
 
@@ -183,8 +183,7 @@ class Kernel:
                     job, Code.TOOL_NOT_FOUND, f"the panel was replaced and has no tool {job.tool.name!r}"
                 )
             else:
-                job.tool = tool
-                self.submit(job)
+                self.submit(msgspec.structs.replace(job, tool=tool))
         self.request_flush()
         return panel
 
@@ -253,7 +252,7 @@ class Kernel:
             handler = tool.handler
             if handler.digest in waiting:
                 continue
-            known = self.dispatcher.prepare(handler, now)
+            known = self.dispatcher.preparations.prepare(handler, now)
             if isinstance(known, Refusal):
                 raise _invalid_handler(tool.name, known)
             if known is Preparation.PENDING:
@@ -313,7 +312,7 @@ class Kernel:
         args: Any,
         principal: Principal,
         request_id: str | None,
-    ) -> Job:
+    ) -> Trigger:
         """A job for a trigger. Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, UNAVAILABLE."""
         if self.panels.get(panel.id) is not panel:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -330,30 +329,28 @@ class Kernel:
             raise RequestError(
                 Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000}
             )
-        self._next_job += 1
-        return Job(
-            id=JobId(self._next_job),
+        return Trigger(
             panel=panel,
             tool=tool,
             args=bytes(args),
             scope=principal.scope,
             now_ms=float(int(self.wall_clock() * 1000)),
             seed=random.getrandbits(64),
-            caller=caller,
+            reply_to=cast(ReplyTo, caller),
             request_id=request_id,
             submitted_s=self.clock(),
         )
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Trigger) -> None:
         """Queues an accepted job; over a bound it is answered OVERLOADED at once."""
         self.counters.triggers += 1
         try:
-            self.dispatcher.submit(job, self.clock())
+            self.dispatcher.offer(job, self.clock())
         except OverloadedError as exc:
             self.counters.overloaded += 1
             message = f"the queue of the {exc.scope} is full; try again later"
             details = {"retryAfterMs": exc.retry_after_ms, "scope": exc.scope}
-            job.caller.answer(messages.error(Code.OVERLOADED, message, job.request_id, details))
+            _caller(job).answer(messages.error(Code.OVERLOADED, message, job.request_id, details))
         self.request_flush()
 
     async def trigger(
@@ -377,14 +374,15 @@ class Kernel:
         self.hub.flush()
         stages.flushed(began_s)
 
-    def finish(self, job: Job, outcome: Outcome) -> bool:
+    def finish(self, run: Run, outcome: Outcome) -> bool:
         """Commits, broadcasts and answers; False when the commit was refused and the worker must roll back."""
+        job = run.trigger
         if outcome.log:
             self._handler_log.write(job.panel.key, job.panel.id, job.tool.name, outcome.log, self.clock())
         if isinstance(outcome, Failed):
             self._answer_failed(job, outcome)
             return True
-        panel: Panel = job.panel
+        panel = job.panel
         stages = self.stages
         stages.finishes -= 1
         began_s = time.perf_counter() if stages.finishes <= 0 else 0.0
@@ -401,31 +399,31 @@ class Kernel:
         self.counters.completed += 1
         submitted_s = job.submitted_s
         now = self.clock()
-        job.caller.answer(
+        _caller(job).answer(
             messages.result(
                 job.request_id,
                 outcome,
                 seq,
-                int((job.sent_s - submitted_s) * 1e6),
+                int((run.sent_s - submitted_s) * 1e6),
                 int((now - submitted_s) * 1e6),
             )
         )
         if began_s:
-            stages.finished(job, outcome.usage.execution_us, now, began_s)
+            stages.finished(run, outcome.usage.execution_us, now, began_s)
         return True
 
-    def failed(self, job: Job, reason: Reason, message: str) -> None:
+    def failed(self, job: Trigger, reason: Reason, message: str) -> None:
         """From the broker: no worker could run the job."""
         self._answer_failed(job, Failed(Usage(fuel=-1), reason, message))
 
-    def _answer_failed(self, job: Job, outcome: Failed) -> None:
+    def _answer_failed(self, job: Trigger, outcome: Failed) -> None:
         self.counters.failed[outcome.reason] += 1
         details = messages.failure_details(outcome)
         message = outcome.message[: messages.MAX_FAILURE_CHARS]
-        job.caller.answer(messages.error(Code.EXECUTION_ERROR, message, job.request_id, details))
+        _caller(job).answer(messages.error(Code.EXECUTION_ERROR, message, job.request_id, details))
 
-    def _answer_error(self, job: Job, code: Code, message: str) -> None:
-        job.caller.answer(messages.error(code, message, job.request_id))
+    def _answer_error(self, job: Trigger, code: Code, message: str) -> None:
+        _caller(job).answer(messages.error(code, message, job.request_id))
 
 
 def _check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
@@ -447,6 +445,10 @@ def _check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise InvalidOutcomeError("expected a result of valid JSON, got something else") from None
     return mutations, events
+
+
+def _caller(trigger: Trigger) -> Caller:
+    return cast(Caller, trigger.reply_to)
 
 
 def _handlers(definition: PanelDefinition) -> list[Handler]:

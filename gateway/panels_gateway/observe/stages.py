@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from panels_gateway.dispatch.job import Job
+    from panels_gateway.dispatch.fleet import Run
 
 #: Upper bounds of the buckets are 2**n microseconds, n up to this: 16 s.
 _BUCKETS: Final = 24
@@ -61,13 +61,13 @@ class Stages:
         self.decodes = self.again
         self.histograms["decode"].add(perf_counter() - began_s)
 
-    def finished(self, job: Job, execution_us: int, accepted_s: float, began_s: float) -> None:
-        """A job is committed and answered: accepted at ``accepted_s`` of the kernel's clock, ``began_s`` of ``perf_counter``."""
+    def finished(self, run: Run, execution_us: int, accepted_s: float, began_s: float) -> None:
+        """A run is committed and answered: accepted at ``accepted_s`` of the kernel's clock, ``began_s`` of ``perf_counter``."""
         self.finishes = self.again
         histograms = self.histograms
         execute_s = min(max(execution_us, 0), 60_000_000) / 1e6
-        histograms["queue"].add(job.sent_s - job.submitted_s)
-        histograms["wire"].add(accepted_s - job.sent_s - execute_s)
+        histograms["queue"].add(run.sent_s - run.trigger.submitted_s)
+        histograms["wire"].add(accepted_s - run.sent_s - execute_s)
         histograms["execute"].add(execute_s)
         histograms["commit"].add(perf_counter() - began_s)
 

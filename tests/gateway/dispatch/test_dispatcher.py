@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from panels_gateway.dispatch.catalog import Preparation
-from panels_gateway.dispatch.dispatcher import REVOKED_S, SETTLE_S, OverloadedError
+from panels_gateway.dispatch.limits import OverloadedError
+from panels_gateway.dispatch.placement import SETTLE_S
+from panels_gateway.dispatch.watch import REVOKED_S
 from panels_shared import messages as m
 from panels_shared.outcome import Completed, Failed
 from tests.support.world import Process, Room, World
@@ -82,6 +84,17 @@ class Dispatching(RuleBasedStateMachine):
     def kill(self, number: int, reported: bool) -> None:
         if (process := self.process(number)) is not None:
             self.world.kill(process, reported=reported)
+
+    @rule(late=st.booleans())
+    def confirm_late_or_at_once(self, late: bool) -> None:
+        """A journal confirms later than it takes a commit, and whatever happens in between must not matter."""
+        self.world.late = late
+        if not late:
+            self.world.settle_late()
+
+    @rule()
+    def confirm_what_is_durable(self) -> None:
+        self.world.settle_late()
 
     @rule()
     def kill_all(self) -> None:
@@ -341,7 +354,7 @@ def test_new_worker_gets_its_share_and_panels_do_not_oscillate() -> None:
         world.round()
         world.check()
     assert 1 <= world.dispatcher.stats()["moves"] <= 6
-    counts = Counter(world.dispatcher._lanes[room.panel.key].worker for room in world.rooms)
+    counts = Counter(world.dispatcher._fleet.lanes[room.panel.key].worker for room in world.rooms)
     assert sorted(counts.values()) == [3, 3]
 
 
@@ -361,8 +374,8 @@ def test_machine_that_stands_still_does_not_make_panels_wander() -> None:
 def test_panels_leave_a_worker_that_is_stalled_by_a_long_job() -> None:
     world = small_world(workers=2, panels=2)
     first, second = world.rooms
-    lanes = world.dispatcher._lanes
-    world.dispatcher._move(lanes[second.panel.key], lanes[first.panel.key].worker, world.now)
+    lanes = world.dispatcher._fleet.lanes
+    world.dispatcher._mover.move(lanes[second.panel.key], lanes[first.panel.key].worker, world.now)
     world.round()
     stalled = lanes[first.panel.key].worker
     assert stalled is not None
@@ -419,7 +432,7 @@ def test_all_workers_dying_at_once_is_no_jobs_fault() -> None:
 def test_hung_worker_is_given_up_after_its_jobs_deadline() -> None:
     world = small_world(workers=2)
     room = world.rooms[0]
-    worker = world.dispatcher._lanes[room.panel.key].worker
+    worker = world.dispatcher._fleet.lanes[room.panel.key].worker
     assert worker is not None
     process = next(each for each in world.processes if each.id == worker.id)
     world.submit(room, 0, "fold")
@@ -448,9 +461,9 @@ def test_full_queue_says_when_to_come_again() -> None:
     room = world.add_panel()
     for _ in range(5):
         assert world.submit(room, 0, "fold")
-    job = world.triggers[-1].job
+    trigger = world.triggers[-1].trigger
     with pytest.raises(OverloadedError, match="queue of the panel") as caught:
-        world.dispatcher.submit(job, world.now)
+        world.dispatcher.offer(trigger, world.now)
     assert 10 <= caught.value.retry_after_ms <= 10_000
     world.settle()
     world.check_all_answered()
@@ -459,7 +472,7 @@ def test_full_queue_says_when_to_come_again() -> None:
 def test_handler_is_asked_of_one_pool_and_again_of_another_when_that_is_gone() -> None:
     world = World()
     handler = world.sources[0]
-    assert world.dispatcher.prepare(handler, world.now) is Preparation.PENDING
+    assert world.dispatcher.preparations.prepare(handler, world.now) is Preparation.PENDING
     first = world.start_pool()
     second = world.start_pool()
     world.flush()
@@ -468,27 +481,27 @@ def test_handler_is_asked_of_one_pool_and_again_of_another_when_that_is_gone() -
     world.flush()
     assert len(world.pools[second]) == 1
     world.dispatcher.prepared(second, m.Prepared(handler.digest, None), world.now)
-    assert world.dispatcher.take_prepared() == [(handler.digest, None)]
-    assert world.dispatcher.prepare(handler, world.now) is Preparation.READY
+    assert world.dispatcher.preparations.take_prepared() == [(handler.digest, None)]
+    assert world.dispatcher.preparations.prepare(handler, world.now) is Preparation.READY
 
 
 def test_refusal_is_remembered_and_a_transient_one_is_not() -> None:
     world = World()
     pool = world.start_pool()
     for source, code in zip(world.sources[:2], ("malformed", "unavailable"), strict=True):
-        world.dispatcher.prepare(source, world.now)
+        world.dispatcher.preparations.prepare(source, world.now)
         world.dispatcher.prepared(pool, m.Prepared(source.digest, m.Refusal(code, "no")), world.now)
     first, second = world.sources[:2]
-    assert world.dispatcher.prepare(first, world.now) == m.Refusal("malformed", "no")
-    assert world.dispatcher.prepare(second, world.now) is Preparation.PENDING
+    assert world.dispatcher.preparations.prepare(first, world.now) == m.Refusal("malformed", "no")
+    assert world.dispatcher.preparations.prepare(second, world.now) is Preparation.PENDING
 
 
 def test_handler_that_nobody_prepares_is_refused_after_a_while() -> None:
     world = World()
-    world.dispatcher.prepare(world.sources[0], world.now)
+    world.dispatcher.preparations.prepare(world.sources[0], world.now)
     world.now += 11
     world.dispatcher.tick(world.now)
-    ((digest, refusal),) = world.dispatcher.take_prepared()
+    ((digest, refusal),) = world.dispatcher.preparations.take_prepared()
     assert digest == world.sources[0].digest
     assert refusal is not None
     assert refusal.code == "unavailable"
