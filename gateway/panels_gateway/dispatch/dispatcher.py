@@ -329,8 +329,8 @@ class Dispatcher:
     def _answered(self, worker: Worker, number: int, now: float) -> Run | None:
         run = worker.answered(number, now)
         if isinstance(run, Unanswerable):
-            self._counts[run.value] += 1
-            if worker.ring:
+            self._counts["forged" if run is Unanswerable.FORGED else "stale"] += 1
+            if run is Unanswerable.REVOKED and worker.ring:
                 self._rings.mark(worker)
             return None
         return run

@@ -165,9 +165,14 @@ class Pool:
 
 
 class Unanswerable(Enum):
-    """Why an answer does not end a run: the run was revoked or never sent, or an older one has to be answered first."""
+    """Why an answer does not end a run.
+
+    STALE: its run is not on the worker's list (any more). REVOKED: its run was revoked when it may have been running,
+    and now the worker is done with it. FORGED: an older run has to be answered first.
+    """
 
     STALE = "stale"
+    REVOKED = "revoked"
     FORGED = "forged"
 
 
@@ -250,7 +255,7 @@ class Worker:
             if first == number:
                 break
         self.running_since_s = now
-        return run if run is not None else Unanswerable.STALE
+        return run if run is not None else Unanswerable.REVOKED
 
     @property
     def running(self) -> Run | None:
