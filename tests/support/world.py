@@ -1,11 +1,13 @@
-"""A world without sockets and clocks around a dispatcher: workers that run real sandboxes, messages that take their time.
+"""A world without sockets and clocks around a dispatcher: workers that run real sandboxes, messages that take
+their time.
 
-Everything happens when the caller says so: a message travels, a worker runs one message, time passes, a process dies. Beside every
-panel goes a trivial serial model: a dict and the function that the handler is. Each commit is compared with it, and so is how often
-and in which order triggers are answered. ``check`` and the methods raise ``AssertionError`` at the first difference.
+Everything happens when the caller says so: a message travels, a worker runs one message, time passes, a
+process dies. Beside every panel goes a trivial serial model: a dict and the function that the handler is.
+Each commit is compared with it, and so is how often and in which order triggers are answered. ``check`` and
+the methods raise ``AssertionError`` at the first difference.
 
-The real ones here: ``Dispatcher``, ``Panel``, ``Sandbox`` with its replicas. Stood in for: the broker, the kernel (who commits and
-answers), the worker's loop (session, draining), and WebAssembly.
+The real ones here: ``Dispatcher``, ``Panel``, ``Sandbox`` with its replicas. Stood in for: the broker, the
+kernel (who commits and answers), the worker's loop (session, draining), and WebAssembly.
 """
 
 from __future__ import annotations
@@ -155,8 +157,8 @@ class Process:
 
 @dataclass(eq=False)
 class Asked:
-    """A trigger as whoever asked sees it. ``exposed`` counts the processes that ended, or were given up, while it was
-    the one that they ran."""
+    """A trigger as whoever asked sees it. ``exposed`` counts the processes that ended, or were given up,
+    while it was the one that they ran."""
 
     trigger: Trigger
     answer: Outcome | str | None = None
@@ -223,7 +225,8 @@ class World:
         self.rooms.remove(room)
 
     def change_from_outside(self, room: Room, *, whole: bool) -> None:
-        """PUT of the state, or a patch of one key: the model changes at this very moment, between two commits."""
+        """PUT of the state, or a patch of one key: the model changes at this very moment, between two
+        commits."""
         text = json.dumps(f"outside {self._number()}").encode()
         if whole:
             room.model = {"hash": text}
@@ -265,7 +268,8 @@ class World:
         return True
 
     def _finish(self, run: Run, outcome: Outcome) -> None:
-        """What the kernel does with a result: the next one in the panel's order, or there is something wrong."""
+        """What the kernel does with a result: the next one in the panel's order, or there is something
+        wrong."""
         trigger = run.trigger
         asked = self.by_trigger[trigger]
         room = next(room for room in self.rooms if room.panel is trigger.panel)
@@ -318,7 +322,8 @@ class World:
             self.dispatcher.confirm(run)
 
     def _check_forgettable(self, run: Run) -> None:
-        """Nothing says that a worker may forget ``run``, which is accepted and neither confirmed nor refused."""
+        """Nothing says that a worker may forget ``run``, which is accepted and neither confirmed nor
+        refused."""
         lane = run.lane
         if lane.open and lane.epoch == run.epoch:
             assert lane.committed < run.index, "may be forgotten before it is confirmed"
@@ -477,7 +482,8 @@ class World:
     # -- time --------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
-        """Time passes; who is alive is heard of, a hung process as well, and who is not known any more says Hello again."""
+        """Time passes; who is alive is heard of, a hung process as well, and who is not known any more
+        says Hello again."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + max(0.01, min(0.2, seconds / 4)))
@@ -575,7 +581,8 @@ class World:
             assert room.panel.state == room.model
             if lane.in_flight:
                 assert lane.worker is not None
-                assert [run for run in lane.worker.outstanding.values() if run in lane.in_flight] == list(lane.in_flight)  # fmt: skip
+                sent = [run for run in lane.worker.outstanding.values() if run in lane.in_flight]
+                assert sent == list(lane.in_flight)
 
     def check_all_answered(self) -> None:
         """At the end: each trigger has its one answer."""

@@ -21,8 +21,8 @@ _UNKNOWN_US: Final = 1_000.0
 class Backlog:
     """Counts the triggers that are not answered, and their arguments, against ``limits``.
 
-    Bound: ``DispatchLimits``, in triggers and bytes. Overflow: the new trigger is refused, those that wait are kept.
-    Every trigger that was admitted is released once.
+    Bound: ``DispatchLimits``, in triggers and bytes. Overflow: the new trigger is refused, those that wait
+    are kept. Every trigger that was admitted is released once.
     """
 
     __slots__ = ("_failures", "limits", "runs", "size_bytes")

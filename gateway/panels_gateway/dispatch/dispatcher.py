@@ -4,21 +4,22 @@
 
 The rules:
 
-- The triggers of a panel run in the order of ``offer``, on one worker at a time. Up to ``DispatchLimits.window`` of them
-  are in flight at once, and ``accept`` gives them back in the same order.
-- They run in *epochs* (see ``epochs``). An epoch ends when its results can no longer be taken as they are: the worker is
-  lost, a commit was refused, the panel changed from outside, the panel moves. Its runs in flight go back to the front of
-  the queue, and what comes for them later is stale.
-- A worker has about ``CREDIT_US`` of work ahead of it and runs it in order, so the oldest run that it has not answered is
-  the one that is running: it alone has a deadline, and it alone is blamed when the worker dies (see ``watch``).
-- The panels of a worker take turns, a run each (see ``rings``). They move to another worker only between their runs,
-  except away from a worker that is stalled by another panel's long run (see ``placement``).
+- The triggers of a panel run in the order of ``offer``, on one worker at a time. Up to
+  ``DispatchLimits.window`` of them are in flight at once, and ``accept`` gives them back in the same order.
+- They run in *epochs* (see ``epochs``). An epoch ends when its results can no longer be taken as they are:
+  the worker is lost, a commit was refused, the panel changed from outside, the panel moves. Its runs in
+  flight go back to the front of the queue, and what comes for them later is stale.
+- A worker has about ``CREDIT_US`` of work ahead of it and runs it in order, so the oldest run that it has not
+  answered is the one that is running: it alone has a deadline, and it alone is blamed when the worker dies
+  (see ``watch``).
+- The panels of a worker take turns, a run each (see ``rings``). They move to another worker only between
+  their runs, except away from a worker that is stalled by another panel's long run (see ``placement``).
 
-The dispatcher is the front of those modules. They share the ``Fleet`` and return what they decide; the dispatcher alone
-carries it out, and none of them knows it.
+The dispatcher is the front of those modules. They share the ``Fleet`` and return what they decide; the
+dispatcher, ``mover`` and ``members`` carry it out. No module knows one that is above it.
 
-Costs: everything on a trigger's way is O(1), apart from the choice of a worker for a panel that has none, which is
-O(workers). ``tick`` looks at all workers and at the lanes that are busy.
+Costs: everything on a trigger's way is O(1), apart from the choice of a worker for a panel that has none,
+which is O(workers). ``tick`` looks at all workers and at the lanes that are busy.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class Dispatcher:
 
     Obligations of the caller:
 
-    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures`` or ``remove_panel``.
-    - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the order of
-      ``accept``. Its commit, if it has one, raises the panel's version before the next call of any method. Other calls
-      may come between that and ``confirm``. After ``refuse``, the runs of that panel which were accepted later must be
-      refused as well, since they ran on what was refused.
-    - After every call ``drain`` comes soon, and each of its lists is sent in order, or the peer is reported ``lost``.
-      ``tick`` comes at least as often as ``next_tick_s`` says.
+    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures`` or
+      ``remove_panel``.
+    - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the
+      order of ``accept``. Its commit, if it has one, raises the panel's version before the next call of any
+      method. Other calls may come between that and ``confirm``. After ``refuse``, the runs of that panel
+      which were accepted later must be refused as well, since they ran on what was refused.
+    - After every call ``drain`` comes soon, and each of its lists is sent in order, or the peer is reported
+      ``lost``. ``tick`` comes at least as often as ``next_tick_s`` says.
 
     Bounds: ``DispatchLimits`` and those of ``members``. ``preparations`` belongs to whoever makes panels.
     """
@@ -105,7 +107,8 @@ class Dispatcher:
         self.catalog.acquire(handlers)
 
     def remove_panel(self, panel: Panel) -> list[Trigger]:
-        """Ends dispatching for ``panel``. Returns its triggers, in order: the caller answers or offers them again.
+        """Ends dispatching for ``panel``. Returns its triggers, in order: the caller answers or offers them
+        again.
 
         Runs that were accepted are not among them; it does no harm to confirm or refuse those afterwards.
         """
@@ -126,7 +129,8 @@ class Dispatcher:
         return triggers
 
     def invalidate(self, panel: Panel) -> None:
-        """The panel changed otherwise than by a run's commit: what is in flight runs again, on the new state."""
+        """The panel changed otherwise than by a run's commit: what is in flight runs again, on the new
+        state."""
         lane = self._fleet.lanes[panel.key]
         self._mover.end_epoch(lane)
         self._mover.put(lane)
@@ -158,8 +162,9 @@ class Dispatcher:
         if worker is None:
             self._counts["stale"] += 1
             return None
-        run = self._answered(worker, result.job, now)
-        if run is None:
+        run = worker.answered(result.job, now)
+        if not isinstance(run, Run):
+            self._unanswerable(worker, run)
             return None
         worker.observe(result.outcome.usage.execution_us)
         lane = run.lane
@@ -183,7 +188,8 @@ class Dispatcher:
         self._epochs.confirm(run)
 
     def refuse(self, run: Run) -> None:
-        """The run's effects, which were accepted, are not committed: its epoch ends, and the worker undoes them."""
+        """The run's effects, which were accepted, are not committed: its epoch ends, and the worker undoes
+        them."""
         lane = run.lane
         if self._fleet.holds(lane):
             self._epochs.refuse(run)
@@ -191,10 +197,14 @@ class Dispatcher:
             self._mover.put(lane)
 
     def missing(self, worker_id: WorkerId, message: m.Missing, now: float) -> None:
-        """A worker did not run a trigger because something is missing there: it gets that, and the trigger again."""
+        """A worker did not run a trigger because something is missing there: it gets that, and the trigger
+        again."""
         worker = self._fleet.workers.get(worker_id)
-        run = self._answered(worker, message.job, now) if worker is not None else None
-        if worker is None or run is None:
+        if worker is None:
+            return
+        run = worker.answered(message.job, now)
+        if not isinstance(run, Run):
+            self._unanswerable(worker, run)
             return
         self._counts["missing"] += 1
         lane = run.lane
@@ -211,7 +221,8 @@ class Dispatcher:
         self._mover.put(lane)
 
     def take_failures(self) -> list[tuple[Trigger, Reason, str]]:
-        """The triggers that no worker will answer, since the last call, each with a sentence for its client."""
+        """The triggers that no worker will answer, since the last call, each with a sentence for its
+        client."""
         return self._backlog.take_failures()
 
     # -- peers -------------------------------------------------------------------------------------------
@@ -226,7 +237,8 @@ class Dispatcher:
         return self._fleet.peers()
 
     def hello(self, peer_id: WorkerId, message: m.Hello, now: float) -> bool:
-        """A peer introduces itself, perhaps again: what it had from before is void. False if there are too many."""
+        """A peer introduces itself, perhaps again: what it had from before is void. False if there are too
+        many."""
         return self._members.hello(peer_id, message, now)
 
     def heard(self, peer_id: WorkerId, now: float) -> bool:
@@ -266,7 +278,8 @@ class Dispatcher:
         return STALL_S if busy else self._heartbeat_s / 2
 
     def tick(self, now: float) -> None:
-        """Finds peers that are silent or hang, lanes that are stalled, handlers that wait in vain; balances the load."""
+        """Finds peers that are silent or hang, lanes that are stalled, handlers that wait in vain;
+        balances the load."""
         for pool in [pool for pool in self._fleet.pools.values() if pool.liveness.lost(now)]:
             self._members.lose_pool(pool.id, now)
         for worker in list(self._fleet.workers.values()):
@@ -326,11 +339,8 @@ class Dispatcher:
             "panels": len(fleet.lanes),
         }
 
-    def _answered(self, worker: Worker, number: int, now: float) -> Run | None:
-        run = worker.answered(number, now)
-        if isinstance(run, Unanswerable):
-            self._counts["forged" if run is Unanswerable.FORGED else "stale"] += 1
-            if run is Unanswerable.REVOKED and worker.ring:
-                self._rings.mark(worker)
-            return None
-        return run
+    def _unanswerable(self, worker: Worker, why: Unanswerable) -> None:
+        self._counts["forged" if why is Unanswerable.FORGED else "stale"] += 1
+        if why is Unanswerable.REVOKED and worker.ring:
+            # it has room again
+            self._rings.mark(worker)

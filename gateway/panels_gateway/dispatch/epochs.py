@@ -1,17 +1,17 @@
 """Epochs: stretches of a lane's runs on one worker, whose results can be taken as they come. Pure.
 
-An epoch begins with the panel's state, as a snapshot or as a delta from a position that the worker's replica can be
-taken back to. It ends when the worker's replica can no longer be what the gateway holds: a commit was refused, the panel
-changed from outside, the lane moves, the worker lacks something. The runs in flight go back to the front of the queue,
-and whatever the worker still answers to them is stale.
+An epoch begins with the panel's state, as a snapshot or as a delta from a position that the worker's replica
+can be taken back to. It ends when the worker's replica can no longer be what the gateway holds: a commit was
+refused, the panel changed from outside, the lane moves, the worker lacks something. The runs in flight go
+back to the front of the queue, and whatever the worker still answers to them is stale.
 
-What a worker may forget follows from ``Lane.committed``, which each job carries, and a position never lies before it.
-So both move in ``confirm`` and nowhere else: a run that was accepted may still be refused, and the worker must then be
-able to undo it.
+What a worker may forget follows from ``Lane.committed``, which each job carries, and a position never lies
+before it. So both move in ``confirm`` and nowhere else: a run that was accepted may still be refused, and the
+worker must then be able to undo it.
 
-Interleavings: between ``accept`` and ``confirm`` or ``refuse`` of a run its epoch may end, its lane may move, and the
-next epoch may begin, on the same worker or on another. ``confirm`` then moves the position that the ended epoch left, if
-it is still there.
+Interleavings: between ``accept`` and ``confirm`` or ``refuse`` of a run its epoch may end, its lane may move,
+and the next epoch may begin, on the same worker or on another. ``confirm`` then moves the position that the
+ended epoch left, if it is still there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Epochs:
         self.deltas = 0
 
     def begin(self, lane: Lane, worker: Worker) -> m.Delta | m.Snapshot:
-        """Opens an epoch of the lane, which has none open, on ``worker``, which serves it; what to send for that."""
+        """Opens an epoch of the lane, which has none open, on ``worker``, which serves it; what to send
+        for that."""
         lane.epoch += 1
         lane.open = True
         lane.next_index = 0
@@ -50,8 +51,8 @@ class Epochs:
     def end(self, lane: Lane, *, keep_position: bool = True) -> m.Revoke | None:
         """Ends the lane's epoch, if one is open; what to send to its worker, None for nothing.
 
-        The runs in flight go back to the front of the queue. ``keep_position`` is False when the worker's replica is
-        not there any more, or cannot be relied upon.
+        The runs in flight go back to the front of the queue. ``keep_position`` is False when the worker's
+        replica is not there any more, or cannot be relied upon.
         """
         worker = lane.worker
         if worker is None:
@@ -79,7 +80,8 @@ class Epochs:
         return m.Revoke(lane.key, lane.epoch)
 
     def confirm(self, run: Run) -> None:
-        """Lets the worker forget what undoes the run, which was accepted. Runs of a lane are confirmed in their order."""
+        """Lets the worker forget what undoes the run, which was accepted. Runs of a lane are confirmed in
+        their order."""
         lane = run.lane
         if lane.open and lane.epoch == run.epoch:
             assert run.index == lane.committed + 1, (
@@ -100,10 +102,11 @@ class Epochs:
             lane.positions[worker] = Position(run.epoch, run.index, run.seq)
 
     def refuse(self, run: Run) -> None:
-        """Notes that nothing came between the last run that was confirmed and this one. Call ``end`` afterwards.
+        """Notes that nothing came between the last run that was confirmed and this one. Call ``end``
+        afterwards.
 
-        The panel's version when the run was accepted is then the version of that position, so that the next epoch
-        begins with the smallest delta.
+        The panel's version when the run was accepted is then the version of that position, so that the next
+        epoch begins with the smallest delta.
         """
         lane = run.lane
         if lane.open:

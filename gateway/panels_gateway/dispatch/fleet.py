@@ -1,4 +1,5 @@
-"""The fleet: the lanes of all panels, the workers that serve them and the pools that compile for those workers. Pure.
+"""The fleet: the lanes of all panels, the workers that serve them and the pools that compile for those
+workers. Pure.
 
 A lane is one panel's triggers, in order. Each of them is a run, which moves through its lane like this:
 
@@ -6,11 +7,12 @@ A lane is one panel's triggers, in order. Each of them is a run, which moves thr
            ▲                        │                              │
            └──── end of epoch ──────┘                              └──refuse──▶ the epoch ends
 
-When an epoch ends, the runs in flight go back to the front of the queue in their order. Runs that have been accepted
-never go back.
+When an epoch ends, the runs in flight go back to the front of the queue in their order. Runs that have been
+accepted never go back.
 
-Lanes, workers and runs point at each other, so they share this module. They hold the books and a few rules about
-themselves; who may change them when is said by the modules that do: ``rings``, ``epochs``, ``placement``, ``sender``.
+Lanes, workers and runs point at each other, so they share this module. They hold the books and a few rules
+about themselves; who may change them when is said by the modules that do: ``rings``, ``epochs``,
+``placement``, ``sender``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -49,10 +52,11 @@ _SMOOTHING: Final = 0.1
 
 
 class Run(msgspec.Struct, eq=False):
-    """Where one trigger stands. It belongs to one lane from ``offer`` until it is confirmed, refused or failed.
+    """Where one trigger stands. It belongs to one lane from ``offer`` until it is confirmed, refused or
+    failed.
 
-    - ``id``: the number of its last sending, 0 before the first. Each sending takes a new number, so that an answer to
-      an earlier one cannot pass for an answer to this one.
+    - ``id``: the number of its last sending, 0 before the first. Each sending takes a new number, so that an
+      answer to an earlier one cannot pass for an answer to this one.
     - ``epoch``, ``index``: its place in the lane's order as it was last sent; ``index`` is -1 before that.
     - ``sent_s``: when it was last sent, in monotonic seconds.
     - ``worker``: to whom it was last sent.
@@ -76,10 +80,11 @@ class Run(msgspec.Struct, eq=False):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A state that one worker's replica of a panel can be taken back to: the one after run ``index`` of ``epoch``.
+    """A state that one worker's replica of a panel can be taken back to: the one after run ``index`` of
+    ``epoch``.
 
-    That state contains all changes up to the panel's version ``seq``, and perhaps some later ones. A delta from ``seq``
-    is still right then: it repeats those changes with the same values.
+    That state contains all changes up to the panel's version ``seq``, and perhaps some later ones. A delta
+    from ``seq`` is still right then: it repeats those changes with the same values.
     """
 
     epoch: int
@@ -90,18 +95,19 @@ class Position:
 class Lane:
     """One panel's triggers in order, and what is known of the panel's replicas.
 
-    - ``queue``: runs that wait, oldest first. ``in_flight``: runs that were sent and not answered, oldest first; they
-      are all older than the queue. Both are bounded by ``DispatchLimits``.
-    - ``worker``: who serves the lane, None while nobody does. ``target``: to whom the lane moves as soon as nothing of
-      it is in flight; nothing is sent until then. ``moved_s``: when it last moved, or was told to.
-    - ``scheduled``: whether the lane is in its worker's ring, or among the unassigned lanes while it has no worker.
-    - ``open``: whether an epoch is open on ``worker``. ``epoch`` is its number, or that of the last one; epochs of a
-      lane only count up. ``next_index`` is the index of the next run of this epoch.
-    - ``committed``: the last run of this epoch that was confirmed, -1 for none. The worker is told, and may forget what
-      undoes the runs up to there, so this never moves before ``confirm``. ``seq`` is a version of the panel that the
-      replica is known to contain at that point; see ``Position``.
-    - ``positions``: where a worker's replica can be taken back to, for the last ``MAX_POSITIONS`` workers whose epoch
-      ended. The entry of the worker that has the open epoch is out of date.
+    - ``queue``: runs that wait, oldest first. ``in_flight``: runs that were sent and not answered, oldest
+      first; they are all older than the queue. Both are bounded by ``DispatchLimits``.
+    - ``worker``: who serves the lane, None while nobody does. ``target``: to whom the lane moves as soon as
+      nothing of it is in flight; nothing is sent until then. ``moved_s``: when it last moved, or was told to.
+    - ``scheduled``: whether the lane is in its worker's ring, or among the unassigned lanes while it has no
+      worker.
+    - ``open``: whether an epoch is open on ``worker``. ``epoch`` is its number, or that of the last one;
+      epochs of a lane only count up. ``next_index`` is the index of the next run of this epoch.
+    - ``committed``: the last run of this epoch that was confirmed, -1 for none. The worker is told, and may
+      forget what undoes the runs up to there, so this never moves before ``confirm``. ``seq`` is a version of
+      the panel that the replica is known to contain at that point; see ``Position``.
+    - ``positions``: where a worker's replica can be taken back to, for the last ``MAX_POSITIONS`` workers
+      whose epoch ended. The entry of the worker that has the open epoch is out of date.
     """
 
     __slots__ = (
@@ -150,8 +156,8 @@ class Lane:
 class Pool:
     """A ``panels-worker`` process, which compiles handlers for its workers.
 
-    ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for, and has not
-    answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
+    ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for,
+    and has not answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
     """
 
     __slots__ = ("id", "liveness", "outbox", "prepared", "preparing")
@@ -167,8 +173,8 @@ class Pool:
 class Unanswerable(Enum):
     """Why an answer does not end a run.
 
-    STALE: its run is not on the worker's list (any more). REVOKED: its run was revoked when it may have been running,
-    and now the worker is done with it. FORGED: an older run has to be answered first.
+    STALE: its run is not on the worker's list (any more). REVOKED: its run was revoked when it may have been
+    running, and now the worker is done with it. FORGED: an older run has to be answered first.
     """
 
     STALE = "stale"
@@ -179,16 +185,18 @@ class Unanswerable(Enum):
 class Worker:
     """A sandbox process, which runs what it is sent strictly in order.
 
-    - ``outstanding``: what it was sent and has not answered, by run id, oldest first: the first is the one that is
-      running, since ``running_since_s``. None stands for a run that was revoked while it may have been running.
-      Bounded by ``credit``.
+    - ``outstanding``: what it was sent and has not answered, by run id, oldest first: the first is the one
+      that is running, since ``running_since_s``. None stands for a run that was revoked while it may have
+      been running. Bounded by ``credit``.
     - ``ring``: its lanes that have a run to send, served in turn. A lane is there at most once.
-    - ``lanes``: the lanes that it serves; ``busy``: those that have anything queued or in flight, oldest first.
+    - ``lanes``: the lanes that it serves; ``busy``: those that have anything queued or in flight, oldest
+      first.
     - ``cautious``: lanes whose next run was running when another worker died. They wait for a sign of life.
     - ``queued``: how many runs of its lanes wait in the gateway.
     - ``tools``: the tools whose definitions it has.
     - ``average_us``: a moving average of execution times; ``credit``: how many runs may be outstanding.
-    - ``dirty``: whether the next ``drain`` looks at it. ``draining``: it answers what it has and gets nothing more.
+    - ``dirty``: whether the next ``drain`` looks at it. ``draining``: it answers what it has and gets nothing
+      more.
     """
 
     __slots__ = (
@@ -238,22 +246,19 @@ class Worker:
     def answered(self, number: int, now: float) -> Run | Unanswerable:
         """Takes the run with this id off the list, together with the revoked ones before it.
 
-        A worker answers in order, so an answer that overtakes a run which is still wanted is FORGED, and changes
-        nothing. Revoked runs may be passed over: whether they had begun is not known.
+        A worker answers in order, so an answer that overtakes a run which is still wanted is FORGED, and
+        changes nothing. Revoked runs may be passed over: whether they had begun is not known.
         """
         outstanding = self.outstanding
         if number not in outstanding:
             return Unanswerable.STALE
-        for first in outstanding:
-            if first == number:
-                break
-            if outstanding[first] is not None:
+        if next(iter(outstanding)) != number:
+            passed = list(takewhile(lambda first: first != number, outstanding))
+            if any(outstanding[first] is not None for first in passed):
                 return Unanswerable.FORGED
-        while True:
-            first = next(iter(outstanding))
-            run = outstanding.pop(first)
-            if first == number:
-                break
+            for first in passed:
+                del outstanding[first]
+        run = outstanding.pop(number)
         self.running_since_s = now
         return run if run is not None else Unanswerable.REVOKED
 
@@ -263,20 +268,23 @@ class Worker:
         return next(iter(self.outstanding.values()), None)
 
     def stalled(self, now: float) -> bool:
-        """Whether one run keeps all others waiting, so that lanes which wait for this worker may move away."""
+        """Whether one run keeps all others waiting, so that lanes which wait for this worker may move
+        away."""
         elapsed = now - self.running_since_s
         return bool(self.outstanding) and elapsed > STALL_S and elapsed > STALL_RUNS * self.average_us / 1e6
 
     @property
     def backlog_us(self) -> float:
-        """An estimate of the work that waits for this worker, in the gateway and in the worker, in microseconds."""
+        """An estimate of the work that waits for this worker, in the gateway and in the worker, in
+        microseconds."""
         return (len(self.outstanding) + self.queued) * (self.average_us + OVERHEAD_US)
 
 
 class Fleet:
     """All lanes by panel key, and all workers and pools by id: the state that the dispatcher's parts share.
 
-    A lane, worker or pool that is not the one found here under its key is gone, and what still points at it is void.
+    A lane, worker or pool that is not the one found here under its key is gone, and what still points at it
+    is void.
     """
 
     __slots__ = ("lanes", "pools", "workers")
@@ -291,7 +299,8 @@ class Fleet:
         return self.lanes.get(lane.key) is lane
 
     def able(self) -> Iterator[Worker]:
-        """The workers that may be given lanes: they stay, and their pool, which compiles for them, is connected."""
+        """The workers that may be given lanes: they stay, and their pool, which compiles for them, is
+        connected."""
         pools = self.pools
         return (worker for worker in self.workers.values() if not worker.draining and worker.pool in pools)
 

@@ -25,7 +25,8 @@ class DispatchLimits:
 
 
 class OverloadedError(PanelsError):
-    """A queue is full. ``scope`` is ``"panel"`` or ``"gateway"``; ``retry_after_ms`` says when to try again."""
+    """A queue is full. ``scope`` is ``"panel"`` or ``"gateway"``; ``retry_after_ms`` says when to try
+    again."""
 
     def __init__(self, scope: str, retry_after_ms: int) -> None:
         super().__init__(f"the queue of the {scope} is full")

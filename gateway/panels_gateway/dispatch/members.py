@@ -26,9 +26,9 @@ MAX_POOLS: Final = 256
 class Members:
     """Admits peers and lets them go, with what that means for the lanes. Times are monotonic seconds.
 
-    A peer is lost after ``misses`` intervals of ``heartbeat_s`` in which nothing came from it. Bounds: ``MAX_WORKERS``
-    and ``MAX_POOLS``; above them a Hello is refused. ``workers_lost`` counts workers that left with or without notice,
-    except those that drained.
+    A peer is lost after ``misses`` intervals of ``heartbeat_s`` in which nothing came from it. Bounds:
+    ``MAX_WORKERS`` and ``MAX_POOLS``; above them a Hello is refused. ``workers_lost`` counts workers that
+    left with or without notice, except those that drained.
     """
 
     __slots__ = (
@@ -70,7 +70,8 @@ class Members:
         return self._fleet.peers()
 
     def hello(self, peer_id: WorkerId, message: m.Hello, now: float) -> bool:
-        """A peer introduces itself, perhaps again: what it had from before is void. False when there are too many."""
+        """A peer introduces itself, perhaps again: what it had from before is void. False when there are
+        too many."""
         fleet = self._fleet
         liveness = Liveness(now, self._heartbeat_s, self._misses)
         if message.role == "pool":
@@ -138,13 +139,15 @@ class Members:
             self.lose_pool(PoolId(peer_id), now)
 
     def lose_pool(self, pool_id: PoolId, now: float) -> None:
+        """The pool, if there is one, is gone. Its workers stay until they are lost themselves."""
         pool = self._fleet.pools.pop(pool_id, None)
         if pool is not None:
             for lane in self._preparations.pool_lost(pool, now):
                 self._mover.put(lane)
 
     def lose(self, worker: Worker, now: float, *, blame: bool) -> None:
-        """The worker is gone, and what it ran runs elsewhere. ``blame``: the run that it died in may be the reason."""
+        """The worker is gone, and what it ran runs elsewhere. ``blame``: the run that it died in may be
+        the reason."""
         fleet = self._fleet
         del fleet.workers[worker.id]
         self.workers_lost += 1

@@ -1,4 +1,5 @@
-"""The mover: carries out what the other parts decide about a lane, so that all their books agree afterwards. Pure."""
+"""The mover: carries out what the other parts decide about a lane, so that all their books agree
+afterwards. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from panels_gateway.dispatch.rings import Rings
 class Mover:
     """Puts lanes into rings, moves them between workers, and ends their epochs.
 
-    A lane is in one of these places at a time: with a worker (idle, in its ring, blocked, cautious, or with a full
-    window), among those that wait for a worker, or nowhere, when it has no worker and nothing to run. Times are
-    monotonic seconds. ``moves`` counts the moves.
+    A lane is in one of these places at a time: with a worker (idle, in its ring, blocked, cautious, or with a
+    full window), among those that wait for a worker, or nowhere, when it has no worker and nothing to run.
+    Times are monotonic seconds. ``moves`` counts the moves.
     """
 
     __slots__ = ("_epochs", "_fleet", "_placement", "_preparations", "_rings", "moves")
@@ -38,6 +39,7 @@ class Mover:
             self.move(lane, lane.target, lane.moved_s)
 
     def end_epoch(self, lane: Lane, *, keep_position: bool = True) -> None:
+        """Ends the lane's epoch, if one is open; see ``Epochs.end``. Call ``put`` or ``detach`` afterwards."""
         revoke = self._epochs.end(lane, keep_position=keep_position)
         if revoke is not None and lane.worker is not None:
             self._rings.send(lane.worker, revoke)
@@ -51,10 +53,12 @@ class Mover:
         self.attach(lane, worker, now)
 
     def attach(self, lane: Lane, worker: Worker, now: float) -> None:
+        """Gives the lane, which has no worker, to ``worker``."""
         self._rings.attach(lane, worker, now)
         self.put(lane)
 
     def detach(self, lane: Lane) -> None:
+        """Takes the lane from its worker, if it has one; what is in flight goes back to its queue."""
         worker = lane.worker
         lane.target = None
         if worker is not None:
@@ -63,7 +67,8 @@ class Mover:
             self._rings.detach(lane, worker)
 
     def move(self, lane: Lane, target: Worker | None, now: float) -> None:
-        """Moves the lane to ``target``, or, when that is None or leaving, to the idlest worker if it has runs."""
+        """Moves the lane to ``target``, or, when that is None or leaving, to the idlest worker if it has
+        runs."""
         self.moves += 1
         self.detach(lane)
         if target is not None and self._fleet.workers.get(target.id) is target and not target.draining:
@@ -72,7 +77,8 @@ class Mover:
             self.assign(lane, now)
 
     def block(self, lane: Lane, worker: Worker, now: float) -> None:
-        """The pool of the lane's worker has not prepared the next handler: wait for it, or go where there is a pool."""
+        """The pool of the lane's worker has not prepared the next handler: wait for it, or go where there
+        is a pool."""
         pool = self._fleet.pools.get(worker.pool)
         if pool is None:
             self.move(lane, None, now)

@@ -1,7 +1,10 @@
-"""Placement: which worker gets which lane. Pure; it looks at the fleet and returns decisions, and changes neither.
+"""Placement: which worker gets which lane. Pure; it looks at the fleet and returns decisions, and changes
+neither.
 
-- A lane without a worker goes to the idlest one when it has something to run, or waits until a worker is there.
-- A worker that is stalled by one lane's long run is *relieved*: the other lanes move to workers that have room.
+- A lane without a worker goes to the idlest one when it has something to run, or waits until a worker is
+  there.
+- A worker that is stalled by one lane's long run is *relieved*: the other lanes move to workers that have
+  room.
 - From time to time some lanes of the worker with the most work are *rebalanced* to the one with the least.
 """
 
@@ -27,7 +30,8 @@ _IDLE_LANES: Final = 64
 class Move:
     """A decision: ``lane`` is to be served by ``target``.
 
-    ``at_once``: its runs in flight are revoked and run there. Otherwise it moves once nothing of it is in flight.
+    ``at_once``: its runs in flight are revoked and run there. Otherwise it moves once nothing of it is in
+    flight.
     """
 
     lane: Lane
@@ -50,7 +54,8 @@ class Placement:
         self._unassigned: deque[Lane] = deque()
 
     def idlest(self, lane: Lane, *, now: float, exclude: Worker | None = None) -> Worker | None:
-        """The worker with the least to do, other than ``exclude``; None when no worker is able to take a lane."""
+        """The worker with the least to do, other than ``exclude``; None when no worker is able to take a
+        lane."""
         best: Worker | None = None
         least = (True, float("inf"), 0)
         for worker in self._fleet.able():
@@ -80,10 +85,11 @@ class Placement:
         return [lane for lane in lanes if self._fleet.holds(lane) and lane.worker is None and lane.queue]
 
     def relieve(self, worker: Worker, now: float) -> Move | None:
-        """The next lane to take away from ``worker``, which is stalled; None when there is none, or nowhere to go.
+        """The next lane to take away from ``worker``, which is stalled; None when there is none, or nowhere
+        to go.
 
-        One at a time, because each move changes the load that the next decision rests on: the caller carries it out
-        and asks again.
+        One at a time, because each move changes the load that the next decision rests on: the caller carries
+        it out and asks again.
         """
         running = worker.running
         lane = next((lane for lane in worker.busy if running is None or lane is not running.lane), None)
@@ -95,7 +101,8 @@ class Placement:
         return Move(lane, other, at_once=True)
 
     def rebalance(self, now: float) -> list[Move]:
-        """The lanes to move from the worker with the most work to the one with the least, every ``REBALANCE_S``."""
+        """The lanes to move from the worker with the most work to the one with the least, every
+        ``REBALANCE_S``."""
         if now - self._rebalanced_s < REBALANCE_S:
             return []
         self._rebalanced_s = now

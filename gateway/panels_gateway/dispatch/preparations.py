@@ -1,8 +1,8 @@
 """Preparations: which handlers are to be compiled, which pool is asked, and which lanes wait for it. Pure.
 
-Making a panel waits for its handlers (``prepare``, ``take_prepared``), and a lane whose worker belongs to a pool that
-has not compiled its next handler waits too (``block``). Either way the pool is asked once. What the end of a preparation
-means for lanes is returned, for the caller to carry out.
+Making a panel waits for its handlers (``prepare``, ``take_prepared``), and a lane whose worker belongs to a
+pool that has not compiled its next handler waits too (``block``). Either way the pool is asked once. What the
+end of a preparation means for lanes is returned, for the caller to carry out.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ class Unblocked:
 class Preparations:
     """The handlers that are being prepared by the pools of ``fleet``. Times are monotonic seconds.
 
-    Bounds: handlers are those of panels that exist or are being made; a lane waits for a handler at most once; an answer
-    waits for the next ``take_prepared``.
-    Nothing waits for ever: a handler is given up ``NO_POOL_S`` after it was wanted while no pool is connected, and
-    ``PREPARE_S`` after a pool was asked.
+    Bounds: handlers are those of panels that exist or are being made; a lane waits for a handler at most
+    once; an answer waits for the next ``take_prepared``. Nothing waits for ever: a handler is given up
+    ``NO_POOL_S`` after it was wanted while no pool is connected, and ``PREPARE_S`` after a pool was asked.
     """
 
     __slots__ = ("_answers", "_blocked", "_catalog", "_fleet", "_wanted")
@@ -57,7 +56,8 @@ class Preparations:
     # -- whoever makes a panel ---------------------------------------------------------------------------
 
     def prepare(self, handler: Handler, now: float) -> Refusal | Preparation:
-        """Whether the handler can be run. PENDING is followed by its digest in ``take_prepared``, once for all who asked.
+        """Whether the handler can be run. PENDING is followed by its digest in ``take_prepared``, once for
+        all who asked.
 
         The pool is asked by the next ``drain``, so the caller sees to it that one comes soon.
         """

@@ -1,7 +1,7 @@
 """The rings: which lanes of a worker have something to send, and which workers to look at. Pure.
 
-A worker's lanes take turns, a run each, so that a panel with a thousand triggers does not delay another one. A worker is
-*dirty* while there is something to send to it; ``take_dirty`` gives each of them once.
+A worker's lanes take turns, a run each, so that a panel with a thousand triggers does not delay another one.
+A worker is *dirty* while there is something to send to it; ``take_dirty`` gives each of them once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from panels_shared.messages import ToWorker
 class Rings:
     """Puts lanes into the rings of their workers. ``window`` bounds the runs of one lane in flight.
 
-    Obligation: whatever may give a lane something to send, or take away its last run, is followed by ``put``. The
-    costs of ``put``, ``mark`` and ``send`` are O(1); ``detach`` costs the length of the ring.
+    Obligation: whatever may give a lane something to send, or take away its last run, is followed by ``put``.
+    The costs of ``put``, ``mark`` and ``send`` are O(1); ``detach`` costs the length of the ring.
     """
 
     __slots__ = ("_dirty", "_window")

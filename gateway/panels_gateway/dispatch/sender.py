@@ -30,8 +30,8 @@ class Sender:
     def fill(self, worker: Worker, messages: list[ToWorker], now: float) -> list[Lane]:
         """Adds to ``messages`` the runs that the worker has credit for, one of each lane in turn.
 
-        Returns the lanes that it took out of the ring because the worker's pool has not prepared their next handler:
-        the caller makes them wait for that.
+        Returns the lanes that it took out of the ring because the worker's pool has not prepared their next
+        handler: the caller makes them wait for that.
         """
         ring = worker.ring
         outstanding = worker.outstanding
@@ -54,7 +54,7 @@ class Sender:
                 blocked.append(lane)
                 continue
             if run.losses and worker.liveness.last_heard_s <= run.lost_s:
-                # workers may have died together: only one that is known to live may be the next to die of this run
+                # workers may have died together: only one that is known to live may be the next to die of it
                 worker.cautious.append(lane)
                 continue
             queue.popleft()

@@ -1,7 +1,7 @@
 """The watch over a worker's progress: its silence is one thing, a run that does not end is another. Pure.
 
-A worker runs what it is sent in order, so the oldest run that it has not answered is the one that is running: it alone
-is held to its deadline, and it alone is blamed when the worker dies.
+A worker runs what it is sent in order, so the oldest run that it has not answered is the one that is running:
+it alone is held to its deadline, and it alone is blamed when the worker dies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ REVOKED_S: Final = 31.0
 
 
 class Verdict(Enum):
-    """FINE: nothing to do. LOST: silent, or hanging in a run. RELEASED: a revoked run never began. STALLED: others wait."""
+    """FINE: nothing to do. LOST: silent, or hanging in a run. RELEASED: a revoked run never began.
+    STALLED: others wait."""
 
     FINE = "fine"
     LOST = "lost"
@@ -27,7 +28,8 @@ class Verdict(Enum):
 
 
 def watch(worker: Worker, now: float) -> Verdict:
-    """Looks at one worker; ``now`` in monotonic seconds. Only RELEASED is carried out here, on the worker's own list."""
+    """Looks at one worker; ``now`` in monotonic seconds. Only RELEASED is carried out here, on the
+    worker's own list."""
     if worker.liveness.lost(now):
         return Verdict.LOST
     if not worker.outstanding:
@@ -35,7 +37,8 @@ def watch(worker: Worker, now: float) -> Verdict:
     number, running = next(iter(worker.outstanding.items()))
     elapsed = now - worker.running_since_s
     if running is None and elapsed > REVOKED_S:
-        # it had not begun when it was revoked, so nothing will come; if it hangs after all, the next run shows it
+        # it had not begun when it was revoked, so nothing will come; if the worker hangs after all, the next
+        # run shows it
         del worker.outstanding[number]
         worker.running_since_s = now
         return Verdict.RELEASED

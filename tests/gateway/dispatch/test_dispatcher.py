@@ -1,4 +1,5 @@
-"""The dispatcher against a trivial serial model, with workers that die, hang, come back and lie. See ``tests.support.world``."""
+"""The dispatcher against a trivial serial model, with workers that die, hang, come back and lie. See
+``tests.support.world``."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from panels_gateway.dispatch.catalog import Preparation
+from panels_gateway.dispatch.dispatcher import MAX_MISSES
 from panels_gateway.dispatch.limits import OverloadedError
 from panels_gateway.dispatch.placement import SETTLE_S
 from panels_gateway.dispatch.watch import REVOKED_S
@@ -23,7 +25,8 @@ some = st.integers(0, 10**6)
 
 
 class Dispatching(RuleBasedStateMachine):
-    """Events in any order; after each the books agree, each commit agrees with the model, and at the end all is answered."""
+    """Events in any order; after each the books agree, each commit agrees with the model, and at the end
+    all is answered."""
 
     world: World
 
@@ -87,7 +90,8 @@ class Dispatching(RuleBasedStateMachine):
 
     @rule(late=st.booleans())
     def confirm_late_or_at_once(self, late: bool) -> None:
-        """A journal confirms later than it takes a commit, and whatever happens in between must not matter."""
+        """A journal confirms later than it takes a commit, and whatever happens in between must not
+        matter."""
         self.world.late = late
         if not late:
             self.world.settle_late()
@@ -191,7 +195,8 @@ TestDispatching = pytest.mark.timeout(180)(Dispatching.TestCase)
 
 
 def random_life(seed: int, steps: int) -> World:
-    """A long life: much goes well, so that windows fill, panels move and epochs follow each other, and some does not."""
+    """A long life: much goes well, so that windows fill, panels move and epochs follow each other, and
+    some does not."""
     rng = random.Random(seed)
     world = World(window=rng.choice([1, 3, 8, 64]))
     for _ in range(6):
@@ -254,7 +259,7 @@ def test_long_lives_reach_what_they_are_to_test() -> None:
     assert all(reached[name] > 2 for name in rare), reached
 
 
-# -- single rules ---------------------------------------------------------------------------------------------
+# -- single rules ------------------------------------------------------------------------------------------
 
 
 def small_world(*, workers: int = 1, panels: int = 1, window: int = 4) -> World:
@@ -324,7 +329,6 @@ def test_results_of_an_ended_epoch_are_stale_and_the_jobs_run_again() -> None:
 
 def test_one_panel_with_a_thousand_jobs_does_not_delay_another() -> None:
     world = World(window=64, queue_per_panel=1_000)
-    world.limits = world.dispatcher.limits
     flood, single = world.add_panel(), world.add_panel()
     pool = world.start_pool()
     world.deliver(world.start_process(pool))
@@ -505,3 +509,120 @@ def test_handler_that_nobody_prepares_is_refused_after_a_while() -> None:
     assert digest == world.sources[0].digest
     assert refusal is not None
     assert refusal.code == "unavailable"
+
+
+# -- confirm and refuse ------------------------------------------------------------------------------------
+
+
+def told_forgettable(process: Process) -> list[int]:
+    """What each job that waits for ``process`` says may be forgotten."""
+    return [message.committed for message in process.inbox if isinstance(message, m.Job)]
+
+
+def test_nothing_is_forgettable_before_confirm() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.change_from_outside(room, whole=False)  # begins an epoch
+    world.late = True
+    for _ in range(3):
+        world.submit(room, 0, "fold")
+        world.round()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1]
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1, 2]
+    world.settle()
+    world.check_all_answered()
+
+
+def test_confirm_after_the_end_of_the_epoch_moves_the_position_it_left() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.change_from_outside(room, whole=False)
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    world.change_from_outside(room, whole=False)
+    ((_, position),) = world.dispatcher._fleet.lanes[room.panel.key].positions.items()
+    assert position.index == -1
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    (delta,) = [message for message in process.inbox if isinstance(message, m.Delta)]
+    assert (delta.base_epoch, delta.base_index) == (position.epoch, 1)
+    world.settle()
+    world.check_all_answered()
+
+
+def test_late_confirm_of_an_ended_epoch_does_not_touch_the_next_one() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.late = True
+    world.submit(room, 0, "fold")
+    world.round()
+    world.change_from_outside(room, whole=True)
+    world.submit(room, 0, "fold")
+    world.flush()  # the next epoch is open
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1, -1]
+    world.settle()
+    world.check_all_answered()
+
+
+def test_refused_run_is_undone_by_its_worker() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    for number in range(60):
+        world.submit(room, 0, "grow" if number % 2 else "fold")
+        world.round()
+    refused = [asked for asked in world.triggers if isinstance(asked.answer, str)]
+    assert refused  # and each result after one was compared with the model's
+    world.check_all_answered()
+
+
+def test_confirming_out_of_order_is_an_error() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    _, second = world.unsettled
+    with pytest.raises(AssertionError, match="in their order"):
+        world.dispatcher.confirm(second)
+
+
+def test_confirm_and_refuse_of_a_removed_panel_do_nothing() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    first, second = world.unsettled
+    world.remove_panel(room)
+    world.unsettled.clear()
+    before = world.dispatcher.stats()
+    world.dispatcher.confirm(first)
+    world.dispatcher.refuse(second)
+    assert world.dispatcher.stats() == before
+    assert world.dispatcher.ready
+
+
+def test_trigger_whose_tool_cannot_be_loaded_is_given_up() -> None:
+    world = small_world()
+    (room,), (process,) = world.rooms, world.processes
+    world.lost_artifacts = True
+    process.sandbox._programs.clear()
+    process.loader.programs.clear()
+    before = world.dispatcher.stats()["missing"]
+    world.submit(room, 0, "fold")
+    world.round()
+    assert world.triggers[-1].answer == "WORKER_LOST"
+    assert world.dispatcher.stats()["missing"] == before + MAX_MISSES + 1
