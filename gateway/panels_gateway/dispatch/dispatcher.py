@@ -122,7 +122,10 @@ class Dispatcher:
         if worker is not None:
             worker.queued -= len(triggers)
         lane.queue.clear()
-        for holder in dict.fromkeys([*lane.positions, *([worker] if worker is not None else [])]):
+        holders: dict[Worker, None] = dict.fromkeys(lane.positions)
+        if worker is not None:
+            holders[worker] = None
+        for holder in holders:
             holder.tools.difference_update(lane.tools)
             self._rings.send(holder, m.Forget(lane.key, lane.tools))
         self._mover.detach(lane)
