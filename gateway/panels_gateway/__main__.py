@@ -44,16 +44,16 @@ import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
-from panels_gateway.app import create_app
+from panels_gateway.app import client_limits, create_app, state_limits
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
-from panels_gateway.configuration.errors import ConfigError
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
 
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(sys.argv[1:] if arguments is None else arguments, os.environ, directory=Path.cwd())
         configure_logging(config.log_level)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
         verifier = _make_verifier(config.auth)
         with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
             uvloop.run(_serve(config, verifier, listener))
@@ -92,7 +94,9 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     )
     kernel = Kernel(
         dispatcher,
-        KernelLimits(panels=config.max_panels, state=config.state, client=config.client),
+        KernelLimits(
+            panels=config.panels.count, state=state_limits(config.panels), client=client_limits(config.client)
+        ),
         stages=Stages(config.stage_sampling),
     )
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))

@@ -1,6 +1,7 @@
 """Every error that has a name, and the one table of codes that clients see.
 
     PanelsError
+    ├── ConfigError         a configuration that a program cannot start with
     ├── LimitError          a limit outside its bounds
     ├── WireError           a frame between gateway and worker that does not validate
     ├── InvalidJsonError    text that is not a JSON value we accept
@@ -92,6 +93,10 @@ class CloseCode(int, Enum):
 
 class PanelsError(Exception):
     """Root of the errors this project raises on purpose."""
+
+
+class ConfigError(PanelsError):
+    """One line for the operator: the option, what was expected, what came and what to do. Never holds a secret."""
 
 
 class LimitError(PanelsError, ValueError):

@@ -18,7 +18,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
-from panels_gateway.configuration.errors import ConfigError
+from panels_shared.errors import ConfigError
 from panels_shared.limits import KIB, MIB
 
 #: Security limits on key files.

@@ -27,9 +27,9 @@ import msgspec
 
 from panels_gateway.access.keys import Keyring
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
-from panels_gateway.panels.definition import MAX_NAME_CHARS, NAME_PATTERN
 from panels_shared.errors import PanelsError
 from panels_shared.limits import KIB
+from panels_shared.names import Pattern, is_name_pattern
 
 #: Security limits of a token.
 MAX_TOKEN_CHARS: Final = 8 * KIB
@@ -44,23 +44,6 @@ _TOKEN_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-
 
 class TokenError(PanelsError):
     """A token that is not trusted. ``str()`` may be told to its bearer; it never quotes the token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A text, or with a trailing ``*`` all that begin with it."""
-
-    text: str
-    is_prefix: bool
-
-    @classmethod
-    def of(cls, text: str) -> Pattern:
-        """The pattern that ``text`` writes."""
-        return cls(text[:-1], True) if text.endswith("*") else cls(text, False)
-
-    def matches(self, text: str) -> bool:
-        """Whether ``text`` is meant."""
-        return text.startswith(self.text) if self.is_prefix else text == self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +273,6 @@ def _grant(entry: object) -> Grant:
 
 
 def _pattern(text: object, name: str) -> Pattern:
-    if not isinstance(text, str) or len(text) > MAX_NAME_CHARS + 1:
-        raise TokenError(f"expected {name} to be a name, or a prefix and *")
-    if text != "*" and NAME_PATTERN.fullmatch(text.removesuffix("*")) is None:
+    if not isinstance(text, str) or not is_name_pattern(text):
         raise TokenError(f"expected {name} to be a name, or a prefix and *")
     return Pattern.of(text)

@@ -28,6 +28,7 @@ from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.job import Job
 from panels_shared import messages as m
 from panels_shared import wire
+from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import PanelsError, WireError
 from panels_shared.limits import MIB
 from panels_shared.messages import PoolId, Refusal, ToGateway, ToWorker, WorkerId
@@ -47,15 +48,6 @@ _SESSION_BYTES: Final = 16
 
 class BrokerError(PanelsError):
     """The endpoint cannot be bound. The text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurveKeys:
-    """The gateway's CURVE key pair (Z85) and the public keys of the workers that may connect."""
-
-    public: bytes
-    secret: bytes
-    allowed: frozenset[bytes]
 
 
 class Results(Protocol):
@@ -175,7 +167,7 @@ class Broker:
 
         class Allowed:
             def callback(self, domain: str, key: bytes) -> bool:
-                return key in curve.allowed
+                return key in curve.peers
 
         authenticator.configure_curve_callback(domain="*", credentials_provider=Allowed())
         socket.set(zmq.CURVE_SERVER, 1)

@@ -23,8 +23,8 @@ from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
 from panels_gateway.broadcast.outbox import Commit, OutboxLimits
 from panels_gateway.broadcast.topics import MAX_TOPICS, Topics
-from panels_gateway.rate import RateLimit, TokenBucket
 from panels_shared.errors import CloseCode, Code, RequestError
+from panels_shared.rate import RateLimit, TokenBucket
 
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal

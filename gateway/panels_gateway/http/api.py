@@ -24,10 +24,11 @@ from panels_gateway.access.tokens import Principal
 from panels_gateway.broadcast.messages import MAX_REQUEST_ID_CHARS, MAX_TOOL_CHARS
 from panels_gateway.observe import metrics
 from panels_gateway.panels import definition
-from panels_gateway.panels.definition import DefinitionLimits, is_name, trigger_name
+from panels_gateway.panels.definition import DefinitionLimits, trigger_name
 from panels_shared import __version__, jsonvalue
 from panels_shared.errors import CODES, Code, InvalidJsonError, RequestError
 from panels_shared.limits import MIB
+from panels_shared.names import is_name
 
 if TYPE_CHECKING:
     from panels_gateway.bus.broker import BrokerCounters

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from panels_gateway.access.keys import load_keyring
-from panels_gateway.configuration.errors import ConfigError
+from panels_shared.errors import ConfigError
 
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
