@@ -162,13 +162,15 @@ class TokenVerifier:
         kid, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(kid, str | None) or not isinstance(algorithm, str):
             raise TokenError("expected a header with alg and kid as strings")
-        key = self._keyring.find(kid)
-        if key is None:
+        keys = self._keyring.find(kid)
+        if not keys:
             raise TokenError("expected a token of a known key (kid)")
-        message, _, signature = token.encode("ascii").rpartition(b".")
-        if algorithm not in key.algorithms:
+        keys = tuple(key for key in keys if algorithm in key.algorithms)
+        if not keys:
             raise TokenError("expected a token signed with the algorithm of its key")
-        if not key.verify(algorithm, message, _decode_part(signature.decode("ascii"), "signature")):
+        text, _, encoded = token.encode("ascii").rpartition(b".")
+        signature = _decode_part(encoded.decode("ascii"), "signature")
+        if not any(key.verify(algorithm, text, signature) for key in keys):
             raise TokenError("expected a token with a valid signature")
         return _decode_part(parts[2], "payload")
 
@@ -210,8 +212,8 @@ def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
     issued_at, not_before = _time(claims, "iat"), _time(claims, "nbf")
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
         raise TokenError("expected a token of the configured issuer (iss)")
-    if rules.audience is not None and claims.get("aud") != rules.audience:
-        raise TokenError("expected a token for the configured audience, as a single string (aud)")
+    if rules.audience is not None and not _names_audience(claims.get("aud"), rules.audience):
+        raise TokenError("expected a token for the configured audience (aud)")
     subject = claims.get("sub")
     if subject is not None and not (isinstance(subject, str) and 1 <= len(subject) <= MAX_SUBJECT_CHARS):
         raise TokenError(f"expected a subject of 1 to {MAX_SUBJECT_CHARS} characters (sub)")
@@ -228,6 +230,13 @@ def _check_times(verified: _Verified, rules: TokenRules, now: float) -> None:
         raise TokenError("the token has expired")
     if verified.not_before > now + rules.leeway_s:
         raise TokenError("the token is not valid yet (nbf, iat)")
+
+
+def _names_audience(claimed: object, audience: str) -> bool:
+    """Whether ``aud`` is ours, or a list of strings with ours among them (RFC 7519 section 4.1.3)."""
+    if isinstance(claimed, list):
+        return audience in claimed and all(isinstance(name, str) for name in claimed)
+    return claimed == audience
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

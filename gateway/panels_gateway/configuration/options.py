@@ -88,7 +88,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Algorithms that tokens may be signed with. Without it: HS256 for the secret, and for each key of the set "
         "its alg, else the usual one of its kind.",
     ),
-    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be. Without it, not checked."),
+    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be or, as a list, hold. Without it, not checked."),
     Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, not checked."),
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
