@@ -7,10 +7,23 @@ that no value is decoded and encoded again on its way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from panels_gateway.broadcast.explain import (
+    MAX_REQUEST_ID_CHARS,
+    Field,
+    check_anything,
+    check_request_id,
+    check_text,
+    check_texts,
+    kind_of,
+    members_of,
+    problem_in,
+    request_id_in,
+    shown,
+)
 from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS
 from panels_gateway.panels.panel import Mutation
 from panels_shared import jsonvalue
@@ -19,7 +32,6 @@ from panels_shared.limits import KIB
 from panels_shared.outcome import Completed, Failed, Usage
 
 #: Security limits on what a client message names.
-MAX_REQUEST_ID_CHARS: Final = 256
 MAX_TOOL_CHARS: Final = 128
 MAX_TOPICS_PER_MESSAGE: Final = 256
 #: Security limits on what a worker says of a failure: characters of its message, bytes of its details.
@@ -54,7 +66,6 @@ class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
 
 
 ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
-CLIENT_TYPES: Final = ("TRIGGER", "SUBSCRIBE", "UNSUBSCRIBE", "PING")
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
@@ -83,75 +94,69 @@ def decode(text: bytes | str) -> ClientMessage:
     """The message in a text frame. Raises ``MessageError``: PARSE_ERROR or UNKNOWN_MESSAGE."""
     try:
         message = _message_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise _explain(text) from None
-    if type(message) is Trigger:
-        if len(message.tool) > MAX_TOOL_CHARS:
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected a tool name of at most {MAX_TOOL_CHARS} characters, got {len(message.tool)}",
+        if type(message) is Trigger:
+            request_id = message.requestId
+            sound = len(message.tool) <= MAX_TOOL_CHARS and (
+                request_id is msgspec.UNSET or len(request_id) <= MAX_REQUEST_ID_CHARS
             )
-        if message.requestId is not msgspec.UNSET and len(message.requestId) > MAX_REQUEST_ID_CHARS:
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected a requestId of at most {MAX_REQUEST_ID_CHARS} characters, got {len(message.requestId)}",
-            )
-        try:
             jsonvalue.validate(bytes(message.args))
-        except InvalidJsonError as exc:
-            request_id = None if message.requestId is msgspec.UNSET else message.requestId
-            raise MessageError(Code.PARSE_ERROR, f"args: {exc.problem}", request_id) from None
-    elif isinstance(message, (Subscribe, Unsubscribe)):
-        topics = message.topics
-        if len(topics) > MAX_TOPICS_PER_MESSAGE or any(len(topic) > MAX_TOPIC_CHARS for topic in topics):
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected at most {MAX_TOPICS_PER_MESSAGE} topics of at most {MAX_TOPIC_CHARS} characters",
+        else:
+            topics = message.topics if isinstance(message, (Subscribe, Unsubscribe)) else ()
+            sound = len(topics) <= MAX_TOPICS_PER_MESSAGE and all(
+                len(topic) <= MAX_TOPIC_CHARS for topic in topics
             )
+    except (msgspec.DecodeError, InvalidJsonError, UnicodeError, RecursionError):
+        raise _explain(text) from None
+    if not sound:
+        raise _explain(text)
     return message
 
 
+_TOPICS: Final[Mapping[str, Field]] = {
+    "topics": Field(check_texts(MAX_TOPICS_PER_MESSAGE, MAX_TOPIC_CHARS), "an array of strings")
+}
+#: What each type of message has to hold. Fields that are not named here are ignored.
+_FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
+    "TRIGGER": {
+        "tool": Field(check_text(MAX_TOOL_CHARS), "a string"),
+        "args": Field(check_anything),
+        "requestId": Field(check_request_id),
+    },
+    "SUBSCRIBE": _TOPICS,
+    "UNSUBSCRIBE": _TOPICS,
+    "PING": {},
+}
+
+
 def _explain(text: bytes | str) -> MessageError:
-    """Why ``text`` is not a message: the slow path, which may decode twice."""
+    """Why ``text`` is not a message. The one place that says so, whichever check refused it."""
+    members = members_of(text)
+    if members is None:
+        return MessageError(Code.PARSE_ERROR, _explain_whole(text))
+    request_id = request_id_in(members)
+    written = next((member.text for member in reversed(members) if member.name == "type"), None)
     try:
-        value: Any = jsonvalue.decode(text)
+        kind = None if written is None else jsonvalue.decode(written)
     except InvalidJsonError as exc:
-        return MessageError(Code.PARSE_ERROR, exc.problem)
-    if not isinstance(value, dict):
-        return MessageError(Code.PARSE_ERROR, f"expected a JSON object with a type, got {_kind(value)}")
-    request_id = value.get("requestId")
-    request_id = request_id[:MAX_REQUEST_ID_CHARS] if isinstance(request_id, str) else None
-    kind = value.get("type")
+        return MessageError(Code.PARSE_ERROR, f"type: {exc.problem}", request_id)
     if not isinstance(kind, str):
-        return MessageError(Code.PARSE_ERROR, f"type: expected a string, got {_kind(kind)}", request_id)
-    if kind not in CLIENT_TYPES:
-        shown = kind if len(kind) <= 64 else kind[:64] + "…"
-        return MessageError(
-            Code.UNKNOWN_MESSAGE,
-            f"expected a type among {', '.join(CLIENT_TYPES)}, got {shown!r}",
-            request_id,
-        )
+        got = "none" if written is None else kind_of(kind)
+        return MessageError(Code.PARSE_ERROR, f"type: expected a string, got {got}", request_id)
+    if kind not in _FIELDS:
+        expected = f"expected a type among {', '.join(_FIELDS)}, got {shown(kind)!r}"
+        return MessageError(Code.UNKNOWN_MESSAGE, expected, request_id)
+    problem = problem_in(members, _FIELDS[kind], closed=False)
+    return MessageError(Code.PARSE_ERROR, problem or _explain_whole(text), request_id)
+
+
+def _explain_whole(text: bytes | str) -> str:
     try:
-        msgspec.convert(value, ClientMessage)
-    except msgspec.ValidationError as exc:
-        return MessageError(Code.PARSE_ERROR, f"{kind}: {exc}", request_id)
-    return MessageError(Code.PARSE_ERROR, f"{kind}: expected the fields of the protocol", request_id)
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+        value = jsonvalue.decode(text)
+    except InvalidJsonError as exc:
+        return exc.problem
+    if not isinstance(value, dict):
+        return f"expected a JSON object with a type, got {kind_of(value)}"
+    return "expected a message of the protocol"
 
 
 def decode_mutations(fragment: bytes) -> list[Mutation]:

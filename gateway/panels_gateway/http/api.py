@@ -21,12 +21,13 @@ from starlette.routing import Route
 
 from panels_gateway.access.gate import Gate
 from panels_gateway.access.tokens import Principal
-from panels_gateway.broadcast.messages import MAX_REQUEST_ID_CHARS, MAX_TOOL_CHARS
+from panels_gateway.broadcast.messages import MAX_TOOL_CHARS
+from panels_gateway.http import trigger_body
 from panels_gateway.observe import metrics
 from panels_gateway.panels import definition
 from panels_gateway.panels.definition import DefinitionLimits, trigger_name
-from panels_shared import __version__, jsonvalue
-from panels_shared.errors import CODES, Code, InvalidJsonError, RequestError
+from panels_shared import __version__
+from panels_shared.errors import CODES, Code, RequestError
 from panels_shared.limits import MIB
 from panels_shared.names import is_name
 
@@ -48,14 +49,6 @@ _HOST_PATTERN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class TriggerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a trigger over HTTP; an empty body means neither."""
-
-    args: msgspec.Raw = msgspec.Raw(b"null")
-    requestId: str | None = None  # noqa: N815 - the protocol's name
-
-
-_trigger_decoder = msgspec.json.Decoder(TriggerBody)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -167,7 +160,7 @@ class Api:
                 Code.TOOL_NOT_FOUND, f"expected a tool name of at most {MAX_TOOL_CHARS} characters"
             )
         body = await self._body(request, self._max_args_bytes)
-        args, request_id = _trigger_body(body, request.headers.get("x-request-id"))
+        args, request_id = trigger_body.decode(body, request.headers.get("x-request-id"))
         message = await self._kernel.trigger(panel, tool, args, principal, request_id)
         if message.startswith(b'{"type":"ERROR"'):
             return _from_error_message(message)
@@ -283,25 +276,6 @@ def _page_size(text: str | None) -> int:
     if re.fullmatch(r"[0-9]{1,4}", text) is None or not 1 <= int(text) <= MAX_PAGE:
         raise RequestError(Code.INVALID_REQUEST, f"limit: expected 1 to {MAX_PAGE}", {"path": "limit"})
     return int(text)
-
-
-def _trigger_body(body: bytes, header: str | None) -> tuple[bytes, str | None]:
-    """The args (JSON) and requestId of a trigger. Raises ``RequestError``."""
-    decoded = TriggerBody()
-    if body:
-        try:
-            jsonvalue.validate(body)
-            decoded = _trigger_decoder.decode(body)
-        except InvalidJsonError as exc:
-            raise RequestError(Code.PARSE_ERROR, exc.problem) from None
-        except msgspec.DecodeError as exc:
-            raise RequestError(Code.PARSE_ERROR, f'expected {{"args"?, "requestId"?}}: {exc}'[:300]) from None
-    request_id = decoded.requestId if decoded.requestId is not None else header
-    if request_id is not None and len(request_id) > MAX_REQUEST_ID_CHARS:
-        raise RequestError(
-            Code.PARSE_ERROR, f"expected a requestId of at most {MAX_REQUEST_ID_CHARS} characters"
-        )
-    return bytes(decoded.args), request_id
 
 
 def _demand(allowed: bool, permission: str, panel_id: str) -> None:
