@@ -19,7 +19,8 @@ from panels_gateway.broadcast.outbox import OutboxLimits
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
 from panels_gateway.http.api import Api, answer_disconnect, answer_request_error, error_response
-from panels_gateway.observe.metrics import HttpCounters
+from panels_gateway.http.metrics import Metrics
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
 from panels_shared.errors import Code, RequestError
@@ -27,7 +28,6 @@ from panels_shared.errors import Code, RequestError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.bus.broker import BrokerCounters
     from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig
     from panels_gateway.kernel.kernel import Kernel
 
@@ -95,12 +95,11 @@ def create_app(
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
     gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
-    counters = HttpCounters()
+    counters, clients = HttpCounters(), ClientCounters()
     api = Api(
         kernel,
         gate,
-        counters,
-        bus,
+        Metrics(kernel, http=counters, clients=clients, bus=bus),
         limits=definition_limits(config.panels),
         public_url=listen.public_url,
         max_args_bytes=listen.max_frame_bytes,
@@ -120,7 +119,7 @@ def create_app(
     upgrades = Upgrades(
         kernel,
         gate,
-        counters,
+        clients,
         client_limits=client_limits(config.client),
         max_per_subject=listen.max_connections_per_subject,
         leeway_s=TokenRules().leeway_s,

@@ -48,15 +48,16 @@ def is_tcp(endpoint: str) -> bool:
     return endpoint.startswith("tcp://")
 
 
-def parse_endpoint(text: str, *, option: str, directory: str | None = None) -> str:
+def parse_endpoint(text: str, *, option: str, directory: str | None = None, any_port: bool = False) -> str:
     """The endpoint that ``text`` writes, in one spelling.
 
-    A relative ipc path is relative to ``directory``; None refuses one. Raises ``ConfigError``, naming ``option``.
+    A relative ipc path is relative to ``directory``; None refuses one.
+    ``any_port`` allows port 0, which takes a free one when it is bound. Raises ``ConfigError``, naming ``option``.
     """
     if text.startswith("ipc://"):
         return f"ipc://{_ipc_path(text, option=option, directory=directory)}"
     match = _TCP.fullmatch(text)
-    if match is None or not 0 < int(match[2]) <= 65_535:
+    if match is None or not (0 if any_port else 1) <= int(match[2]) <= 65_535:
         raise ConfigError(
             f"{option}: expected ipc:///path or tcp://host:port, got {text[:_MAX_SHOWN_CHARS]!r}"
         )

@@ -76,13 +76,14 @@ CODES: Mapping[Code, CodeInfo] = {
 
 
 class CloseCode(int, Enum):
-    """WebSocket close codes that the gateway sends (RFC 6455 section 7.4; 4000-4999 are our own)."""
+    """WebSocket close codes that the gateway sends (RFC 6455 section 7.4; 4000-4999 are our own).
 
-    GOING_AWAY = 1001
+    1002, 1009, 1011 and 1012 are sent by the WebSocket library and by uvicorn on the gateway's behalf.
+    """
+
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
     INVALID_TEXT = 1007
-    POLICY = 1008
     TOO_BIG = 1009
     INTERNAL = 1011
     SERVICE_RESTART = 1012

@@ -30,6 +30,12 @@ def test_endpoint_is_taken_as_it_is(text: str) -> None:
     assert is_tcp(text) == text.startswith("tcp")
 
 
+def test_endpoint_takes_port_0_only_to_bind() -> None:
+    assert parse_endpoint("tcp://127.0.0.1:0", option="o", any_port=True) == "tcp://127.0.0.1:0"
+    with pytest.raises(ConfigError):
+        endpoint("tcp://127.0.0.1:0")
+
+
 def test_endpoint_takes_a_relative_path_only_with_a_directory() -> None:
     assert endpoint("ipc://w.sock", "/run/panels") == "ipc:///run/panels/w.sock"
     with pytest.raises(ConfigError, match="gateway: expected an absolute path"):

@@ -233,6 +233,7 @@ def _algorithms_of(jwk: Mapping[str, Any], algorithms: Sequence[str]) -> tuple[s
     named = jwk.get("alg")
     if named is not None and named not in possible:
         raise _UnusableKeyError(f"expected alg {' or '.join(possible)} for this key, got {_shown(named)}")
+    chosen: tuple[str, ...]
     if named is not None:
         chosen = (str(named),)
     else:

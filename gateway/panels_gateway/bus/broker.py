@@ -18,7 +18,6 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -26,6 +25,7 @@ import zmq
 
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.job import Job
+from panels_gateway.observe.counters import BrokerCounters
 from panels_shared import messages as m
 from panels_shared import wire
 from panels_shared.endpoint import CurveKeys
@@ -68,17 +68,6 @@ class Results(Protocol):
     def flush(self) -> None:
         """Sends clients what has come up in this turn."""
         ...
-
-
-@dataclass(slots=True)
-class BrokerCounters:
-    """What passed the socket; ``metrics`` shows them."""
-
-    frames_in: int = 0
-    frames_out: int = 0
-    messages_in: int = 0
-    bad_frames: int = 0
-    unroutable: int = 0
 
 
 class Broker:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
     from panels_gateway.clients.connection import ClientLimits
     from panels_gateway.kernel.kernel import Kernel
-    from panels_gateway.observe.metrics import HttpCounters
+    from panels_gateway.observe.counters import ClientCounters
     from panels_gateway.panels.panel import Panel
 
 _PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
@@ -38,7 +38,7 @@ class Upgrades:
         self,
         kernel: Kernel,
         gate: Gate,
-        counters: HttpCounters,
+        counters: ClientCounters,
         *,
         client_limits: ClientLimits,
         max_per_subject: int,
@@ -73,6 +73,7 @@ class Upgrades:
                 send,
                 subprotocol=self._gate.subprotocol(scope),
                 limits=self._client_limits,
+                counters=self._counters,
                 expires_in_s=None
                 if expires_at is None
                 else max(0.0, expires_at + self._leeway_s - self._clock()),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from panels_gateway.access.tokens import Principal
     from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.observe.counters import ClientCounters
     from panels_gateway.panels.panel import Panel
 
 #: Bytes in the transport above which a client counts as congested; below the low mark it catches up.
@@ -64,6 +65,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _control_count: int = 0
     _control_window_s: float = 0.0
     _outbox: Outbox
+    _counters: ClientCounters
     _expiry: TimerHandle | None = None
 
     # -- life --------------------------------------------------------------------------------------------
@@ -78,10 +80,11 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
             extensions[EXTENSION] = self
 
-    def attach(self, connection: Connection, outbox: Outbox) -> None:
+    def attach(self, connection: Connection, outbox: Outbox, counters: ClientCounters) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
         self._connection = connection
         self._outbox = outbox
+        self._counters = counters
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
@@ -258,6 +261,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self._congested:
             self.transport.write(frames)
         elif not self._outbox.put([frames] if items is None else items):
+            self._counters.slow_consumers += 1
             self.close(CloseCode.TRY_AGAIN_LATER, "the client reads too slowly")
 
     def pause_writing(self) -> None:
@@ -306,6 +310,7 @@ async def serve(
     *,
     subprotocol: str | None,
     limits: ClientLimits,
+    counters: ClientCounters,
     expires_in_s: float | None,
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
@@ -318,7 +323,7 @@ async def serve(
     connection = Connection(
         kernel, panel, principal, protocol, client_id=secrets.token_urlsafe(12), limits=limits
     )
-    protocol.attach(connection, Outbox(limits.outbox))
+    protocol.attach(connection, Outbox(limits.outbox), counters)
     if expires_in_s is not None:
         protocol.expire_in(expires_in_s)
     connection.open()

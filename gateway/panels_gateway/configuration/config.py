@@ -216,7 +216,7 @@ def _listen(values: Values) -> ListenConfig:
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:
     option = "workers-endpoint"
     given = values.maybe("workers_endpoint", str)
-    endpoint = parse_endpoint(given or f"ipc://{data_dir / 'workers.sock'}", option=option)
+    endpoint = parse_endpoint(given or f"ipc://{data_dir / 'workers.sock'}", option=option, any_port=True)
     secret = values.maybe("curve_secret_key_file", Path)
     workers = values.maybe("curve_worker_keys_file", Path)
     if (secret is None) != (workers is None):

@@ -355,7 +355,8 @@ class Dispatcher:
             self._assign_waiting(now)
             return True
         if peer_id in self._workers:
-            self._lose(self._workers[peer_id], now, blame=False)
+            # it introduces itself again, to a gateway that has just started for one: nothing is lost
+            self._lose(self._workers[peer_id], now, blame=False, lost=False)
         elif len(self._workers) >= MAX_WORKERS:
             return False
         worker = self._workers[peer_id] = Worker(peer_id, PoolId(message.pool), liveness)
@@ -398,7 +399,7 @@ class Dispatcher:
                 if not lane.in_flight:
                     self._move(lane, None, now)
         else:
-            self._lose(worker, now, blame=False)
+            self._lose(worker, now, blame=False, lost=False)
 
     def exited(self, pool_id: PoolId, worker_id: WorkerId, now: float) -> None:
         """A pool says that a worker of its own has ended."""
@@ -426,9 +427,9 @@ class Dispatcher:
                 if self._lanes.get(lane.key) is lane:
                     self._schedule(lane)
 
-    def _lose(self, worker: Worker, now: float, *, blame: bool) -> None:
+    def _lose(self, worker: Worker, now: float, *, blame: bool, lost: bool = True) -> None:
         del self._workers[worker.id]
-        self._counts["workers_lost"] += 1
+        self._counts["workers_lost"] += lost
         if (pool := self._pools.get(worker.pool)) is not None:
             pool.workers.discard(worker)
         running = next(iter(worker.outstanding.values()), None)

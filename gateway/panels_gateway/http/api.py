@@ -23,7 +23,8 @@ from panels_gateway.access.gate import Gate
 from panels_gateway.access.tokens import Principal
 from panels_gateway.broadcast.messages import MAX_TOOL_CHARS
 from panels_gateway.http import trigger_body
-from panels_gateway.observe import metrics
+from panels_gateway.http.metrics import Metrics
+from panels_gateway.observe.metrics import CONTENT_TYPE
 from panels_gateway.panels import definition
 from panels_gateway.panels.definition import DefinitionLimits, trigger_name
 from panels_shared import __version__
@@ -32,7 +33,6 @@ from panels_shared.limits import MIB
 from panels_shared.names import is_name
 
 if TYPE_CHECKING:
-    from panels_gateway.bus.broker import BrokerCounters
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.panels.panel import Panel
 
@@ -59,8 +59,7 @@ class Api:
         self,
         kernel: Kernel,
         gate: Gate,
-        counters: metrics.HttpCounters,
-        bus: BrokerCounters,
+        metrics: Metrics,
         *,
         limits: DefinitionLimits,
         public_url: str | None,
@@ -69,8 +68,7 @@ class Api:
     ) -> None:
         self._kernel = kernel
         self._gate = gate
-        self._counters = counters
-        self._bus = bus
+        self._metrics = metrics
         self._limits = limits
         self._public_url = public_url
         self._max_args_bytes = max_args_bytes
@@ -99,8 +97,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""
-        text = metrics.exposition(metrics.collect(self._kernel, self._counters, self._bus))
-        return Response(text + self._kernel.stages.exposition(), media_type=metrics.CONTENT_TYPE)
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 
     # -- panels ----------------------------------------------------------------------------------------------
 

@@ -81,7 +81,6 @@ class Counters:
     overloaded: int = 0
     connections: int = 0
     connections_total: int = 0
-    slow_consumers: int = 0
 
 
 class Kernel:

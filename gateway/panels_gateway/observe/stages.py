@@ -13,16 +13,21 @@ Timing every trigger would cost several per cent of the gateway's time; one in s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from panels_gateway.dispatch.job import Job
+from panels_gateway.observe.metrics import Family, Sample
 
 #: Upper bounds of the buckets are 2**n microseconds, n up to this: 16 s.
 _BUCKETS: Final = 24
 NAMES: Final = ("decode", "queue", "wire", "execute", "commit", "send")
-METRIC: Final = "panels_stage_seconds"
+STAGE_SECONDS: Final = Family(
+    "panels_stage_seconds",
+    "histogram",
+    "Where the time of a trigger goes, by stage, of a sample of triggers.",
+    "stage",
+)
 
 
 class Histogram:
@@ -43,6 +48,20 @@ class Histogram:
         self.sum_s += seconds
 
 
+class Timed(Protocol):
+    """A job, as far as its times go: when it was submitted and sent, in seconds of the kernel's clock."""
+
+    @property
+    def submitted_s(self) -> float:
+        """When it was accepted."""
+        ...
+
+    @property
+    def sent_s(self) -> float:
+        """When it was last sent to a worker."""
+        ...
+
+
 class Stages:
     """See the module's docstring. ``every``: one in so many is timed, 0 for none.
 
@@ -61,7 +80,7 @@ class Stages:
         self.decodes = self.again
         self.histograms["decode"].add(perf_counter() - began_s)
 
-    def finished(self, job: Job, execution_us: int, accepted_s: float, began_s: float) -> None:
+    def finished(self, job: Timed, execution_us: int, accepted_s: float, began_s: float) -> None:
         """A job is committed and answered: accepted at ``accepted_s`` of the kernel's clock, ``began_s`` of ``perf_counter``."""
         self.finishes = self.again
         histograms = self.histograms
@@ -76,19 +95,14 @@ class Stages:
         self.flushes = self.again
         self.histograms["send"].add(perf_counter() - began_s)
 
-    def exposition(self) -> bytes:
-        """All histograms, as Prometheus reads them."""
-        lines = [
-            f"# HELP {METRIC} Where the time of a trigger goes, by stage, of a sample of triggers.",
-            f"# TYPE {METRIC} histogram",
-        ]
+    def samples(self) -> Iterator[Sample]:
+        """All histograms, cumulative by bucket."""
         for name, histogram in self.histograms.items():
             total = 0
             for power, count in enumerate(histogram.counts[:-1]):
                 total += count
-                lines.append(f'{METRIC}_bucket{{stage="{name}",le="{2**power / 1e6:g}"}} {total}')
+                yield Sample(STAGE_SECONDS, total, name, "_bucket", f"{2**power / 1e6:g}")
             total += histogram.counts[-1]
-            lines.append(f'{METRIC}_bucket{{stage="{name}",le="+Inf"}} {total}')
-            lines.append(f'{METRIC}_sum{{stage="{name}"}} {histogram.sum_s:.9g}')
-            lines.append(f'{METRIC}_count{{stage="{name}"}} {total}')
-        return ("\n".join(lines) + "\n").encode()
+            yield Sample(STAGE_SECONDS, total, name, "_bucket", "+Inf")
+            yield Sample(STAGE_SECONDS, histogram.sum_s, name, "_sum")
+            yield Sample(STAGE_SECONDS, total, name, "_count")

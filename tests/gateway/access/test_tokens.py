@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_gateway.access.keys import Keyring, load_keyring
+from panels_gateway.access.keys import Keyring, VerificationKey, load_keyring
 from panels_gateway.access.tokens import (
     ANONYMOUS,
     MAX_CACHED_TOKENS,
@@ -162,7 +162,7 @@ def test_verifier_refuses_a_second_spelling_of_the_same_signature(verifier: Toke
 
 def test_verifier_refuses_a_huge_token_by_its_length_alone() -> None:
     class NoKeys(Keyring):
-        def find(self, kid: str | None) -> None:
+        def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
             raise AssertionError("looked into the token")
 
     verifier = TokenVerifier(NoKeys([]), TokenRules(), clock=Clock())

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from panels_gateway.dispatch.catalog import Preparation
-from panels_gateway.dispatch.dispatcher import REVOKED_S, SETTLE_S, OverloadedError
+from panels_gateway.dispatch.dispatcher import REVOKED_S, SETTLE_S, Dispatcher, OverloadedError
 from panels_shared import messages as m
+from panels_shared.messages import WorkerId
 from panels_shared.outcome import Completed, Failed
 from tests.support.world import Process, Room, World
 
@@ -492,3 +493,17 @@ def test_handler_that_nobody_prepares_is_refused_after_a_while() -> None:
     assert digest == world.sources[0].digest
     assert refusal is not None
     assert refusal.code == "unavailable"
+
+
+def test_worker_that_introduces_itself_again_or_leaves_is_not_counted_as_lost() -> None:
+    """A fresh gateway beside an old pool hears two Hellos of each sandbox."""
+    dispatcher = Dispatcher()
+    pool, worker = WorkerId(b"p" * 16), WorkerId(b"w" * 16)
+    dispatcher.hello(pool, m.Hello("pool", b"", 1, {}), 0.0)
+    for now in (0.0, 0.1):
+        dispatcher.hello(worker, m.Hello("sandbox", pool, 2, {}), now)
+    dispatcher.goodbye(worker, draining=False, now=0.2)
+    assert dispatcher.stats()["workers_lost"] == 0
+    dispatcher.hello(worker, m.Hello("sandbox", pool, 2, {}), 0.3)
+    dispatcher.lost(worker, 0.4)
+    assert dispatcher.stats()["workers_lost"] == 1

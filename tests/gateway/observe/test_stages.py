@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_gateway.observe.metrics import exposition
 from panels_gateway.observe.stages import NAMES, Histogram, Stages
 
 
@@ -42,7 +43,7 @@ def test_finished_job_is_split_into_its_stages() -> None:
 def test_exposition_is_what_prometheus_reads() -> None:
     stages = Stages(1)
     stages.flushed(perf_counter())
-    lines = stages.exposition().decode().splitlines()
+    lines = exposition(stages.samples()).decode().splitlines()
     assert lines[1] == "# TYPE panels_stage_seconds histogram"
     sample = re.compile(
         r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'
