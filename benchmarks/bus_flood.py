@@ -8,9 +8,7 @@ A figure of this machine, printed as milliseconds; what must hold on every machi
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 import zmq
 
@@ -45,8 +43,9 @@ def report(name: str, took: list[float]) -> None:
 def main() -> None:
     """Measures without and with the flood."""
     frame = wire.encode([Result(10**9 + n, Completed(Usage())) for n in range(wire.MAX_MESSAGES)])
-    with tempfile.TemporaryDirectory() as folder, System(Path(folder)) as system, zmq.Context() as context:
-        panel = system.make_panel({"count": COUNT}, state={"count": 0})
+    with System() as system, zmq.Context() as context:
+        system.start()
+        panel = system.make_panel({"name": "count", "handler": COUNT}, state={"count": 0})
         report("quiet", timings(system, panel))
         with context.socket(zmq.DEALER) as dealer:
             dealer.connect(system.endpoint)
