@@ -301,9 +301,10 @@ def test_thousands_of_hellos_leave_the_gateway_in_service(bus: System) -> None:
 
 
 def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
-    """A million forged results are dropped and counted, and the honest panel's answers come in between, not behind them.
+    """A million forged results are dropped and counted, and the honest panel is served all the same.
 
-    What that costs in time is a figure, see benchmarks/bus_flood.py; here only the order counts.
+    What that costs in time is a figure, see benchmarks/bus_flood.py. That answers come in between, and not behind the flood,
+    is what test_broker_reads_a_bounded_number_of_frames_in_one_turn shows.
     """
     panel = bus.make_panel(counter(), state={"count": 0})
     frame = wire.encode([Result(10**9 + number, Completed(USAGE)) for number in range(wire.MAX_MESSAGES)])
@@ -314,10 +315,8 @@ def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
         for _ in range(250):
             dealer.send(frame)
         assert client.call("count") == 2
-        served_after = metric(bus, "panels_results_stale_total") - before
         assert [client.call("count") for _ in range(20)] == list(range(3, 23))
         eventually(lambda: metric(bus, "panels_results_stale_total") >= before + flood, within_s=30)
-    assert served_after < flood, "the answer waited for the whole flood"
 
 
 # -- a system whose only worker is compromised ----------------------------------------------------------------

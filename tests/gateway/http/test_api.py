@@ -345,7 +345,7 @@ async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, kerne
     assert "panels_panels 1" in lines
     assert "panels_state_bytes 4" in lines
     assert "panels_jobs 3" in lines
-    assert 'panels_bus_bad_frames_total 0' in lines
+    assert "panels_bus_bad_frames_total 0" in lines
     assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines
 
 
