@@ -8,10 +8,11 @@ import wasmtime
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import Limits
+from panels_worker.guest.abi import WasmHost
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.engine import make_engine
 from panels_worker.guest.task import Task
-from panels_worker.guest.wasm import WasmHost, WasmProgram
+from panels_worker.guest.wasm import WasmProgram
 
 ENGINE = make_engine()
 HOST = WasmHost(ENGINE)

@@ -9,8 +9,9 @@ import zmq
 
 from panels_shared.limits import MIB
 from panels_worker.__main__ import main
-from panels_worker.config import ConfigError, PoolConfig, parse
-from panels_worker.sandbox.status import Exit
+from panels_worker.config import parse
+from panels_worker.settings import ConfigError, PoolConfig
+from panels_worker.status import Exit
 
 
 def parsed(*argv: str, **environ: str) -> PoolConfig:

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from panels_worker.config import ConfigError, parse
-from panels_worker.sandbox.status import Exit
+from panels_worker.config import parse
+from panels_worker.settings import ConfigError
+from panels_worker.status import Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

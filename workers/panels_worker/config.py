@@ -1,4 +1,4 @@
-"""What a pool is told on its command line or in the environment, and what it tells its sandboxes.
+"""The options of ``panels-worker``, from its command line and its environment.
 
 Every option is also a variable: ``--cache-dir`` is ``PANELS_CACHE_DIR``. The command line wins.
 """
@@ -9,19 +9,19 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from panels_shared.errors import PanelsError
 from panels_shared.limits import MIB
-from panels_worker.pool.supervisor import Bounds
+from panels_worker.settings import (
+    CONFINEMENT_MODES,
+    Bounds,
+    ConfigError,
+    ConfinementMode,
+    CurveKeys,
+    PoolConfig,
+)
 from panels_worker.versions import versions
-
-ConfinementMode = Literal["auto", "strict", "off"]
-CONFINEMENT_MODES: Final[Mapping[str, ConfinementMode]] = {"auto": "auto", "strict": "strict", "off": "off"}
 
 MAX_PROCESSES: Final = 256
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -30,61 +30,6 @@ MAX_IPC_PATH_BYTES: Final = 107
 
 _TCP: Final = re.compile(r"tcp://[^\s*]+:([0-9]{1,5})")
 _Z85_KEY: Final = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-
-
-class ConfigError(PanelsError):
-    """An option that makes no sense. The text says what was expected, what came and what to do."""
-
-
-class CurveKeys(msgspec.Struct, frozen=True):
-    """The keys of a tcp connection, each 40 characters of Z85: the gateway's public one and this pool's own."""
-
-    server_public: bytes
-    public: bytes
-    secret: bytes
-
-
-class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox process is told, on its standard input. ``worker`` and ``pool`` are routing ids.
-
-    ``artifact_key`` authenticates what is loaded from ``cache_dir``; ``uid`` and ``gid`` are
-    -1 to stay who it is; ``seccomp_filter`` is None where none could be built.
-    """
-
-    endpoint: str
-    worker: bytes
-    pool: bytes
-    parent_pid: int
-    cache_dir: str
-    artifact_key: bytes
-    curve: CurveKeys | None
-    confinement: ConfinementMode
-    seccomp_filter: bytes | None
-    uid: int
-    gid: int
-    spin_us: float
-    replica_bytes: int
-    max_programs: int
-    data_bytes: int
-    log_level: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolConfig:
-    """What the pool is told. Sizes are bytes."""
-
-    gateway: str
-    processes: int
-    cache_dir: Path
-    curve: CurveKeys | None = None
-    confinement: ConfinementMode = "auto"
-    user: str = "nobody"
-    spin_us: float = 500.0
-    replica_bytes: int = 256 * MIB
-    max_programs: int = 256
-    data_bytes: int = 1024 * MIB
-    bounds: Bounds = field(default_factory=Bounds)
-    log_level: str = "info"
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:

@@ -11,7 +11,7 @@ import pytest
 
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Language, Prepare, Refusal
-from panels_worker.compiling.artifacts import ArtifactStore
+from panels_worker.artifacts import ArtifactStore
 from panels_worker.compiling.compiler import TIMEOUT_S, Compiler
 
 WAT = """(module (memory (export "memory") 1)

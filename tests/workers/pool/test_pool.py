@@ -32,7 +32,7 @@ from panels_shared.messages import (
 )
 from panels_shared.outcome import Completed, Failed, Outcome, Reason
 from panels_worker.pool.pool import describe
-from panels_worker.sandbox.status import Exit
+from panels_worker.status import Exit
 from tests.support.fake_gateway import FakeGateway
 from tests.support.pool_process import PoolProcess
 

@@ -7,7 +7,7 @@ from typing import Final
 import zmq
 
 from panels_shared.wire import MAX_FRAME_BYTES
-from panels_worker.config import CurveKeys
+from panels_worker.settings import CurveKeys
 
 #: Frames that a socket holds in either direction; above it the sender waits. The gateway's credit stays far below.
 HIGH_WATER_FRAMES: Final = 1_024

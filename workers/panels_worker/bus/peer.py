@@ -69,10 +69,8 @@ class Peer:
         "_next_hello_s",
         "_outbox",
         "_reset",
-        "bad_frames",
         "fenced",
         "phase",
-        "refused_messages",
         "session",
     )
 
@@ -82,9 +80,6 @@ class Peer:
         self.session: bytes | None = None
         #: The gateway has answered our leaving: nothing more will come.
         self.fenced = False
-        #: Frames that did not validate, and messages that came before any Welcome.
-        self.bad_frames = 0
-        self.refused_messages = 0
         self._hello = hello
         self._drainable = drainable
         self._liveness = Liveness(last_heard_s=now_s)
@@ -130,7 +125,6 @@ class Peer:
             return ()
         self._bad_in_row = 0
         if self.session is None:
-            self.refused_messages += len(messages)
             return ()
         self._liveness.heard(now_s)
         if self.phase is Phase.JOINING:
@@ -172,7 +166,6 @@ class Peer:
 
     def offend(self, now_s: float) -> None:
         """A frame did not validate. What was in it is lost, so what the two sides believe differs: begin anew."""
-        self.bad_frames += 1
         self._bad_in_row += 1
         self._reset = True
         self.session = None

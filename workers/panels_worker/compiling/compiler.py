@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from panels_shared.messages import Prepare, Refusal
-from panels_worker.compiling.artifacts import Artifact, ArtifactStore, Kind
+from panels_worker.artifacts import Artifact, ArtifactStore, Kind
 from panels_worker.compiling.compile import CPU_S, OUTPUT_BYTES
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM, engine_digest
 

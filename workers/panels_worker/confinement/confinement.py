@@ -24,8 +24,8 @@ from typing import Final
 
 from panels_shared.errors import PanelsError
 from panels_shared.limits import MIB
-from panels_worker.config import SandboxConfig
 from panels_worker.confinement import landlock, seccomp
+from panels_worker.settings import SandboxConfig
 
 logger = logging.getLogger(__name__)
 

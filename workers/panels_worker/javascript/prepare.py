@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from panels_shared.messages import Language, Refusal
-from panels_worker.guest.capi import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.guest.effects import LimitReached
 from panels_worker.guest.engine import make_engine
+from panels_worker.guest.traps import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.javascript import script as scripts
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM
 from panels_worker.javascript.errors import refuse

@@ -9,10 +9,12 @@ import msgspec
 
 from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.guest.capi import GuestTrap, HostStop, InstantiationError, TrapKind
-from panels_worker.guest.effects import Denied, Effects, InvalidValue, LimitReached
+from panels_worker.guest import endings
+from panels_worker.guest.effects import Effects
+from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import ticks
 from panels_worker.guest.task import Execution, Task
+from panels_worker.guest.traps import HostStop, InstantiationError
 from panels_worker.javascript.engines import GuestChangedError
 from panels_worker.javascript.errors import FailureReport, explain
 from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, GuestRun, JavaScriptGuest, ScriptError
@@ -26,7 +28,6 @@ PREPARE_FUEL: Final = 5_000_000_000
 PREPARE_DEADLINE_MS: Final = 4_000
 PREPARE_MEMORY_BYTES: Final = 64 * MIB
 
-_NEAR_LIMIT_BYTES: Final = MIB
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
 #: Free room on the heap of the image, so that ordinary handlers need not let the memory grow.
@@ -92,31 +93,13 @@ class JavaScriptProgram:
             report = self._enter(run, task)
             fuel_used = fuel - run.store.fuel()
             failure = self._apply(report, effects)
-        except GuestTrap as trap:
-            reason, message = _TRAPS.get(
-                trap.kind, (Reason.TRAP, f"the JavaScript engine trapped: {trap.text}")
-            )
-            if trap.kind is TrapKind.HOST:
-                message = str(trap.__cause__)
-            fuel_used = fuel if trap.kind is TrapKind.FUEL else -1
-            failure = Failed(Usage(), reason, message)
-        except LimitReached as limit:
-            failure = Failed(Usage(), Reason.LIMIT_EXCEEDED, str(limit))
-        except Denied as denied:
-            failure = Failed(Usage(), Reason.PERMISSION_DENIED, str(denied))
-        except InvalidValue as invalid:
-            failure = Failed(Usage(), Reason.INVALID_RESULT, str(invalid))
+        except ENDINGS as ending:
+            failure = endings.explain(ending, limits, who="the JavaScript engine")
+            if fuel_used < 0:
+                fuel_used = endings.fuel_used(ending, limits, None)
         except ScriptError as error:
             # the prelude itself failed: out of memory or stack, as a rule
             failure = explain(FailureReport(error.name, error.message, error.stack), self._script)
-        except HostStop as stop:
-            failure = Failed(Usage(), Reason.TRAP, str(stop))
-        except InstantiationError:
-            failure = Failed(
-                Usage(),
-                Reason.MEMORY_LIMIT,
-                f"the handler does not fit into {limits.memory_bytes} bytes of memory",
-            )
         finally:
             if run is not None:
                 used = run.store.memory_bytes(run.memory)
@@ -125,13 +108,13 @@ class JavaScriptProgram:
             fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm
         )
         self._warm = True
-        if failure is None:
-            return Execution(effects.completed(usage), effects.changes)
-        if used + _NEAR_LIMIT_BYTES > limits.memory_bytes and (
-            failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS
+        if (
+            failure is not None
+            and endings.near_memory_limit(used, limits)
+            and (failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS)
         ):
-            failure = Failed(Usage(), Reason.MEMORY_LIMIT, "the handler ran out of memory")
-        return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
+            failure = endings.failed(Reason.MEMORY_LIMIT, "the handler ran out of memory")
+        return endings.conclude(effects, usage, failure)
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:
         answer = run.invoke(self._main, run.new_string(task.args))
@@ -242,11 +225,3 @@ def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tup
         if probe:
             run.invoke(run.property(world, b"probe"), *arguments)
     return places.main, places.finish
-
-
-_TRAPS: Final = {
-    TrapKind.FUEL: (Reason.FUEL_EXHAUSTED, "the handler used up its fuel"),
-    TrapKind.INTERRUPT: (Reason.TIMEOUT, "the handler ran past its deadline"),
-    TrapKind.STACK: (Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"),
-    TrapKind.HOST: (Reason.TRAP, ""),
-}

@@ -18,11 +18,13 @@ from panels_shared.limits import DEFAULT_LIMITS, MIB
 from panels_shared.messages import Refusal
 from panels_worker.guest import wasi
 from panels_worker.guest.capabilities import Capabilities
-from panels_worker.guest.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.guest.linker import HostLinker
+from panels_worker.guest.run import WasmRun
+from panels_worker.guest.store import Store
 from panels_worker.guest.task import Task
-from panels_worker.guest.wasm import WasmRun
+from panels_worker.guest.traps import GuestTrap, HostStop, TrapKind
 from panels_worker.javascript.positions import MAX_SEARCHED_CHARS, end_of, find_error
 
 Positions = tuple[tuple[int, int, int, int], ...]

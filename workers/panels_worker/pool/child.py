@@ -13,8 +13,8 @@ from typing import Final
 import psutil
 
 from panels_shared.messages import WorkerId
-from panels_worker.sandbox import status
-from panels_worker.sandbox.status import Report
+from panels_worker import status
+from panels_worker.status import Report
 
 logger = logging.getLogger("panels_worker.sandbox")
 

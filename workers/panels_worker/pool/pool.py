@@ -45,15 +45,15 @@ from panels_shared.messages import (
     WorkerId,
 )
 from panels_shared.wire import encode
+from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
-from panels_worker.compiling.artifacts import ArtifactStore
 from panels_worker.compiling.compiler import Compiler
-from panels_worker.config import ConfigError, PoolConfig, SandboxConfig
 from panels_worker.confinement.seccomp import build_filter
 from panels_worker.pool.child import Child
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
-from panels_worker.sandbox.status import Exit
+from panels_worker.settings import ConfigError, PoolConfig, SandboxConfig
+from panels_worker.status import Exit
 from panels_worker.versions import versions
 
 logger = logging.getLogger(__name__)

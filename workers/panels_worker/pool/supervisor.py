@@ -19,28 +19,8 @@ from enum import Enum
 
 from panels_shared.messages import WorkerId
 from panels_worker.pool.restart import RestartPolicy, Restarts
-from panels_worker.sandbox.status import Exit, Report, State
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """When a process has to go.
-
-    - ``max_rss_bytes``, ``max_jobs``: above either it is retired, and a successor started.
-    - ``max_busy_s``: one job may run that long (above the gateway's largest deadline); then it is killed.
-    - ``silence_s``: without a report for that long it is killed.
-    - ``handover_s``: how long a retiring process waits for its successor.
-    - ``grace_s``: how long a draining process may take to finish.
-    - ``boot_tries``: failures to start at all, before any process of the pool ever did, that end the pool.
-    """
-
-    max_rss_bytes: int = 768 * 1024 * 1024
-    max_jobs: int = 5_000_000
-    max_busy_s: float = 60.0
-    silence_s: float = 15.0
-    handover_s: float = 10.0
-    grace_s: float = 10.0
-    boot_tries: int = 5
+from panels_worker.settings import Bounds
+from panels_worker.status import Exit, Report, State
 
 
 class Stage(Enum):
@@ -127,7 +107,6 @@ class Supervisor:
     bounds: Bounds = field(default_factory=Bounds)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     stopping: bool = False
-    restarts: int = 0
     _slots: list[Slot] = field(default_factory=list)
     _children: dict[WorkerId, Child] = field(default_factory=dict)
     _ever_ready: bool = False
@@ -210,7 +189,6 @@ class Supervisor:
             if not self.stopping:
                 lived_s = now_s - child.started_s
                 slot.start_s = slot.restarts.next_start_s(now_s, lived_s=lived_s, chance=self.chance())
-                self.restarts += 1
         if self.stopping and not self._children:
             return [*todo, *self._finish(Exit.OK)]
         return [*todo, *self.tick(now_s)]

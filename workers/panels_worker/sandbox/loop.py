@@ -23,8 +23,8 @@ from panels_shared.wire import encode
 from panels_worker.bus.peer import Peer, Phase
 from panels_worker.sandbox.sandbox import HIGH_WATER, Sandbox
 from panels_worker.sandbox.spin import DISTURBED_US, Spin
-from panels_worker.sandbox.status import Exit, State
 from panels_worker.sandbox.ticker import Shared
+from panels_worker.status import Exit, State
 
 logger = logging.getLogger(__name__)
 

@@ -34,10 +34,9 @@ import msgspec
 import zmq
 
 from panels_shared.messages import Hello
+from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
-from panels_worker.compiling.artifacts import ArtifactStore
-from panels_worker.config import SandboxConfig
 from panels_worker.confinement.confinement import Confinement, ConfinementError
 from panels_worker.javascript.engines import QUICKJS, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
@@ -45,8 +44,9 @@ from panels_worker.sandbox.loop import Loop
 from panels_worker.sandbox.replica import Replicas
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.sandbox.spin import Spin
-from panels_worker.sandbox.status import Exit, State
 from panels_worker.sandbox.ticker import Shared, Ticker
+from panels_worker.settings import SandboxConfig
+from panels_worker.status import Exit, State
 from panels_worker.versions import versions
 
 logger = logging.getLogger("panels_worker.sandbox")

@@ -20,9 +20,9 @@ import zmq
 
 from panels_shared.messages import Heartbeat
 from panels_shared.wire import encode
-from panels_worker.sandbox import status
+from panels_worker import status
 from panels_worker.sandbox.sandbox import Sandbox
-from panels_worker.sandbox.status import Report, State
+from panels_worker.status import Report, State
 
 #: How often the epoch moves on, and how much less often in a process that has rested for ``REST_TICKS``.
 TICK_S: Final = 0.01

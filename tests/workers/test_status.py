@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_worker.sandbox.status import RECORD_BYTES, Report, State, decode_last, encode
+from panels_worker.status import RECORD_BYTES, Report, State, decode_last, encode
 
 REPORTS = st.builds(Report, st.sampled_from(State), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 

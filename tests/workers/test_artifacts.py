@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from panels_worker.compiling.artifacts import MAX_ARTIFACT_BYTES, Artifact, ArtifactStore, Kind
+from panels_worker.artifacts import MAX_ARTIFACT_BYTES, Artifact, ArtifactStore, Kind
 
 DIGEST = bytes(range(32))
 ARTIFACT = Artifact(Kind.MODULE, b"code" * 100)
