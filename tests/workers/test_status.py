@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_worker.status import RECORD_BYTES, Report, State, decode_last, encode
+from panels_worker.status import RECORD_BYTES, Report, State, decode_last, describe, encode
 
 REPORTS = st.builds(Report, st.sampled_from(State), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 
@@ -26,3 +26,9 @@ def test_status_caps_a_job_that_runs_for_months() -> None:
     report, _ = decode_last(encode(Report(State.READY, 1, 2**40)))
     assert report is not None
     assert report.busy_ms == 2**32 - 1
+
+
+def test_describe_puts_exit_codes_in_words() -> None:
+    assert describe(-9) == "signal SIGKILL"
+    assert describe(75) == "exit code 75 (LOST)"
+    assert describe(3) == "exit code 3"

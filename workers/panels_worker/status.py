@@ -13,6 +13,7 @@ watch the jobs.
 
 from __future__ import annotations
 
+import signal
 import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -42,6 +43,13 @@ class Report(NamedTuple):
     state: State
     jobs_done: int
     busy_ms: int
+
+
+def describe(code: int) -> str:
+    """An exit code in words; negative ones are the signal that ended the process."""
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"signal {-code}"
+    return f"exit code {code} ({Exit(code).name})" if code in set(Exit) else f"exit code {code}"
 
 
 _RECORD: Final = struct.Struct("<BQI")

@@ -12,7 +12,8 @@ import pytest
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Language, Prepare, Refusal
 from panels_worker.artifacts import ArtifactStore
-from panels_worker.compiling.compiler import TIMEOUT_S, Compiler
+from panels_worker.compiling.child import TIMEOUT_S
+from panels_worker.compiling.compiler import Compiler
 
 WAT = """(module (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (i32.const 0))

@@ -31,7 +31,6 @@ from panels_shared.messages import (
     ToWorker,
 )
 from panels_shared.outcome import Completed, Failed, Outcome, Reason
-from panels_worker.pool.pool import describe
 from panels_worker.status import Exit
 from tests.support.fake_gateway import FakeGateway
 from tests.support.pool_process import PoolProcess
@@ -359,9 +358,3 @@ def test_pool_refuses_a_cache_dir_that_it_cannot_make(endpoint: str, tmp_path: P
     with PoolProcess(endpoint, blocker / "cache") as pool:
         assert pool.process.wait(10) == Exit.BOOT
     assert any("cache-dir: expected" in line for line in pool.log)
-
-
-def test_pool_describes_exit_codes_in_words() -> None:
-    assert describe(-9) == "signal SIGKILL"
-    assert describe(75) == "exit code 75 (LOST)"
-    assert describe(3) == "exit code 3"
