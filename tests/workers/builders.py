@@ -61,7 +61,9 @@ def make_task(**changes: Any) -> Task:
 
 
 def make_program(body: str, *, data: dict[int, str] | None = None, extra: str = "") -> WasmProgram:
-    """A program of ABI v1 whose ``handle`` has this body ($ptr, $len are its arguments) and these texts in memory."""
+    """A program of ABI v1 whose ``handle`` has this body ($ptr, $len are its arguments) and these texts in
+    memory.
+    """
     segments = "".join(f'(data (i32.const {at}) "{text}")' for at, text in (data or {}).items())
     handle = f'(func (export "handle") (param $ptr i32) (param $len i32) (result i32) {body})'
     source = f"(module {ABI} {segments} {extra} {handle})"

@@ -1,4 +1,6 @@
-"""docs/abi.md names the imports that there are, with the signatures that they have, and so do the headers in examples/."""
+"""docs/abi.md names the imports that there are, with the signatures that they have, and so do the headers in
+examples/.
+"""
 
 from __future__ import annotations
 

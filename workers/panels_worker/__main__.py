@@ -1,4 +1,6 @@
-"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the rest."""
+"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the
+rest.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,21 @@
 """Compiled handlers on disk, by digest, each with a keyed digest that is checked before every load.
 
-A serialized module is native code and wasmtime trusts it, so a file counts only when its HMAC-SHA-256 was made with this
-installation's key over everything that it depends on. Only the pool process writes; a sandbox may read the folder and
-nothing else. This does not protect against somebody who can read the key (mode 0600) and write to the folder.
+A serialized module is native code and wasmtime trusts it, so a file counts only when its HMAC-SHA-256 was
+made with this installation's key over everything that it depends on. Only the pool process writes; a sandbox
+may read the folder and nothing else. This does not protect against somebody who can read the key (mode 0600)
+and write to the folder.
 
     <cache-dir>/key             32 random bytes
     <cache-dir>/<digest hex>    mac (32 bytes) │ kind (1 byte) │ payload
 
-The pool keeps the folder below ``MAX_CACHE_BYTES`` (``trim``): it removes the artifacts that were not used for longest. An
-artifact was last used when it was last written, prepared or loaded. A confined sandbox may not set a file's times, so
-its loads show in the access time, which a file system mounted with relatime keeps to within a day.
+The pool keeps the folder below ``MAX_CACHE_BYTES`` (``trim``): it removes the artifacts that were not used
+for longest. An artifact was last used when it was last written, prepared or loaded. A confined sandbox may
+not set a file's times, so its loads show in the access time, which a file system mounted with relatime keeps
+to within a day.
 
-A sandbox may load an artifact while the pool removes it. It then has either the whole file, which stays readable through
-the open descriptor, or no file; in that case it answers Missing, and the gateway has the handler prepared again.
+A sandbox may load an artifact while the pool removes it. It then has either the whole file, which stays
+readable through the open descriptor, or no file; in that case it answers Missing, and the gateway has the
+handler prepared again.
 """
 
 from __future__ import annotations
@@ -77,7 +80,8 @@ class ArtifactStore:
     def __init__(self, folder: Path, key: bytes) -> None:
         self._folder = folder
         self._key = key
-        #: What the folder holds, in bytes, counting only what this process wrote since it last looked; None before.
+        #: What the folder holds, in bytes, counting only what this process wrote since it last looked; None
+        #: before.
         self._size_bytes: int | None = None
         self._context = "\0".join(
             (
@@ -90,7 +94,7 @@ class ArtifactStore:
 
     @classmethod
     def create(cls, folder: Path) -> ArtifactStore:
-        """The store in ``folder``, which is made, with a new key, where it is not there yet. Raises ``OSError``."""
+        """The store in ``folder``; a folder that does not exist is made, with a new key. Raises ``OSError``."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "key"
         with contextlib.suppress(FileExistsError):
@@ -108,7 +112,7 @@ class ArtifactStore:
 
     @classmethod
     def open(cls, folder: Path, key: bytes | None = None) -> ArtifactStore:
-        """The store in ``folder``; the key is read from it unless given. Raises ``OSError``, ``ValueError``."""
+        """The store in ``folder``, whose key is read unless it is given. Raises ``OSError``, ``ValueError``."""
         found = (folder / "key").read_bytes() if key is None else key
         if len(found) != _KEY_BYTES:
             raise ValueError(f"expected a key of {_KEY_BYTES} bytes in {folder.name}/key, got {len(found)}")
@@ -120,7 +124,7 @@ class ArtifactStore:
         return self._key
 
     def put(self, digest: bytes, artifact: Artifact) -> None:
-        """Writes an artifact, whole or not at all. Raises ``OSError``, ``ValueError`` for one above its bound."""
+        """Writes an artifact, whole or not at all. Raises ``OSError``, and ``ValueError`` above the bound."""
         if len(artifact.payload) > MAX_ARTIFACT_BYTES:
             raise ValueError(f"expected at most {MAX_ARTIFACT_BYTES} bytes, got {len(artifact.payload)}")
         body = bytes((artifact.kind,)) + artifact.payload
@@ -163,10 +167,11 @@ class ArtifactStore:
     def trim(self, *, keep: Collection[bytes] = (), max_bytes: int = MAX_CACHE_BYTES) -> int:
         """Makes room when the artifacts occupy more than ``max_bytes``; returns how many were removed.
 
-        What was not used for longest goes first, until an eighth of ``max_bytes`` is free; digests in ``keep`` stay. The
-        folder is read by the first call, and later only when what this process wrote since may have exceeded the bound,
-        so a call usually costs nothing. Files that a killed pool left half-written go too. Never raises for a file that
-        vanishes or is used meanwhile. Raises ``OSError`` when the folder itself cannot be read.
+        What was not used for longest goes first, until an eighth of ``max_bytes`` is free; digests in
+        ``keep`` stay. The folder is read by the first call, and later only when what this process wrote since
+        may have exceeded the bound, so a call usually costs nothing. Files that a killed pool left
+        half-written go too. Never raises for a file that vanishes or is used meanwhile. Raises ``OSError``
+        when the folder itself cannot be read.
         """
         if self._size_bytes is not None and self._size_bytes <= max_bytes:
             return 0
@@ -188,7 +193,7 @@ class ArtifactStore:
         return removed
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Every artifact as (time of its last use, bytes that it occupies, path); abandoned files are removed."""
+        """Every artifact as (time of last use, bytes occupied, path). Removes abandoned files."""
         files: list[tuple[float, int, Path]] = []
         abandoned_before_s = time.time() - ABANDONED_S
         for path in self._folder.iterdir():

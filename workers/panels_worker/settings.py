@@ -1,7 +1,7 @@
-"""What a pool is told, and what it tells each of its sandboxes: values only, all of them checked by whoever made them.
+"""What a pool is told, and what it tells each of its sandboxes. These are plain values: their makers check them.
 
-``config`` makes a ``PoolConfig`` from the command line. The pool makes a ``SandboxConfig`` from that for each sandbox and
-writes it to the standard input of the new process.
+``config`` makes a ``PoolConfig`` from the command line. The pool makes a ``SandboxConfig`` from that for each
+sandbox and writes it to the standard input of the new process.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ CONFINEMENT_MODES: Final[Mapping[str, ConfinementMode]] = {"auto": "auto", "stri
 
 
 class ConfigError(PanelsError):
-    """An option has a value that makes no sense. The text says what was expected, what was given and what to do."""
+    """An option has a value that makes no sense. The text says what was expected, what came and what to do."""
 
 
 class CurveKeys(msgspec.Struct, frozen=True):
-    """The keys of a tcp connection, each 40 characters of Z85: the gateway's public key and this pool's own pair."""
+    """The keys of a tcp connection, each 40 characters of Z85: the gateway's public key and this pool's own
+    pair.
+    """
 
     server_public: bytes
     public: bytes
@@ -37,12 +39,13 @@ class Bounds:
     """When the pool replaces or kills a sandbox process.
 
     - ``max_rss_bytes``, ``max_jobs``: above either, the process is retired and a successor is started.
-    - ``max_busy_s``: how long one job may run before its process is killed; above the gateway's largest deadline.
+    - ``max_busy_s``: how long one job may run before its process is killed; above the gateway's largest
+      deadline.
     - ``silence_s``: a process that has not reported for this long is killed.
     - ``handover_s``: how long a retiring process waits for its successor.
     - ``grace_s``: how long a draining process may take to finish.
-    - ``boot_tries``: how many processes may fail to start, before any process of the pool ever did, until the pool
-      gives up.
+    - ``boot_tries``: how many processes may fail to start, before any process of the pool ever did, until the
+      pool gives up.
     """
 
     max_rss_bytes: int = 768 * MIB
@@ -57,8 +60,8 @@ class Bounds:
 class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox process reads from its standard input. ``worker`` and ``pool`` are routing ids.
 
-    ``artifact_key`` authenticates what is loaded from ``cache_dir``. ``uid`` and ``gid`` are -1 for a process that keeps
-    its user. ``seccomp_filter`` is None where no filter could be built.
+    ``artifact_key`` authenticates what is loaded from ``cache_dir``. ``uid`` and ``gid`` are -1 for a process
+    that keeps its user. ``seccomp_filter`` is None where no filter could be built.
     """
 
     endpoint: str
@@ -81,7 +84,9 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """What the pool is told. ``user`` is the name or number of the user that sandboxes become when the pool is root."""
+    """What the pool is told. ``user`` is the name or number of the user that sandboxes become when the pool
+    is root.
+    """
 
     gateway: str
     processes: int

@@ -1,14 +1,14 @@
 """What a sandbox process tells the pool that started it: its exit codes, and reports on a pipe.
 
-A report is a fixed record, written whole (it is far below PIPE_BUF) several times a second by a thread that runs
-whatever the guest does:
+A report is a fixed record, written whole (it is far below PIPE_BUF) several times a second by a thread that
+runs whatever the guest does:
 
     ┌────────────┬───────────────────┬──────────────────┐
     │ state : u8 │ jobs_done : u64le │ busy_ms : u32le  │
     └────────────┴───────────────────┴──────────────────┘
 
-A process taken over by its guest can lie in all of it; the pool measures memory itself, and the gateway's deadlines
-watch the jobs.
+A process taken over by its guest can lie in all of it; the pool measures memory itself, and the gateway's
+deadlines watch the jobs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def encode(report: Report) -> bytes:
 
 
 def decode_last(data: bytes) -> tuple[Report | None, bytes]:
-    """The newest whole record in ``data``, and the rest that is not one yet. None when there is no valid one."""
+    """The newest whole record in ``data`` (None without a valid one), and the bytes of a record to come."""
     whole = len(data) // RECORD_BYTES * RECORD_BYTES
     rest = data[whole:]
     if not whole:

@@ -80,7 +80,9 @@ def test_refusal_is_remembered(compiler: Compiler) -> None:
 
 
 def test_child_that_was_given_no_cpu_is_not_held_against_its_handler(compiler: Compiler) -> None:
-    """On a busy machine the wall clock says nothing of a handler; a refusal that is remembered would be for ever."""
+    """On a busy machine the wall clock says nothing of a handler; a refusal that is remembered would be for
+    ever.
+    """
     request = prepare(WAT % 0)
     compiler.submit(request, 0.0)
     assert compiler.next_deadline() == TIMEOUT_S

@@ -1,4 +1,6 @@
-"""What ``capi`` relies on. A failure here means that this version of wasmtime is not the one it was written for."""
+"""What ``capi`` relies on. A failure here means that this version of wasmtime is not the one it was written
+for.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ import zmq
 from panels_shared.wire import MAX_FRAME_BYTES
 from panels_worker.settings import CurveKeys
 
-#: Frames that a socket holds in either direction; above it the sender waits. The gateway's credit stays far below.
+#: Frames that a socket holds in either direction; above it the sender waits. The gateway's credit stays far
+#: below.
 HIGH_WATER_FRAMES: Final = 1_024
 #: How long a socket that is closed goes on sending, in milliseconds.
 LINGER_MS: Final = 500
@@ -20,8 +21,8 @@ def connect(
 ) -> zmq.Socket[bytes]:
     """A DEALER that says it is ``worker`` and connects to ``endpoint``, now or when there is something there.
 
-    It takes messages only while it has a connection, so that ``POLLOUT`` says whether there is one, and nothing is
-    delivered late to a gateway that came after the one it was meant for.
+    It takes messages only while it has a connection, so that ``POLLOUT`` says whether there is one, and
+    nothing is delivered late to a gateway that came after the one it was meant for.
     """
     socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     socket.set(zmq.ROUTING_ID, worker)

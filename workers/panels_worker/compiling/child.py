@@ -1,7 +1,7 @@
 """One compile child: a request on its way through a disposable process, and what came of it.
 
-The request and the answer are files in memory, so neither process ever waits for the other. A child is bounded by the
-limits that it sets itself (``compile``) and by a wall clock here.
+The request and the answer are files in memory, so neither process ever waits for the other. A child is
+bounded by the limits that it sets itself (``compile``) and by a wall clock here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S: Final = 5.5
 #: The same for an engine, which is ours: how long a busy machine may take for it.
 ENGINE_TIMEOUT_S: Final = 240.0
-#: A child that got less CPU than this in its time shows how busy the machine is and says nothing about its handler.
+#: A child that got less CPU than this in its time shows how busy the machine is and says nothing about its
+#: handler.
 STARVED_S: Final = CPU_S / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A handler or an engine to compile. ``language`` is a handler's language, or ``engine`` with its name in ``entry``."""
+    """A handler or an engine to compile. ``language`` is a handler's language, or ``engine`` with its name in
+    ``entry``.
+    """
 
     digest: bytes
     language: str
@@ -48,7 +51,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a request: an artifact or a refusal. ``lasting`` refusals hold whenever the handler is tried again."""
+    """What came of a request: an artifact or a refusal. ``lasting`` refusals hold whenever the handler is
+    tried again.
+    """
 
     artifact: Artifact | None = None
     refusal: Refusal | None = None
@@ -58,8 +63,8 @@ class Verdict:
 class CompileChild:
     """A running child. ``pidfd`` is readable once it has ended; from ``deadline_s`` on, ``finished`` ends it.
 
-    ``engines`` maps names to descriptors, which the child inherits. Raises ``OSError`` when it cannot be started; nothing
-    is left open then. Call ``close`` exactly once, whatever became of it.
+    ``engines`` maps names to descriptors, which the child inherits. Raises ``OSError`` when it cannot be
+    started; nothing is left open then. Call ``close`` exactly once, whatever became of it.
     """
 
     __slots__ = ("_output", "_process", "_starved", "deadline_s", "pidfd", "request")

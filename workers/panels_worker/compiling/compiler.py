@@ -1,10 +1,11 @@
 """Prepares handlers: keeps compile children, a few at a time, and answers every request.
 
-Queue: requests that wait for a child. Unit: handlers. Bound: ``max_waiting``. Overflow policy: the newest is refused as
-``unavailable``, and that refusal is not remembered. Refusals that hold for a handler are remembered, the latest
-``MAX_REMEMBERED`` of them.
+Queue: requests that wait for a child. Unit: handlers. Bound: ``max_waiting``. Overflow policy: the newest is
+refused as ``unavailable``, and that refusal is not remembered. Refusals that hold for a handler are
+remembered, the latest ``MAX_REMEMBERED`` of them.
 
-The owner polls: ``filenos`` become readable when a child has ended, and ``next_deadline`` says when to look again.
+The owner polls: ``filenos`` become readable when a child has ended, and ``next_deadline`` says when to look
+again.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ Answer = tuple[bytes, Refusal | None]
 class Compiler:
     """Prepares handlers into ``store``. Times are monotonic seconds, given by the owner.
 
-    Every ``submit`` is answered by one ``collect``; requests for the same digest that overlap share one answer. Call
-    ``close`` at the end.
+    Every ``submit`` is answered by one ``collect``; requests for the same digest that overlap share one
+    answer. Call ``close`` at the end.
     """
 
     def __init__(self, store: ArtifactStore, *, max_children: int = 2, max_waiting: int = 1_024) -> None:
@@ -54,7 +55,9 @@ class Compiler:
 
     @property
     def pinned(self) -> frozenset[bytes]:
-        """The digests of the script engines. Sandboxes load them from the store, which must therefore keep them."""
+        """The digests of the script engines. Sandboxes load them from the store, which must therefore keep
+        them.
+        """
         return frozenset(engine_digest(name) for name in (QUICKJS, TRANSFORM))
 
     def warm(self, now_s: float) -> None:
@@ -164,7 +167,7 @@ class Compiler:
                 self._refused.popitem(last=False)
         self._answers.append((request.digest, refusal))
 
-    # -- script engines -------------------------------------------------------------------------------------
+    # -- script engines ------------------------------------------------------------------------------------
 
     def _want_engine(self, name: str) -> None:
         """Makes an engine available, here and in the store: by loading it, or by compiling it first."""
@@ -189,7 +192,9 @@ class Compiler:
         return True
 
     def _keep_engine(self, name: str, digest: bytes) -> None:
-        """Writes an engine to the store again that somebody else removed: without it no sandbox runs a script."""
+        """Writes an engine to the store again that somebody else removed: without it no sandbox runs a
+        script.
+        """
         if self._store.holds(digest):
             return
         descriptor = self._engines[name]

@@ -1,9 +1,10 @@
 """The check of a module before anything is compiled: a pure reader of its sections.
 
-It admits what the engine supports and the ABI needs, and says what is wrong in words for the module's author. It does
-not validate the module; wasmtime does that in the compile child. It makes sure of two things only: wasmtime's C API
-never meets a type for which it would abort the process, and a module that could never run is refused when its panel is
-made. The layout of a module is described in the WebAssembly Core Specification 2.0, chapter 5.
+It admits what the engine supports and the ABI needs, and says what is wrong in words for the module's author.
+It does not validate the module; wasmtime does that in the compile child. It makes sure of two things only:
+wasmtime's C API never meets a type for which it would abort the process, and a module that could never run is
+refused when its panel is made. The layout of a module is described in the WebAssembly Core Specification 2.0,
+chapter 5.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class RefusedError(Exception):
 
 
 class Reader:
-    """A stretch of a module. Every method raises ``RefusedError`` when the bytes end early or make no sense."""
+    """A stretch of a module. Methods raise ``RefusedError`` when the bytes end early or make no sense."""
 
     __slots__ = ("at", "data", "end")
 

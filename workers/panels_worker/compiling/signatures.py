@@ -1,4 +1,6 @@
-"""Function types: those of the imports and exports that a handler may have, and how they are shown to its author."""
+"""Function types: those of the imports and exports that a handler may have, and how they are shown to its
+author.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The host functions of *panels ABI v1* (docs/abi.md), which modules import from ``panels``.
 
-They are registered once per process and find the job they serve in ``WasmHost.run``, because one process runs one job
-at a time. Every pointer and length that a guest passes is checked against its memory; one that lies outside ends the
-job as a trap would.
+They are registered once per process and find the job they serve in ``WasmHost.run``, because one process runs
+one job at a time. Every pointer and length that a guest passes is checked against its memory; one that lies
+outside ends the job as a trap would.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _MAX_MESSAGE_CHARS: Final = 4_096
 
 _TYPES: Final = {"i": ValType.i32(), "I": ValType.i64(), "F": ValType.f64()}
 
-#: Every import that a module may have from ``panels``: name → (parameters, result); i is i32, I is i64, F is f64.
+#: Every import that a module may have from ``panels``: name → (parameters, result); i is i32, I is i64, F is
+#: f64.
 IMPORTS: Final[dict[str, tuple[str, str]]] = {
     "state_get": ("iiii", "i"),
     "state_set": ("iiii", "i"),
@@ -55,9 +56,9 @@ IMPORTS: Final[dict[str, tuple[str, str]]] = {
 class WasmHost:
     """The imports of every module, and the job that they serve.
 
-    Set ``run`` before the guest is entered and back to None afterwards: a host function that is called in between jobs
-    stops the guest. Host functions raise ``LimitReached``, and ``HostStop`` for a guest that broke the ABI; both end
-    the job. Denied and invalid calls only return a negative number.
+    Set ``run`` before the guest is entered and back to None afterwards: a host function that is called in
+    between jobs stops the guest. Host functions raise ``LimitReached``, and ``HostStop`` for a guest that
+    broke the ABI; both end the job. Denied and invalid calls only return a negative number.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -93,7 +94,9 @@ class WasmHost:
         return run
 
     def _guarded(self, function: Callable[[WasmRun, Any], int | None]) -> Callable[[Any], None]:
-        """``function`` with its call counted, and with the failures that a guest may handle as negative numbers."""
+        """``function`` with its call counted, and with the failures that a guest may handle as negative
+        numbers.
+        """
 
         def call(raw: Any) -> None:
             run = self.run

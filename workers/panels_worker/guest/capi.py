@@ -1,16 +1,19 @@
-"""The few wasmtime C API calls that the sandbox makes directly: their prototypes, and the layouts they rely on.
+"""The few wasmtime C API calls that the sandbox makes directly: their prototypes, and the layouts they rely
+on.
 
-wasmtime-py 50 binds the whole C API with ctypes, but its public classes wrap each call in conversions: a call costs
-22 µs and a callback 15 µs, against 4 µs and 0.9 µs here. This module relies on the following, and
+wasmtime-py 50 binds the whole C API with ctypes, but its public classes wrap each call in conversions: a call
+costs 22 µs and a callback 15 µs, against 4 µs and 0.9 µs here. This module relies on the following, and
 ``tests/workers/guest/test_capi.py`` checks each point against the installed version:
 
 - the names, argument counts and results of the functions in ``PROTOTYPES``;
 - ``wasmtime_val_raw_t`` has 16 bytes, little-endian, with its number at the front;
-- ``wasmtime_instance_t`` has 16 bytes, and ``wasmtime_extern_t`` has its kind at offset 0 and its union at offset 8;
+- ``wasmtime_instance_t`` has 16 bytes, and ``wasmtime_extern_t`` has its kind at offset 0 and its union at
+  offset 8;
 - the base address of a memory never changes while ``memory_may_move`` is off.
 
-The caller owns every pointer that these functions return: ``take_error`` frees an error, and ``trap_delete`` frees a
-trap. Nothing here is thread-safe. One thread per process uses stores, and callbacks arrive on that thread.
+The caller owns every pointer that these functions return: ``take_error`` frees an error, and ``trap_delete``
+frees a trap. Nothing here is thread-safe. One thread per process uses stores, and callbacks arrive on that
+thread.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 
 
 def _bind(name: str) -> Any:
-    # indexing gives a function object of our own: attributes are shared with wasmtime-py, and so would be argtypes
+    # indexing gives a function object of our own: attributes are shared with wasmtime-py, and so would be
+    # argtypes
     function = _dll[name]
     function.restype, function.argtypes = PROTOTYPES[name]
     return function
@@ -143,7 +147,8 @@ def take_error(error: int) -> str:
 
 
 def window(address: int, size: int) -> Any:
-    """Guest memory as something to slice: ``window[start:end]`` is a copy as ``bytes``, for a third of what ``string_at`` costs.
+    """Guest memory as something to slice: ``window[start:end]`` is a copy as ``bytes``, for a third of what
+    ``string_at`` costs.
 
     Valid while the memory's store is, and of no use above ``size`` once it has grown.
     """

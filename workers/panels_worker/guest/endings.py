@@ -1,6 +1,7 @@
 """How a job ends: the one place that turns traps, stops, limits, denials and invalid values into outcomes.
 
-Both kinds of program catch ``ENDINGS`` around the whole life of an instance and hand the exception to ``explain``:
+Both kinds of program catch ``ENDINGS`` around the whole life of an instance and hand the exception to
+``explain``:
 
     exception                          reason                message
     GuestTrap FUEL                     FUEL_EXHAUSTED        fixed
@@ -15,8 +16,8 @@ Both kinds of program catch ``ENDINGS`` around the whole life of an instance and
     InvalidValue                       INVALID_RESULT        its text
     InstantiationError                 MEMORY_LIMIT          the limit
 
-Every message is written for the client and carries no detail of the host. An exception that is not listed is a defect
-of the worker and passes through.
+Every message is written for the client and carries no detail of the host. An exception that is not listed is
+a defect of the worker and passes through.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ def exited_well(ending: Exception) -> bool:
 def fuel_used(ending: Exception, limits: Limits, left: int | None) -> int:
     """The fuel that a job used before ``ending``, or -1 where the engine cannot say.
 
-    ``left`` is what the store says is left, None without a store. The number is exact for a job that ran out of fuel.
-    After another trap it is what was used at the engine's last check, and after an interrupt it means nothing.
+    ``left`` is what the store says is left, None without a store. The number is exact for a job that ran out
+    of fuel. After another trap it is what was used at the engine's last check, and after an interrupt it
+    means nothing.
     """
     if not isinstance(ending, GuestTrap) or ending.kind is TrapKind.INTERRUPT:
         return -1
@@ -104,7 +106,9 @@ def near_memory_limit(used_bytes: int, limits: Limits) -> bool:
 
 
 def conclude(effects: Effects, usage: Usage, failure: Failed | None) -> Execution:
-    """The execution of a job that failed, or (None) completed. A failed job keeps its log and changes nothing."""
+    """The execution of a job that failed, or (None) completed. A failed job keeps its log and changes
+    nothing.
+    """
     if failure is None:
         return Execution(effects.completed(usage), effects.changes)
     return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})

@@ -1,8 +1,8 @@
 """Host functions, and modules linked to them.
 
-Host functions are registered once per process: wasmtime-py and ctypes keep every callback for as long as the linker
-lives. An exception in a host function must not unwind through the guest's frames, so the callback keeps it, stops the
-guest with a trap, and ``Store.call`` raises it again (``take_pending``).
+Host functions are registered once per process: wasmtime-py and ctypes keep every callback for as long as the
+linker lives. An exception in a host function must not unwind through the guest's frames, so the callback
+keeps it, stops the guest with a trap, and ``Store.call`` raises it again (``take_pending``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Signature(Enum):
 
 
 HostFunction = Callable[[Any], None]
-"""Gets the raw values as an array; argument n is at [n * step]; writes its result to [0]. An exception stops the guest."""
+"""Gets the raw values as an array; argument n is at [n * step]; writes its result to [0]. An exception stops
+the guest.
+"""
 
 _pending: list[BaseException] = []
 _STOP: Final = b"stopped by the host"

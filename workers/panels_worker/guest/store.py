@@ -40,10 +40,22 @@ MAX_EXPORTS: Final = 64
 
 
 class _Scratch:
-    """Memory that calls of one store write their results to; used again by later stores, as making it costs microseconds."""
+    """Memory that calls of one store write their results to; used again by later stores, as making it costs
+    microseconds.
+    """
 
-    __slots__ = ("args", "args_ptr", "externs", "externs_ptr", "fuel", "fuel_ptr", "instance", "instance_ptr", "trap",
-                 "trap_ptr")  # fmt: skip
+    __slots__ = (
+        "args",
+        "args_ptr",
+        "externs",
+        "externs_ptr",
+        "fuel",
+        "fuel_ptr",
+        "instance",
+        "instance_ptr",
+        "trap",
+        "trap_ptr",
+    )
 
     def __init__(self) -> None:
         self.args = (c_uint64 * (2 * _MAX_ARGS))()
@@ -64,7 +76,8 @@ _scratches: list[_Scratch] = []
 class Store:
     """A fresh store with one instance in it. Close it after use, and always after a trap.
 
-    Raises ``InstantiationError`` or ``GuestTrap`` (the start function ran and trapped); nothing is left open then.
+    Raises ``InstantiationError`` or ``GuestTrap`` (the start function ran and trapped); nothing is left open
+    then.
     """
 
     __slots__ = ("_args", "_args_ptr", "_exports", "_scratch", "_trap", "_trap_ptr", "ctx", "ptr")
@@ -98,7 +111,8 @@ class Store:
             _scratches.append(self._scratch)
 
     def export(self, name: bytes) -> int:
-        """The address of an exported function's, memory's or global's handle, valid while the store is; 0 for none.
+        """The address of an exported function's, memory's or global's handle, valid while the store is; 0 for
+        none.
 
         At most ``MAX_EXPORTS`` per store.
         """
@@ -112,7 +126,9 @@ class Store:
         return handle + EXTERN_UNION
 
     def call(self, function: int, *args: int) -> None:
-        """Calls a function that takes integers and returns nothing. Raises ``GuestTrap``, or what a host function raised."""
+        """Calls a function that takes integers and returns nothing. Raises ``GuestTrap``, or what a host
+        function raised.
+        """
         raw = self._args
         at = 0
         for value in args:
@@ -168,7 +184,9 @@ class Store:
         return int(self._scratch.fuel.value)
 
     def _raise(self, error: int | None, kind: type[Exception]) -> NoReturn:
-        """Raises what ended a call: ``kind`` for an error of wasmtime's own, else the trap or a host's exception."""
+        """Raises what ended a call: ``kind`` for an error of wasmtime's own, else the trap or a host's
+        exception.
+        """
         pending = take_pending()
         if error:
             # a trap that a host function made comes back as an error with a backtrace

@@ -49,7 +49,9 @@ _WORDS: Final = {
 
 
 class GuestTrap(Exception):  # noqa: N818 - a trap is its name in the field
-    """The guest trapped. ``text`` is a few words without inner detail; the store must be closed, not used again."""
+    """The guest trapped. ``text`` is a few words without inner detail; the store must be closed, not used
+    again.
+    """
 
     def __init__(self, kind: TrapKind, text: str) -> None:
         super().__init__(text)
@@ -70,7 +72,7 @@ def trap_of(code: int | None) -> GuestTrap:
 
 
 class HostStop(Exception):  # noqa: N818 - control flow, not an error
-    """A host function raises this to stop the guest. ``Store.call`` then raises ``GuestTrap`` of kind HOST."""
+    """A host function raises this to stop the guest; ``Store.call`` then raises a trap of kind HOST."""
 
 
 class BadPointerError(HostStop):

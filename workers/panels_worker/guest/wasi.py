@@ -1,8 +1,8 @@
 """WASI preview 1, as a stub that denies: so that modules of ordinary toolchains load, and reach nothing.
 
-No files, no sockets, no environment, no arguments. What is written to stdout and stderr goes to the handler's log; clock and
-random come from the job. Everything else answers ``ENOSYS`` or ``EBADF``; ``proc_exit(0)`` ends the job well, any other code as a
-failure.
+No files, no sockets, no environment, no arguments. What is written to stdout and stderr goes to the handler's
+log; clock and random come from the job. Everything else answers ``ENOSYS`` or ``EBADF``; ``proc_exit(0)``
+ends the job well, any other code as a failure.
 """
 
 from __future__ import annotations

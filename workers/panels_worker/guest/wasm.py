@@ -25,8 +25,8 @@ _SUSPENDED = 1
 class WasmProgram:
     """One compiled module and its entry, ready to run.
 
-    Raises ``wasmtime.WasmtimeError`` for a module with an import that ``host`` does not define; the preflight has
-    refused such a module before it was compiled.
+    Raises ``wasmtime.WasmtimeError`` for a module with an import that ``host`` does not define; the preflight
+    has refused such a module before it was compiled.
     """
 
     __slots__ = ("_entry", "_has_initialize", "_host", "_template", "_warm")
@@ -89,7 +89,7 @@ class WasmProgram:
 
 
 def _failure_of(code: int, said: str | None) -> Failed:
-    """The failure of a handler that returned ``code`` and ``said`` why through ``fail``, None for not at all."""
+    """The failure of a handler that returned ``code``; ``said`` is what it passed to ``fail``, if it did."""
     if said is not None:
         text = said or "the handler failed without a message"
     elif code == _SUSPENDED:

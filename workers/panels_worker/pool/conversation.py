@@ -1,7 +1,8 @@
-"""The pool's conversation with the gateway: a socket, the peer that holds the rules, and what waits to be sent.
+"""The pool's conversation with the gateway: a socket, the peer that holds the rules, and what waits to be
+sent.
 
-Queue: messages that wait for a connection. Unit: messages. Bound: ``MAX_UNSENT``. Overflow policy: the oldest are
-dropped. A gateway that missed them learns what they said from silence, or is another one by then.
+Queue: messages that wait for a connection. Unit: messages. Bound: ``MAX_UNSENT``. Overflow policy: the oldest
+are dropped. A gateway that missed them learns what they said from silence, or is another one by then.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ MAX_UNSENT: Final = 4_096
 class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
-    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or until
-    ``socket`` is ready for ``wanted_events``. ``close`` says Goodbye.
+    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
+    until ``socket`` is ready for ``wanted_events``. ``close`` says Goodbye.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The pool: a supervisor process that prepares handlers and keeps sandbox processes alive.
 
 Processes
-    There is one pool. It starts ``processes`` sandboxes by command line, and at most a few compile children at a time,
-    each of which ends with its handler. The pool runs no guest code and loads no artifact into an engine.
+    There is one pool. It starts ``processes`` sandboxes by command line, and at most a few compile children
+    at a time, each of which ends with its handler. The pool runs no guest code and loads no artifact into an
+    engine.
 Threads
     One, in a poll loop. ZeroMQ has two of its own.
 Heartbeat
@@ -10,11 +11,11 @@ Heartbeat
 Timeouts
     The supervisor's bounds and the compiler's limits apply here. The gateway watches the deadlines of jobs.
 Disk
-    The pool keeps the folder of compiled handlers within its bound: it trims at the start and after preparations, but
-    never removes the script engines or what it has just prepared.
+    The pool keeps the folder of compiled handlers within its bound: it trims at the start and after
+    preparations, but never removes the script engines or what it has just prepared.
 Shutdown
-    On SIGTERM or SIGINT the sandboxes drain. The pool exits 0 when they have ended, or kills them after the grace; a
-    second signal kills them at once. If the pool itself is killed, its sandboxes die with it.
+    On SIGTERM or SIGINT the sandboxes drain. The pool exits 0 when they have ended, or kills them after the
+    grace; a second signal kills them at once. If the pool itself is killed, its sandboxes die with it.
 
 The gateway may come and go: the pool says Hello until it is there, and sandboxes wait or are replaced.
 """
@@ -53,7 +54,8 @@ MAX_WAIT_S: Final = 0.5
 class Pool:
     """The state of the pool process; ``run`` is its life, and is called once.
 
-    Raises ``ConfigError`` for a user that sandboxes cannot become, and ``OSError`` for a cache that cannot be written.
+    Raises ``ConfigError`` for a user that sandboxes cannot become, and ``OSError`` for a cache that cannot be
+    written.
     """
 
     def __init__(self, config: PoolConfig) -> None:
@@ -125,7 +127,7 @@ class Pool:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
             self._code = Exit.PROTOCOL
 
-    # -- preparing handlers -----------------------------------------------------------------------------------
+    # -- preparing handlers --------------------------------------------------------------------------------
 
     def _collect(self, now_s: float) -> None:
         """Tells the gateway what was prepared or refused, once there is room on disk for it."""
@@ -148,7 +150,7 @@ class Pool:
             self._poller.register(fd, zmq.POLLIN)
         self._compiling = wanted
 
-    # -- sandboxes --------------------------------------------------------------------------------------------
+    # -- sandboxes -----------------------------------------------------------------------------------------
 
     def _carry_out(self, todo: Iterable[Instruction]) -> None:
         for step in todo:
@@ -221,7 +223,7 @@ class Pool:
         logger.log(level, "sandbox %d ended: %s", child.pid, describe(code))
         self._carry_out(self._supervisor.exited(child.worker, code, now_s))
 
-    # -- waiting and ending -----------------------------------------------------------------------------------
+    # -- waiting and ending --------------------------------------------------------------------------------
 
     def _sleep(self) -> list[int]:
         """The descriptors that something has happened to."""

@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def sandbox_user(config: PoolConfig) -> tuple[int, int]:
-    """The user that sandboxes become, as (uid, gid); (-1, -1) when they keep the pool's. Raises ``ConfigError``."""
+    """The user that sandboxes become, as (uid, gid); (-1, -1) when they keep the pool's. Raises
+    ``ConfigError``.
+    """
     if os.geteuid() != 0 or config.confinement == "off":
         return -1, -1
     name = config.user

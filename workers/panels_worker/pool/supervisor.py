@@ -2,11 +2,12 @@
 
 Each slot holds one process. A process goes through
 
-    STARTING ──reports READY──▶ READY ──too large, too old──▶ RETIRING ──successor READY──▶ DRAINING ──▶ (exited)
+    STARTING ──reports READY──▶ READY ──worn──▶ RETIRING ──successor READY──▶ DRAINING ──▶ (exited)
         └───────────────────────────┴── silent, hung ──▶ KILLED ──▶ (exited)   ◀── grace over ──┘
 
-so a process that has grown too large serves on until its successor is ready. Only one is retired at a time, so that
-capacity never dips by more than chance would have it.
+A process is worn when it has grown too large or has run enough jobs. It goes on serving until its successor
+is ready. Only one is retired at a time,
+so that capacity never dips by more than chance would have it.
 
 Does not protect against a process that lies in its reports: see ``status``.
 """
@@ -74,7 +75,7 @@ Instruction = Spawn | Terminate | Kill | Announce | Finish
 
 @dataclass(slots=True)
 class Child:
-    """A process as the supervisor sees it. ``due_s`` is when its stage has lasted too long, None for never."""
+    """A process as the supervisor sees it. ``due_s`` is when its stage times out, None for never."""
 
     worker: WorkerId
     slot: Slot
@@ -97,8 +98,8 @@ class Slot:
 class Supervisor:
     """The state of a pool of ``processes`` sandboxes.
 
-    ``new_id`` makes an id that nobody can guess; ``chance`` a random number from 0 to 1. The owner carries out what
-    the methods return, in order, and calls ``tick`` by ``deadline_s`` at the latest.
+    ``new_id`` makes an id that nobody can guess; ``chance`` a random number from 0 to 1. The owner carries
+    out what the methods return, in order, and calls ``tick`` by ``deadline_s`` at the latest.
     """
 
     processes: int
@@ -174,7 +175,7 @@ class Supervisor:
         return todo
 
     def exited(self, worker: WorkerId, code: int, now_s: float) -> list[Instruction]:
-        """``worker`` has ended with ``code`` (negative: the signal that ended it), or could not be started."""
+        """``worker`` has ended with ``code`` (negative: a signal), or could not be started."""
         child = self._children.pop(worker, None)
         if child is None:
             return []
@@ -194,7 +195,9 @@ class Supervisor:
         return [*todo, *self.tick(now_s)]
 
     def stop(self, now_s: float) -> list[Instruction]:
-        """Drains all processes and starts no more; when called again, kills them. ``Finish`` comes at the end."""
+        """Drains all processes and starts no more; when called again, kills them. ``Finish`` comes at the
+        end.
+        """
         if self.stopping:
             return [
                 self._kill(child, "asked twice to stop")
