@@ -6,8 +6,7 @@ Each slot holds one process. A process goes through
         └───────────────────────────┴── silent, hung ──▶ KILLED ──▶ (exited)   ◀── grace over ──┘
 
 A process is worn when it has grown too large or has run enough jobs. It goes on serving until its successor
-is ready. Only one is retired at a time,
-so that capacity never dips by more than chance would have it.
+is ready. Only one is retired at a time, so that capacity never dips by more than chance would have it.
 
 Does not protect against a process that lies in its reports: see ``status``.
 """
