@@ -267,6 +267,37 @@ FEATURES = [
         [True, True],
     ),
     Feature("Built-ins", "globalThis", "globalThis.x = 1; return x", 1),
+    Feature("Host", "self, global", "return [self === globalThis, global === globalThis]", [True, True]),
+    Feature(
+        "Host",
+        "structuredClone",
+        "const m = new Map([['a', { b: new Date(0) }]]); m.set('self', m); const c = structuredClone(m);"
+        " return [c.get('a').b.getTime(), c.get('self') === c, c.get('a') !== m.get('a')]",
+        [0, True, True],
+    ),
+    Feature(
+        "Host",
+        "TextEncoder and TextDecoder, for UTF-8",
+        "const e = new TextEncoder().encode('aé€\U0001f600'); return [e.length, new TextDecoder().decode(e)]",
+        [10, "aé€\U0001f600"],
+    ),
+    Feature(
+        "Host",
+        "crypto.randomUUID and getRandomValues, seeded by the job",
+        "return [/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(crypto.randomUUID()),"
+        " crypto.getRandomValues(new Uint8Array(9)).some((byte) => byte > 0)]",
+        [True, True],
+    ),
+    Feature(
+        "Host",
+        "performance.now, which stands still",
+        "return [performance.now(), performance.timeOrigin === Date.now()]",
+        [0, True],
+    ),
+    Feature("Host", "process.env.NODE_ENV", "return process.env.NODE_ENV", "production"),
+    Feature(
+        "Host", "queueMicrotask", "queueMicrotask(() => { $state.n = 1 }); await null; return $state.n", 1
+    ),
     Feature("Not there", "eval", "return eval('1')", Absent("EvalError: eval is not available")),
     Feature(
         "Not there",
@@ -290,17 +321,18 @@ FEATURES = [
         "return new Intl.NumberFormat('de')",
         Absent("ReferenceError: Intl is not defined"),
     ),
+    Feature("Not there", "require", "return require('fs')", Absent("ReferenceError: require is not defined")),
     Feature(
-        "Not there",
-        "require, process, Buffer",
-        "return process.env",
-        Absent("ReferenceError: process is not defined"),
+        "Not there", "Buffer", "return Buffer.from('a')", Absent("ReferenceError: Buffer is not defined")
     ),
     Feature(
         "Not there",
-        "structuredClone, TextEncoder, URL, crypto, performance",
-        "return [typeof structuredClone, typeof TextEncoder, typeof URL, typeof crypto, typeof performance]",
-        ["undefined"] * 5,
+        "the regular-expression flag v, in a constructor",
+        "return new RegExp('a', 'v')",
+        Absent("SyntaxError: the regular expression flag v is not available"),
+    ),
+    Feature(
+        "Not there", "URL, URLSearchParams", "return [typeof URL, typeof URLSearchParams]", ["undefined"] * 2
     ),
     Feature("Not there", "WebAssembly", "return typeof WebAssembly", "undefined"),
 ]

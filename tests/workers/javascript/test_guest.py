@@ -10,7 +10,7 @@ import pytest
 import wasmtime
 
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM, GuestChangedError, engine_source
-from panels_worker.javascript.guest import EXPORTS, IMPORTS, check_guest
+from panels_worker.javascript.surface import EXPORTS, IMPORTS, check_guest
 from tests.workers.builders import ENGINE
 
 #: SHA-256 of the modules in ``quickjs-rs`` 0.2.6, with which everything else here was tested.

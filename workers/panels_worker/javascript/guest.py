@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from wasmtime import Engine, FuncType, Module, ValType
+from wasmtime import Engine, Module, ValType
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
@@ -18,47 +18,14 @@ from panels_worker.guest import wasi
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.guest.effects import Effects
-from panels_worker.guest.engine import MAX_TABLE_ELEMENTS
+from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
 from panels_worker.guest.task import Task
 from panels_worker.guest.wasm import WasmRun
-from panels_worker.javascript.engines import GuestChangedError
+from panels_worker.javascript.assets import GuestChangedError
 from panels_worker.javascript.host import HOST_FUNCTIONS
-from panels_worker.javascript.image import Places
-
-#: name → (parameters, results); i is i32. What we call; the guest has more.
-EXPORTS: Final[dict[str, tuple[str, str]]] = {
-    "call_function": ("iiiii", "i"),
-    "eval_code": ("iii", "i"),
-    "eval_module": ("iiiii", "i"),
-    "eval_module_async": ("iiiii", "i"),
-    "execute_pending_jobs": ("", "i"),
-    "free_value": ("i", ""),
-    "get_prop": ("iiii", "i"),
-    "get_string": ("i", "i"),
-    "global_object": ("", "i"),
-    "last_exception": ("i", "i"),
-    "new_bool": ("i", "i"),
-    "new_function": ("ii", "i"),
-    "new_null": ("", "i"),
-    "new_string": ("ii", "i"),
-    "new_undefined": ("", "i"),
-    "promise_state": ("ii", "i"),
-    "qjs_alloc": ("i", "i"),
-    "qjs_free": ("ii", ""),
-    "qjs_last_len": ("", "i"),
-    "qjs_last_ptr": ("", "i"),
-    "qjs_result_free": ("", ""),
-    "set_max_stack_size": ("i", ""),
-    "set_prop": ("iiii", "i"),
-    "type_of": ("i", "i"),
-}
-#: The imports that this host gives it, besides WASI.
-IMPORTS: Final[dict[str, tuple[str, str]]] = {
-    "host_call": ("iiiii", "i"),
-    "host_interrupt": ("", "i"),
-    "host_module_load": ("iii", "i"),
-    "host_module_normalize": ("iiiii", "i"),
-}
+from panels_worker.javascript.places import Places
+from panels_worker.javascript.rejections import COUNT_AT
+from panels_worker.javascript.surface import check_guest
 
 OK: Final = 0
 JS_ERROR: Final = 1
@@ -77,6 +44,11 @@ MAX_STRING_BYTES: Final = 16 * MIB
 _I32 = ValType.i32()
 
 
+#: What preparing a handler may use: enough for 256 KiB of source.
+PREPARE_FUEL: Final = 5_000_000_000
+PREPARE_DEADLINE_MS: Final = 4_000
+PREPARE_MEMORY_BYTES: Final = 64 * MIB
+
 #: For instances that serve no job.
 NO_TASK: Final = Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(DEFAULT_CAPABILITIES), {})
 
@@ -89,37 +61,6 @@ class ScriptError(Exception):
         self.name = name
         self.message = message
         self.stack = stack
-
-
-def check_guest(module: Module) -> None:
-    """Raises ``GuestChangedError``, in words, unless ``module`` has the exports and imports that this host knows."""
-    exports = {export.name: export.type for export in module.exports}
-    for name, wanted in EXPORTS.items():
-        if _signature(exports.get(name)) != wanted:
-            raise GuestChangedError(
-                f"expected the guest of quickjs-rs to export {name} as {wanted}, got {_signature(exports.get(name))}"
-            )
-    for name in ("memory", "__stack_pointer"):
-        if name not in exports:
-            raise GuestChangedError(f"expected the guest of quickjs-rs to export {name}, got no such export")
-    for item in module.imports:
-        known = IMPORTS.get(item.name or "") if item.module == "env" else None
-        if item.module == wasi.MODULE and item.name in wasi.IMPORTS:
-            continue
-        if known is None or _signature(item.type) != known:
-            raise GuestChangedError(
-                f"expected no import {item.module}.{item.name} of the guest of quickjs-rs, got one"
-            )
-
-
-def _signature(kind: object) -> tuple[str, str] | None:
-    if not isinstance(kind, FuncType):
-        return None
-    letters = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
-    return (
-        "".join(letters.get(str(value), "?") for value in kind.params),
-        "".join(letters.get(str(value), "?") for value in kind.results),
-    )
 
 
 class JavaScriptGuest:
@@ -215,6 +156,15 @@ class GuestRun(WasmRun):
             raise GuestChangedError("expected a guest with the prelude in it")
         return places
 
+    def has_jobs(self) -> bool:
+        """Whether the engine's queue of jobs, which promises fill, has something in it."""
+        jobs = self.places.jobs
+        return self.read(jobs, 4) != jobs.to_bytes(4, "little")
+
+    def has_rejections(self) -> bool:
+        """Whether there is a promise that is rejected and that nobody handles."""
+        return self.read(COUNT_AT, 4) != bytes(4)
+
     def close(self) -> None:
         """Drops the instance."""
         self._guest.run = None
@@ -258,6 +208,10 @@ class GuestRun(WasmRun):
         if self.call(b"get_string", handle) != OK:
             raise HostStop("expected a string")
         return self.take_result().decode("utf-8", "replace")
+
+    def truth(self, handle: int) -> bool:
+        """The value of a handle to a boolean."""
+        return self.call(b"get_bool", handle, self.out) == OK and self.read(self.out, 4) != bytes(4)
 
     def take_result(self) -> bytes:
         """What the last ``get_…`` call left in the guest's result slot."""
@@ -304,6 +258,18 @@ class GuestRun(WasmRun):
         if self.call(b"set_prop", self.call(b"global_object"), at, len(name), made) != OK:
             raise GuestChangedError(f"expected to set the global {name.decode()}")
 
+    def drain(self) -> None:
+        """Runs the queue of jobs to its end, and looks at the promises that are left rejected.
+
+        Afterwards the prelude knows what they were rejected with. A queue that never ends uses up the fuel.
+        """
+        while self.has_jobs():
+            self.call(b"execute_pending_jobs")
+        if self.has_rejections():
+            self.invoke(self.property(self.places.world, b"collect"))
+            while self.has_jobs():
+                self.call(b"execute_pending_jobs")
+
     def _checked(self, status: int) -> int:
         if status == OK:
             return self.out_handle()
@@ -323,3 +289,13 @@ class GuestRun(WasmRun):
         if status != OK or self.call(b"get_string", self.out_handle()) != OK:
             return ""
         return self.take_result().decode("utf-8", "replace")
+
+
+def open_to_prepare(guest: JavaScriptGuest, *, fuel: int = PREPARE_FUEL) -> GuestRun:
+    """An instance in which something is compiled, and no job runs. The caller closes it."""
+    return guest.open(
+        Effects(NO_TASK),
+        fuel=fuel,
+        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
+        memory_bytes=PREPARE_MEMORY_BYTES,
+    )

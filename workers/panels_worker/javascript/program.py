@@ -7,30 +7,21 @@ from typing import Final
 
 import msgspec
 
-from panels_shared.limits import KIB, MIB
+from panels_shared.limits import MIB
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.guest.capi import GuestTrap, HostStop, InstantiationError, TrapKind
 from panels_worker.guest.effects import Denied, Effects, InvalidValue, LimitReached
 from panels_worker.guest.engine import ticks
 from panels_worker.guest.task import Execution, Task
-from panels_worker.javascript.engines import GuestChangedError
+from panels_worker.javascript.compilation import compile_script
 from panels_worker.javascript.errors import FailureReport, explain
-from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, GuestRun, JavaScriptGuest, ScriptError
-from panels_worker.javascript.host import HOST_FUNCTIONS
-from panels_worker.javascript.image import Places
+from panels_worker.javascript.guest import GuestRun, JavaScriptGuest, ScriptError, open_to_prepare
 from panels_worker.javascript.script import Script
 from panels_worker.javascript.snapshot import Snapshot, restore, take_snapshot
-
-#: What preparing a handler may use: enough for 256 KiB of source.
-PREPARE_FUEL: Final = 5_000_000_000
-PREPARE_DEADLINE_MS: Final = 4_000
-PREPARE_MEMORY_BYTES: Final = 64 * MIB
 
 _NEAR_LIMIT_BYTES: Final = MIB
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
-#: Free room on the heap of the image, so that ordinary handlers need not let the memory grow.
-_ROOM_BYTES: Final = 192 * KIB
 
 
 class _Change(msgspec.Struct, array_like=True):
@@ -134,12 +125,13 @@ class JavaScriptProgram:
         return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:
+        """Runs the handler and everything that it left in the engine's queue; what the prelude says at the end."""
         answer = run.invoke(self._main, run.new_string(task.args))
-        if run.call(b"get_string", answer) != 0:
-            run.call(b"execute_pending_jobs")
-            answer = run.invoke(self._finish)
-            if run.call(b"get_string", answer) != 0:
-                raise HostStop("expected the handler's world to say how it ended")
+        if run.call(b"get_string", answer) == 0 and not run.has_jobs() and not run.has_rejections():
+            return run.take_result()
+        run.drain()
+        if run.call(b"get_string", run.invoke(self._finish)) != 0:
+            raise HostStop("expected the handler's world to say how it ended")
         return run.take_result()
 
     def _apply(self, text: bytes, effects: Effects) -> Failed | None:
@@ -173,75 +165,6 @@ class JavaScriptProgram:
             effects.view(view, command, bytes(params))
         effects.returns(bytes(report.result))
         return None
-
-
-def open_to_prepare(guest: JavaScriptGuest) -> GuestRun:
-    """An instance in which something is compiled; close it."""
-    return guest.open(
-        Effects(NO_TASK),
-        fuel=PREPARE_FUEL,
-        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
-        memory_bytes=PREPARE_MEMORY_BYTES,
-    )
-
-
-def run_prelude(guest: JavaScriptGuest, prelude: bytes) -> bytes:
-    """The memory of a guest, fresh from its package, after the prelude, with ``Places`` at its beginning.
-
-    Raises ``GuestChangedError`` for a guest that does not go with this.
-    """
-    run = open_to_prepare(guest)
-    try:
-        stack_pointer = run.store.get_global_i32(run.export(b"__stack_pointer"))
-        run.store.call(run.export(b"set_max_stack_size"), MAX_JS_STACK_BYTES)
-        run.allocate()
-        for name in HOST_FUNCTIONS:
-            run.define(name)
-        world = run.evaluate(prelude)
-        main, finish = run.property(world, b"main"), run.property(world, b"finish")
-        run.invoke(run.property(world, b"warm"))
-        room = run.call(b"qjs_alloc", _ROOM_BYTES)
-        run.store.call(run.export(b"qjs_free"), room, _ROOM_BYTES)
-        if run.store.get_global_i32(run.export(b"__stack_pointer")) != stack_pointer:
-            raise GuestChangedError("expected a guest whose stack is empty between calls")
-        Places(run.buffer, run.out, world, main, finish, run.undefined).store(run)
-        return run.read(0, run.store.memory_bytes(run.memory))
-    finally:
-        run.close()
-
-
-def run_top_level(run: GuestRun, script: Script) -> None:
-    """Runs the top level of a module, whose handler is not kept: to hear what it throws, which ``compile_script`` does not.
-
-    Raises ``ScriptError``, and what it throws.
-    """
-    world = run.places.world
-    run.invoke(
-        run.property(world, b"watch"),
-        run.evaluate_module_async(script.code.encode(), Script.MODULE_NAME.encode()),
-    )
-    run.call(b"execute_pending_jobs")
-    run.invoke(run.property(world, b"watched"))
-
-
-def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
-    """Compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
-
-    Raises ``ScriptError`` for what is wrong in the handler, ``GuestTrap`` for one that is too costly.
-    """
-    places = run.places
-    world = places.world
-    source = script.code.encode()
-    if script.module:
-        namespace = run.evaluate_module(source, Script.MODULE_NAME.encode())
-        run.call(b"execute_pending_jobs")
-        run.invoke(run.property(world, b"module"), run.property(namespace, script.entry.encode()))
-    else:
-        arguments = run.new_string(source), run.call(b"new_bool", 1 if script.is_async else 0)
-        run.invoke(run.property(world, b"body"), *arguments)
-        if probe:
-            run.invoke(run.property(world, b"probe"), *arguments)
-    return places.main, places.finish
 
 
 _TRAPS: Final = {

@@ -7,10 +7,13 @@ there is. A fresh instance has the prelude in it already (``image``): what is co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from panels_worker.guest.capi import write_bytes
 from panels_worker.javascript.guest import GuestRun
-from panels_worker.javascript.image import PAGE_BYTES, WASM_PAGE_BYTES
+from panels_worker.javascript.sections import WASM_PAGE_BYTES
+
+PAGE_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
