@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -18,6 +19,9 @@ from panels_worker.javascript.script import Form, Script
 
 #: The fuel in which an expression that is a function has its value: there is next to nothing to run.
 EXPRESSION_FUEL: Final = 50_000_000
+
+#: Semicolons, from the end of a source, of which one may end such an expression; the others stand in a comment.
+MAX_SEMICOLONS: Final = 8
 
 #: Only where there is this word can there be the operator; a function without it is cheaper when it is not async.
 _AWAIT = re.compile(r"\bawait\b")
@@ -64,8 +68,7 @@ def compile_error(script: Script, guest: JavaScriptGuest) -> ScriptError | None:
 
 def _expression(script: Script, guest: JavaScriptGuest) -> Script | None:
     """The script as an expression whose value is a function; None when it is anything else."""
-    written = script.code.rstrip()
-    for code in dict.fromkeys((written.rstrip("; \t\r\n"), _without_last_semicolon(written))):
+    for code in _without_semicolon(script.code):
         run = open_to_prepare(guest, fuel=EXPRESSION_FUEL)
         try:
             if is_function(run, code):
@@ -77,10 +80,15 @@ def _expression(script: Script, guest: JavaScriptGuest) -> Script | None:
     return None
 
 
-def _without_last_semicolon(code: str) -> str:
-    """Where a comment follows the expression, its semicolon is not the last character."""
-    at = code.rfind(";")
-    return code if at < 0 else f"{code[:at]} {code[at + 1 :]}"
+def _without_semicolon(code: str) -> Iterator[str]:
+    """``code``, which may end with a semicolon and a comment, without one of its last semicolons."""
+    yield code
+    at = len(code)
+    for _ in range(MAX_SEMICOLONS):
+        at = code.rfind(";", 0, at)
+        if at < 0:
+            return
+        yield f"{code[:at]} {code[at + 1 :]}"
 
 
 def further(body: Refusal, module: Refusal, text: str) -> Refusal:

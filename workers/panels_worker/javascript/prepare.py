@@ -22,6 +22,7 @@ from panels_worker.javascript.compilation import compile_script, run_top_level
 from panels_worker.javascript.flags import find_flag_v
 from panels_worker.javascript.forms import refused_script
 from panels_worker.javascript.guest import JavaScriptGuest, ScriptError, open_to_prepare
+from panels_worker.javascript.namespaces import is_reopened
 from panels_worker.javascript.script import Form, Script
 from panels_worker.javascript.typescript import strip
 
@@ -66,18 +67,25 @@ def _choose(
 ) -> Script | Refusal:
     """The script in the form that compiles, or the refusal of the form that got further."""
     refusals: dict[Form, Refusal] = {}
+    stripped_forms: list[Form] = []
     for form in (Form.BODY, Form.MODULE):
         script = Script(text, text, form, entry=entry)
         if language == "typescript":
             stripped = strip(text, engine, engines[TRANSFORM], is_module=script.module)
             if isinstance(stripped, Refusal):
+                if is_reopened(stripped):
+                    return stripped
                 refusals[form] = stripped
                 continue
+            stripped_forms.append(form)
             script = msgspec.structs.replace(script, code=stripped[0], positions=stripped[1])
         compiled = forms.compiled(script, guest)
         if not isinstance(compiled, Refusal):
             return compiled
         refusals[form] = compiled
+    if len(stripped_forms) == 1:
+        # the engine looked at one form only, so that one got further
+        return refusals[stripped_forms[0]]
     return forms.further(refusals[Form.BODY], refusals[Form.MODULE], text)
 
 

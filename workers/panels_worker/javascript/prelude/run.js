@@ -73,7 +73,10 @@ function finish() {
   }
 }
 
+let running = false;
+
 function main(args) {
+  running = true;
   try {
     const result = handler((world.$args = parse(args)));
     if (typeof result === "object" && result !== null && typeof result.then === "function") {
@@ -93,11 +96,12 @@ function main(args) {
 
 // Date without arguments is the job's time; everything else is the engine's own.
 const RealDate = $Date;
-const dateNow = () => now();
+// The top level of a module has no time: it gets a date that is invalid, so that libraries load and nobody takes it for one.
+const dateNow = () => (running ? now() : NaN);
 defineProperty(RealDate, "now", { value: dateNow, writable: true, configurable: true });
 const JobDate = new $Proxy(RealDate, {
-  construct: (target, args, newTarget) => construct(target, args.length ? args : [now()], newTarget),
-  apply: () => new RealDate(now()).toString(),
+  construct: (target, args, newTarget) => construct(target, args.length ? args : [dateNow()], newTarget),
+  apply: () => new RealDate(dateNow()).toString(),
 });
 globalThis.Date = JobDate;
 defineProperty(RealDate.prototype, "constructor", { value: JobDate, writable: true, configurable: true });
@@ -118,7 +122,7 @@ function warm() {
   main("null");
   handler = kept;
   entries = create(null), order = [], trail = [], open = [], events = views = "", settled = failed = asked = false;
-  value = failure = clock = undefined, world.$args = null, unhandled = [];
+  value = failure = clock = undefined, world.$args = null, unhandled = [], running = false;
 }
 
 // Whether anything of a job was used.
@@ -136,7 +140,7 @@ function begin(exported, expected) {
   // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
   if (touched()) {
     throw new $Error(
-      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time, Date and Math.random in the exported function",
+      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time and Math.random in the exported function",
     );
   }
   handler = exported;
