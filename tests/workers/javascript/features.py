@@ -1,7 +1,7 @@
 """The table of language features: what a handler may write, each with a script that shows it.
 
-``docs/language-features.md`` is made from this by ``python -m tests.workers.javascript.features``; a test compares.
-"""
+``docs/language-features.md`` is made from this by ``python -m tests.workers.javascript.features``; a test
+compares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "language-features.md"
 
 
 class Feature(NamedTuple):
-    """``expected`` is the script's return value; one that is an ``Absent`` says what the feature throws instead."""
+    """``expected`` is the script's return value; one that is an ``Absent`` says what the feature throws
+    instead.
+    """
 
     group: str
     name: str
@@ -298,43 +300,51 @@ FEATURES = [
     Feature(
         "Host", "queueMicrotask", "queueMicrotask(() => { $state.n = 1 }); await null; return $state.n", 1
     ),
-    Feature("Not there", "eval", "return eval('1')", Absent("EvalError: eval is not available")),
+    Feature("Not available", "eval", "return eval('1')", Absent("EvalError: eval is not available")),
     Feature(
-        "Not there",
+        "Not available",
         "new Function and its kin",
         "return new Function('return 1')()",
         Absent("EvalError: Function is not available"),
     ),
-    Feature("Not there", "import() of anything", "return await import('fs')", Absent("ReferenceError")),
+    Feature("Not available", "import() of anything", "return await import('fs')", Absent("ReferenceError")),
     Feature(
-        "Not there", "timers", "setTimeout(() => {}, 1)", Absent("ReferenceError: setTimeout is not defined")
+        "Not available",
+        "timers",
+        "setTimeout(() => {}, 1)",
+        Absent("ReferenceError: setTimeout is not defined"),
     ),
     Feature(
-        "Not there",
+        "Not available",
         "fetch, XMLHttpRequest, WebSocket",
         "return await fetch('x')",
         Absent("ReferenceError: fetch is not defined"),
     ),
     Feature(
-        "Not there",
+        "Not available",
         "Intl; toLocaleString is not localised",
         "return new Intl.NumberFormat('de')",
         Absent("ReferenceError: Intl is not defined"),
     ),
-    Feature("Not there", "require", "return require('fs')", Absent("ReferenceError: require is not defined")),
     Feature(
-        "Not there", "Buffer", "return Buffer.from('a')", Absent("ReferenceError: Buffer is not defined")
+        "Not available", "require", "return require('fs')", Absent("ReferenceError: require is not defined")
     ),
     Feature(
-        "Not there",
+        "Not available", "Buffer", "return Buffer.from('a')", Absent("ReferenceError: Buffer is not defined")
+    ),
+    Feature(
+        "Not available",
         "the regular-expression flag v, in a constructor",
         "return new RegExp('a', 'v')",
         Absent("SyntaxError: the regular expression flag v is not available"),
     ),
     Feature(
-        "Not there", "URL, URLSearchParams", "return [typeof URL, typeof URLSearchParams]", ["undefined"] * 2
+        "Not available",
+        "URL, URLSearchParams",
+        "return [typeof URL, typeof URLSearchParams]",
+        ["undefined"] * 2,
     ),
-    Feature("Not there", "WebAssembly", "return typeof WebAssembly", "undefined"),
+    Feature("Not available", "WebAssembly", "return typeof WebAssembly", "undefined"),
 ]
 
 
@@ -343,8 +353,9 @@ def document() -> str:
     lines = [
         "# Language features",
         "",
-        "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each row is a test: the script is run in the",
-        "guest under our host, and its result is what the table says. Made by `python -m tests.workers.javascript.features`.",
+        "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each row is a test, which runs",
+        "a script in the guest under our host and compares its result. This page is made by",
+        "`python -m tests.workers.javascript.features`.",
         "",
     ]
     group = ""
@@ -353,7 +364,7 @@ def document() -> str:
             group = feature.group
             lines += ["", f"## {group}", "", "| feature | result |", "|---|---|"]
         result = f"throws `{feature.expected.error}`" if isinstance(feature.expected, Absent) else "works"
-        if group == "Not there" and not isinstance(feature.expected, Absent):
+        if group == "Not available" and not isinstance(feature.expected, Absent):
             result = "`undefined`"
         lines.append(f"| {feature.name} | {result} |".replace("||", "\\|\\|"))
     return "\n".join(lines) + "\n"

@@ -68,7 +68,8 @@ def test_error_is_that_of_the_form_that_got_further(source: str, line: int, colu
     assert (found.line, found.column) == (line, column), found
 
 
-# -- a source that is only a function ---------------------------------------------------------------------------
+# -- a source that is only a function
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,8 @@ def test_expression_that_is_no_function_is_a_body(source: str) -> None:
     assert value(source) is None
 
 
-# -- assignment to $state -----------------------------------------------------------------------------------------
+# -- assignment to $state
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,8 @@ def test_state_is_not_replaced_by_what_is_no_object(given: str) -> None:
     assert failed.message.startswith("TypeError: expected an object as the new $state")
 
 
-# -- the flag v ---------------------------------------------------------------------------------------------------
+# -- the flag v
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def test_name_of_an_absent_global_is_free() -> None:
     )
 
 
-#: What the heads of published bundles do: lodash 4.17, underscore 1.13, and wrappers of UMD, webpack and core-js.
+#: What the heads of published bundles do: lodash 4.17, underscore 1.13, and wrappers of UMD, webpack and
+#: core-js.
 PROBES = [
     "var freeGlobal = typeof global == 'object' && global && global.Object === Object && global;"
     " var freeSelf = typeof self == 'object' && self && self.Object === Object && self;"
@@ -185,7 +186,8 @@ def test_library_that_looks_at_the_clock_while_it_loads_is_loaded(top_level: str
     assert "NaN" in failure(f"{top_level}\nexport default () => stamp").message
 
 
-# -- TypeScript ---------------------------------------------------------------------------------------------------
+# -- TypeScript
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_library_that_looks_at_the_clock_while_it_loads_is_loaded(top_level: str
         ("const k: number = 2;\nnamespace A.B { export const x = k; const s = '}'; }\nreturn A.B.x;", 2),
         ("namespace A { export type T = number }\nconst a: A.T = 5;\nreturn a;", 5),
         ("namespace A { export function f(): number { return g(); } function g() { return $args; } }\nreturn await A.f();", 6),
-        ("const s = 'namespace Q { }';\n// namespace A { export const x = 9 }\nnamespace A { export const x = 1; }\nreturn s.length + A.x", 17),
+        ("const s = 'namespace Q { }';\n// namespace A { export const x = 9 }\nnamespace A { export const x = 1; }\nreturn s.length + A.x", 16),
         ("namespace A { export const x = 1 }\nnamespace B { export const x = A.x + 1 }\nreturn B.x", 2),
         ("namespace A { export namespace B { export const x = 7 } }\nreturn A.B.x", 7),
         ("namespace A { export const x = 1 }\nexport default () => A.x", 1),

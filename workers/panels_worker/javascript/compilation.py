@@ -7,7 +7,8 @@ from panels_worker.javascript.script import EXPRESSION_CLOSING, EXPRESSION_OPENI
 
 
 def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
-    """Compiles the handler, and returns handles to main and finish. ``probe`` means it is not yet known to compile.
+    """Compiles the handler, and returns handles to main and finish. ``probe`` means it is not yet known to
+    compile.
 
     Raises ``ScriptError`` for what is wrong in the handler, and ``GuestTrap`` for one that is too costly.
     """
@@ -35,7 +36,8 @@ def as_body(expression: str) -> str:
 
 
 def run_top_level(run: GuestRun, script: Script) -> None:
-    """Runs the top level of a module, whose handler is not kept, to hear what it throws; ``compile_script`` does not.
+    """Runs the top level of a module, whose handler is not kept, to hear what it throws; ``compile_script``
+    does not.
 
     Raises ``ScriptError`` for that, and for a promise that the top level leaves rejected.
     """
@@ -54,7 +56,8 @@ def parse_module(run: GuestRun, code: str) -> None:
 
 
 def is_function(run: GuestRun, code: str) -> bool:
-    """Whether ``code`` is one expression whose value is a function. Runs it, in an instance that serves no job.
+    """Whether ``code`` is one expression whose value is a function. Runs it, in an instance that serves no
+    job.
 
     Raises ``ScriptError`` for code that is no expression, or one that throws.
     """

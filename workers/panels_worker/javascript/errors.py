@@ -1,4 +1,6 @@
-"""JavaScript errors in the words of the handler's author: their own lines and columns, none of the prelude's."""
+"""JavaScript errors in the words of the handler's author: their own lines and columns, none of the
+prelude's.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ MAX_FRAMES: Final = 16
 MAX_NAME_CHARS: Final = 64
 
 _FRAME = re.compile(
-    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
+    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)"
+    r"(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
 _SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
 _NO_TIMERS: Final = "handlers have no timers, because a job ends when there is nothing left to run"

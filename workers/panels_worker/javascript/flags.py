@@ -24,11 +24,12 @@ _MESSAGE: Final = (
 
 
 def find_flag_v(script: Script, guest: JavaScriptGuest) -> Refusal | None:
-    """The refusal of a script, which compiles, that has a literal with the flag ``v``; None when there is no such literal.
+    """The refusal of a script, which compiles, that has a literal with the flag ``v``; None when there is no
+    such literal.
 
-    A flag that stands twice is an error, and nothing else is that ends like a literal: not a division by ``v``, nor words
-    in strings, comments and other regular expressions. So the candidates are those that no longer compile then.
-    """
+    A flag that stands twice is an error, and nothing else is that ends like a literal: not a division by
+    ``v``, nor words in strings, comments and other regular expressions. So the candidates are those that no
+    longer compile then."""
     ends = [match.end() for match in _CANDIDATE.finditer(script.code)]
     if not ends or _compiles(script, ends, guest):
         return None

@@ -20,10 +20,12 @@ from panels_worker.javascript.script import Form, Script
 #: The fuel in which an expression that is a function has its value: there is next to nothing to run.
 EXPRESSION_FUEL: Final = 50_000_000
 
-#: Semicolons, from the end of a source, of which one may end such an expression; the others stand in a comment.
+#: Semicolons, from the end of a source, of which one may end such an expression; the others stand in a
+#: comment.
 MAX_SEMICOLONS: Final = 8
 
-#: Only where there is this word can there be the operator; a function without it is cheaper when it is not async.
+#: Only where there is this word can there be the operator; a function without it is cheaper when it is not
+#: async.
 _AWAIT = re.compile(r"\bawait\b")
 #: What makes a module likelier than a body, when neither compiles and both stop at the same place.
 _MODULE_WORD = re.compile(r"\b(?:export|import)\b")
@@ -32,9 +34,8 @@ _MODULE_WORD = re.compile(r"\b(?:export|import)\b")
 def compiled(script: Script, guest: JavaScriptGuest) -> Script | Refusal:
     """``script`` completed with what the engine says about it, or why it does not compile in its form.
 
-    A body with the word ``await`` may use it as an operator or, in old code, as a name: it is compiled as an async
-    function first. A body that is one expression whose value is a function is that function.
-    """
+    A body with the word ``await`` may use it as an operator or, in old code, as a name: it is compiled as an
+    async function first. A body that is one expression whose value is a function is that function."""
     if script.module:
         error = compile_error(script, guest)
         return script if error is None else refused_script(error, script, guest)
@@ -92,7 +93,9 @@ def _without_semicolon(code: str) -> Iterator[str]:
 
 
 def further(body: Refusal, module: Refusal, text: str) -> Refusal:
-    """The refusal of the form that got further in ``text``; where that is not to be told, of the likelier one."""
+    """The refusal of the form that got further in ``text``; where that is not to be told, of the likelier
+    one.
+    """
     likelier, other = (module, body) if _MODULE_WORD.search(text) else (body, module)
     if not likelier.line or not other.line:
         return likelier
@@ -100,7 +103,9 @@ def further(body: Refusal, module: Refusal, text: str) -> Refusal:
 
 
 def refused_script(error: ScriptError, script: Script, guest: JavaScriptGuest) -> Refusal:
-    """Why a script is refused, with the column of what is wrong: the engine names the line, and a column before it."""
+    """Why a script is refused, with the column of what is wrong: the engine names the line, and a column
+    before it.
+    """
     refusal = refuse(error.name or "Error", error.message, error.stack, script)
     if error.name != "SyntaxError" or not refusal.line:
         return refusal
@@ -124,7 +129,9 @@ def refused_script(error: ScriptError, script: Script, guest: JavaScriptGuest) -
 
 
 def _named(refusal: Refusal, script: Script) -> Refusal:
-    """``refusal`` in words, where what is wrong is something of the language that the engine does not have."""
+    """``refusal`` in words, where what is wrong is something of the language that the engine does not
+    have.
+    """
     before = script.snippet(refusal.line)[: refusal.column - 1]
     rest = script.snippet(refusal.line)[refusal.column - 1 :]
     accessor = re.search(r"\baccessor\s+$", before)

@@ -1,9 +1,9 @@
 """The QuickJS guest that the ``quickjs-rs`` package ships, driven by us: in our engine, with fuel and limits.
 
-The package's own host runs it in an engine without fuel and through wasmtime-py's slow public API, so only the artefact is taken.
-Its exports are checked by name and signature when it is loaded. Values inside it are *handles*, integers that it gives out;
-strings cross as UTF-8 in its memory. Statuses are 0 for success, 1 for a JavaScript exception that waits to be taken.
-"""
+The package's own host runs it in an engine without fuel and through wasmtime-py's slow public API, so only
+the artefact is taken. Its exports are checked by name and signature when it is loaded. Values inside it are
+*handles*, integers that it gives out; strings cross as UTF-8 in its memory. Statuses are 0 for success, 1 for
+a JavaScript exception that waits to be taken."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ JS_ERROR: Final = 1
 #: What ``host_call`` returns to have the guest throw.
 HOST_CALL_ERROR: Final = -1
 
-#: How much of its shadow stack JavaScript may use: it throws a RangeError well before the engine's own stack is exhausted.
+#: How much of its shadow stack JavaScript may use: it throws a RangeError well before the engine's own stack
+#: is exhausted.
 MAX_JS_STACK_BYTES: Final = 192 * KIB
 #: A place in the guest's memory for what crosses; longer things are allocated.
 BUFFER_BYTES: Final = 64 * KIB
@@ -67,8 +68,8 @@ class JavaScriptGuest:
     """The guest, compiled and linked: what instances are made from. One per process.
 
     - ``run``: the job that host functions serve, None between jobs.
-    - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in it.
-    """
+    - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in
+      it."""
 
     def __init__(self, engine: Engine, module: Module) -> None:
         check_guest(module)
@@ -87,8 +88,8 @@ class JavaScriptGuest:
 
     @classmethod
     def load(cls, engine: Engine, serialized: bytes) -> JavaScriptGuest:
-        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises ``wasmtime.WasmtimeError``,
-        ``GuestChangedError``."""
+        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises
+        ``wasmtime.WasmtimeError``, ``GuestChangedError``."""
         guest = cls(engine, Module.deserialize(engine, serialized))
         run = guest.open(Effects(NO_TASK), fuel=1_000_000, epoch_ticks=1_000, memory_bytes=MAX_IMAGE_BYTES)
         try:
@@ -134,7 +135,9 @@ def _zero(raw: Any) -> None:
 
 
 class GuestRun(WasmRun):
-    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close it always."""
+    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close
+    it always.
+    """
 
     __slots__ = ("_guest", "_handles", "buffer", "out", "store", "undefined")
 
@@ -204,7 +207,9 @@ class GuestRun(WasmRun):
         return self.call(b"new_string", self.put(data), len(data))
 
     def string(self, handle: int) -> str:
-        """The string of a handle; a value of another type is an error. Lone surrogates come as replacement characters."""
+        """The string of a handle; a value of another type is an error. Lone surrogates come as replacement
+        characters.
+        """
         if self.call(b"get_string", handle) != OK:
             raise HostStop("expected a string")
         return self.take_result().decode("utf-8", "replace")

@@ -1,8 +1,7 @@
 """What the prelude may ask of the host: functions that take strings and return a handle of the guest.
 
-They belong to the prelude alone, which takes them off the global object before a handler is compiled; they trust it in
-nothing.
-"""
+They belong to the prelude alone, which takes them off the global object before a handler is compiled; they
+trust it in nothing."""
 
 from __future__ import annotations
 

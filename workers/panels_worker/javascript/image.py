@@ -1,9 +1,10 @@
-"""QuickJS with the prelude already run in it: a module that begins where every handler would have to get to first.
+"""QuickJS with the prelude already run in it: a module that begins where every handler would have to get to
+first.
 
-The heap of the guest lies in its linear memory and nowhere else. So a module whose data is that memory is the guest after
-the prelude. It is made and compiled once per installation, by the compile child; an instance of it shares those pages
-until it writes to them. What later hosts have to know about it (``Places``) lies at the beginning of the memory.
-"""
+The heap of the guest lies in its linear memory and nowhere else. So a module whose data is that memory is the
+guest after the prelude. It is made and compiled once per installation, by the compile child; an instance of
+it shares those pages until it writes to them. What later hosts have to know about it (``Places``) lies at the
+beginning of the memory."""
 
 from __future__ import annotations
 
@@ -36,9 +37,8 @@ def build(engine: Engine) -> bytes:
 def run_prelude(guest: JavaScriptGuest, source: bytes, tracker: int) -> bytes:
     """The memory of a guest, fresh from its package, after the prelude, with ``Places`` at its beginning.
 
-    ``tracker`` is the index of the tracker of rejections in the function table. Raises ``GuestChangedError`` for a guest
-    that this host was not written for.
-    """
+    ``tracker`` is the index of the tracker of rejections in the function table. Raises ``GuestChangedError``
+    for a guest that this host was not written for."""
     run = open_to_prepare(guest)
     try:
         stack_pointer = run.store.get_global_i32(run.export(b"__stack_pointer"))

@@ -1,10 +1,10 @@
-"""TypeScript namespaces where the transform cannot have them, or gets them wrong. Pure but for the transform it is given.
+"""TypeScript namespaces where the transform cannot have them, or gets them wrong. Pure but for the transform
+it is given.
 
-- The transform takes a namespace at the top of a module only, and a handler may be the body of a function. A namespace in
-  a body is transformed as a module of its own, and the code that it becomes takes its place.
-- A namespace that is opened a second time does not see the exported names of the first: the transform leaves them as
-  they are, and they would be undefined when the handler runs. So it is refused by its name.
-"""
+- The transform takes a namespace at the top of a module only, and a handler may be the body of a function. A
+  namespace in a body is transformed as a module of its own, and the code that it becomes takes its place.
+- A namespace that is opened a second time does not see the exported names of the first: the transform leaves
+  them as they are, and they would be undefined when the handler runs. So it is refused by its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Transform = Callable[[str], str | Refusal]
 
 
 def has_namespaces(code: str) -> bool:
-    """Whether something in ``code``, a transformed body, looks like a namespace: there the transform leaves them."""
+    """Whether something in ``code``, a transformed body, looks like a namespace: there the transform leaves
+    them.
+    """
     return _OPENING.search(code) is not None
 
 
@@ -72,7 +74,9 @@ def _transformed(source: str, start: int, inside: int, as_module: Transform) -> 
 
 
 def _ends(source: str, inside: int) -> Iterator[int]:
-    """Where the block may end that ``inside`` is in: where its braces are balanced first, then at any brace."""
+    """Where the block may end that ``inside`` is in: where its braces are balanced first, then at any
+    brace.
+    """
     depth = 1
     ends = []
     for match in re.finditer(r"[{}]", source[inside:]):
@@ -83,11 +87,16 @@ def _ends(source: str, inside: int) -> Iterator[int]:
 
 
 def find_reopened(source: str, code: str) -> Refusal | None:
-    """The refusal of a module that opens a namespace twice, by what the transform made of it; None when it does not."""
+    """The refusal of a module that opens a namespace twice, by what the transform made of it; None when it
+    does not.
+    """
     seen: set[str] = set()
     for match in _BECOMES.finditer(code):
         name = match["name"]
-        if name in seen and len(places := [found for found in _OPENING.finditer(source) if found["name"] == name]) > 1:
+        if (
+            name in seen
+            and len(places := [found for found in _OPENING.finditer(source) if found["name"] == name]) > 1
+        ):
             return reopened(name, source, places[1].start())
         seen.add(name)
     return None

@@ -18,7 +18,8 @@ class Places(NamedTuple):
 
     - ``buffer``, ``out``: addresses of the buffers of ``GuestRun``.
     - ``world``, ``main``, ``finish``, ``undefined``: handles.
-    - ``jobs``: the address of the head of the engine's list of pending jobs, which points at itself when it is empty.
+    - ``jobs``: the address of the head of the engine's list of pending jobs, which points at itself when it
+      is empty.
 
     They are stored at the beginning of the memory, which no C program uses.
     """
@@ -32,7 +33,9 @@ class Places(NamedTuple):
     jobs: int
 
     def store(self, run: WasmRun) -> None:
-        """Writes them to where ``unpack`` finds them. Raises ``GuestChangedError`` where something is there already."""
+        """Writes them to where ``unpack`` finds them. Raises ``GuestChangedError`` where something is there
+        already.
+        """
         packed = _PLACES.pack(_MAGIC, *self)
         if any(run.read(0, _PLACES_AT + 2 * len(packed))):
             raise GuestChangedError("expected a guest that leaves the beginning of its memory alone")

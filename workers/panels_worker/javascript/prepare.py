@@ -1,7 +1,7 @@
 """Checks a script and makes its artifact, in the disposable compile child.
 
-Which form a source has is for the engine to say: it is compiled as the body of a function and, where that fails, as a
-module. When both fail, the error of the form that got further is the one that helps its author.
+Which form a source has is for the engine to say: it is compiled as the body of a function and, where that
+fails, as a module. When both fail, the error of the form that got further is the one that helps its author.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BYTE_ORDER_MARK = "\ufeff"
 def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str, bytes]) -> bytes | Refusal:
     """The artifact's payload, or why the handler is refused.
 
-    ``engines`` are the serialized modules that the language needs, by name; the caller has authenticated them.
-    """
+    ``engines`` are the serialized modules that the language needs, by name; the caller has authenticated
+    them."""
     try:
         text = source.decode().removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError:
@@ -90,7 +90,9 @@ def _choose(
 
 
 def _checked(script: Script, guest: JavaScriptGuest) -> bytes | Refusal:
-    """The payload of a script that parses, unless something that is wrong in it would only show when it runs."""
+    """The payload of a script that parses, unless something that is wrong in it would only show when it
+    runs.
+    """
     flagged = find_flag_v(script, guest)
     if flagged is not None:
         return flagged

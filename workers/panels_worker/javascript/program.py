@@ -125,7 +125,9 @@ class JavaScriptProgram:
         return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:
-        """Runs the handler and everything that it left in the engine's queue; what the prelude says at the end."""
+        """Runs the handler and everything that it left in the engine's queue; what the prelude says at the
+        end.
+        """
         answer = run.invoke(self._main, run.new_string(task.args))
         if run.call(b"get_string", answer) == 0 and not run.has_jobs() and not run.has_rejections():
             return run.take_result()
@@ -148,7 +150,8 @@ class JavaScriptProgram:
             return Failed(
                 Usage(),
                 Reason.HANDLER_ERROR,
-                "the handler awaits a promise that never settles; there are no timers and nothing else to wait for",
+                "the handler awaits a promise that never settles;"
+                " there are no timers and nothing else to wait for",
             )
         state = effects.task.state
         for change in report.mutations:

@@ -1,10 +1,10 @@
 """The engine's tracker of promise rejections, which the guest of ``quickjs-rs`` does not install.
 
-QuickJS tells an embedder about each promise that is rejected while nobody handles it, and again when somebody does
-(``JS_SetHostPromiseRejectionTracker``). The guest exports no way to ask for that, so the image gets a function of its own:
-``TRACKER``, added to the code and to the function table of the module, and its index and argument written into the
-engine's runtime. It keeps the promises in the storage of an array of the prelude (``run.js``), where the garbage
-collector finds them like other elements.
+QuickJS tells an embedder about each promise that is rejected while nobody handles it, and again when somebody
+does (``JS_SetHostPromiseRejectionTracker``). The guest exports no way to ask for that, so the image gets a
+function of its own: ``TRACKER``, added to the code and to the function table of the module, and its index and
+argument written into the engine's runtime. It keeps the promises in the storage of an array of the prelude
+(``run.js``), where the garbage collector finds them like other elements.
 
 What it does not do: beyond ``SLOTS`` promises that wait for a handler at once, further ones are not seen.
 """
@@ -25,7 +25,8 @@ SLOTS: Final = 64
 #: Where the tracker counts the promises in the array; behind ``Places``, in memory that no C program uses.
 COUNT_AT: Final = 64
 
-#: A value of QuickJS is 64 bits: a tag in the upper half, an address in the lower one; a float is moved by a constant.
+#: A value of QuickJS is 64 bits: a tag in the upper half, an address in the lower one; a float is moved by a
+#: constant.
 _NULL: Final = 2 << 32
 _FIRST_TAG: Final = -9
 _FLOAT_MOVED: Final = (0x7FF8_0000 - _FIRST_TAG + 1) << 32
@@ -33,9 +34,10 @@ _ALL_BITS: Final = (1 << 64) - 1
 #: What the prelude fills the array with, so that its storage is found.
 _FIRST_NUMBER: Final = 12345.5
 
-#: ``void tracker(JSContext *, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)``. A promise that
-#: is rejected goes to the first free slot, one that is handled leaves its slot. Each slot counts as one reference, and
-#: the count of references is the first word of an object; it cannot fall to zero here, because the caller has one.
+#: ``void tracker(JSContext *, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)``. A
+#: promise that is rejected goes to the first free slot, one that is handled leaves its slot. Each slot counts
+#: as one reference, and the count of references is the first word of an object; it cannot fall to zero here,
+#: because the caller has one.
 TRACKER: Final = f"""
 (module
   (memory 1)
@@ -66,7 +68,8 @@ def with_tracker(source: bytes) -> tuple[bytes, int]:
 
 
 def install(run: WasmRun, memory: bytes, jobs: int, index: int) -> None:
-    """Has the engine call the tracker. ``jobs`` is the address of its list of jobs; the two fields lie before it.
+    """Has the engine call the tracker. ``jobs`` is the address of its list of jobs; the two fields lie before
+    it.
 
     Raises ``GuestChangedError`` where the memory does not look as it should.
     """
@@ -85,7 +88,8 @@ def install(run: WasmRun, memory: bytes, jobs: int, index: int) -> None:
 
 
 def find_jobs(before: bytes, after: bytes) -> int:
-    """The address of the head of the engine's list of jobs, which has jobs in ``before`` and none in ``after``.
+    """The address of the head of the engine's list of jobs, which has jobs in ``before`` and none in
+    ``after``.
 
     Raises ``GuestChangedError`` where that is not one address.
     """

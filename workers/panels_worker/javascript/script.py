@@ -28,8 +28,8 @@ class Script(msgspec.Struct, frozen=True):
     - ``code``: what the engine compiles; ``source``: what the author wrote. They differ for TypeScript.
     - ``form``: how the engine compiles it. The export ``entry`` of a module is the handler.
     - ``is_async``: whether a body is that of an async function.
-    - ``positions``: where they differ, rows of (line, column, source line, source column), ascending and 1-based.
-    """
+    - ``positions``: where they differ, rows of (line, column, source line, source column), ascending and
+      1-based."""
 
     MODULE_NAME: ClassVar[str] = "handler"
 
@@ -77,7 +77,8 @@ class Script(msgspec.Struct, frozen=True):
                 and before[0] != line
                 and source_column > at - column
             ):
-                # a mark at the beginning of a line: the first word behind it is closer than the last one before
+                # a mark at the beginning of a line: the first word behind it is closer than the last one
+                # before
                 return (source_line, source_column - (at - column))
         _, at, source_line, source_column = self.positions[low - 1]
         same_line = self.positions[low - 1][0] == line

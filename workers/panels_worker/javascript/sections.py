@@ -11,7 +11,8 @@ from typing import Final
 from panels_worker.javascript.assets import GuestChangedError
 
 WASM_PAGE_BYTES: Final = 65_536
-#: Stretches of zeros shorter than this do not end a data segment, because a segment costs some bytes of its own.
+#: Stretches of zeros shorter than this do not end a data segment, because a segment costs some bytes of its
+#: own.
 _GAP_BYTES: Final = 64
 _TYPE_SECTION: Final = 1
 _IMPORT_SECTION: Final = 2
@@ -42,11 +43,11 @@ def with_memory(source: bytes, memory: bytes) -> bytes:
 
 
 def with_function(source: bytes, module: bytes) -> tuple[bytes, int]:
-    """``source`` with the one function of ``module`` added to it, and to its first table; and its index in that table.
+    """``source`` with the one function of ``module`` added to it, and to its first table; and its index in
+    that table.
 
-    The function may use nothing but its parameters, its locals and the memory. Raises ``GuestChangedError`` for a source
-    whose first table is not one of functions with a fixed size.
-    """
+    The function may use nothing but its parameters, its locals and the memory. Raises ``GuestChangedError``
+    for a source whose first table is not one of functions with a fixed size."""
     added = dict(_sections(module))
     old = dict(_sections(source))
     _, at = _read_leb(added[_TYPE_SECTION], 0)

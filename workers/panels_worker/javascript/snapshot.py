@@ -1,8 +1,9 @@
-"""What a guest's memory holds beyond a fresh instance's: taken once per handler, copied into every job's instance.
+"""What a guest's memory holds beyond a fresh instance's: taken once per handler, copied into every job's
+instance.
 
-The whole heap of the guest lies in its linear memory, by offset, and its stack is empty between calls, so these pages are all
-there is. A fresh instance has the prelude in it already (``image``): what is copied is the handler.
-"""
+The whole heap of the guest lies in its linear memory, by offset, and its stack is empty between calls, so
+these pages are all there is. A fresh instance has the prelude in it already (``image``): what is copied is
+the handler."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def take_snapshot(run: GuestRun, fresh: bytes) -> Snapshot:
 
 
 def restore(run: GuestRun, snapshot: Snapshot) -> bool:
-    """Makes a fresh instance what it was when the snapshot was taken; False when that does not fit into its memory."""
+    """Makes a fresh instance what it was when the snapshot was taken; False when that does not fit into its
+    memory.
+    """
     if snapshot.size > snapshot.fresh_size:
         pages = (snapshot.size - snapshot.fresh_size) // WASM_PAGE_BYTES
         if not run.store.grow_memory(run.memory, pages):

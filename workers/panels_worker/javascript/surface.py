@@ -47,12 +47,15 @@ IMPORTS: Final[dict[str, tuple[str, str]]] = {
 
 
 def check_guest(module: Module) -> None:
-    """Raises ``GuestChangedError``, in words, unless ``module`` has the exports and imports that this host knows."""
+    """Raises ``GuestChangedError``, in words, unless ``module`` has the exports and imports that this host
+    knows.
+    """
     exports = {export.name: export.type for export in module.exports}
     for name, wanted in EXPORTS.items():
         if _signature(exports.get(name)) != wanted:
             raise GuestChangedError(
-                f"expected the guest of quickjs-rs to export {name} as {wanted}, got {_signature(exports.get(name))}"
+                f"expected the guest of quickjs-rs to export {name} as {wanted},"
+                f" got {_signature(exports.get(name))}"
             )
     for name in ("memory", "__stack_pointer"):
         if name not in exports:

@@ -1,8 +1,9 @@
-"""TypeScript to JavaScript, by the OXC transform that ``quickjs-rs`` ships, in our engine with fuel and limits.
+"""TypeScript to JavaScript, by the OXC transform that ``quickjs-rs`` ships, in our engine with fuel and
+limits.
 
-Types are stripped; enums, namespaces and parameter properties become code. The transform prints the program anew and has no
-source map, so positions are found again by aligning the words of what it printed with the words of the source: both
-have the same ones in the same order, but for what was stripped and what was added.
+Types are stripped; enums, namespaces and parameter properties become code. The transform prints the program
+anew and has no source map, so positions are found again by aligning the words of what it printed with the
+words of the source: both have the same ones in the same order, but for what was stripped and what was added.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _MAX_EXACT_WORDS: Final = 4_000
 _LOOK_AHEAD_WORDS: Final = 256
 
 _TOKEN = re.compile(
-    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)|(?P<word>[\w$]+|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|(?P<other>.)""",
+    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)"""
+    r"""|(?P<word>[\w$]+|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|(?P<other>.)""",
     re.DOTALL,
 )
 
@@ -157,7 +159,9 @@ def _transform(source: bytes, engine: Engine, module: Module) -> str | Refusal:
 
 
 def align(source: str, code: str) -> Positions:
-    """For words of ``code``, where they stand in ``source``: rows of (line, column, source line, source column), 1-based."""
+    """For words of ``code``, where they stand in ``source``: rows of (line, column, source line, source
+    column), 1-based.
+    """
     ours, theirs = _words(code), _words(source)
     if max(len(ours), len(theirs)) <= _MAX_EXACT_WORDS:
         pairs = _exact(ours, theirs)

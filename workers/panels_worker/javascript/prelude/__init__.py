@@ -1,8 +1,9 @@
-"""The world of a handler in JavaScript: one file for each part of it, joined into the script that makes the image.
+"""The world of a handler in JavaScript: one file for each part of it, joined into the script that makes the
+image.
 
-The joined script runs once, when the image is built, and every job begins from what it left behind. The parts share the
-scope of one function, so the order of ``PARTS`` matters: a part may use at once what stands in the parts before it.
-"""
+The joined script runs once, when the image is built, and every job begins from what it left behind. The parts
+share the scope of one function, so the order of ``PARTS`` matters: a part may use at once what stands in the
+parts before it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ PARTS: Final = (
 
 
 def prelude() -> bytes:
-    """The joined script, without comment lines and indentation: the engine keeps the text of functions on its heap."""
+    """The joined script, without comment lines and indentation: the engine keeps the text of functions on its
+    heap.
+    """
     folder = files(__name__)
     lines = ["(() => {", '"use strict";']
     for part in PARTS:

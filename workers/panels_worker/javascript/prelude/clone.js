@@ -1,4 +1,5 @@
-// structuredClone, without transfers: everything that the HTML standard lets cross and that exists in this engine.
+// structuredClone, without transfers: everything that the HTML standard lets cross and that exists in this
+// engine.
 function cannotClone(what) {
   const error = new $Error(`${what} could not be cloned`);
   defineProperty(error, "name", { value: "DataCloneError", configurable: true, writable: true });
@@ -13,8 +14,8 @@ function cloned(value, seen) {
   const keep = (copy) => (mapSet(seen, value, copy), copy);
   if (value instanceof $Date) return keep(new $Date(+value));
   if (value instanceof $RegExp) return keep(new $RegExp(value.source, value.flags));
-  if (value instanceof $Number || value instanceof $String || value instanceof $Boolean || value instanceof $BigInt) {
-    return keep($Object(value.valueOf()));
+  for (const Wrapper of [$Number, $String, $Boolean, $BigInt]) {
+    if (value instanceof Wrapper) return keep($Object(value.valueOf()));
   }
   if (value instanceof $ArrayBuffer) return keep(value.slice(0));
   if (isView(value)) {
@@ -41,7 +42,9 @@ function cloned(value, seen) {
   const keys = objectKeys(value);
   for (let index = 0; index < keys.length; index++) {
     const item = cloned(value[keys[index]], seen);
-    defineProperty(copy, keys[index], { __proto__: null, value: item, writable: true, enumerable: true, configurable: true });
+    defineProperty(copy, keys[index], {
+      __proto__: null, value: item, writable: true, enumerable: true, configurable: true,
+    });
   }
   return copy;
 }
@@ -49,7 +52,9 @@ function cloned(value, seen) {
 function clonedError(value, seen, keep) {
   const name = $String(value.name);
   const copy = keep(new (errors_by_name[name] ?? $Error)($String(value.message)));
-  const set = (key, item) => defineProperty(copy, key, { __proto__: null, value: item, writable: true, configurable: true });
+  const set = (key, item) => {
+    defineProperty(copy, key, { __proto__: null, value: item, writable: true, configurable: true });
+  };
   set("stack", $String(value.stack ?? ""));
   if (hasOwn(value, "cause")) set("cause", cloned(value.cause, seen));
   return copy;
@@ -57,11 +62,13 @@ function clonedError(value, seen, keep) {
 
 const views_by_name = { __proto__: null, DataView };
 for (const view of [
-  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array,
-  BigInt64Array, BigUint64Array,
+  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array,
+  Float64Array, BigInt64Array, BigUint64Array,
 ]) views_by_name[view.name] = view;
 if (typeof Float16Array === "function") views_by_name.Float16Array = Float16Array;
-const errors_by_name = { __proto__: null, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+const errors_by_name = {
+  __proto__: null, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError,
+};
 
 function structuredClone(value, options = undefined) {
   if (options?.transfer?.length) throw new $TypeError("structuredClone: expected nothing to transfer");

@@ -1,4 +1,5 @@
-// What a handler logs. $log writes its values one after the other; console has format strings, groups, counts and timers.
+// What a handler logs. $log writes its values one after the other; console has format strings, groups,
+// counts and timers.
 const show = (value) => {
   if (typeof value === "string") return value;
   if (value instanceof $Error) return `${errorToString(value)}\n${value.stack ?? ""}`;
@@ -25,7 +26,8 @@ function directive(letter, value) {
     case "s":
       return show(value);
     case "d":
-      return typeof value === "bigint" ? `${$String(value)}n` : typeof value === "object" ? "NaN" : $String(+value);
+      if (typeof value === "bigint") return `${$String(value)}n`;
+      return typeof value === "object" ? "NaN" : $String(+value);
     case "i":
       return typeof value === "bigint" ? `${$String(value)}n` : $String(parseInteger(value));
     case "f":
@@ -53,7 +55,8 @@ function formatted(values) {
         index++;
         continue;
       }
-      const shown = letter !== undefined && used < values.length ? directive(letter, values[used]) : undefined;
+      const isDirective = letter !== undefined && used < values.length;
+      const shown = isDirective ? directive(letter, values[used]) : undefined;
       if (shown === undefined) {
         text += first[index];
         continue;
@@ -68,10 +71,13 @@ function formatted(values) {
 }
 
 let indent = "", counts = create(null), timers = create(null);
-const print = (level, text) => record(level, indent && indent + replaceAll(text, "\n", `\n${indent}`) || text);
+const print = (level, text) => {
+  record(level, indent ? indent + replaceAll(text, "\n", `\n${indent}`) : text);
+};
 const printer = (level) => (...values) => print(level, formatted(values));
 
-// Rows of a table as text: one line for each, columns padded with spaces. Anything but an object is shown as it is.
+// Rows of a table as text: one line for each, columns padded with spaces. Anything but an object is shown
+// as it is.
 function table(data) {
   if (typeof data !== "object" || data === null) return show(data);
   const rows = objectKeys(data), columns = ["(index)"], lines = [];
@@ -94,7 +100,9 @@ function table(data) {
   }
   for (let index = 0; index < columns.length; index++) {
     let width = 0;
-    for (let at = 0; at < lines.length; at++) if (lines[at][index].length > width) width = lines[at][index].length;
+    for (let at = 0; at < lines.length; at++) {
+      if (lines[at][index].length > width) width = lines[at][index].length;
+    }
     for (let at = 0; at < lines.length; at++) lines[at][index] = padEnd(lines[at][index], width);
   }
   for (let at = 0; at < lines.length; at++) lines[at] = trimEnd(join(lines[at], "  "));

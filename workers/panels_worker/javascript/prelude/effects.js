@@ -1,7 +1,9 @@
 let events = "", views = "";
 
 function named(what, name) {
-  if (typeof name !== "string" || !name) throw new $TypeError(`expected ${what} that is a string, got ${typeof name}`);
+  if (typeof name !== "string" || !name) {
+    throw new $TypeError(`expected ${what} that is a string, got ${typeof name}`);
+  }
   if (!isWellFormed(name)) throw new InvalidResult(what, "a string with a lone surrogate");
   return stringify(name);
 }
@@ -15,7 +17,8 @@ defineProperty($emit, "toast", {
 });
 
 const command = (view, name, params = null) => {
-  views += `${views && ","}[${named("a view id", view)},${named("a view command", name)},${encode(params, "params")}]`;
+  const quoted = `${named("a view id", view)},${named("a view command", name)}`;
+  views += `${views && ","}[${quoted},${encode(params, "params")}]`;
 };
 const $view = freeze({
   __proto__: null,

@@ -5,14 +5,15 @@ function invalid(origin, depth, problem) {
   let path = origin;
   for (let index = 0; index < depth; index++) {
     const key = trail[index];
-    path +=
-      typeof key === "number" ? `[${key}]` : /^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${stringify(key)}]`;
+    if (typeof key === "number") path += `[${key}]`;
+    else path += /^[A-Za-z_$][\w$]*$/.test(key) ? `.${key}` : `[${stringify(key)}]`;
   }
   return new InvalidResult(path, problem);
 }
 
-// The JSON text of a value, or InvalidResult with the path of what JSON cannot hold. Like JSON.stringify it honours toJSON
-// and leaves out properties that are undefined; unlike it, it never turns a value into null silently.
+// The JSON text of a value, or InvalidResult with the path of what JSON cannot hold. Like JSON.stringify it
+// honours toJSON and leaves out properties that are undefined; unlike it, it never turns a value into null
+// silently.
 function encode(value, origin) {
   switch (typeof value) {
     case "number":
@@ -91,7 +92,9 @@ function oddity(value) {
   if (value instanceof $Set) return "a Set; spread it into an array";
   if (value instanceof $Promise) return "a promise; await it";
   if (value instanceof $RegExp) return "a regular expression";
-  if (value instanceof $WeakMap || value instanceof $WeakSet || value instanceof $WeakRef) return "a weak collection";
+  if (value instanceof $WeakMap || value instanceof $WeakSet || value instanceof $WeakRef) {
+    return "a weak collection";
+  }
   if (value instanceof $ArrayBuffer || value instanceof $DataView) return "binary data; use Array.from()";
   if (typedArrayTag(value) !== undefined) return "a typed array; use Array.from()";
   // JSON.stringify unwraps these

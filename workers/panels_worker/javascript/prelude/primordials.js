@@ -5,12 +5,14 @@ const { create, freeze, hasOwn, keys: objectKeys, prototype: objectPrototype } =
 const { isArray, prototype: arrayPrototype } = Array;
 const { isFinite: numberIsFinite } = Number;
 const $Error = Error, $TypeError = TypeError, $Promise = Promise, $Proxy = Proxy, $String = String;
-const $Map = Map, $Set = Set, $Date = Date, $BigInt = BigInt, $SyntaxError = SyntaxError, $EvalError = EvalError;
+const $Map = Map, $Set = Set, $Date = Date, $BigInt = BigInt;
+const $SyntaxError = SyntaxError, $EvalError = EvalError;
 const $Number = Number, $Symbol = Symbol, $Boolean = Boolean, $Object = Object, $Array = Array;
 const $RangeError = RangeError, $Uint8Array = Uint8Array, $WeakRef = WeakRef;
 const { parseInt: parseInteger, parseFloat: parseNumber, encodeURIComponent } = globalThis;
 const { fromCodePoint } = String, { isView } = ArrayBuffer;
-const $ArrayBuffer = ArrayBuffer, $DataView = DataView, $WeakMap = WeakMap, $WeakSet = WeakSet, $RegExp = RegExp;
+const $ArrayBuffer = ArrayBuffer, $DataView = DataView, $RegExp = RegExp;
+const $WeakMap = WeakMap, $WeakSet = WeakSet;
 const { bind, call } = Function.prototype;
 const uncurry = (method) => apply(bind, call, [method]);
 const then = uncurry(Promise.prototype.then);
@@ -31,6 +33,8 @@ const typedArrayTag = uncurry(
 const hostGet = globalThis.h_state_get, hostHas = globalThis.h_state_has;
 const hostKeys = globalThis.h_state_keys, hostLog = globalThis.h_log;
 const hostScope = globalThis.h_scope, hostSeed = globalThis.h_seed, hostNow = globalThis.h_now;
-for (const name of ownKeys(globalThis)) if (typeof name === "string" && name.startsWith("h_")) delete globalThis[name];
+for (const name of ownKeys(globalThis)) {
+  if (typeof name === "string" && name.startsWith("h_")) delete globalThis[name];
+}
 
 const MAX_DEPTH = 64;

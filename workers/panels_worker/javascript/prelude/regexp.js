@@ -1,11 +1,13 @@
-// The engine compiles regular expressions with the flag v and then matches them wrongly, so that the flag is refused:
-// in a literal when the panel is made, and in a constructor here.
+// The engine compiles regular expressions with the flag v and then matches them wrongly, so that the flag
+// is refused: in a literal when the panel is made, and in a constructor here.
 function checkedFlags(flags) {
   if (flags === undefined) return undefined;
   const text = $String(flags);
   for (let index = 0; index < text.length; index++) {
     if (text[index] === "v") {
-      throw new $SyntaxError("the regular expression flag v is not available, because the engine gets it wrong; use u");
+      throw new $SyntaxError(
+        "the regular expression flag v is not available, because the engine gets it wrong; use u",
+      );
     }
   }
   return text;
@@ -18,12 +20,15 @@ function checkedFlags(flags) {
     apply(target, self, args) {
       const [pattern, flags] = withFlags(args);
       // as the standard has it: a regular expression that is called with one is that one
-      if (flags === undefined && pattern instanceof $RegExp && pattern.constructor === CheckedRegExp) return pattern;
+      const isSame = flags === undefined && pattern instanceof $RegExp;
+      if (isSame && pattern.constructor === CheckedRegExp) return pattern;
       return new target(pattern, flags);
     },
   });
   globalThis.RegExp = CheckedRegExp;
-  defineProperty($RegExp.prototype, "constructor", { value: CheckedRegExp, writable: true, configurable: true });
+  defineProperty($RegExp.prototype, "constructor", {
+    value: CheckedRegExp, writable: true, configurable: true,
+  });
   const compile = uncurry($RegExp.prototype.compile);
   defineProperty($RegExp.prototype, "compile", {
     value: { compile(pattern, flags) { return compile(this, pattern, checkedFlags(flags)); } }.compile,

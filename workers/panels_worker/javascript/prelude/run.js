@@ -2,9 +2,9 @@ const world = globalThis;
 let handler;
 let settled = false, value, failure, failed = false;
 
-// The promises that are rejected and that nobody handles. The engine's tracker of rejections, which the host installs in
-// the image, writes to the storage of this array and nobody else does: it must never grow or shrink. The numbers are what
-// the host finds the storage by.
+// The promises that are rejected and that nobody handles. The engine's tracker of rejections, which the
+// host installs in the image, writes to the storage of this array and nobody else does: it must never grow
+// or shrink. The numbers are what the host finds the storage by.
 const rejected = [];
 for (let index = 0; index < 64; index++) rejected[index] = 12345.5 + index;
 let unhandled = [];
@@ -96,7 +96,8 @@ function main(args) {
 
 // Date without arguments is the job's time; everything else is the engine's own.
 const RealDate = $Date;
-// The top level of a module has no time: it gets a date that is invalid, so that libraries load and nobody takes it for one.
+// The top level of a module has no time: it gets a date that is invalid, so that libraries load and nobody
+// takes it for one.
 const dateNow = () => (running ? now() : NaN);
 defineProperty(RealDate, "now", { value: dateNow, writable: true, configurable: true });
 const JobDate = new $Proxy(RealDate, {
@@ -106,7 +107,8 @@ const JobDate = new $Proxy(RealDate, {
 globalThis.Date = JobDate;
 defineProperty(RealDate.prototype, "constructor", { value: JobDate, writable: true, configurable: true });
 
-// Runs every path once before the snapshot, so that what the engine makes at first use is made, and then forgets it.
+// Runs every path once before the snapshot, so that what the engine makes at first use is made, and then
+// forgets it.
 function warm() {
   $state.warm = { list: [1, "a", null, true, { deep: 1.5 }] };
   $state.warm.list[0] = $state.other ?? 2;
@@ -121,18 +123,22 @@ function warm() {
   settled = failed = false;
   main("null");
   handler = kept;
-  entries = create(null), order = [], trail = [], open = [], events = views = "", settled = failed = asked = false;
+  entries = create(null), order = [], trail = [], open = [], events = views = "";
+  settled = failed = asked = false;
   value = failure = clock = undefined, world.$args = null, unhandled = [], running = false;
 }
 
 // Whether anything of a job was used.
-const touched = () => order.length || asked || events || views || seeded || clock !== undefined || scope !== undefined;
+const touched = () =>
+  order.length || asked || events || views || seeded || clock !== undefined || scope !== undefined;
 
 // Makes an exported value the handler.
 function begin(exported, expected) {
   if (typeof exported !== "function") throw new $SyntaxError(`expected ${expected}`);
   const prototype = Object.getOwnPropertyDescriptor(exported, "prototype");
-  if (prototype !== undefined && !prototype.writable) throw new $SyntaxError(`expected ${expected}, got a class`);
+  if (prototype !== undefined && !prototype.writable) {
+    throw new $SyntaxError(`expected ${expected}, got a class`);
+  }
   const kind = getPrototypeOf(exported);
   if (kind === generatorPrototype || kind === asyncGeneratorPrototype) {
     throw new $SyntaxError(`expected ${expected}, got a generator, whose body nobody would run`);
@@ -140,19 +146,21 @@ function begin(exported, expected) {
   // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
   if (touched()) {
     throw new $Error(
-      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time and Math.random in the exported function",
+      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time and " +
+        "Math.random in the exported function",
     );
   }
   handler = exported;
 }
-const generatorPrototype = getPrototypeOf(function* () {}), asyncGeneratorPrototype = getPrototypeOf(async function* () {});
+const generatorPrototype = getPrototypeOf(function* () {});
+const asyncGeneratorPrototype = getPrototypeOf(async function* () {});
 
 return {
   warm,
   main,
   finish,
-  // Whether a source is the body of one function: the engine would also take one that ends it and goes on behind, but
-  // none can do so in two functions that are closed by different brackets.
+  // Whether a source is the body of one function: the engine would also take one that ends it and goes on
+  // behind, but none can do so in two functions that are closed by different brackets.
   probe(source, isAsync) {
     new SyncFunction(`return [{${isAsync ? "async " : ""}handler(){\n${source}\n}}]`);
   },

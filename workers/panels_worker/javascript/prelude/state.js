@@ -22,7 +22,9 @@ function entry(key) {
 }
 
 function check(key) {
-  if (typeof key !== "string") throw new $TypeError(`expected a state key that is a string, got ${typeof key}`);
+  if (typeof key !== "string") {
+    throw new $TypeError(`expected a state key that is a string, got ${typeof key}`);
+  }
   return key;
 }
 
@@ -121,7 +123,8 @@ const $state = new $Proxy(create(null), {
 function replaceState(next) {
   if (next === $state) return;
   if (typeof next !== "object" || next === null || isArray(next)) {
-    throw new $TypeError(`expected an object as the new $state, got ${isArray(next) ? "an array" : show(next)}`);
+    const given = isArray(next) ? "an array" : show(next);
+    throw new $TypeError(`expected an object as the new $state, got ${given}`);
   }
   const keys = objectKeys(next), values = [], before = allKeys();
   const kept = create(null);
@@ -129,7 +132,9 @@ function replaceState(next) {
     values[index] = next[keys[index]];
     kept[keys[index]] = true;
   }
-  for (let index = 0; index < before.length; index++) if (!kept[before[index]]) write(before[index], undefined);
+  for (let index = 0; index < before.length; index++) {
+    if (!kept[before[index]]) write(before[index], undefined);
+  }
   for (let index = 0; index < keys.length; index++) write(keys[index], values[index]);
 }
 

@@ -48,7 +48,7 @@ class TextDecoder {
     return this.#ignoreBOM;
   }
   decode(input = new $Uint8Array(0), { stream = false } = {}) {
-    if (stream) throw new $TypeError("TextDecoder: expected the whole input, because streams are not available");
+    if (stream) throw new $TypeError("TextDecoder: expected the whole input; streams are not available");
     const bytes = isView(input)
       ? new $Uint8Array(input.buffer, input.byteOffset, input.byteLength)
       : new $Uint8Array(input);
@@ -59,7 +59,7 @@ class TextDecoder {
         text += fromCodePoint(first);
         continue;
       }
-      const more = first >= 0xc2 && first < 0xe0 ? 1 : first >= 0xe0 && first < 0xf0 ? 2 : first >= 0xf0 && first < 0xf5 ? 3 : 0;
+      const more = first < 0xc2 || first > 0xf4 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
       let point = more ? first & (0x3f >> more) : -1;
       for (let index = 0; index < more; index++) {
         const next = bytes[at];

@@ -12,9 +12,11 @@ const $ext = new $Proxy(create(null), {
 
 delete globalThis.gc;
 
-// -- what ordinary code expects of any host ----------------------------------------------------------------------
+// -- what ordinary code expects of any host ---------------------------------------------------------------
 
-const visible = (name, value) => defineProperty(globalThis, name, { value, writable: true, configurable: true });
+const visible = (name, value) => {
+  defineProperty(globalThis, name, { value, writable: true, configurable: true });
+};
 visible("self", globalThis);
 visible("global", globalThis);
 visible("console", console);
@@ -43,7 +45,9 @@ visible("crypto", {
     if (tag === undefined || tag === "Float16Array" || tag === "Float32Array" || tag === "Float64Array") {
       throw new $TypeError("crypto.getRandomValues: expected a typed array of integers");
     }
-    if (view.byteLength > 65536) throw new $RangeError("crypto.getRandomValues: expected at most 65536 bytes");
+    if (view.byteLength > 65536) {
+      throw new $RangeError("crypto.getRandomValues: expected at most 65536 bytes");
+    }
     const bytes = new $Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     for (let index = 0; index < bytes.length; index++) bytes[index] = random() >>> 24;
     return view;
@@ -55,9 +59,11 @@ visible("crypto", {
   },
 });
 
-// -- the job's own things ------------------------------------------------------------------------------------------
+// -- the job's own things ---------------------------------------------------------------------------------
 
-const fixed = (name, value) => defineProperty(globalThis, name, { value, writable: false, configurable: false });
+const fixed = (name, value) => {
+  defineProperty(globalThis, name, { value, writable: false, configurable: false });
+};
 defineProperty(globalThis, "$state", {
   get: () => $state,
   set: replaceState,
