@@ -7,9 +7,10 @@ let settled = false, value, failure, failed = false;
 // or shrink. The numbers are what the host finds the storage by.
 const rejected = [];
 for (let index = 0; index < 64; index++) rejected[index] = 12345.5 + index;
-let unhandled = [];
+let unhandled = [], collected = false;
 
 function collect() {
+  collected = true;
   for (let index = 0; index < rejected.length; index++) {
     const promise = rejected[index];
     if (promise === null) continue;
@@ -57,12 +58,17 @@ function described(thrown) {
   return stringify(out, (_, item) => (typeof item === "string" ? toWellFormed(item) : item));
 }
 
-function finish() {
+// Logs the rejections that nobody handled; the first of them fails the job, unless it has failed already.
+function report() {
   for (let index = 0; index < unhandled.length; index++) {
     record(ERROR, `unhandled rejection: ${show(unhandled[index])}`);
   }
   if (unhandled.length && !failed) settled = failed = true, failure = unhandled[0];
   unhandled = [];
+}
+
+function finish() {
+  if (collected) report();
   if (!settled) return '{"pending":true}';
   if (failed) return `{"error":${described(failure)}}`;
   try {
