@@ -150,18 +150,26 @@ def test_name_of_an_absent_global_is_free() -> None:
 #: What the heads of published bundles do: lodash 4.17, underscore 1.13, and wrappers of UMD, webpack and
 #: core-js.
 PROBES = [
-    "var freeGlobal = typeof global == 'object' && global && global.Object === Object && global;"
-    " var freeSelf = typeof self == 'object' && self && self.Object === Object && self;"
-    " var root = freeGlobal || freeSelf || Function('return this')();"
-    " var util = freeGlobal && freeGlobal.process && freeGlobal.process.binding && 1;"
-    " var stamp = root.Date.now(), later = root.setTimeout; return root === globalThis && later === undefined",
-    "var root = (typeof self == 'object' && self.self === self && self) || (typeof global == 'object' && global.global === global && global);"
-    " return root.Object === Object",
-    "return (function (root, factory) { if (typeof define === 'function' && define.amd) define([], factory);"
-    " else if (typeof module === 'object' && module.exports) module.exports = factory(); else root.lib = factory(); return !!root.lib; })"
-    "(typeof self !== 'undefined' ? self : this, function () { return {} })",
-    "var check = (it) => it && it.Math === Math && it; return !!(check(typeof globalThis == 'object' && globalThis) ||"
-    " check(typeof window == 'object' && window) || check(typeof self == 'object' && self))",
+    (
+        "var freeGlobal = typeof global == 'object' && global && global.Object === Object && global;"
+        " var freeSelf = typeof self == 'object' && self && self.Object === Object && self;"
+        " var root = freeGlobal || freeSelf || Function('return this')();"
+        " var util = freeGlobal && freeGlobal.process && freeGlobal.process.binding && 1;"
+        " var stamp = root.Date.now(), later = root.setTimeout; return root === globalThis && later === undefined"
+    ),
+    (
+        "var root = (typeof self == 'object' && self.self === self && self) || (typeof global == 'object' && global.global === global && global);"
+        " return root.Object === Object"
+    ),
+    (
+        "return (function (root, factory) { if (typeof define === 'function' && define.amd) define([], factory);"
+        " else if (typeof module === 'object' && module.exports) module.exports = factory(); else root.lib = factory(); return !!root.lib; })"
+        "(typeof self !== 'undefined' ? self : this, function () { return {} })"
+    ),
+    (
+        "var check = (it) => it && it.Math === Math && it; return !!(check(typeof globalThis == 'object' && globalThis) ||"
+        " check(typeof window == 'object' && window) || check(typeof self == 'object' && self))"
+    ),
     "if (process.env.NODE_ENV !== 'production') throw new Error('development'); return true",
     "return typeof structuredClone === 'function' && typeof queueMicrotask === 'function'",
 ]
