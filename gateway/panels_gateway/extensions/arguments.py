@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import msgspec
 
-from panels_gateway.extensions.errors import CallFailure, ErrorCode, ExtensionConfigError
+from panels_gateway.extensions.errors import CallFailedError, ErrorCode, ExtensionConfigError
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 
@@ -29,12 +30,12 @@ class Parameters:
     struct: type[msgspec.Struct]
 
     def bind(self, text: bytes) -> dict[str, Any]:
-        """The arguments by Python name, without those that were left out. Raises ``CallFailure`` with the place."""
+        """The arguments by Python name, without those that were left out. Raises ``CallFailedError`` with the place."""
         values = self._by_name(_decoded(text))
         try:
             bound = msgspec.convert(values, self.struct)
         except msgspec.ValidationError as exc:
-            raise CallFailure(
+            raise CallFailedError(
                 ErrorCode.ARGUMENTS, _PATH.sub("`", str(exc)).replace("field `", "parameter `")
             ) from None
         given = {
@@ -48,7 +49,9 @@ class Parameters:
         if isinstance(arguments, dict):
             return arguments
         if not isinstance(arguments, list):
-            raise CallFailure(ErrorCode.ARGUMENTS, "expected a list of arguments, or one object of them by name")
+            raise CallFailedError(
+                ErrorCode.ARGUMENTS, "expected a list of arguments, or one object of them by name"
+            )
         count = len(self.positional)
         values = dict(zip(self.positional, arguments, strict=False))
         rest = arguments[count:]
@@ -56,12 +59,13 @@ class Parameters:
             values.update(self._options(rest[0] or {}))
             rest = rest[1:]
         elif self.options and rest:
-            raise CallFailure(
-                ErrorCode.ARGUMENTS, f"expected an object of options as argument {count + 1}, got another type"
+            raise CallFailedError(
+                ErrorCode.ARGUMENTS,
+                f"expected an object of options as argument {count + 1}, got another type",
             )
         if rest:
             most = count + bool(self.options)
-            raise CallFailure(
+            raise CallFailedError(
                 ErrorCode.ARGUMENTS, f"expected at most {most} arguments, got {len(arguments)}"
             )
         return values
@@ -70,7 +74,7 @@ class Parameters:
         for name in options:
             if name not in self.options:
                 known = ", ".join(sorted(self.options))
-                raise CallFailure(
+                raise CallFailedError(
                     ErrorCode.ARGUMENTS, f"expected an option of {known}, got `{name[:64]}`"
                 )
         return options
@@ -80,7 +84,7 @@ def _decoded(text: bytes) -> Any:
     try:
         return jsonvalue.decode(text)
     except InvalidJsonError as exc:
-        raise CallFailure(ErrorCode.ARGUMENTS, exc.problem) from None
+        raise CallFailedError(ErrorCode.ARGUMENTS, exc.problem) from None
 
 
 def parameters_of(where: str, function: Callable[..., Awaitable[Any]]) -> Parameters:
@@ -107,7 +111,9 @@ def _parameters(where: str, parameters: Sequence[inspect.Parameter], hints: dict
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             inspect.Parameter.KEYWORD_ONLY,
         ):
-            raise ExtensionConfigError(f"{where}: {parameter.name}: expected a plain or keyword-only parameter")
+            raise ExtensionConfigError(
+                f"{where}: {parameter.name}: expected a plain or keyword-only parameter"
+            )
         if parameter.name not in hints:
             raise ExtensionConfigError(f"{where}: {parameter.name}: expected a type annotation")
         annotation = hints[parameter.name]
@@ -120,9 +126,9 @@ def _parameters(where: str, parameters: Sequence[inspect.Parameter], hints: dict
         struct = msgspec.defstruct(
             "Arguments", fields, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
         )
-        msgspec.convert({}, struct)
-    except msgspec.ValidationError:
-        pass  # required fields are missing, which is what there was to find: the types are sound
+        # the types of fields are looked at when one is first used
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, struct)
     except TypeError as exc:
         raise ExtensionConfigError(f"{where}: {exc}") from None
     encoded = {field.name: field.encode_name for field in msgspec.structs.fields(struct)}

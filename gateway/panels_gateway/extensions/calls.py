@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from panels_gateway.extensions.errors import CallError, DuplicateCallError, ErrorCode
-from panels_gateway.extensions.messages import Call, CallId, Cancel, MethodInfo, Returned
+from panels_gateway.extensions.messages import (
+    MAX_ARGUMENTS_BYTES,
+    MAX_NAME_CHARS,
+    Call,
+    CallId,
+    Cancel,
+    MethodInfo,
+    Returned,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +123,15 @@ class Calls:
         """A call of the kernel. Raises ``DuplicateCallError`` when its id is open."""
         if call.id in self._open:
             raise DuplicateCallError(f"expected a new call id, got {call.id}, which is open")
-        if self._methods is not None and (error := self._unknown(call)) is not None:
+        error = _oversize(call) or self._unknown(call)
+        if error is not None:
             return [Answer(Returned(call.id, error=error))]
         item = _Open(call, now_s + self.limits.wait_s)
         if self._may_run(item):
             self._open[call.id] = item
             return [self._run(item, now_s)]
-        queue = self._waiting.get(call.panel, {})
-        if self._waiting_count >= self.limits.waiting or len(queue) >= self.limits.waiting_per_panel:
+        queued = len(self._waiting.get(call.panel, ()))
+        if self._waiting_count >= self.limits.waiting or queued >= self.limits.waiting_per_panel:
             return [Answer(_failed(call.id, ErrorCode.OVERLOADED, "too many calls of extensions wait"))]
         self._open[call.id] = item
         self._waiting.setdefault(call.panel, OrderedDict())[call.id] = item
@@ -193,8 +202,7 @@ class Calls:
         return instructions + self._fill(now_s)
 
     def _unknown(self, call: Call) -> CallError | None:
-        assert self._methods is not None
-        if (call.extension, call.method) in self._methods:
+        if self._methods is None or (call.extension, call.method) in self._methods:
             return None
         if any(extension == call.extension for extension, _ in self._methods):
             text = f"the extension {call.extension} has no method {call.method[:64]!r}"
@@ -249,6 +257,20 @@ class Calls:
                     instructions.append(self._run(item, now_s))
                     found = True
         return instructions
+
+
+def _oversize(call: Call) -> CallError | None:
+    """What the process would take for a broken peer."""
+    if len(call.arguments) > MAX_ARGUMENTS_BYTES:
+        text = f"expected arguments of at most {MAX_ARGUMENTS_BYTES} bytes, got {len(call.arguments)}"
+        return CallError(ErrorCode.ARGUMENTS, text)
+    names = (
+        call.id, call.extension, call.method, call.panel, call.tool, call.principal, call.suspension,
+        call.idempotency_key,
+    )  # fmt: skip
+    if not call.id or max(map(len, names)) > MAX_NAME_CHARS:
+        return CallError(ErrorCode.ARGUMENTS, f"expected names of at most {MAX_NAME_CHARS} characters")
+    return None
 
 
 def _failed(call_id: CallId, code: ErrorCode, message: str) -> Returned:

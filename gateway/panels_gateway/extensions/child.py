@@ -30,6 +30,8 @@ READ_BYTES: Final = 256 * 1024
 MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 #: The longest line of its log, in bytes.
 MAX_LINE_BYTES: Final = 64 * 1024
+#: How long a killed process may take to be gone.
+_REAP_S: Final = 5.0
 
 
 class Child:
@@ -99,8 +101,9 @@ class Child:
 
     def kill(self) -> None:
         """Ends it at once, also when it is stopped, and whatever it has started in its process group."""
+        if self._process.returncode is not None:
+            return  # its number may be another's by now
         try:
-            # it is not reaped before ``end``, so that the number is still its own
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -115,7 +118,11 @@ class Child:
             pass
         finally:
             self.kill()
-        code = await self._process.wait()
+        try:
+            async with asyncio.timeout(_REAP_S):
+                code = await self._process.wait()
+        except TimeoutError:  # asyncio waits for its pipes too, which what it started may hold
+            code = self._process.returncode if self._process.returncode is not None else -signal.SIGKILL
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -34,7 +35,6 @@ from panels_gateway.extensions.messages import (
     Returned,
 )
 from panels_gateway.extensions.restart import RestartPolicy, Restarts
-from panels_shared.liveness import Liveness
 
 logger = logging.getLogger("panels.extensions")
 
@@ -54,7 +54,7 @@ class ClientState(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """The process is killed after ``misses`` intervals of ``interval_s`` without a word, once it is ready."""
+    """One Ping every ``interval_s``; the process is killed after ``misses`` of them without a word in between."""
 
     interval_s: float = 1.0
     misses: int = 5
@@ -85,6 +85,9 @@ class ExtensionClient:
         self._heartbeat = heartbeat or Heartbeat()
         self._command = command
         self._child: Child | None = None
+        self._unanswered = 0
+        self._instructions: deque[Instruction] = deque()
+        self._performing = False
         self._state = ClientState.NEW
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -123,10 +126,7 @@ class ExtensionClient:
             raise RuntimeError(f"expected a new client, got one that is {self._state.value}")
         self._set(ClientState.STARTING)
         self._task = asyncio.create_task(self._serve(), name="extensions")
-        while self._state is ClientState.STARTING:
-            self._changed.clear()
-            await self._changed.wait()
-        if self.state is ClientState.FAILED:
+        if await self._left(ClientState.STARTING) is ClientState.FAILED:
             raise ExtensionConfigError("the extension process refused its configuration; its log says why")
 
     def call(self, call: Call) -> None:
@@ -155,6 +155,13 @@ class ExtensionClient:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _left(self, state: ClientState) -> ClientState:
+        """Waits while the state is ``state``; what it then is."""
+        while self._state is state:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._state
 
     async def _serve(self) -> None:
         config = configuration.encode(self._config)
@@ -190,7 +197,7 @@ class ExtensionClient:
         except FrameError as exc:
             logger.error("the extension process is not understood: %s", exc)
         except TimeoutError:
-            logger.error("the extension process does not answer")
+            logger.error("the extension process does not get ready")
         except asyncio.CancelledError:
             grace_s = self._config.startup_s
             raise
@@ -200,30 +207,31 @@ class ExtensionClient:
         return code
 
     async def _converse(self, child: Child) -> None:
-        """Until the process closes its socket. Raises ``FrameError``, and ``TimeoutError`` when it does not answer."""
-        loop = asyncio.get_running_loop()
-        # until it is ready, importing and starting extensions may keep its event loop from turning
-        async with asyncio.timeout(self._config.startup_s + 1.0) as limit:
-            liveness: Liveness | None = None
-            beat: asyncio.Task[None] | None = None
-            try:
+        """Until the process closes its socket. Raises ``FrameError``, and ``TimeoutError`` when it gets not ready."""
+        self._unanswered = 0
+        beat: asyncio.Task[None] | None = None
+        try:
+            # until it is ready, importing and starting extensions may keep its event loop from turning
+            async with asyncio.timeout(self._config.startup_s + 1.0) as limit:
                 while (messages := await child.receive()) is not None:
-                    if any(isinstance(message, Ready) for message in messages) and liveness is None:
+                    self._unanswered = 0
+                    if beat is None and any(isinstance(message, Ready) for message in messages):
+                        limit.reschedule(None)
                         beat = asyncio.create_task(self._beat(child))
-                        liveness = Liveness(loop.time(), self._heartbeat.interval_s, self._heartbeat.misses)
-                    if liveness:
-                        liveness.heard(loop.time())
-                        limit.reschedule(liveness.lost_at_s)
                     for message in messages:
                         self._receive(message)
-            finally:
-                if beat:
-                    beat.cancel()
+        finally:
+            if beat:
+                beat.cancel()
 
     async def _beat(self, child: Child) -> None:
-        while True:
+        # counts unanswered pings and not seconds, so that a gateway that stood still does not blame the process
+        while self._unanswered < self._heartbeat.misses:
+            self._unanswered += 1
             child.send(Ping())
             await asyncio.sleep(self._heartbeat.interval_s)
+        logger.error("the extension process does not answer; it is killed")
+        child.kill()
 
     def _receive(self, message: FromExtensions) -> None:
         match message:
@@ -236,11 +244,17 @@ class ExtensionClient:
                 pass
 
     def _perform(self, instructions: Iterable[Instruction]) -> None:
-        for instruction in instructions:
+        self._instructions.extend(instructions)
+        if self._performing:
+            return  # the kernel calls from ``on_returned``: what came first is done first
+        self._performing = True
+        while self._instructions:
+            instruction = self._instructions.popleft()
             if isinstance(instruction, Answer):
                 self._answer(instruction.returned)
             elif self._child:
                 self._child.send(instruction.message)
+        self._performing = False
         self._set_timer()
 
     def _answer(self, returned: Returned) -> None:

@@ -1,9 +1,7 @@
 """What the operator says about extensions: a TOML file, or the ``ExtensionsConfig`` that it stands for.
 
-    [[extensions]] is not a table but a list of names; see docs/extensions.md for a whole file.
-
-The gateway reads the file and hands it to the extension process over a pipe, secrets included: they are never in an
-environment, on a command line or in the gateway's own state for longer than that. Unknown fields are refused, since a
+docs/extensions.md shows a whole file. The gateway reads the file and hands it to the extension process over a pipe. Secrets are in no environment and on no
+command line; those that are named by ``file`` are read by the extension process alone. Unknown fields are refused, since a
 misspelt limit must not mean no limit.
 """
 
@@ -49,18 +47,20 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     - ``header_count``, ``header_bytes``: headers of an answer, and of a request.
     - ``redirects``: how many a handler may ask to follow.
     - ``concurrency``, ``concurrency_per_panel``: exchanges at once; more wait within ``timeout_s``.
+    - ``ca_file``: certificates of authorities that are trusted beside the public ones.
     """
 
     allow: Annotated[list[str], msgspec.Meta(max_length=1_024)] = []
     secrets: dict[Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,63}$")], Secret] = {}
-    timeout_s: _Seconds = 5.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=55)] = 5.0
     request_bytes: _Positive = 1024 * 1024
     response_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_RESULT_BYTES)] = 1024 * 1024
     header_count: _Positive = 100
-    header_bytes: _Positive = 32 * 1024
+    header_bytes: Annotated[int, msgspec.Meta(ge=1, le=64 * 1024)] = 32 * 1024
     redirects: Annotated[int, msgspec.Meta(ge=0, le=20)] = 5
     concurrency: _Positive = 64
     concurrency_per_panel: _Positive = 6
+    ca_file: str = ""
 
 
 class ExtensionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,7 +5,7 @@
     ├── FrameError              bytes from the other process that do not validate
     ├── DuplicateCallError      a call under an id that is open
     └── ExtensionError          raised by an extension: its sentence goes to the handler
-        └── CallFailure         the same with a code; raised by this room
+        └── CallFailedError         the same with a code; raised by this room
 
 Only ``ExtensionError`` speaks to handlers. Any other exception of an extension goes to the log.
 """
@@ -97,7 +97,7 @@ class ExtensionError(PanelsError):
         return CallError(ErrorCode.FAILED, self.message)
 
 
-class CallFailure(ExtensionError):
+class CallFailedError(ExtensionError):
     """An ``ExtensionError`` with a code of its own."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:

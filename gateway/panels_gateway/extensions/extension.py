@@ -92,7 +92,7 @@ class Fetch(Protocol):
     """The one way out to other hosts; ``http.egress.Egress`` is what keeps it."""
 
     async def fetch(self, context: CallContext, request: Any) -> Any:
-        """Performs an ``http.egress.EgressRequest`` and returns an ``EgressAnswer``. Raises ``CallFailure``."""
+        """Performs an ``http.egress.EgressRequest`` and returns an ``EgressAnswer``. Raises ``CallFailedError``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from panels_gateway.extensions.arguments import Parameters, parameters_of
 from panels_gateway.extensions.config import ExtensionsConfig
-from panels_gateway.extensions.errors import CallFailure, ErrorCode, ExtensionConfigError
+from panels_gateway.extensions.errors import CallFailedError, ErrorCode, ExtensionConfigError
 from panels_gateway.extensions.extension import (
     DECLARATION,
     NAME_PATTERN,
@@ -50,11 +50,11 @@ class Registry:
             raise ExtensionConfigError(f"expected at most {MAX_METHODS} methods in all")
 
     def find(self, extension: str, method: str) -> Method:
-        """The method of that name. Raises ``CallFailure``."""
+        """The method of that name. Raises ``CallFailedError``."""
         if extension not in self._methods:
-            raise CallFailure(ErrorCode.UNKNOWN, f"there is no extension {extension[:64]!r}")
+            raise CallFailedError(ErrorCode.UNKNOWN, f"there is no extension {extension[:64]!r}")
         if method not in self._methods[extension]:
-            raise CallFailure(
+            raise CallFailedError(
                 ErrorCode.METHOD_UNKNOWN, f"the extension {extension} has no method {method[:64]!r}"
             )
         return self._methods[extension][method]
@@ -63,7 +63,11 @@ class Registry:
         """What the gateway needs to know of every method."""
         return [
             MethodInfo(
-                extension, name, method.options.timeout_s, method.options.concurrency, method.options.repeatable
+                extension,
+                name,
+                method.options.timeout_s,
+                method.options.concurrency,
+                method.options.repeatable,
             )
             for extension, methods in self._methods.items()
             for name, method in methods.items()
@@ -94,8 +98,8 @@ def discover(config: ExtensionsConfig) -> list[Extension]:
     """
     found = [_extension(name, load(name)) for name in config.extensions]
     if config.entry_points:
-        for point in metadata.entry_points(group=ENTRY_POINTS):
-            found.append(_extension(point.value, _loaded(point.value, point.load)))
+        points = metadata.entry_points(group=ENTRY_POINTS)
+        found += [_extension(point.value, _loaded(point.value, point.load)) for point in points]
     return found
 
 
@@ -138,5 +142,7 @@ def _extension(name: str, value: Any) -> Extension:
     if isinstance(value, type) and issubclass(value, Extension):
         value = _loaded(name, value)
     if not isinstance(value, Extension):
-        raise ExtensionConfigError(f"{name}: expected an Extension or a class of one, got {type(value).__name__}")
+        raise ExtensionConfigError(
+            f"{name}: expected an Extension or a class of one, got {type(value).__name__}"
+        )
     return value

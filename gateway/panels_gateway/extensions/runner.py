@@ -13,7 +13,13 @@ from typing import Any
 
 import msgspec
 
-from panels_gateway.extensions.errors import CallError, CallFailure, ErrorCode, ExtensionError
+from panels_gateway.extensions.errors import (
+    MAX_MESSAGE_CHARS,
+    CallError,
+    CallFailedError,
+    ErrorCode,
+    ExtensionError,
+)
 from panels_gateway.extensions.extension import Arguments, CallContext, Interceptor
 from panels_gateway.extensions.messages import Call, Returned
 from panels_gateway.extensions.registry import Method, Registry
@@ -21,6 +27,12 @@ from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 
 logger = logging.getLogger("panels.extensions")
+
+
+def _told(error: CallError) -> CallError:
+    """``error`` as the gateway takes it, whatever a subclass has made of its message."""
+    message = error.message[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
+    return CallError(error.code, message)
 
 
 class Runner:
@@ -47,8 +59,11 @@ class Runner:
         try:
             result = await self._result(call, context)
         except ExtensionError as exc:
-            return Returned(call.id, error=exc.error, ledger=context.ledger)
-        except Exception:
+            return Returned(call.id, error=_told(exc.error), ledger=context.ledger)
+        except (Exception, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the call was cancelled, and not something that the method waited for
             logger.exception("%s.%s failed for panel %r", call.extension, call.method, call.panel)
             error = CallError(ErrorCode.FAILED, f"{call.extension}.{call.method} failed")
             return Returned(call.id, error=error, ledger=context.ledger)
@@ -64,7 +79,7 @@ class Runner:
         except TimeoutError:
             if not limit.expired():  # the method's own, which is a failure like any other
                 raise
-            raise CallFailure(
+            raise CallFailedError(
                 ErrorCode.TIMEOUT,
                 f"{call.extension}.{call.method} took longer than {method.options.timeout_s:g} s",
             ) from None
@@ -86,11 +101,11 @@ class Runner:
                 jsonvalue.validate(text)
                 return text
         except InvalidJsonError as exc:
-            raise CallFailure(ErrorCode.RESULT, f"the result of {where}: {exc.problem}") from None
+            raise CallFailedError(ErrorCode.RESULT, f"the result of {where}: {exc.problem}") from None
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
             logger.warning("%s returned what is not JSON: %s", where, exc)
-            raise CallFailure(ErrorCode.RESULT, f"{where} returned a value that is not JSON") from None
-        raise CallFailure(
+            raise CallFailedError(ErrorCode.RESULT, f"{where} returned a value that is not JSON") from None
+        raise CallFailedError(
             ErrorCode.LIMIT,
             f"expected a result of {where} of at most {self._result_bytes} bytes, got {len(text)}",
         )
