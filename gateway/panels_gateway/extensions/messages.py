@@ -1,7 +1,8 @@
 """What the gateway and the extension process say to each other. ``framing`` has the bytes.
 
-Arguments and results are JSON text, as everywhere in panels: the gateway never looks inside. All bounds are security
-limits, and either side checks them on what the other sends.
+Tags differ by direction, so that a message that comes back is refused. Arguments and results are JSON text, as everywhere
+in panels: the gateway never looks inside. All bounds are security limits, and either side checks them on what the other
+sends.
 """
 
 from __future__ import annotations
@@ -98,13 +99,13 @@ class MethodInfo(msgspec.Struct, frozen=True, array_like=True):
     repeatable: bool
 
 
-class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """All extensions have started; calls may come."""
 
     methods: Annotated[list[MethodInfo], msgspec.Meta(max_length=MAX_METHODS)]
 
 
-class Returned(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """The answer to a call: ``result`` as JSON, or ``error``; never both, and never neither."""
 
     id: Annotated[CallId, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
@@ -119,7 +120,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=2):
             raise ValueError(f"expected a message of at most {MAX_MESSAGE_CHARS} characters")
 
 
-class Pong(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """The event loop of the extensions turns."""
 
 

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import httpcore
 
@@ -114,7 +114,8 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, addresses: Sequence[Address], traffic: Traffic) -> None:
         self._addresses = tuple(addresses)
         self._traffic = traffic
-        self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        # httpcore defines the class twice, once for installations without anyio
+        self._inner = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,

@@ -167,6 +167,8 @@ def parse_url(text: str) -> tuple[httpx.URL, Target]:
         url = httpx.URL(text)
         host = url.raw_host.decode("ascii").lower().removesuffix(".")
     except (httpx.InvalidURL, UnicodeError):
+        if not text.isascii():  # digits of other scripts, which a resolver would read as an address
+            raise CallFailedError(ErrorCode.DENIED, "expected a host that IDNA allows") from None
         raise CallFailedError(ErrorCode.ARGUMENTS, "expected an absolute URL") from None
     if url.scheme not in DEFAULT_PORTS or not host:
         raise CallFailedError(ErrorCode.ARGUMENTS, "expected an absolute URL with http or https")

@@ -88,8 +88,11 @@ class Scrubber:
             mark = f"[secret:{secret.name}]"
             for form in literals:
                 text = text.replace(form, mark)
-            for pattern in encoded:
-                text = pattern.sub(mark, text)
+            for core, whole in encoded:
+                if core.search(
+                    text
+                ):  # begins with a letter that it looks for, and is fast; the whole does not
+                    text = whole.sub(mark, text)
             # a cheap look first: the pattern for every spelling begins with nothing in particular, and is slow
             if ("%" in text or "+" in text) and (
                 secret.value in unquote(text) or secret.value in unquote_plus(text)
@@ -140,9 +143,9 @@ def _url_encoded(value: str) -> re.Pattern[str]:
     return re.compile("".join(map(spellings, value)))
 
 
-def _base64(value: str) -> Sequence[re.Pattern[str]]:
-    """Patterns for the part of the encoding that depends on nothing before or after, at the three offsets."""
-    patterns: list[re.Pattern[str]] = []
+def _base64(value: str) -> Sequence[tuple[re.Pattern[str], re.Pattern[str]]]:
+    """For each of three offsets, the part of the encoding that depends on nothing around it, and that with its edges."""
+    patterns: list[tuple[re.Pattern[str], re.Pattern[str]]] = []
     for offset in range(3):
         padded = b"\0" * offset + value.encode()
         # characters that bytes before or after take part in are cut off, and matched as any that may stand there
@@ -152,5 +155,5 @@ def _base64(value: str) -> Sequence[re.Pattern[str]]:
         pattern = "".join(_EITHER.get(char, char) for char in core)
         before = _EDGE if offset else ""
         after = _EDGE if len(padded) * 8 % 6 else ""
-        patterns.append(re.compile(before + pattern + after))
+        patterns.append((re.compile(pattern), re.compile(before + pattern + after)))
     return patterns
