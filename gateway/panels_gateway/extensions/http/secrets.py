@@ -138,7 +138,8 @@ def _literals(value: str) -> Sequence[str]:
 def _url_encoded(value: str) -> re.Pattern[str]:
     def spellings(char: str) -> str:
         plus = r"|\+" if char == " " else ""
-        return f"(?:{re.escape(char)}|%{ord(char):02x}|%{ord(char):02X}|(?i:%{ord(char):02x}){plus})"
+        # encoded first: a "%" of the secret itself must not end the match in the middle of "%25"
+        return f"(?:(?i:%{ord(char):02x})|{re.escape(char)}{plus})"
 
     return re.compile("".join(map(spellings, value)))
 
