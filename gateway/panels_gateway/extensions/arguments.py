@@ -35,9 +35,7 @@ class Parameters:
         try:
             bound = msgspec.convert(values, self.struct)
         except msgspec.ValidationError as exc:
-            raise CallFailedError(
-                ErrorCode.ARGUMENTS, _PATH.sub("`", str(exc)).replace("field `", "parameter `")
-            ) from None
+            raise CallFailedError(ErrorCode.ARGUMENTS, _problem(exc)) from None
         given = {
             field.name
             for field in msgspec.structs.fields(self.struct)
@@ -85,6 +83,12 @@ def _decoded(text: bytes) -> Any:
         return jsonvalue.decode(text)
     except InvalidJsonError as exc:
         raise CallFailedError(ErrorCode.ARGUMENTS, exc.problem) from None
+
+
+def _problem(exc: msgspec.ValidationError) -> str:
+    text = _PATH.sub("`", str(exc))
+    # what lies deeper is a field of something, and only this struct's fields are parameters
+    return text if " - at " in text else text.replace("field `", "parameter `")
 
 
 def parameters_of(where: str, function: Callable[..., Awaitable[Any]]) -> Parameters:

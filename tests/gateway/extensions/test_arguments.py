@@ -97,5 +97,5 @@ def not_async(context: CallContext) -> None:
     "function", [without_annotation, with_star, without_context, with_two_structs, not_async]
 )
 def test_method_is_refused_when_it_cannot_be_called(function: Any) -> None:
-    with pytest.raises(ExtensionConfigError, match="^x.y: "):
+    with pytest.raises(ExtensionConfigError, match=r"^x\.y: "):
         parameters_of("x.y", function)

@@ -233,8 +233,8 @@ class CallsMachine(RuleBasedStateMachine):
     @rule(panel=st.sampled_from("ab"), mail=st.booleans())
     def open(self, panel: str, mail: bool) -> None:
         self.count += 1
-        kind = {"extension": "mail", "method": "send"} if mail else {}
-        call = a_call(str(self.count), panel=panel, **kind)
+        extension, method = ("mail", "send") if mail else ("http", "get")
+        call = a_call(str(self.count), panel=panel, extension=extension, method=method)
         self.opened[call.id] = call
         self.perform(self.calls.open(call, self.now_s))
 

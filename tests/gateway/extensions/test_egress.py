@@ -458,16 +458,17 @@ def test_exchanges_of_a_panel_wait_for_each_other_and_not_for_another_panel() ->
     async def run() -> None:
         slots = Slots(per_panel=1, in_all=2)
         order: list[str] = []
-        release = asyncio.Event()
+        release, both = asyncio.Event(), asyncio.Event()
 
         async def exchange(panel: str, name: str) -> None:
             async with slots.hold(panel):
                 order.append(name)
+                if len(order) == 2:
+                    both.set()
                 await release.wait()
 
         tasks = [asyncio.create_task(exchange(*item)) for item in (("a", "a1"), ("a", "a2"), ("b", "b1"))]
-        while len(order) < 2:
-            await asyncio.sleep(0)
+        await both.wait()
         assert order == ["a1", "b1"]
         release.set()
         await asyncio.gather(*tasks)

@@ -16,6 +16,7 @@ from panels_gateway.extensions.messages import (
     Ping,
     Pong,
     Returned,
+    ToExtensions,
     Verdict,
 )
 from tests.gateway.extensions.builders import a_call, a_return
@@ -30,10 +31,10 @@ def framed(value: object) -> bytes:
 
 @given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_messages_come_out_whole_however_bytes_are_cut(cuts: list[int]) -> None:
-    messages = [a_call("c1", b'["x"]'), Ping(), a_call("c2")]
-    data = b"".join(map(framing.encode, messages))
+    messages: list[ToExtensions] = [a_call("c1", b'["x"]'), Ping(), a_call("c2")]
+    data = b"".join([framing.encode(message) for message in messages])
     decoder = framing.to_extensions()
-    got = []
+    got: list[ToExtensions] = []
     while data:
         size = cuts[len(got) % len(cuts)]
         got += list(decoder.feed(data[:size]))
