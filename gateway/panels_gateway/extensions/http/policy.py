@@ -99,7 +99,7 @@ class Rule:
     def names(self, host: str) -> bool:
         """Whether the pattern fits the name."""
         if self.pattern.startswith("*."):
-            return host.endswith(self.pattern[1:]) and len(host) > len(self.pattern) - 1
+            return host.endswith(self.pattern[1:])  # a host never begins with a dot
         return self.pattern in ("*", host)
 
     def holds(self, address: Address) -> bool:
