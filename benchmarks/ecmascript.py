@@ -24,9 +24,9 @@ from wasmtime import Module
 from benchmarks.report import Report, Table
 from benchmarks.rival_quickjs import NPM_FOLDER
 from panels_shared.limits import MIB
-from panels_worker.guest.capi import GuestTrap, HostStop
 from panels_worker.guest.effects import Effects, LimitReached
 from panels_worker.guest.engine import make_engine
+from panels_worker.guest.traps import GuestTrap, HostStop
 from panels_worker.javascript.engines import QUICKJS, engine_source
 from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, JavaScriptGuest, ScriptError
 

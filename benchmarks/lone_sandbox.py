@@ -18,9 +18,10 @@ from panels_shared.limits import DEFAULT_LIMITS
 from panels_shared.messages import Job, Language, Result, Snapshot, Tool, ToWorker
 from panels_shared.outcome import Completed
 from panels_shared.wire import decode_to_worker, encode
+from panels_worker.guest.abi import WasmHost
 from panels_worker.guest.engine import make_engine
 from panels_worker.guest.task import Program
-from panels_worker.guest.wasm import WasmHost, WasmProgram
+from panels_worker.guest.wasm import WasmProgram
 from panels_worker.javascript import prepare
 from panels_worker.javascript.engines import QUICKJS, compile_engine
 from panels_worker.javascript.guest import JavaScriptGuest

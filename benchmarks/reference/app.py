@@ -98,7 +98,7 @@ async def _trigger(panel: ReferencePanel, trigger: dict[str, Any], send: Any) ->
             "type": "RESULT",
             "requestId": trigger["requestId"],
             "result": {
-                "status": "completed",
+                "status": "success",
                 "returnValue": panel.count,
                 "stateMutations": mutations,
                 "events": [event],

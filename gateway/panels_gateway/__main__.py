@@ -1,8 +1,9 @@
 """The command ``panels-gateway``.
 
 Processes
-    One. Workers are other processes (``panels-worker``) that connect to ``--workers-endpoint``; the gateway starts none
-    and runs no handler. A lock in the data directory keeps a second gateway from taking over its endpoint.
+    Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be read at
+    random (``panels_gateway.journal``). Workers are other processes (``panels-worker``) that connect to ``--workers-endpoint``; the gateway starts none of
+    them and runs no handler. A lock in the data directory keeps a second gateway from taking over its endpoint.
 
 Threads
     One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop. ZeroMQ has an
@@ -20,8 +21,9 @@ Timeouts
 Shutdown
     SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within ``--shutdown-grace-s``: stop
     accepting sockets; refuse new triggers and wait for the answers to those that run; close WebSockets with 1012; let HTTP
-    answers finish; stop the broker; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
-    cannot work, 69 when an address cannot be had, 1 for a defect.
+    answers finish; stop the broker; close the journal; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
+    cannot work, 69 when an address cannot be had, 65 for a data directory that cannot be read, 74 when the disk fails,
+    1 for a defect.
 """
 
 from __future__ import annotations
@@ -44,21 +46,29 @@ import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
-from panels_gateway.app import create_app
+from panels_gateway.app import create_app, state_limits
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
-from panels_gateway.configuration.errors import ConfigError
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
+from panels_gateway.journal.journal import CorruptError, Journal, JournalError
+from panels_gateway.journal.opening import open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
+from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
+from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
 
 #: BSD's EX_UNAVAILABLE: an address or file that somebody else has.
 EXIT_UNAVAILABLE: Final = 69
+#: BSD's EX_DATAERR: what is stored is damaged, foreign, or newer than this program.
+EXIT_DATA: Final = 65
+#: BSD's EX_IOERR: the disk failed, or is full.
+EXIT_IO: Final = 74
 
 
 class UnavailableError(Exception):
@@ -70,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(sys.argv[1:] if arguments is None else arguments, os.environ, directory=Path.cwd())
         configure_logging(config.log_level)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
         verifier = _make_verifier(config.auth)
         with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
             uvloop.run(_serve(config, verifier, listener))
@@ -79,10 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnavailableError as exc:
         print(f"panels-gateway: {exc}", file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except CorruptError as exc:
+        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
+        return EXIT_DATA
+    except JournalError as exc:
+        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
+        return EXIT_IO
     return 0
 
 
 async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket) -> None:
+    journal = await open_journal(config.data_dir, config.record, _tell_folding)
+    try:
+        await _serve_from(journal, config, verifier, listener)
+    finally:
+        await journal.close()
+    _log.info("stopped")
+
+
+async def _serve_from(
+    journal: Journal, config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket
+) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
             queue_per_panel=config.queue.per_panel,
@@ -92,11 +121,20 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
     )
     kernel = Kernel(
         dispatcher,
-        KernelLimits(panels=config.max_panels, state=config.state, client=config.client),
+        journal,
+        KernelLimits(
+            panels=config.panels.count,
+            residents=ResidentLimits(
+                bytes=config.record.resident_bytes,
+                state=state_limits(config.panels),
+                answers=AnswerLimits(keys=config.record.answer_keys, ttl_ms=config.record.answer_ttl_ms),
+            ),
+        ),
         stages=Stages(config.stage_sampling),
     )
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
-    kernel.request_flush = broker.request_flush
+    kernel.turn.request_seal = broker.request_flush
+    kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, bus=broker.counters, port=port)
     server = GatewayServer(server_config(app, config.listen), kernel, grace_s=config.listen.shutdown_grace_s)
@@ -119,7 +157,17 @@ async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener
         await server.serve(sockets=[listener])
     finally:
         await broker.stop()
-    _log.info("stopped")
+
+
+def _tell_folding(done: int, total: int) -> None:
+    _log.info("reading the log: %d of %d batches", done, total)
+
+
+def _die(error: JournalError) -> None:
+    """The record cannot be kept any more. Nothing that is not in it may leave, so the process ends here and now."""
+    _log.critical("the journal failed, and the gateway ends: %s", error)
+    logging.shutdown()
+    os._exit(EXIT_IO)
 
 
 def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:

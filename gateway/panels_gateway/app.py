@@ -15,16 +15,25 @@ from starlette.responses import Response
 from panels_gateway.access.credentials import OriginPolicy, own_origins
 from panels_gateway.access.gate import Gate
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.broadcast.outbox import OutboxLimits
+from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
-from panels_gateway.http.api import Api, answer_disconnect, answer_request_error, error_response
-from panels_gateway.observe.metrics import HttpCounters
+from panels_gateway.http.answers import answer_disconnect, answer_request_error, error_response
+from panels_gateway.http.desk import Desk
+from panels_gateway.http.histories import HistoryRoutes
+from panels_gateway.http.metrics import Metrics
+from panels_gateway.http.panels import PanelRoutes
+from panels_gateway.http.service import ServiceRoutes
+from panels_gateway.http.triggers import TriggerRoutes
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels.panel import StateLimits
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.bus.broker import BrokerCounters
-    from panels_gateway.configuration.config import GatewayConfig
+    from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig
     from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
@@ -62,6 +71,28 @@ class GatewayApp:
         return self._http(scope, receive, counted)
 
 
+def client_limits(config: ClientConfig) -> ClientLimits:
+    """The bounds of one client, as configured."""
+    outbox = OutboxLimits(soft_bytes=config.send_soft_bytes, hard_bytes=config.send_hard_bytes)
+    return ClientLimits(in_flight=config.in_flight, admitted=config.admitted, rate=config.rate, outbox=outbox)
+
+
+def state_limits(config: PanelsConfig) -> StateLimits:
+    """The bounds of one panel's state, as configured."""
+    return StateLimits(bytes=config.state_bytes, keys=config.state_keys)
+
+
+def definition_limits(config: PanelsConfig) -> DefinitionLimits:
+    """The bounds of one panel's definition, as configured."""
+    return DefinitionLimits(
+        body_bytes=config.body_bytes,
+        tools=config.tools,
+        state_bytes=config.state_bytes,
+        state_keys=config.state_keys,
+        maxima=config.maxima,
+    )
+
+
 def create_app(
     kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, bus: BrokerCounters, port: int
 ) -> GatewayApp:
@@ -69,19 +100,23 @@ def create_app(
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
     gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
-    counters = HttpCounters()
-    api = Api(
+    counters, clients = HttpCounters(), ClientCounters()
+    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus)
+    desk = Desk(
         kernel,
         gate,
-        counters,
-        bus,
-        limits=config.definition,
+        limits=definition_limits(config.panels),
         public_url=listen.public_url,
         max_args_bytes=listen.max_frame_bytes,
         body_timeout_s=listen.body_timeout_s,
     )
     http = Starlette(
-        routes=api.routes(),
+        routes=[
+            *ServiceRoutes(kernel, metrics, durability=config.record.durability).routes(),
+            *PanelRoutes(desk).routes(),
+            *HistoryRoutes(desk).routes(),
+            *TriggerRoutes(desk).routes(),
+        ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={
             RequestError: answer_request_error,
@@ -94,8 +129,8 @@ def create_app(
     upgrades = Upgrades(
         kernel,
         gate,
-        counters,
-        client_limits=config.client,
+        clients,
+        client_limits=client_limits(config.client),
         max_per_subject=listen.max_connections_per_subject,
         leeway_s=TokenRules().leeway_s,
     )
@@ -111,7 +146,7 @@ def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(allowed),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            allow_headers=["authorization", "content-type", "x-request-id", "idempotency-key"],
             expose_headers=["location", "retry-after"],
         )
     ]

@@ -15,7 +15,8 @@ from panels_gateway.clients.websocket import PanelsWebSocketProtocol
 from panels_gateway.http.protocol import HardenedHttpProtocol, HttpLimits
 
 if TYPE_CHECKING:
-    from panels_gateway.app import GatewayApp
+    from starlette.types import ASGIApp
+
     from panels_gateway.configuration.config import ListenConfig
     from panels_gateway.kernel.kernel import Kernel
 
@@ -30,7 +31,7 @@ BACKLOG: Final = 2_048
 LAST_STEPS_S: Final = 5
 
 
-def server_config(app: GatewayApp, listen: ListenConfig) -> uvicorn.Config:
+def server_config(app: ASGIApp, listen: ListenConfig) -> uvicorn.Config:
     """What uvicorn is told."""
     limits = HttpLimits(
         header_timeout_s=listen.header_timeout_s,
@@ -77,7 +78,7 @@ class GatewayServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         _log.info("stopping: triggers that run are given %g s", self._grace_s)
-        self._kernel.closing = True
+        self._kernel.intake.closing = True
         if not await self._drain():
             _log.warning("stopping: some triggers were not answered in time")
         await super().shutdown(sockets)

@@ -1,6 +1,7 @@
 """Every error that has a name, and the one table of codes that clients see.
 
     PanelsError
+    ├── ConfigError         a configuration that a program cannot start with
     ├── LimitError          a limit outside its bounds
     ├── WireError           a frame between gateway and worker that does not validate
     ├── InvalidJsonError    text that is not a JSON value we accept
@@ -31,6 +32,8 @@ class Code(str, Enum):
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
     PANEL_EXISTS = "PANEL_EXISTS"
+    CONFLICT = "CONFLICT"
+    HISTORY_GONE = "HISTORY_GONE"
     TOO_MANY_PANELS = "TOO_MANY_PANELS"
     TOO_LARGE = "TOO_LARGE"
     NOT_FOUND = "NOT_FOUND"
@@ -65,6 +68,8 @@ CODES: Mapping[Code, CodeInfo] = {
     ),
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
+    Code.CONFLICT: CodeInfo(409, False, "The idempotency key was used for another tool or other arguments."),
+    Code.HISTORY_GONE: CodeInfo(410, False, "The panel's history does not reach back so far."),
     Code.TOO_MANY_PANELS: CodeInfo(429, True, "The gateway holds as many panels as it may."),
     Code.TOO_LARGE: CodeInfo(413, False, "The request body is too large."),
     Code.NOT_FOUND: CodeInfo(404, False, "There is nothing at this path."),
@@ -75,13 +80,14 @@ CODES: Mapping[Code, CodeInfo] = {
 
 
 class CloseCode(int, Enum):
-    """WebSocket close codes that the gateway sends (RFC 6455 section 7.4; 4000-4999 are our own)."""
+    """WebSocket close codes that the gateway sends (RFC 6455 section 7.4; 4000-4999 are our own).
 
-    GOING_AWAY = 1001
+    1002, 1009, 1011 and 1012 are sent by the WebSocket library and by uvicorn on the gateway's behalf.
+    """
+
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
     INVALID_TEXT = 1007
-    POLICY = 1008
     TOO_BIG = 1009
     INTERNAL = 1011
     SERVICE_RESTART = 1012
@@ -92,6 +98,10 @@ class CloseCode(int, Enum):
 
 class PanelsError(Exception):
     """Root of the errors this project raises on purpose."""
+
+
+class ConfigError(PanelsError):
+    """One line for the operator: the option, what was expected, what came and what to do. Never holds a secret."""
 
 
 class LimitError(PanelsError, ValueError):

@@ -2,7 +2,8 @@
 
 A value is checked once where it is untrusted (a client's frame in the gateway, a guest's output in the worker) and
 then travels as bytes. Accepted is RFC 8259 with these bounds: UTF-8, no lone surrogates (escaped or not), no NaN or
-Infinity, floats within the range of a double, integers from -2**63 to 2**64-1, nesting of at most ``MAX_DEPTH``.
+Infinity, every number that a double can hold, however it is spelled, and nesting of at most ``MAX_DEPTH``. An integer
+keeps all its digits while it travels as bytes; a number that rounds to an infinite double is refused.
 Duplicate keys are accepted and the last one counts, as in ECMAScript's JSON.parse.
 """
 
@@ -18,13 +19,11 @@ from panels_shared.errors import InvalidJsonError
 
 #: Arrays and objects inside each other. A security limit: encoders and guests recurse.
 MAX_DEPTH: Final = 64
-MIN_INTEGER: Final = -(2**63)
-MAX_INTEGER: Final = 2**64 - 1
 
-#: Integers of fewer digits are all in range.
-_INTEGER_DIGITS: Final = 19
-_long_number_str = re.compile(r"[0-9]{19}")
-_long_number_bytes = re.compile(rb"[0-9]{19}")
+#: An integer of fewer digits is within the range of a double, whose largest value has 309.
+_INTEGER_DIGITS: Final = 309
+_long_number_str = re.compile(rf"[0-9]{{{_INTEGER_DIGITS}}}")
+_long_number_bytes = re.compile(rb"[0-9]{%d}" % _INTEGER_DIGITS)
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +43,7 @@ def decode(text: bytes | str) -> Any:
         raise InvalidJsonError(f"expected JSON: {exc}") from None
     if _may_be_deep(text):
         check_depth(value)
-    if len(text) > _INTEGER_DIGITS and _has_long_number(text):
+    if len(text) >= _INTEGER_DIGITS and _has_long_number(text):
         check_integers(value)
     return value
 
@@ -71,15 +70,17 @@ def check_depth(value: Any) -> None:
 
 
 def check_integers(value: Any) -> None:
-    """Raises ``InvalidJsonError`` for an integer that is not between -2**63 and 2**64-1."""
+    """Raises ``InvalidJsonError`` for an integer that rounds to an infinite double."""
     waiting = [value]
     while waiting:
         node = waiting.pop()
         if isinstance(node, int):
-            if not MIN_INTEGER <= node <= MAX_INTEGER:
+            try:
+                float(node)
+            except OverflowError:
                 raise InvalidJsonError(
-                    "expected an integer between -2**63 and 2**64-1, got one with more digits"
-                )
+                    "expected a number within the range of a double, got a larger integer"
+                ) from None
         elif isinstance(node, (dict, list)):
             waiting.extend(_children(node))
 

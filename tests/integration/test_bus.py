@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -68,12 +67,12 @@ def rogued(rogue_system: System) -> Iterator[Rogued]:
     eventually(lambda: rogue_system.health() == 503, what="the gateway to notice that the worker is gone")
 
 
-def metric(system: System, family: str, kind: str) -> int:
+def metric(system: System, family: str) -> int:
     """One value of /metrics."""
     for line in system.http.get("/metrics").text.splitlines():
-        if line.startswith(f'{family}{{kind="{kind}"}}'):
+        if line.startswith(f"{family} "):
             return int(float(line.rpartition(" ")[2]))
-    raise AssertionError(f"no {family} {kind}")
+    raise AssertionError(f"no {family}")
 
 
 def assert_served(system: System) -> None:
@@ -189,11 +188,11 @@ BAD_FRAMES = {
 
 @pytest.mark.parametrize("kind", BAD_FRAMES)
 def test_frame_that_does_not_validate_is_counted_and_dropped(bus: System, kind: str) -> None:
-    before = metric(bus, "panels_bus_total", "bad_frames")
+    before = metric(bus, "panels_bus_bad_frames_total")
     with stranger(bus.endpoint) as dealer:
         dealer.send(BAD_FRAMES[kind])
         eventually(
-            lambda: metric(bus, "panels_bus_total", "bad_frames") > before, what="the frame to be counted"
+            lambda: metric(bus, "panels_bus_bad_frames_total") > before, what="the frame to be counted"
         )
     assert CANARY not in bus.the_gateway().text
     assert_served(bus)
@@ -201,10 +200,10 @@ def test_frame_that_does_not_validate_is_counted_and_dropped(bus: System, kind: 
 
 @pytest.mark.parametrize("count", [0, 2, 50_000])
 def test_message_of_another_number_of_parts_is_dropped(bus: System, count: int) -> None:
-    before, rss = metric(bus, "panels_bus_total", "bad_frames"), rss_mib(bus)
+    before, rss = metric(bus, "panels_bus_bad_frames_total"), rss_mib(bus)
     with stranger(bus.endpoint) as dealer:
         dealer.send_multipart([b"", *[b"x"] * (count - 1)] if count else [b""])
-        eventually(lambda: metric(bus, "panels_bus_total", "bad_frames") > before)
+        eventually(lambda: metric(bus, "panels_bus_bad_frames_total") > before)
     assert_served(bus)
     assert rss_mib(bus) < rss + 100
 
@@ -229,9 +228,9 @@ def test_messages_of_a_peer_that_never_said_hello_do_nothing(bus: System) -> Non
         *(Result(number, outcome) for number in range(1, 500)),
     )  # fmt: skip
     with stranger(bus.endpoint) as dealer:
-        before = metric(bus, "panels_bus_total", "messages_in")
+        before = metric(bus, "panels_bus_messages_received_total")
         dealer.send(wire.encode(ill))
-        eventually(lambda: metric(bus, "panels_bus_total", "messages_in") >= before + len(ill))
+        eventually(lambda: metric(bus, "panels_bus_messages_received_total") >= before + len(ill))
     assert_served(bus)
 
 
@@ -254,12 +253,12 @@ def test_forged_results_for_the_jobs_of_others_are_dropped(bus: System) -> None:
                     dealer.send(wire.encode([Result(begin + number, forged) for number in range(500)]))
                 stop.wait(0.1)
 
-    before = metric(bus, "panels_dispatch", "stale")
+    before = metric(bus, "panels_results_stale_total")
     forger = threading.Thread(target=forge)
     forger.start()
     try:
         with bus.connect(panel) as client, bus.connect(panel) as watcher:
-            eventually(lambda: metric(bus, "panels_dispatch", "stale") > before, what="forgeries to arrive")
+            eventually(lambda: metric(bus, "panels_results_stale_total") > before, what="forgeries to arrive")
             assert [client.call("count") for _ in range(100)] == list(range(1, 101))
             events = [m["event"]["name"] for m in watcher.barrier() if m["type"] == "EVENT"]
     finally:
@@ -279,14 +278,14 @@ def test_worker_of_an_unknown_pool_is_given_nothing(bus: System) -> None:
 
 
 def test_pool_cannot_end_another_ones_workers(bus: System) -> None:
-    lost = metric(bus, "panels_dispatch", "workers_lost")
+    lost = metric(bus, "panels_workers_lost_total")
     honest = [process.pid for process in bus.sandboxes()]
     with stranger(bus.endpoint) as dealer:
         dealer.send(wire.encode([Hello("pool", b"", 1, {})]))
         dealer.send(wire.encode([Exited(os.urandom(16)) for _ in range(1_000)]))
         dealer.send(wire.encode([Goodbye(False)]))
         assert_served(bus)
-    assert metric(bus, "panels_dispatch", "workers_lost") == lost
+    assert metric(bus, "panels_workers_lost_total") == lost
     assert [process.pid for process in bus.sandboxes()] == honest
 
 
@@ -301,24 +300,23 @@ def test_thousands_of_hellos_leave_the_gateway_in_service(bus: System) -> None:
     assert rss_mib(bus) < rss + 30
 
 
-def test_flood_of_results_delays_others_little(bus: System) -> None:
-    """A million forged results: dropped, counted, and the honest panel is served meanwhile."""
+def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
+    """A million forged results are dropped and counted, and the honest panel is served all the same.
+
+    What that costs in time is a figure, see benchmarks/bus_flood.py. That answers come in between, and not behind the flood,
+    is what test_broker_reads_a_bounded_number_of_frames_in_one_turn shows.
+    """
     panel = bus.make_panel(counter(), state={"count": 0})
     frame = wire.encode([Result(10**9 + number, Completed(USAGE)) for number in range(wire.MAX_MESSAGES)])
-    before = metric(bus, "panels_dispatch", "stale")
+    flood = 250 * wire.MAX_MESSAGES
+    before = metric(bus, "panels_results_stale_total")
     with bus.connect(panel) as client, stranger(bus.endpoint) as dealer:
         client.call("count")
         for _ in range(250):
             dealer.send(frame)
-        slowest = 0.0
-        for _ in range(20):
-            started = time.monotonic()
-            client.call("count")
-            slowest = max(slowest, time.monotonic() - started)
-        eventually(
-            lambda: metric(bus, "panels_dispatch", "stale") >= before + 250 * wire.MAX_MESSAGES, within_s=30
-        )
-    assert slowest < 2.0
+        assert client.call("count") == 2
+        assert [client.call("count") for _ in range(20)] == list(range(3, 23))
+        eventually(lambda: metric(bus, "panels_results_stale_total") >= before + flood, within_s=30)
 
 
 # -- a system whose only worker is compromised ----------------------------------------------------------------
@@ -484,7 +482,7 @@ def test_worker_that_answers_out_of_order_cannot_reorder_commits(rogued: Rogued)
         assert client.barrier() == []
     assert [final["requestId"] for final in finals] == sent
     assert [final["result"]["returnValue"] for final in finals] == [0, 1]
-    assert metric(system, "panels_dispatch", "forged") > 0
+    assert metric(system, "panels_results_forged_total") > 0
 
 
 # -- hangs and vanishings -------------------------------------------------------------------------------------
@@ -531,7 +529,7 @@ def test_late_answer_of_a_worker_that_was_given_up_is_dropped(make_system: MakeS
             system.start_pool(processes=1)
             assert client.await_answer(request_id).value == 1
             late = completed(return_value=b"666", mutations=b'[{"op":"set","key":"count","value":666}]')
-            before = metric(system, "panels_bus_total", "messages_in")
+            before = metric(system, "panels_bus_messages_received_total")
             rogue.say(*(Result(job.job, late) for job in rogue.jobs))
-            eventually(lambda: metric(system, "panels_bus_total", "messages_in") > before)
+            eventually(lambda: metric(system, "panels_bus_messages_received_total") > before)
             assert client.call("count") == 2

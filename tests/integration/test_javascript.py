@@ -34,7 +34,8 @@ def value(system: System, source: str, args: object = None, **options: Any) -> A
     return run(system, source, args, **options)[0].value
 
 
-# -- $args, return, $scope, $time -----------------------------------------------------------------------------
+# -- $args, return, $scope, $time
+# -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,8 @@ def test_random_differs_between_jobs(system: System) -> None:
     assert all(0 <= number < 1 for number in rolls)
 
 
-# -- $state ---------------------------------------------------------------------------------------------------
+# -- $state
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_state_is_read_and_written_as_properties(system: System) -> None:
@@ -180,7 +182,8 @@ def test_scripts_and_modules_share_a_panels_state(system: System) -> None:
         assert [client.call(name) for name in ["wasm", "js"] * 10] == list(range(1, 21))
 
 
-# -- $emit, $view, $log ---------------------------------------------------------------------------------------
+# -- $emit, $view, $log
+# ---------------------------------------------------------------------------------------
 
 
 def test_events_are_emitted_in_order(system: System) -> None:
@@ -215,7 +218,8 @@ def test_log_reaches_the_servers_log_and_nobody_else(system: System) -> None:
     assert system.the_gateway().text.count(mark) == 2
 
 
-# -- forms ----------------------------------------------------------------------------------------------------
+# -- forms
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,7 +260,8 @@ def test_example_todo_list_works(system: System) -> None:
     assert system.state(panel)["todos"] == [second]
 
 
-# -- errors ---------------------------------------------------------------------------------------------------
+# -- errors
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_thrown_error_tells_where_in_the_handlers_own_source(system: System) -> None:

@@ -14,7 +14,7 @@ values = st.recursive(
     st.one_of(
         st.none(),
         st.booleans(),
-        st.integers(jsonvalue.MIN_INTEGER, jsonvalue.MAX_INTEGER),
+        st.integers(-(10**308), 10**308),
         st.floats(allow_nan=False, allow_infinity=False),
         st.text(st.characters(codec="utf-8")),
     ),
@@ -49,16 +49,33 @@ def test_decode_takes_nesting_up_to_its_bound() -> None:
     jsonvalue.decode("[" + "[]," * 1000 + "[]]")
 
 
-@pytest.mark.parametrize("text", [str(2**64), str(-(2**63) - 1), "1" + "0" * 400, "1" + "0" * 5000])
-def test_decode_refuses_integers_out_of_range(text: str) -> None:
-    for document in (text, f'{{"a":[{text}]}}'):
-        with pytest.raises(InvalidJsonError):
-            jsonvalue.decode(document)
+#: The integers next to the bound: the first rounds to the largest double, the second to infinity.
+LARGEST_INTEGER = 2**1024 - 2**970 - 1
 
 
-def test_decode_takes_integers_up_to_the_bounds() -> None:
-    assert jsonvalue.decode(str(2**64 - 1)) == 2**64 - 1
-    assert jsonvalue.decode(str(-(2**63))) == -(2**63)
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("digits", [str(LARGEST_INTEGER + 1), "1" + "0" * 309, "9" * 400, "1" + "0" * 5000])
+def test_decode_refuses_integers_beyond_a_double(digits: str, sign: str) -> None:
+    for document in (sign + digits, f'{{"a":[{sign}{digits}]}}'):
+        for text in (document, document.encode()):
+            with pytest.raises(InvalidJsonError):
+                jsonvalue.decode(text)
+
+
+@pytest.mark.parametrize(
+    "number", [2**63, 2**64 - 1, 2**64, -(2**63) - 1, 10**20, 10**21, 10**308, LARGEST_INTEGER]
+)
+def test_decode_takes_every_integer_that_a_double_can_hold(number: int) -> None:
+    for sign in (1, -1):
+        assert jsonvalue.decode(str(sign * number)) == sign * number
+        assert jsonvalue.encode({"a": [sign * number]}) == b'{"a":[%d]}' % (sign * number)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_spelling_of_a_number_does_not_decide(number: float) -> None:
+    """A double passes with an exponent, with a point, and as an integer with all its digits."""
+    for spelling in (repr(number), f"{number:.20e}", f"{int(number)}"):
+        jsonvalue.validate(spelling)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class FakeKernel:
         self.lost: list[Connection] = []
         self.answer: Answer = completed
         self.refusal: RequestError | None = None
-        self.dispatcher = SimpleNamespace(stats=lambda: {"queued": 3, "in_flight": 2})
+        self.dispatcher = SimpleNamespace(stats=lambda: {"jobs": 3, "in_flight": 2})
         self.counters = SimpleNamespace(
             triggers=5,
             completed=4,
@@ -50,7 +50,6 @@ class FakeKernel:
             overloaded=0,
             connections=0,
             connections_total=0,
-            slow_consumers=0,
         )
         self._rooms: dict[PanelKey, Room] = {}
         self._next = 0

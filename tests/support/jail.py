@@ -16,9 +16,9 @@ import threading
 
 import zmq
 
-from panels_worker.config import SandboxConfig
 from panels_worker.confinement.confinement import Confinement
 from panels_worker.confinement.seccomp import build_filter
+from panels_worker.settings import SandboxConfig
 
 
 def config(cache_dir: str, *, mode: str = "strict") -> SandboxConfig:

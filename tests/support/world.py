@@ -1,11 +1,13 @@
-"""A world without sockets and clocks around a dispatcher: workers that run real sandboxes, messages that take their time.
+"""A world without sockets and clocks around a dispatcher: workers that run real sandboxes, messages that take
+their time.
 
-Everything happens when the caller says so: a message travels, a worker runs one message, time passes, a process dies. Beside every
-panel goes a trivial serial model: a dict and the function that the handler is. Each commit is compared with it, and so is how often
-and in which order triggers are answered. ``check`` and the methods raise ``AssertionError`` at the first difference.
+Everything happens when the caller says so: a message travels, a worker runs one message, time passes, a
+process dies. Beside every panel goes a trivial serial model: a dict and the function that the handler is.
+Each commit is compared with it, and so is how often and in which order triggers are answered. ``check`` and
+the methods raise ``AssertionError`` at the first difference.
 
-The real ones here: ``Dispatcher``, ``Panel``, ``Sandbox`` with its replicas. Stood in for: the broker, the kernel (who commits and
-answers), the worker's loop (session, draining), and WebAssembly.
+The real ones here: ``Dispatcher``, ``Panel``, ``Sandbox`` with its replicas. Stood in for: the broker, the
+kernel (who commits and answers), the worker's loop (session, draining), and WebAssembly.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits, OverloadedError
-from panels_gateway.dispatch.job import Job
-from panels_gateway.dispatch.peers import MAX_CREDIT
+from panels_gateway.dispatch.dispatcher import Dispatcher
+from panels_gateway.dispatch.fleet import MAX_CREDIT, Run
+from panels_gateway.dispatch.limits import DispatchLimits, OverloadedError
 from panels_gateway.panels.panel import CommitRefusedError, Mutation, Panel, StateLimits
+from panels_gateway.panels.trigger import Answer, Trigger
 from panels_shared import messages as m
 from panels_shared.limits import Limits
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
@@ -88,6 +91,13 @@ class HashProgram:
         return Execution(Completed(usage, returned, msgspec.json.encode(mutations)), changes)
 
 
+class NoReply:
+    """Nobody: the world looks at results itself."""
+
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        raise AssertionError("the dispatcher answers nobody")
+
+
 @dataclass(frozen=True)
 class Source:
     """A handler's source."""
@@ -146,10 +156,11 @@ class Process:
 
 
 @dataclass(eq=False)
-class Trigger:
-    """A job as the one who triggered sees it. ``exposed`` counts processes that ended, or were given up, with the job in them."""
+class Asked:
+    """A trigger as whoever asked sees it. ``exposed`` counts the processes that ended, or were given up,
+    while it was the one that they ran."""
 
-    job: Job
+    trigger: Trigger
     answer: Outcome | str | None = None
     exposed: int = 0
 
@@ -162,7 +173,7 @@ class Room:
     tools: list[m.Tool]
     sources: list[Source]
     model: State = field(default_factory=dict)
-    waiting: deque[Trigger] = field(default_factory=deque)
+    waiting: deque[Asked] = field(default_factory=deque)
     live: bool = True
 
 
@@ -179,8 +190,10 @@ class World:
         self.processes: list[Process] = []
         self.pools: dict[m.PoolId, deque[m.Prepare]] = {}
         self.exits: list[tuple[m.PoolId, m.WorkerId]] = []
-        self.triggers: list[Trigger] = []
-        self.by_job: dict[Job, Trigger] = {}
+        self.triggers: list[Asked] = []
+        self.by_trigger: dict[Trigger, Asked] = {}
+        self.unsettled: dict[Run, bool] = {}
+        self.late = False
         self.refused: set[bytes] = set()
         self.lost_artifacts = False
         self.commits = 0
@@ -203,16 +216,17 @@ class World:
         return room
 
     def remove_panel(self, room: Room) -> None:
-        jobs = self.dispatcher.remove_panel(room.panel)
-        assert jobs == [trigger.job for trigger in room.waiting]
-        for trigger in room.waiting:
-            trigger.answer = "the panel was removed"
+        triggers = self.dispatcher.remove_panel(room.panel)
+        assert triggers == [asked.trigger for asked in room.waiting]
+        for asked in room.waiting:
+            asked.answer = "the panel was removed"
         room.waiting.clear()
         room.live = False
         self.rooms.remove(room)
 
     def change_from_outside(self, room: Room, *, whole: bool) -> None:
-        """PUT of the state, or a patch of one key: the model changes at this very moment, between two commits."""
+        """PUT of the state, or a patch of one key: the model changes at this very moment, between two
+        commits."""
         text = json.dumps(f"outside {self._number()}").encode()
         if whole:
             room.model = {"hash": text}
@@ -230,74 +244,103 @@ class World:
     def submit(self, room: Room, tool: int, kind: str) -> bool:
         """A trigger; False when the dispatcher is full, which is only when there is much."""
         number = self._number()
-        job = Job(
-            id=m.JobId(0),
+        trigger = Trigger(
             panel=room.panel,
             tool=room.tools[tool],
             args=json.dumps([kind, number]).encode(),
             scope=b"{}",
             now_ms=0.0,
             seed=number,
-            caller=None,
+            reply_to=NoReply(),
             request_id=str(number),
             submitted_s=self.now,
         )
         try:
-            self.dispatcher.submit(job, self.now)
+            self.dispatcher.offer(trigger, self.now)
         except OverloadedError:
             waiting = sum(len(each.waiting) for each in self.rooms)
             assert len(room.waiting) >= self.limits.queue_per_panel or waiting >= self.limits.queue_total
             return False
-        trigger = Trigger(job)
-        self.triggers.append(trigger)
-        self.by_job[job] = trigger
-        room.waiting.append(trigger)
+        asked = Asked(trigger)
+        self.triggers.append(asked)
+        self.by_trigger[trigger] = asked
+        room.waiting.append(asked)
         return True
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
-        """What the kernel does with a result: the next one in the panel's order, or there is something wrong."""
-        trigger = self.by_job[job]
-        room = next(room for room in self.rooms if room.panel is job.panel)
+    def _finish(self, run: Run, outcome: Outcome) -> None:
+        """What the kernel does with a result: the next one in the panel's order, or there is something
+        wrong."""
+        trigger = run.trigger
+        asked = self.by_trigger[trigger]
+        room = next(room for room in self.rooms if room.panel is trigger.panel)
         assert room.waiting, "answered a panel that waits for nothing"
-        assert room.waiting[0] is trigger, "answered out of order"
+        assert room.waiting[0] is asked, "answered out of order"
         room.waiting.popleft()
-        assert trigger.answer is None, "answered twice"
-        trigger.answer = outcome
-        args = json.loads(job.args)
+        assert asked.answer is None, "answered twice"
+        asked.answer = outcome
         self.commits += 1
+        self._check_forgettable(run)
+        if not self._commit(room, asked, outcome):
+            # whatever was accepted earlier is settled first
+            self.settle_late()
+            self.dispatcher.refuse(run)
+        elif self.late:
+            self.unsettled[run] = True
+        else:
+            self.dispatcher.confirm(run)
+
+    def _commit(self, room: Room, asked: Asked, outcome: Outcome) -> bool:
+        """Commits to the panel and to the model; False when the commit is refused."""
         try:
-            changes, returned = handle(room.model, args)
+            changes, returned = handle(room.model, json.loads(asked.trigger.args))
         except ValueError as exc:
             assert isinstance(outcome, Failed)
             assert outcome.message == str(exc), "ran on another state than the model's"
-            return
+            return True
         assert isinstance(outcome, Completed)
         assert outcome.return_value == returned, "ran on another state than the model's"
         mutations = _mutations.decode(outcome.mutations)
         if not mutations:
-            return
+            return True
         try:
             room.panel.commit(mutations)
         except CommitRefusedError as exc:
-            trigger.answer = str(exc)
-            self.dispatcher.restart(job)
-            return
+            asked.answer = str(exc)
+            return False
         for key, value in changes.items():
             if value is None:
                 room.model.pop(key, None)
             else:
                 room.model[key] = value
         assert room.panel.state == room.model, "committed another state than the model's"
+        return True
+
+    def settle_late(self) -> None:
+        """Confirms what was accepted and not confirmed, in order: its commits are durable now."""
+        runs, self.unsettled = self.unsettled, {}
+        for run in runs:
+            self.dispatcher.confirm(run)
+
+    def _check_forgettable(self, run: Run) -> None:
+        """Nothing says that a worker may forget ``run``, which is accepted and neither confirmed nor
+        refused."""
+        lane = run.lane
+        if lane.open and lane.epoch == run.epoch:
+            assert lane.committed < run.index, "may be forgotten before it is confirmed"
+        for position in lane.positions.values():
+            assert position.epoch != run.epoch or position.index < run.index, "a position before confirm"
 
     # -- messages ----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """The gateway sends what is due; to a process that is gone nothing can be sent."""
         for _ in range(100):
-            for job, reason, _message in self.dispatcher.take_failures():
-                self._fail(job, reason)
-            self.dispatcher.take_prepared()
+            for trigger, reason, _message in self.dispatcher.take_failures():
+                self._fail(trigger, reason)
+            self.dispatcher.preparations.take_prepared()
             sends = self.dispatcher.drain(self.now)
+            for run in self.unsettled:
+                self._check_forgettable(run)
             if not sends:
                 return
             for peer, messages in sends:
@@ -314,18 +357,18 @@ class World:
                     process.inbox.extend(messages)
         raise AssertionError("the dispatcher never has enough")
 
-    def _fail(self, job: Job, reason: Reason) -> None:
-        trigger = self.by_job[job]
-        room = next(room for room in self.rooms if room.panel is job.panel)
-        assert trigger.answer is None, "answered twice"
-        assert trigger in room.waiting
-        room.waiting.remove(trigger)
+    def _fail(self, trigger: Trigger, reason: Reason) -> None:
+        asked = self.by_trigger[trigger]
+        room = next(room for room in self.rooms if room.panel is trigger.panel)
+        assert asked.answer is None, "answered twice"
+        assert asked in room.waiting
+        room.waiting.remove(asked)
         if reason is Reason.WORKER_LOST:
-            assert trigger.exposed >= 2 or self.lost_artifacts, "given up without two deaths"
+            assert asked.exposed >= 2 or self.lost_artifacts, "given up without two deaths"
         else:
             assert reason is Reason.HANDLER_ERROR
-            assert job.tool.digest in self.refused
-        trigger.answer = reason.value
+            assert trigger.tool.digest in self.refused
+        asked.answer = reason.value
 
     def deliver(self, process: Process) -> None:
         """The gateway reads one message of ``process``."""
@@ -335,9 +378,9 @@ class World:
         self.dispatcher.heard(process.id, self.now)
         match message:
             case m.Result():
-                job = self.dispatcher.accept(process.id, message, self.now)
-                if job is not None:
-                    self._finish(job, message.outcome)
+                run = self.dispatcher.accept(process.id, message, self.now)
+                if run is not None:
+                    self._finish(run, message.outcome)
             case m.Missing():
                 self.dispatcher.missing(process.id, message, self.now)
             case m.Hello():
@@ -419,17 +462,17 @@ class World:
         assert self.dispatcher.accept(process.id, result, self.now) is None
 
     def _worker(self, process: Process) -> Any:
-        return self.dispatcher._workers.get(process.id)
+        return self.dispatcher._fleet.workers.get(process.id)
 
-    def _outstanding(self, process: Process) -> dict[int, Job | None]:
+    def _outstanding(self, process: Process) -> dict[int, Run | None]:
         worker = self._worker(process)
         return worker.outstanding if worker is not None else {}
 
     def _expose(self, process: Process, *, everything: bool = False) -> None:
         """Notes which job a process had begun when it ended: its first that is not answered."""
-        for job in self._outstanding(process).values():
-            if job is not None:
-                self.by_job[job].exposed += 1
+        for run in self._outstanding(process).values():
+            if run is not None:
+                self.by_trigger[run.trigger].exposed += 1
                 if not everything:
                     return
 
@@ -439,7 +482,8 @@ class World:
     # -- time --------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
-        """Time passes; who is alive is heard of, a hung process as well, and who is not known any more says Hello again."""
+        """Time passes; who is alive is heard of, a hung process as well, and who is not known any more
+        says Hello again."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + max(0.01, min(0.2, seconds / 4)))
@@ -458,11 +502,13 @@ class World:
             self.dispatcher.tick(self.now)
             for process, running in known.values():
                 if running is not None and self._worker(process) is None:
-                    self.by_job[running].exposed += 1
+                    self.by_trigger[running.trigger].exposed += 1
             self.flush()
 
     def settle(self) -> None:
         """Everything goes well from now on, until nobody waits."""
+        self.late = False
+        self.settle_late()
         self.lost_artifacts = False
         for process in self.processes:
             process.hung = False
@@ -513,12 +559,12 @@ class World:
         """Bounds, and the dispatcher's own books."""
         dispatcher = self.dispatcher
         stats = dispatcher.stats()
-        waiting = [trigger for room in self.rooms for trigger in room.waiting]
-        failing = {job for job, _, _ in dispatcher._failures}
-        waiting = [trigger for trigger in waiting if trigger.job not in failing]
+        failing = {trigger for trigger, _, _ in dispatcher._backlog._failures}
+        waiting = [asked.trigger for room in self.rooms for asked in room.waiting]
+        waiting = [trigger for trigger in waiting if trigger not in failing]
         assert stats["jobs"] == len(waiting)
-        assert stats["job_bytes"] == sum(len(trigger.job.args) for trigger in waiting)
-        for worker in dispatcher._workers.values():
+        assert stats["job_bytes"] == sum(len(trigger.args) for trigger in waiting)
+        for worker in dispatcher._fleet.workers.values():
             assert len(worker.outstanding) <= MAX_CREDIT
             assert worker.queued == sum(len(lane.queue) for lane in worker.lanes)
             assert worker.queued >= 0
@@ -527,18 +573,20 @@ class World:
                 assert lane.worker is worker
                 assert lane.scheduled
         for room in self.rooms:
-            lane = dispatcher._lanes[room.panel.key]
+            lane = dispatcher._fleet.lanes[room.panel.key]
             assert len(lane.in_flight) <= self.limits.window
-            jobs = [job for job in (*lane.in_flight, *lane.queue) if job not in failing]
-            assert jobs == [trigger.job for trigger in room.waiting if trigger.job not in failing]
+            runs = [run for run in (*lane.in_flight, *lane.queue) if run.trigger not in failing]
+            triggers = [asked.trigger for asked in room.waiting if asked.trigger not in failing]
+            assert [run.trigger for run in runs] == triggers
             assert room.panel.state == room.model
             if lane.in_flight:
                 assert lane.worker is not None
-                assert [job for job in lane.worker.outstanding.values() if job in lane.in_flight] == list(lane.in_flight)  # fmt: skip
+                sent = [run for run in lane.worker.outstanding.values() if run in lane.in_flight]
+                assert sent == list(lane.in_flight)
 
     def check_all_answered(self) -> None:
         """At the end: each trigger has its one answer."""
-        assert all(trigger.answer is not None for trigger in self.triggers)
+        assert all(asked.answer is not None for asked in self.triggers)
         assert self.dispatcher.stats()["jobs"] == 0
 
     def _number(self) -> int:

@@ -8,10 +8,11 @@ import wasmtime
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import Limits
+from panels_worker.guest.abi import WasmHost
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.engine import make_engine
 from panels_worker.guest.task import Task
-from panels_worker.guest.wasm import WasmHost, WasmProgram
+from panels_worker.guest.wasm import WasmProgram
 
 ENGINE = make_engine()
 HOST = WasmHost(ENGINE)
@@ -60,7 +61,9 @@ def make_task(**changes: Any) -> Task:
 
 
 def make_program(body: str, *, data: dict[int, str] | None = None, extra: str = "") -> WasmProgram:
-    """A program of ABI v1 whose ``handle`` has this body ($ptr, $len are its arguments) and these texts in memory."""
+    """A program of ABI v1 whose ``handle`` has this body ($ptr, $len are its arguments) and these texts in
+    memory.
+    """
     segments = "".join(f'(data (i32.const {at}) "{text}")' for at, text in (data or {}).items())
     handle = f'(func (export "handle") (param $ptr i32) (param $len i32) (result i32) {body})'
     source = f"(module {ABI} {segments} {extra} {handle})"

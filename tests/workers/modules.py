@@ -45,7 +45,9 @@ GOOD = wat(
 
 
 def bomb(locals_count: int) -> bytes:
-    """A valid handler whose compilation costs the square of its size: many locals that are all live in many loops."""
+    """A valid handler whose compilation costs the square of its size: many locals that are all live in many
+    loops.
+    """
     body = leb(1) + leb(locals_count) + bytes([I32])
     for number in range(locals_count):
         body += b"\x03\x40\x20" + leb(number) + b"\x0d\x00\x20" + leb(number * 7 % locals_count)

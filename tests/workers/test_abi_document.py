@@ -1,4 +1,6 @@
-"""docs/abi.md names the imports that there are, with the signatures that they have, and so do the headers in examples/."""
+"""docs/abi.md names the imports that there are, with the signatures that they have, and so do the headers in
+examples/.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, MIB
-from panels_worker.compiling.preflight import _OPTIONAL_EXPORTS, PANELS_IMPORTS
+from panels_worker.compiling.signatures import OPTIONAL_EXPORTS, PANELS_IMPORTS
 from panels_worker.guest import wasi
 from panels_worker.guest.engine import MAX_TABLE_ELEMENTS
 
@@ -33,8 +35,8 @@ def documented() -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
 def test_imports_and_optional_exports_are_the_documented_ones() -> None:
     rows = documented()
     assert {name: rows[name] for name in PANELS_IMPORTS} == PANELS_IMPORTS
-    assert {name: rows[name] for name in _OPTIONAL_EXPORTS} == _OPTIONAL_EXPORTS
-    assert set(rows) == {*PANELS_IMPORTS, *_OPTIONAL_EXPORTS, "alloc"}
+    assert {name: rows[name] for name in OPTIONAL_EXPORTS} == OPTIONAL_EXPORTS
+    assert set(rows) == {*PANELS_IMPORTS, *OPTIONAL_EXPORTS, "alloc"}
 
 
 def test_limits_are_the_documented_ones() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import zmq
 
+from panels_shared.errors import ConfigError
 from panels_shared.limits import MIB
 from panels_worker.__main__ import main
-from panels_worker.config import ConfigError, PoolConfig, parse
-from panels_worker.sandbox.status import Exit
+from panels_worker.config import TABLE, parse
+from panels_worker.settings import PoolConfig
+from panels_worker.status import Exit
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def parsed(*argv: str, **environ: str) -> PoolConfig:
@@ -59,7 +64,11 @@ def test_config_reads_curve_keys(tmp_path: Path) -> None:
         *("--curve-server-key-file", str(tmp_path / "server")),
     )
     assert config.curve is not None
-    assert (config.curve.server_public, config.curve.public, config.curve.secret) == (server, public, secret)
+    assert (config.curve.peers, config.curve.public, config.curve.secret) == (
+        frozenset([server]),
+        public,
+        secret,
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,13 +82,22 @@ def test_config_reads_curve_keys(tmp_path: Path) -> None:
         (["--gateway", "ipc:///" + "x" * 107], "gateway: expected a path of 1 to 107 bytes"),
         (["--gateway", "tcp://x:1"], "gateway: expected CURVE keys for tcp, got none"),
         (["--curve-secret-key-file", "x"], "expected a tcp:// gateway"),
-        (["--processes", "0"], "processes: expected a whole number from 1 to 256, got '0'"),
+        (["--processes", "0"], "processes: expected a whole number, 1 to 256, got 0 (from --processes)"),
         (["--processes", "9999"], "processes"),
         (["--processes", "-1x"], "processes"),
         (["--spin-us", "1e9"], "spin-us"),
-        (["--replica-bytes", "1kB"], "replica-bytes: expected a size of at least 1MiB"),
-        (["--data-bytes", "1MiB"], "data-bytes: expected a size of at least 128MiB"),
-        (["--confinement", "maybe"], "confinement: expected auto, strict or off, got 'maybe'"),
+        (
+            ["--replica-bytes", "1kB"],
+            "replica-bytes: expected a number of bytes like 65536 or 64KiB, 1048576 to",
+        ),
+        (
+            ["--data-bytes", "1MiB"],
+            "data-bytes: expected a number of bytes like 65536 or 64KiB, 134217728 to",
+        ),
+        (
+            ["--confinement", "maybe"],
+            "confinement: expected one of auto, strict, off, got 'maybe' (from --confinement)",
+        ),
         (["--grace-s", "0"], "grace-s"),
     ],
 )
@@ -91,8 +109,44 @@ def test_config_refuses_with_a_sentence(argv: list[str], sentence: str) -> None:
 
 
 def test_config_refuses_a_log_level_from_the_environment() -> None:
-    with pytest.raises(ConfigError, match="log-level: expected one of"):
+    with pytest.raises(
+        ConfigError, match=r"log-level: expected one of .*, got 'loud' \(from PANELS_LOG_LEVEL\)"
+    ):
         parsed(PANELS_LOG_LEVEL="loud")
+
+
+def test_config_reads_a_file_below_environment_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('processes = 2\nmax_jobs = 10\ngrace-s = 3\ncache-dir = "cache"\nspin-us = 0\n')
+    config = parsed(
+        "--max-jobs", "30", PANELS_WORKER_CONFIG=str(file), PANELS_MAX_JOBS="20", PANELS_GRACE_S="4"
+    )
+    assert (config.processes, config.bounds.max_jobs, config.bounds.grace_s, config.spin_us) == (2, 30, 4, 0)
+    assert config.cache_dir == tmp_path / "cache"
+
+
+def test_config_leaves_the_gateways_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("max-panels = 1\n")
+    assert parsed(PANELS_CONFIG=str(file)).log_level == "info"
+    with pytest.raises(ConfigError, match="got 'max-panels'"):
+        parsed("--config", str(file))
+
+
+def test_config_warns_of_a_mistyped_variable(caplog: pytest.LogCaptureFixture) -> None:
+    parsed(PANELS_PROCESES="3", PANELS_MAX_PANELS="5")
+    assert caplog.messages == [
+        "the variable PANELS_PROCESES is no option and is ignored; did you mean PANELS_PROCESSES?"
+    ]
+
+
+def test_document_holds_the_reference_of_the_worker() -> None:
+    """After a change of options: python -m panels_worker.config > the part between the marks."""
+    found = re.search(
+        r"<!-- worker options -->\n(.*)<!-- end of worker options -->", DOCUMENT.read_text(), re.DOTALL
+    )
+    assert found is not None
+    assert found[1].strip() == TABLE.reference().strip()
 
 
 def test_config_refuses_a_key_file_that_holds_something_else(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the rest."""
+"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from panels_worker.config import ConfigError, parse
-from panels_worker.sandbox.status import Exit
+from panels_shared.errors import ConfigError
+from panels_worker.config import parse
+from panels_worker.status import Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

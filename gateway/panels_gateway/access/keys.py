@@ -1,31 +1,42 @@
 """The keys that tokens are verified with. Read from files at start and on reload, never from the network.
 
-A key fixes its algorithms before any token is seen: those of one family (HMAC, RSA, one elliptic curve, Ed25519), so that
-a public key can never be taken for an HMAC secret. A token's header only chooses among them, by ``kid``.
+A key fixes its algorithms before any token is seen: those of one family (HMAC, RSA, one elliptic curve, Ed25519), so
+that a public key can never be taken for an HMAC secret. A token's header only chooses among them, by ``kid``.
+
+Identity providers publish more than we use: Keycloak lists an encryption key (RSA-OAEP) beside the one for signatures,
+Azure AD names no ``alg``, some give one ``kid`` to two keys of different kinds. As RFC 7517 section 5 asks, a key that
+is not for us is skipped, with a warning; only a set in which no key can be used is refused. A private key is refused
+always, because it must not be here at all.
 """
 
 from __future__ import annotations
 
+import logging
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
-from panels_gateway.configuration.errors import ConfigError
+from panels_shared.errors import ConfigError
 from panels_shared.limits import KIB, MIB
+
+_log = logging.getLogger("panels.gateway.keys")
 
 #: Security limits on key files.
 MAX_SECRET_FILE_BYTES: Final = 64 * KIB
 MAX_JWKS_FILE_BYTES: Final = MIB
 MAX_KEYS: Final = 64
 MAX_KID_CHARS: Final = 256
+#: Keys of one kid, each of which may have to be tried on a token. A security limit.
+MAX_KEYS_PER_KID: Final = 4
 MIN_RSA_BITS: Final = 2_048
 
 #: HMAC algorithm → least bytes of its key (RFC 7518 section 3.2: no shorter than the hash).
@@ -43,6 +54,13 @@ ALGORITHMS: Final = tuple(dict.fromkeys(name for names in _ALGORITHMS_OF.values(
 
 _IMPLEMENTATIONS: Final = get_default_algorithms()
 _PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi")
+_MAX_SHOWN_CHARS: Final = 64
+#: Skipped keys that the refusal of a whole set explains.
+_MAX_EXPLAINED: Final = 3
+
+
+class _UnusableKeyError(Exception):
+    """A key of a set that is not for us, or that we cannot use. The text says what was expected and what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +78,40 @@ class VerificationKey:
 
 
 class Keyring:
-    """All keys, chosen by a token's ``kid``."""
+    """All keys, chosen by a token's ``kid``.
+
+    A kid may name several keys, as RFC 7517 section 4.5 allows for keys of different kinds: the token's algorithm then
+    tells which of them are tried, at most ``MAX_KEYS_PER_KID``.
+    """
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
-        self._by_kid: dict[str | None, VerificationKey] = {}
+        self._by_kid: dict[str | None, tuple[VerificationKey, ...]] = {}
         for key in keys:
-            if key.kid in self._by_kid:
-                named = "no kid" if key.kid is None else f"kid {key.kid!r}"
-                raise ConfigError(
-                    f"expected keys with different kids, got two with {named}; give each a kid of its own"
-                )
-            self._by_kid[key.kid] = key
+            same = self._by_kid.get(key.kid, ())
+            if len(same) >= MAX_KEYS_PER_KID:
+                named = "no kid" if key.kid is None else f"kid {_shown(key.kid)}"
+                _log.warning("a key is not used: %d others with %s come before it", len(same), named)
+                continue
+            self._by_kid[key.kid] = (*same, key)
 
     def __len__(self) -> int:
-        return len(self._by_kid)
+        return sum(map(len, self._by_kid.values()))
 
-    def find(self, kid: str | None) -> VerificationKey | None:
-        """The key of that kid. A token without a kid is for the key without one, or for the only key there is."""
+    def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
+        """The keys of that kid, () when there is none.
+
+        A token without a kid is for the keys without one, or for the only kid there is.
+        """
         if kid is None and None not in self._by_kid and len(self._by_kid) == 1:
             return next(iter(self._by_kid.values()))
-        return self._by_kid.get(kid)
+        return self._by_kid.get(kid, ())
 
 
 def load_keyring(secret_file: Path | None, jwks_file: Path | None, algorithms: Sequence[str]) -> Keyring:
-    """Reads the key files. ``algorithms`` () allows each key its default. Raises ``ConfigError``."""
+    """Reads the key files. ``algorithms`` () allows each key its default.
+
+    Keys of the set that cannot be used are logged and left out. Raises ``ConfigError``.
+    """
     keys: list[VerificationKey] = []
     if secret_file is not None:
         keys.append(_load_secret(secret_file, algorithms))
@@ -102,22 +130,25 @@ def _load_secret(path: Path, algorithms: Sequence[str]) -> VerificationKey:
             f"jwt-algorithms: expected one of {', '.join(HMAC_KEY_BYTES)} for the secret in {path}, got "
             f"{', '.join(algorithms)}; add one, or give public keys by jwt-jwks-file"
         )
-    return VerificationKey(None, _hmac(secret, chosen, f"jwt-secret-file {path}"), secret)
+    try:
+        return VerificationKey(None, _hmac(secret, chosen), secret)
+    except _UnusableKeyError as exc:
+        raise ConfigError(f"jwt-secret-file {path}: {exc}") from None
 
 
-def _hmac(secret: bytes, algorithms: Sequence[str], where: str) -> dict[str, Algorithm]:
+def _hmac(secret: bytes, algorithms: Sequence[str]) -> dict[str, Algorithm]:
     for name in algorithms:
         if len(secret) < HMAC_KEY_BYTES[name]:
-            raise ConfigError(
-                f"{where}: expected a secret of at least {HMAC_KEY_BYTES[name]} bytes for {name}, got {len(secret)}; "
+            raise _UnusableKeyError(
+                f"expected a secret of at least {HMAC_KEY_BYTES[name]} bytes for {name}, got {len(secret)}; "
                 "make one with: openssl rand -hex 32"
             )
     try:
         for name in algorithms:
             _IMPLEMENTATIONS[name].prepare_key(secret)
     except PyJWTError:
-        raise ConfigError(
-            f"{where}: expected a random secret, got a public key or certificate; give public keys by jwt-jwks-file"
+        raise _UnusableKeyError(
+            "expected a random secret, got a public key or certificate; give public keys by jwt-jwks-file"
         ) from None
     return {name: _IMPLEMENTATIONS[name] for name in algorithms}
 
@@ -132,60 +163,91 @@ def _load_jwks(path: Path, algorithms: Sequence[str]) -> list[VerificationKey]:
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_KEYS:
         raise ConfigError(f'{where}: expected {{"keys": [...]}} with 1 to {MAX_KEYS} keys')
-    return [_load_jwk(entry, algorithms, f"{where}, key {index}") for index, entry in enumerate(entries)]
+    keys: list[VerificationKey] = []
+    problems: list[str] = []
+    for index, entry in enumerate(entries):
+        _refuse_private(entry, f"{where}, key {index}")
+        try:
+            keys.append(_load_jwk(entry, algorithms))
+        except _UnusableKeyError as exc:
+            named = f"key {index}"
+            if isinstance(entry, dict) and isinstance(entry.get("kid"), str):
+                named += f" (kid {_shown(entry['kid'])})"
+            problems.append(f"{named}: {exc}")
+    if not keys:
+        more = f"; and {len(problems) - _MAX_EXPLAINED} more" if len(problems) > _MAX_EXPLAINED else ""
+        raise ConfigError(
+            f"{where}: expected a key that tokens can be verified with, got none; "
+            f"{'; '.join(problems[:_MAX_EXPLAINED])}{more}"
+        )
+    for problem in problems:
+        _log.warning("%s: not used: %s", where, problem)
+    return keys
 
 
-def _load_jwk(entry: object, algorithms: Sequence[str], where: str) -> VerificationKey:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: expected an object")
-    jwk: dict[str, Any] = entry
-    kid = jwk.get("kid")
-    if kid is not None and not (isinstance(kid, str) and 1 <= len(kid) <= MAX_KID_CHARS):
-        raise ConfigError(f"{where}: expected a kid of 1 to {MAX_KID_CHARS} characters")
-    if any(member in jwk for member in _PRIVATE_MEMBERS):
+def _refuse_private(entry: object, where: str) -> None:
+    if isinstance(entry, dict) and any(member in entry for member in _PRIVATE_MEMBERS):
         raise ConfigError(
             f"{where}: expected a public key, got a private one; keep that with whoever signs tokens"
         )
+
+
+def _load_jwk(entry: object, algorithms: Sequence[str]) -> VerificationKey:
+    """The key of one entry. Members that are not named here (x5c, x5t, ...) are not looked at."""
+    if not isinstance(entry, dict):
+        raise _UnusableKeyError("expected an object")
+    jwk: dict[str, Any] = entry
+    kid = jwk.get("kid")
+    if kid is not None and not (isinstance(kid, str) and 1 <= len(kid) <= MAX_KID_CHARS):
+        raise _UnusableKeyError(f"expected a kid of 1 to {MAX_KID_CHARS} characters")
     if jwk.get("use", "sig") != "sig":
-        raise ConfigError(f"{where}: expected a key for signatures (use sig), got use {jwk['use']!r}")
-    names = _algorithms_of(jwk, algorithms, where)
+        raise _UnusableKeyError(f"expected a key for signatures (use sig), got use {_shown(jwk['use'])}")
+    operations = jwk.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise _UnusableKeyError(f"expected key_ops with verify, got {_shown(operations)}")
+    names = _algorithms_of(jwk, algorithms)
     try:
-        prepared = PyJWK(jwk, names[0]).key
-    except (PyJWTError, ValueError, TypeError, KeyError):
-        raise ConfigError(f"{where}: expected a valid JWK of kty {jwk['kty']}") from None
+        # key_ops and use were checked above, and PyJWT has views of its own on them
+        prepared = PyJWK({k: v for k, v in jwk.items() if k not in ("key_ops", "use")}, names[0]).key
+    except (PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
+        raise _UnusableKeyError(f"expected a valid JWK of kty {jwk['kty']}") from None
     if isinstance(prepared, RSAPublicKey) and prepared.key_size < MIN_RSA_BITS:
-        raise ConfigError(
-            f"{where}: expected an RSA key of at least {MIN_RSA_BITS} bits, got {prepared.key_size}"
+        raise _UnusableKeyError(
+            f"expected an RSA key of at least {MIN_RSA_BITS} bits, got {prepared.key_size}"
         )
     if isinstance(prepared, bytes):
-        return VerificationKey(kid, _hmac(prepared, names, where), prepared)
+        return VerificationKey(kid, _hmac(prepared, names), prepared)
     return VerificationKey(kid, {name: _IMPLEMENTATIONS[name] for name in names}, prepared)
 
 
-def _algorithms_of(jwk: Mapping[str, Any], algorithms: Sequence[str], where: str) -> tuple[str, ...]:
+def _algorithms_of(jwk: Mapping[str, Any], algorithms: Sequence[str]) -> tuple[str, ...]:
     kty, crv = jwk.get("kty"), jwk.get("crv")
     possible = (
         _ALGORITHMS_OF.get((kty, crv)) if isinstance(kty, str) and isinstance(crv, str | None) else None
     )
     if possible is None:
-        raise ConfigError(f"{where}: expected kty oct, RSA, EC (P-256, P-384, P-521) or OKP (Ed25519)")
+        got = f"kty {_shown(kty)}" if crv is None else f"kty {_shown(kty)} with crv {_shown(crv)}"
+        raise _UnusableKeyError(
+            f"expected kty oct, RSA, EC (P-256, P-384, P-521) or OKP (Ed25519), got {got}"
+        )
     named = jwk.get("alg")
     if named is not None and named not in possible:
-        raise ConfigError(
-            f"{where}: expected alg {' or '.join(possible)} for this key, got {str(named)[:32]!r}"
-        )
+        raise _UnusableKeyError(f"expected alg {' or '.join(possible)} for this key, got {_shown(named)}")
     chosen: tuple[str, ...]
     if named is not None:
-        chosen = (named,)
-    elif algorithms:
-        chosen = tuple(name for name in possible if name in algorithms)
+        chosen = (str(named),)
     else:
-        chosen = possible[:1]
+        chosen = tuple(name for name in possible if name in algorithms) if algorithms else possible[:1]
     if not chosen or (algorithms and not set(chosen) <= set(algorithms)):
-        raise ConfigError(
-            f"{where}: expected a key for {', '.join(algorithms)} (jwt-algorithms), got one for {', '.join(possible)}"
+        raise _UnusableKeyError(
+            f"expected a key for {', '.join(algorithms)} (jwt-algorithms), got one for {', '.join(possible)}"
         )
     return chosen
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"
 
 
 def read_key_file(path: Path, option: str, maximum: int) -> bytes:

@@ -27,9 +27,9 @@ import msgspec
 
 from panels_gateway.access.keys import Keyring
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
-from panels_gateway.panels.definition import MAX_NAME_CHARS, NAME_PATTERN
 from panels_shared.errors import PanelsError
 from panels_shared.limits import KIB
+from panels_shared.names import Pattern, is_name_pattern
 
 #: Security limits of a token.
 MAX_TOKEN_CHARS: Final = 8 * KIB
@@ -44,23 +44,6 @@ _TOKEN_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-
 
 class TokenError(PanelsError):
     """A token that is not trusted. ``str()`` may be told to its bearer; it never quotes the token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A text, or with a trailing ``*`` all that begin with it."""
-
-    text: str
-    is_prefix: bool
-
-    @classmethod
-    def of(cls, text: str) -> Pattern:
-        """The pattern that ``text`` writes."""
-        return cls(text[:-1], True) if text.endswith("*") else cls(text, False)
-
-    def matches(self, text: str) -> bool:
-        """Whether ``text`` is meant."""
-        return text.startswith(self.text) if self.is_prefix else text == self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +162,15 @@ class TokenVerifier:
         kid, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(kid, str | None) or not isinstance(algorithm, str):
             raise TokenError("expected a header with alg and kid as strings")
-        key = self._keyring.find(kid)
-        if key is None:
+        keys = self._keyring.find(kid)
+        if not keys:
             raise TokenError("expected a token of a known key (kid)")
-        message, _, signature = token.encode("ascii").rpartition(b".")
-        if algorithm not in key.algorithms:
+        keys = tuple(key for key in keys if algorithm in key.algorithms)
+        if not keys:
             raise TokenError("expected a token signed with the algorithm of its key")
-        if not key.verify(algorithm, message, _decode_part(signature.decode("ascii"), "signature")):
+        text, _, encoded = token.encode("ascii").rpartition(b".")
+        signature = _decode_part(encoded.decode("ascii"), "signature")
+        if not any(key.verify(algorithm, text, signature) for key in keys):
             raise TokenError("expected a token with a valid signature")
         return _decode_part(parts[2], "payload")
 
@@ -227,8 +212,8 @@ def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
     issued_at, not_before = _time(claims, "iat"), _time(claims, "nbf")
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
         raise TokenError("expected a token of the configured issuer (iss)")
-    if rules.audience is not None and claims.get("aud") != rules.audience:
-        raise TokenError("expected a token for the configured audience, as a single string (aud)")
+    if rules.audience is not None and not _names_audience(claims.get("aud"), rules.audience):
+        raise TokenError("expected a token for the configured audience (aud)")
     subject = claims.get("sub")
     if subject is not None and not (isinstance(subject, str) and 1 <= len(subject) <= MAX_SUBJECT_CHARS):
         raise TokenError(f"expected a subject of 1 to {MAX_SUBJECT_CHARS} characters (sub)")
@@ -245,6 +230,13 @@ def _check_times(verified: _Verified, rules: TokenRules, now: float) -> None:
         raise TokenError("the token has expired")
     if verified.not_before > now + rules.leeway_s:
         raise TokenError("the token is not valid yet (nbf, iat)")
+
+
+def _names_audience(claimed: object, audience: str) -> bool:
+    """Whether ``aud`` is ours, or a list of strings with ours among them (RFC 7519 section 4.1.3)."""
+    if isinstance(claimed, list):
+        return audience in claimed and all(isinstance(name, str) for name in claimed)
+    return claimed == audience
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
@@ -290,8 +282,6 @@ def _grant(entry: object) -> Grant:
 
 
 def _pattern(text: object, name: str) -> Pattern:
-    if not isinstance(text, str) or len(text) > MAX_NAME_CHARS + 1:
-        raise TokenError(f"expected {name} to be a name, or a prefix and *")
-    if text != "*" and NAME_PATTERN.fullmatch(text.removesuffix("*")) is None:
+    if not isinstance(text, str) or not is_name_pattern(text):
         raise TokenError(f"expected {name} to be a name, or a prefix and *")
     return Pattern.of(text)

@@ -1,13 +1,14 @@
-"""Fan-out: who watches a panel, and what of this loop turn each of them is to be sent.
+"""Fan-out: who watches a panel, and what of this turn each of them is to be sent.
 
-During a turn commits are collected once per panel and answers once per client; ``Hub.flush`` at its end gives every
-client all its frames in one write, in the order they arose. Most clients hear everything: for them the turn's bytes are
-joined once and shared. The cost of a commit does not depend on the number of clients; that of a flush is one write each.
+During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the turn returns
+every client's frames as one *departure*, in the order in which they arose, and forgets the turn; the departures leave
+when the turn is durable, while later turns are collected already. Most clients hear everything: for them the bytes of a
+turn are joined once and shared. A commit costs the same for any number of such clients; a departure costs one write each.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
@@ -17,32 +18,40 @@ from panels_gateway.panels.panel import Mutation
 
 
 class Subscriber(Protocol):
-    """A client as the hub sees it. ``private`` is the hub's: what only this client is sent this turn, each with the
-    number of the room's commits that come before it."""
+    """A client as the hub sees it.
+
+    ``private`` and ``position`` belong to the hub: what only this client is sent this turn, each frame with the number of
+    the room's commits that come before it; and the version of the last commit that it was told of, or that cannot concern
+    it, which is kept only for clients whose topics are not the default.
+    """
 
     topics: Topics
     private: list[tuple[int, bytes]]
+    position: int
 
-    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
-        """Sends ``frames``. ``items`` is the same in parts, None where it was not needed to take it apart; a client that
-        cannot write now keeps them (``Hub.flush`` asks ``congested`` first)."""
+    def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
+        """Sends ``frames``. ``items`` is the same in parts, for a client that cannot write now and has to keep them."""
 
-    @property
-    def congested(self) -> bool:
-        """Whether frames have to wait, so that ``items`` are wanted."""
-        ...
+
+class Departure(NamedTuple):
+    """What one client is sent of one turn."""
+
+    subscriber: Subscriber
+    frames: bytes
+    items: list[Commit | bytes]
 
 
 class Room:
-    """One panel's watchers and what its turn has brought so far."""
+    """One panel's watchers, and what the open turn has brought for them. ``seq`` is the last version published."""
 
-    __slots__ = ("_everything", "_filtered", "_hub", "_turn")
+    __slots__ = ("_everything", "_filtered", "_hub", "_turn", "seq")
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, seq: int = 0) -> None:
         self._hub = hub
         self._everything: dict[Subscriber, None] = {}
         self._filtered: dict[Subscriber, None] = {}
         self._turn: list[Commit] = []
+        self.seq = seq
 
     def __len__(self) -> int:
         return len(self._everything) + len(self._filtered)
@@ -52,8 +61,10 @@ class Room:
         return [*self._everything, *self._filtered]
 
     def join(self, subscriber: Subscriber) -> None:
-        """Adds a client, or sorts it anew after its topics changed. It hears what comes from now on."""
-        self._flush_room()
+        """Adds a client, or sorts it anew after its topics changed. It hears what is published from now on."""
+        self._collect_early()
+        if subscriber not in self._filtered:
+            subscriber.position = self.seq
         self.leave(subscriber)
         if subscriber.topics.are_default:
             self._everything[subscriber] = None
@@ -73,58 +84,41 @@ class Room:
         events: list[tuple[str, bytes]],
     ) -> None:
         """Broadcasts one commit: its PATCH to whoever wants the state, then its EVENTs (name, JSON object)."""
+        self.seq = seq
         if self._everything:
-            patch = text_frame(messages.patch(mutations_json, seq)) if mutations else b""
-            frames = (
-                b"".join([text_frame(messages.event(fragment, seq)) for _, fragment in events])
-                if events
-                else b""
-            )
+            # a commit that changed nothing after all is told too: versions have no gaps
+            told = bool(mutations) or not events
+            patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
+            frames = _event_frames([fragment for _, fragment in events], seq) if events else b""
             if patch or frames:
                 if not self._turn:
                     self._hub.dirty_rooms.append(self)
                 self._turn.append(Commit(seq, seq, mutations, patch, frames))
         for subscriber in self._filtered:
-            self._publish_filtered(subscriber, seq, mutations, mutations_json, events)
+            topics = subscriber.topics
+            frame = filtered_frames(topics, seq, subscriber.position, mutations, mutations_json, events)
+            if frame:
+                self.send(subscriber, frame)
+                subscriber.position = seq
 
     def send(self, subscriber: Subscriber, frame: bytes) -> None:
         """Queues ``frame`` for one client, behind everything published so far."""
         if not subscriber.private:
-            self._hub.dirty_subscribers.append((self, subscriber))
+            self._hub.dirty_subscribers.append(subscriber)
         subscriber.private.append((len(self._turn) if subscriber in self._everything else 0, frame))
 
-    def _publish_filtered(
-        self,
-        subscriber: Subscriber,
-        seq: int,
-        mutations: list[Mutation],
-        mutations_json: bytes,
-        events: list[tuple[str, bytes]],
-    ) -> None:
-        topics = subscriber.topics
-        if mutations:
-            if topics.all_state:
-                self.send(subscriber, text_frame(messages.patch(mutations_json, seq)))
-            elif wanted := [mutation for mutation in mutations if topics.want_key(mutation.key)]:
-                fragment = messages.mutations_json(wanted)
-                self.send(subscriber, text_frame(messages.patch(fragment, seq)))
-        for name, fragment in events:
-            if topics.want_event(name):
-                self.send(subscriber, text_frame(messages.event(fragment, seq)))
-
-    def flush(self) -> None:
-        """Delivers the turn to everyone who hears everything, with their private frames in place."""
+    def collect(self, departures: list[Departure]) -> None:
+        """Moves the turn of everyone who hears everything into ``departures``, with their private frames in place."""
         turn = self._turn
         if not turn:
             return
         self._turn = []
-        shared: bytes = b"".join(
-            [part for commit in turn for part in (commit.patch_frame, commit.event_frames)]
-        )
-        for subscriber in list(self._everything):
+        shared = b"".join([part for commit in turn for part in (commit.patch_frame, commit.event_frames)])
+        whole: list[Commit | bytes] = list(turn)
+        for subscriber in self._everything:
             private = subscriber.private
-            if not private and not subscriber.congested:
-                subscriber.deliver(shared, None)
+            if not private:
+                departures.append(Departure(subscriber, shared, whole))
                 continue
             items: list[Commit | bytes] = []
             done = 0
@@ -134,39 +128,90 @@ class Room:
                 items.append(frame)
             items += turn[done:]
             private.clear()
-            _deliver(subscriber, items)
+            departures.append(_departure(subscriber, items))
 
-    def _flush_room(self) -> None:
+    def _collect_early(self) -> None:
+        # what was published before somebody joined is not for the newcomer
         if self._turn:
             self._hub.dirty_rooms.remove(self)
-            self.flush()
+            self.collect(self._hub.early)
 
 
-def _deliver(subscriber: Subscriber, items: list[Commit | bytes]) -> None:
+def filtered_frames(
+    topics: Topics,
+    seq: int,
+    position: int,
+    mutations: list[Mutation],
+    mutations_json: bytes,
+    events: list[tuple[str, bytes]],
+) -> bytes:
+    """The frames of one commit for a client with these topics, which was last told of version ``position``; b"" for none."""
+    patch = b""
+    if mutations:
+        if topics.all_state:
+            patch = mutations_json
+        elif wanted := [mutation for mutation in mutations if topics.want_key(mutation.key)]:
+            patch = messages.mutations_json(wanted)
+    fragments = [fragment for name, fragment in events if topics.want_event(name)]
+    previous = position if position != seq - 1 else None
+    frames = b""
+    if patch:
+        frames = text_frame(messages.patch(patch, seq, more=bool(fragments), previous=previous))
+    if fragments:
+        frames += _event_frames(fragments, seq, previous)
+    return frames
+
+
+def commit_frames(
+    topics: Topics, seq: int, position: int, mutations_json: bytes, events: list[tuple[str, bytes]]
+) -> bytes:
+    """The frames of a commit that is told again, from history; b"" where it does not concern these topics."""
+    if topics.are_default:
+        told = mutations_json != b"[]" or not events
+        patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
+        return patch + _event_frames([fragment for _, fragment in events], seq)
+    mutations = messages.decode_mutations(mutations_json)
+    return filtered_frames(topics, seq, position, mutations, mutations_json, events)
+
+
+def _event_frames(fragments: list[bytes], seq: int, previous: int | None = None) -> bytes:
+    last = len(fragments) - 1
+    return b"".join(
+        [
+            text_frame(messages.event(fragment, seq, more=number < last, previous=previous))
+            for number, fragment in enumerate(fragments)
+        ]
+    )
+
+
+def _departure(subscriber: Subscriber, items: list[Commit | bytes]) -> Departure:
     frames = b"".join([item if isinstance(item, bytes) else item.frames for item in items])
-    subscriber.deliver(frames, items if subscriber.congested else None)
+    return Departure(subscriber, frames, items)
 
 
 class Hub:
-    """The rooms with something to send, and the flush at the end of a loop turn."""
+    """The rooms and clients with something to send. ``early`` is what was collected before the end of the turn."""
 
-    __slots__ = ("dirty_rooms", "dirty_subscribers")
+    __slots__ = ("dirty_rooms", "dirty_subscribers", "early")
 
     def __init__(self) -> None:
         self.dirty_rooms: list[Room] = []
-        self.dirty_subscribers: list[tuple[Room, Subscriber]] = []
+        self.dirty_subscribers: list[Subscriber] = []
+        self.early: list[Departure] = []
 
-    def flush(self) -> None:
-        """Delivers everything queued since the last flush."""
+    def seal(self) -> list[Departure]:
+        """Everything queued since the last call, a departure for each client or, where somebody joined, several."""
+        departures, self.early = self.early, []
         if self.dirty_rooms:
             rooms, self.dirty_rooms = self.dirty_rooms, []
             for room in rooms:
-                room.flush()
+                room.collect(departures)
         if self.dirty_subscribers:
             subscribers, self.dirty_subscribers = self.dirty_subscribers, []
-            for _, subscriber in subscribers:
+            for subscriber in subscribers:
                 private = subscriber.private
-                if private:  # else it went with its room
+                if private:
                     items: list[Commit | bytes] = [frame for _, frame in private]
                     private.clear()
-                    _deliver(subscriber, items)
+                    departures.append(_departure(subscriber, items))
+        return departures

@@ -7,19 +7,33 @@ that no value is decoded and encoded again on its way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from panels_gateway.broadcast.explain import (
+    MAX_REQUEST_ID_CHARS,
+    Field,
+    check_anything,
+    check_request_id,
+    check_text,
+    check_texts,
+    kind_of,
+    members_of,
+    problem_in,
+    request_id_in,
+    shown,
+)
 from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS
+from panels_gateway.panels.answers import MAX_KEY_CHARS
 from panels_gateway.panels.panel import Mutation
+from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
 from panels_shared.limits import KIB
 from panels_shared.outcome import Completed, Failed, Usage
 
 #: Security limits on what a client message names.
-MAX_REQUEST_ID_CHARS: Final = 256
 MAX_TOOL_CHARS: Final = 128
 MAX_TOPICS_PER_MESSAGE: Final = 256
 #: Security limits on what a worker says of a failure: characters of its message, bytes of its details.
@@ -35,18 +49,21 @@ class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=F
     tool: str
     args: msgspec.Raw = _NULL
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
-    """SUBSCRIBE: add ``topics``."""
+    """SUBSCRIBE: add ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="type"):
-    """UNSUBSCRIBE: remove ``topics``."""
+    """UNSUBSCRIBE: remove ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
@@ -54,7 +71,6 @@ class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
 
 
 ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
-CLIENT_TYPES: Final = ("TRIGGER", "SUBSCRIBE", "UNSUBSCRIBE", "PING")
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
@@ -83,75 +99,85 @@ def decode(text: bytes | str) -> ClientMessage:
     """The message in a text frame. Raises ``MessageError``: PARSE_ERROR or UNKNOWN_MESSAGE."""
     try:
         message = _message_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise _explain(text) from None
-    if type(message) is Trigger:
-        if len(message.tool) > MAX_TOOL_CHARS:
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected a tool name of at most {MAX_TOOL_CHARS} characters, got {len(message.tool)}",
+        if type(message) is Trigger:
+            request_id = message.requestId
+            key = message.idempotencyKey
+            sound = (
+                len(message.tool) <= MAX_TOOL_CHARS
+                and (request_id is msgspec.UNSET or len(request_id) <= MAX_REQUEST_ID_CHARS)
+                and (key is msgspec.UNSET or (0 < len(key) <= MAX_KEY_CHARS and key.isprintable()))
             )
-        if message.requestId is not msgspec.UNSET and len(message.requestId) > MAX_REQUEST_ID_CHARS:
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected a requestId of at most {MAX_REQUEST_ID_CHARS} characters, got {len(message.requestId)}",
-            )
-        try:
             jsonvalue.validate(bytes(message.args))
-        except InvalidJsonError as exc:
-            request_id = None if message.requestId is msgspec.UNSET else message.requestId
-            raise MessageError(Code.PARSE_ERROR, f"args: {exc.problem}", request_id) from None
-    elif isinstance(message, (Subscribe, Unsubscribe)):
-        topics = message.topics
-        if len(topics) > MAX_TOPICS_PER_MESSAGE or any(len(topic) > MAX_TOPIC_CHARS for topic in topics):
-            raise MessageError(
-                Code.PARSE_ERROR,
-                f"expected at most {MAX_TOPICS_PER_MESSAGE} topics of at most {MAX_TOPIC_CHARS} characters",
+        else:
+            sound = type(message) is Ping or (
+                not isinstance(message, (Trigger, Ping))
+                and len(message.topics) <= MAX_TOPICS_PER_MESSAGE
+                and all(len(topic) <= MAX_TOPIC_CHARS for topic in message.topics)
+                and (message.requestId is msgspec.UNSET or len(message.requestId) <= MAX_REQUEST_ID_CHARS)
             )
+    except (msgspec.DecodeError, InvalidJsonError, UnicodeError, RecursionError):
+        raise _explain(text) from None
+    if not sound:
+        raise _explain(text)
     return message
 
 
+def check_key(value: object) -> str | None:
+    """What is wrong with an idempotency key, None for nothing."""
+    if not isinstance(value, str):
+        return f"expected a string, got {kind_of(value)}"
+    if not (0 < len(value) <= MAX_KEY_CHARS and value.isprintable()):
+        return f"expected 1 to {MAX_KEY_CHARS} printable characters, got {len(value)}"
+    return None
+
+
+_TOPICS: Final[Mapping[str, Field]] = {
+    "topics": Field(check_texts(MAX_TOPICS_PER_MESSAGE, MAX_TOPIC_CHARS), "an array of strings"),
+    "requestId": Field(check_request_id),
+}
+#: What each type of message has to hold. Fields that are not named here are ignored.
+_FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
+    "TRIGGER": {
+        "tool": Field(check_text(MAX_TOOL_CHARS), "a string"),
+        "args": Field(check_anything),
+        "requestId": Field(check_request_id),
+        "idempotencyKey": Field(check_key),
+    },
+    "SUBSCRIBE": _TOPICS,
+    "UNSUBSCRIBE": _TOPICS,
+    "PING": {},
+}
+
+
 def _explain(text: bytes | str) -> MessageError:
-    """Why ``text`` is not a message: the slow path, which may decode twice."""
+    """Why ``text`` is not a message. The one place that says so, whichever check refused it."""
+    members = members_of(text)
+    if members is None:
+        return MessageError(Code.PARSE_ERROR, _explain_whole(text))
+    request_id = request_id_in(members)
+    written = next((member.text for member in reversed(members) if member.name == "type"), None)
     try:
-        value: Any = jsonvalue.decode(text)
+        kind = None if written is None else jsonvalue.decode(written)
     except InvalidJsonError as exc:
-        return MessageError(Code.PARSE_ERROR, exc.problem)
-    if not isinstance(value, dict):
-        return MessageError(Code.PARSE_ERROR, f"expected a JSON object with a type, got {_kind(value)}")
-    request_id = value.get("requestId")
-    request_id = request_id[:MAX_REQUEST_ID_CHARS] if isinstance(request_id, str) else None
-    kind = value.get("type")
+        return MessageError(Code.PARSE_ERROR, f"type: {exc.problem}", request_id)
     if not isinstance(kind, str):
-        return MessageError(Code.PARSE_ERROR, f"type: expected a string, got {_kind(kind)}", request_id)
-    if kind not in CLIENT_TYPES:
-        shown = kind if len(kind) <= 64 else kind[:64] + "…"
-        return MessageError(
-            Code.UNKNOWN_MESSAGE,
-            f"expected a type among {', '.join(CLIENT_TYPES)}, got {shown!r}",
-            request_id,
-        )
+        got = "none" if written is None else kind_of(kind)
+        return MessageError(Code.PARSE_ERROR, f"type: expected a string, got {got}", request_id)
+    if kind not in _FIELDS:
+        expected = f"expected a type among {', '.join(_FIELDS)}, got {shown(kind)!r}"
+        return MessageError(Code.UNKNOWN_MESSAGE, expected, request_id)
+    problem = problem_in(members, _FIELDS[kind], closed=False)
+    return MessageError(Code.PARSE_ERROR, problem or _explain_whole(text), request_id)
+
+
+def _explain_whole(text: bytes | str) -> str:
     try:
-        msgspec.convert(value, ClientMessage)
-    except msgspec.ValidationError as exc:
-        return MessageError(Code.PARSE_ERROR, f"{kind}: {exc}", request_id)
-    return MessageError(Code.PARSE_ERROR, f"{kind}: expected the fields of the protocol", request_id)
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+        value = jsonvalue.decode(text)
+    except InvalidJsonError as exc:
+        return exc.problem
+    if not isinstance(value, dict):
+        return f"expected a JSON object with a type, got {kind_of(value)}"
+    return "expected a message of the protocol"
 
 
 def decode_mutations(fragment: bytes) -> list[Mutation]:
@@ -167,24 +193,58 @@ def decode_event(fragment: bytes) -> EmittedEvent:
 PONG: Final = b'{"type":"PONG"}'
 
 
-def connected(panel_id: str, state: bytes, seq: int, client_id: str) -> bytes:
-    """CONNECTED: the panel's whole state and version."""
-    return b'{"type":"CONNECTED","panelId":%b,"state":%b,"seq":%d,"clientId":%b}' % (
+def connected(
+    panel_id: str, state: bytes | None, seq: int, client_id: str, *, epoch: str, recovered: bool | None
+) -> bytes:
+    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client keeps the one that it has.
+
+    ``recovered`` answers a client that asked to resume, None one that did not.
+    """
+    return b'{"type":"CONNECTED","panelId":%b%b,"seq":%d,"epoch":%b,"clientId":%b%b}' % (
         _encode(panel_id),
-        state,
+        b"" if state is None else b',"state":%b' % state,
         seq,
+        _encode(epoch),
         _encode(client_id),
+        b"" if recovered is None else b',"recovered":true' if recovered else b',"recovered":false',
     )
 
 
-def patch(mutations: bytes, seq: int) -> bytes:
-    """PATCH: a commit's mutations (a JSON array) and the version after it."""
-    return b'{"type":"PATCH","mutations":%b,"seq":%d}' % (mutations, seq)
+def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
+    """SUBSCRIBED: the client's topics from now on; everything up to version ``seq`` is behind it."""
+    return b'{"type":"SUBSCRIBED","requestId":%b,"topics":%b,"seq":%d}' % (
+        _encode(request_id),
+        _encode(topics),
+        seq,
+    )
 
 
-def merged_patch(mutations: bytes, first_seq: int, seq: int) -> bytes:
-    """PATCH for a client that fell behind: the commits ``first_seq`` to ``seq``, each key's last change."""
-    return b'{"type":"PATCH","mutations":%b,"seq":%d,"firstSeq":%d}' % (mutations, seq, first_seq)
+def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
+    """PATCH: a commit's mutations (a JSON array) and the version that they made.
+
+    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last told of, where
+    that is not the one before ``seq``: nothing between the two concerns its topics.
+    """
+    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
+
+
+def merged_patch(mutations: bytes, first_seq: int, seq: int, *, more: bool = False) -> bytes:
+    """PATCH for a client that fell behind: the commits ``first_seq`` to ``seq``, each key's last change.
+
+    ``more`` says that EVENTs of these commits may still follow.
+    """
+    return b'{"type":"PATCH","mutations":%b,"seq":%d,"firstSeq":%d%b}' % (
+        mutations,
+        seq,
+        first_seq,
+        _place(more, None),
+    )
+
+
+def _place(more: bool, previous: int | None) -> bytes:
+    if previous is None:
+        return b',"more":true' if more else b""
+    return b',"prevSeq":%d%b' % (previous, b',"more":true' if more else b"")
 
 
 def mutations_json(mutations: Sequence[Mutation]) -> bytes:
@@ -202,16 +262,28 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
     )
 
 
-def event(fragment: bytes, seq: int) -> bytes:
-    """EVENT: ``fragment`` is the event's JSON object, ``seq`` the panel's version when it was committed."""
-    return b'{"type":"EVENT","event":%b,"seq":%d}' % (fragment, seq)
+def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
+    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
+    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
+
+
+def answer(request_id: str | None, answer: Answer) -> bytes:
+    """RESULT or ERROR: the answer to a trigger."""
+    if type(answer) is Succeeded:
+        return result(request_id, answer.outcome, answer.seq, answer.queue_us, answer.total_us)
+    if type(answer) is Failure:
+        failed = answer.outcome
+        message = failed.message[:MAX_FAILURE_CHARS]
+        return error(Code.EXECUTION_ERROR, message, request_id, failure_details(failed))
+    assert type(answer) is Refused
+    return error(answer.code, answer.message, request_id, answer.details)
 
 
 def result(request_id: str | None, outcome: Completed, seq: int, queue_us: int, total_us: int) -> bytes:
     """RESULT: the ExecutionResult of a job that committed as version ``seq``."""
     usage = outcome.usage
     return (
-        b'{"type":"RESULT",%b"result":{"status":"completed","returnValue":%b,"stateMutations":%b,"events":[%b],'
+        b'{"type":"RESULT",%b"result":{"status":"success","returnValue":%b,"stateMutations":%b,"events":[%b],'
         b'"viewCommands":%b,"metrics":{"executionTimeUs":%d,"memoryUsedBytes":%d,"memoryPeakBytes":%d,"hostCalls":%d,'
         b'"cacheHit":%b,"fuelConsumed":%d,"queueUs":%d,"totalUs":%d}},"seq":%d}'
         % (

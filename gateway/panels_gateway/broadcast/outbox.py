@@ -2,7 +2,8 @@
 
 Queue: frames and commits, in order. Unit: bytes of frames. Bound: ``OutboxLimits``. Overflow policy: above ``soft_bytes``
 the PATCHes that wait are merged into one that holds each key's last change, in the place of the first (the state
-that it shows is newer than the EVENTs behind it, never older, as with CONNECTED); when what waits is still above
+that it shows is newer than the EVENTs behind it, never older, as with CONNECTED; it says ``more`` where there may be such
+EVENTs, so that a client that is cut off before it has them asks for them again); when what waits is still above
 ``hard_bytes`` the client is a slow consumer, and is closed with 1013. EVENTs and answers are never dropped.
 
 A client that keeps up never has anything here: the hub writes to its transport directly.
@@ -27,7 +28,7 @@ class OutboxLimits:
     hard_bytes: int = MIB
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames."""
 
@@ -100,7 +101,9 @@ class Outbox:
                 last[mutation.key] = mutation
         mutations = list(last.values())
         first_seq, seq = patched[0].first_seq, patched[-1].seq
-        payload = messages.merged_patch(messages.mutations_json(mutations), first_seq, seq)
+        behind = self._items[self._items.index(patched[0]) :]
+        more = any(isinstance(item, bytes) or item.event_frames for item in behind)
+        payload = messages.merged_patch(messages.mutations_json(mutations), first_seq, seq, more=more)
         merged = Commit(first_seq, seq, mutations, text_frame(payload), patched[0].event_frames)
         items: list[Commit | bytes] = []
         for item in self._items:

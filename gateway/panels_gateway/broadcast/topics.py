@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from panels_shared.names import Patterns
+
 #: Security limits on one client's topics.
 MAX_TOPICS: Final = 256
 MAX_TOPIC_CHARS: Final = 300
@@ -22,10 +24,8 @@ class Topics:
     """The topics of one client; begins with the defaults."""
 
     names: set[str] = field(default_factory=lambda: set(DEFAULT_TOPICS))
-    _keys: set[str] = field(default_factory=set)
-    _key_prefixes: tuple[str, ...] = ()
-    _events: set[str] = field(default_factory=set)
-    _event_prefixes: tuple[str, ...] = ()
+    _keys: Patterns = field(default_factory=Patterns)
+    _events: Patterns = field(default_factory=Patterns)
 
     def add(self, topics: Iterable[str]) -> bool:
         """Adds ``topics``; False, and nothing added, when there would be more than ``MAX_TOPICS``."""
@@ -53,16 +53,12 @@ class Topics:
 
     def want_key(self, key: str) -> bool:
         """Whether a change of ``key`` is wanted."""
-        return "state" in self.names or key in self._keys or key.startswith(self._key_prefixes)
+        return "state" in self.names or self._keys.matches(key)
 
     def want_event(self, name: str) -> bool:
         """Whether an event ``name`` is wanted."""
-        return "events" in self.names or name in self._events or name.startswith(self._event_prefixes)
+        return "events" in self.names or self._events.matches(name)
 
     def _index(self) -> None:
-        keys = {name[6:] for name in self.names if name.startswith("state:")}
-        events = {name[6:] for name in self.names if name.startswith("event:")}
-        self._key_prefixes = tuple(key[:-1] for key in keys if key.endswith("*"))
-        self._event_prefixes = tuple(event[:-1] for event in events if event.endswith("*"))
-        self._keys = {key for key in keys if not key.endswith("*")}
-        self._events = {event for event in events if not event.endswith("*")}
+        self._keys = Patterns.of(name[6:] for name in self.names if name.startswith("state:"))
+        self._events = Patterns.of(name[6:] for name in self.names if name.startswith("event:"))

@@ -18,16 +18,18 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import zmq
 
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.dispatch.job import Job
+from panels_gateway.dispatch.fleet import Run
+from panels_gateway.observe.counters import BrokerCounters
+from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
 from panels_shared import wire
+from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import PanelsError, WireError
 from panels_shared.limits import MIB
 from panels_shared.messages import PoolId, Refusal, ToGateway, ToWorker, WorkerId
@@ -49,24 +51,15 @@ class BrokerError(PanelsError):
     """The endpoint cannot be bound. The text says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurveKeys:
-    """The gateway's CURVE key pair (Z85) and the public keys of the workers that may connect."""
-
-    public: bytes
-    secret: bytes
-    allowed: frozenset[bytes]
-
-
 class Results(Protocol):
     """Who commits and answers; see ``kernel``."""
 
-    def finish(self, job: Job, outcome: Outcome) -> bool:
-        """Commits and answers; False when the commit was refused."""
+    def finish(self, run: Run, outcome: Outcome) -> None:
+        """Commits and answers; confirms the run, or refuses it."""
         ...
 
-    def failed(self, job: Job, reason: Reason, message: str) -> None:
-        """Answers a job that no worker will."""
+    def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
+        """Answers a trigger that no worker will."""
         ...
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
@@ -76,17 +69,6 @@ class Results(Protocol):
     def flush(self) -> None:
         """Sends clients what has come up in this turn."""
         ...
-
-
-@dataclass(slots=True)
-class BrokerCounters:
-    """What passed the socket; ``metrics`` shows them."""
-
-    frames_in: int = 0
-    frames_out: int = 0
-    messages_in: int = 0
-    bad_frames: int = 0
-    unroutable: int = 0
 
 
 class Broker:
@@ -175,7 +157,7 @@ class Broker:
 
         class Allowed:
             def callback(self, domain: str, key: bytes) -> bool:
-                return key in curve.allowed
+                return key in curve.peers
 
         authenticator.configure_curve_callback(domain="*", credentials_provider=Allowed())
         socket.set(zmq.CURVE_SERVER, 1)
@@ -253,9 +235,9 @@ class Broker:
         dispatcher.heard(peer, now)
         for message in messages:
             if type(message) is m.Result:
-                job = dispatcher.accept(peer, message, now)
-                if job is not None and not self._kernel.finish(job, message.outcome):
-                    dispatcher.restart(job)
+                run = dispatcher.accept(peer, message, now)
+                if run is not None:
+                    self._kernel.finish(run, message.outcome)
             else:
                 self._control(peer, message, now)
 
@@ -294,9 +276,9 @@ class Broker:
             return
         now = self._clock()
         dispatcher = self._dispatcher
-        for job, reason, text in dispatcher.take_failures():
-            self._kernel.failed(job, reason, text)
-        for digest, refusal in dispatcher.take_prepared():
+        for trigger, reason, text in dispatcher.take_failures():
+            self._kernel.failed(trigger, reason, text)
+        for digest, refusal in dispatcher.preparations.take_prepared():
             self._kernel.prepared(digest, refusal)
         for peer, messages in dispatcher.drain(now):
             if not self._send(peer, messages):

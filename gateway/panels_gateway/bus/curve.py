@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 import zmq
 
 from panels_gateway.access.keys import read_key_file
-from panels_gateway.bus.broker import CurveKeys
 from panels_gateway.configuration.config import WorkersConfig
-from panels_gateway.configuration.errors import ConfigError
-from panels_shared.limits import KIB
+from panels_shared.endpoint import MAX_KEY_FILE_BYTES, CurveKeys, parse_keys, parse_one_key
+from panels_shared.errors import ConfigError
 
-MAX_FILE_BYTES: Final = 64 * KIB
-_Z85_KEY: Final = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
-_HINT: Final = 'make a pair with: python -c "import zmq; print(*zmq.curve_keypair())"'
+_OWN: Final = "curve-secret-key-file"
+_WORKERS: Final = "curve-worker-keys-file"
 
 
 def load_curve_keys(config: WorkersConfig) -> CurveKeys | None:
-    """The keys, None where none are configured. Raises ``ConfigError``."""
-    if config.curve_secret_key_file is None or config.curve_worker_keys_file is None:
+    """The gateway's pair and the workers' public keys, None where none are configured. Raises ``ConfigError``."""
+    secret_file, workers_file = config.curve_secret_key_file, config.curve_worker_keys_file
+    if secret_file is None or workers_file is None:
         return None
-    secrets = _keys_in(config.curve_secret_key_file, "curve-secret-key-file")
-    if len(secrets) != 1:
-        raise ConfigError(
-            f"curve-secret-key-file: expected one key in {config.curve_secret_key_file}, got {len(secrets)}; {_HINT}"
-        )
-    allowed = _keys_in(config.curve_worker_keys_file, "curve-worker-keys-file")
-    if not allowed:
-        raise ConfigError(
-            f"curve-worker-keys-file: expected a worker's public key a line in {config.curve_worker_keys_file}, got none"
-        )
-    return CurveKeys(public=zmq.curve_public(secrets[0]), secret=secrets[0], allowed=frozenset(allowed))
+    secret = parse_one_key(_content(secret_file, _OWN), option=_OWN, path=str(secret_file))
+    workers = parse_keys(_content(workers_file, _WORKERS), option=_WORKERS, path=str(workers_file))
+    if not workers:
+        raise ConfigError(f"{_WORKERS}: expected a worker's public key a line in {workers_file}, got none")
+    return CurveKeys(public=zmq.curve_public(secret), secret=secret, peers=frozenset(workers))
 
 
-def _keys_in(path: Path, option: str) -> list[bytes]:
-    """The keys in a file, one a line; empty lines and those that begin with `# ` are not looked at."""
-    lines = [line.strip() for line in read_key_file(path, option, MAX_FILE_BYTES).splitlines()]
-    keys = [line for line in lines if line and not line.startswith(b"# ")]
-    for number, key in enumerate(keys, 1):
-        if _Z85_KEY.fullmatch(key) is None:
-            raise ConfigError(f"{option}: expected 40 characters of Z85 as key {number} of {path}; {_HINT}")
-    return keys
+def _content(path: Path, option: str) -> bytes:
+    return read_key_file(path, option, MAX_KEY_FILE_BYTES)

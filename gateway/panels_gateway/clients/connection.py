@@ -1,9 +1,9 @@
 """One client of one panel, without I/O: what it may do, what it hears, and what it waits for.
 
-The shell (``websocket``) feeds it text frames and offers a ``Transport``; the kernel answers its triggers.
+The shell (``websocket``) feeds it text frames and offers a ``Transport``; the intake has its triggers run, and answers them.
 
-    state        receive(TRIGGER)         answer            receive(SUBSCRIBE)     closed()
-    open         kernel.submit            RESULT or ERROR   topics change          closed
+    state        receive(TRIGGER)         answer            receive(SUBSCRIBE)     lost()
+    open         intake.submit            RESULT or ERROR   topics change          closed
     closed       nothing                  dropped           nothing                closed
 
 A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in the panel's queue at a
@@ -18,18 +18,22 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
 from panels_gateway.broadcast.outbox import Commit, OutboxLimits
 from panels_gateway.broadcast.topics import MAX_TOPICS, Topics
-from panels_gateway.rate import RateLimit, TokenBucket
+from panels_gateway.panels import trigger as request
+from panels_gateway.panels.trigger import Answer
 from panels_shared.errors import CloseCode, Code, RequestError
+from panels_shared.rate import RateLimit, TokenBucket
 
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
     from panels_gateway.broadcast.hub import Room
-    from panels_gateway.dispatch.job import Job
+    from panels_gateway.clients.recovery import Recovery
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.panels.panel import Panel
 
@@ -47,13 +51,8 @@ class ClientLimits:
 class Transport(Protocol):
     """The way to one client's socket."""
 
-    @property
-    def congested(self) -> bool:
-        """Whether frames have to wait for the client to read."""
-        ...
-
-    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
-        """Writes whole WebSocket frames; ``items`` is the same in parts while ``congested``."""
+    def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
+        """Writes whole WebSocket frames. ``items`` is the same in parts, to be kept while the client does not read."""
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Starts the closing handshake."""
@@ -74,6 +73,7 @@ class Connection:
         "closed",
         "in_flight",
         "panel",
+        "position",
         "principal",
         "private",
         "room",
@@ -89,6 +89,7 @@ class Connection:
         *,
         client_id: str,
         limits: ClientLimits,
+        topics: Topics | None = None,
     ) -> None:
         self._kernel = kernel
         self._limits = limits
@@ -98,20 +99,42 @@ class Connection:
         self.panel = panel
         self.principal = principal
         self.client_id = client_id
-        self.topics = Topics()
+        self.topics = topics if topics is not None else Topics()
         self.private: list[tuple[int, bytes]] = []
+        self.position = 0
         self.room: Room = kernel.room(panel)
         self.in_flight = 0
         self.admitted = 0
-        self.backlog: deque[Job] = deque()
+        self.backlog: deque[request.Trigger] = deque()
         self.closed = False
 
-    def open(self) -> None:
-        """Joins the panel's room and sends CONNECTED with the state as it is now."""
-        self._kernel.connection_opened(self)
+    def open(self, recovery: Recovery | None = None) -> None:
+        """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery`` could be made, with
+        everything that the client has missed behind it."""
+        kernel, panel = self._kernel, self.panel
+        kernel.connection_opened(self)
         self.room.join(self)
-        panel = self.panel
-        self.send(messages.connected(panel.id, panel.state_json(), panel.seq, self.client_id))
+        if recovery is None:
+            recovered = None
+        else:
+            recovered = recovery.complete(panel, self.topics)
+            if recovered is None:
+                kernel.counters.resynced += 1
+            else:
+                kernel.counters.recovered += 1
+        state = panel.state_json() if recovered is None else None
+        self.send(
+            messages.connected(
+                panel.id,
+                state,
+                panel.seq,
+                self.client_id,
+                epoch=panel.epoch,
+                recovered=None if recovery is None else recovered is not None,
+            )
+        )
+        for frame in recovered or ():
+            self.room.send(self, frame)
 
     # -- from the client ---------------------------------------------------------------------------------
 
@@ -140,26 +163,37 @@ class Connection:
             self.topics.remove(message.topics)
             self.room.join(self)
 
+    def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
+        self.room.join(self)
+        if request_id is not msgspec.UNSET:
+            self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
+
     def receive_binary(self) -> None:
         """A binary message came, which the protocol has no use for: closes with 1003."""
         self.close(CloseCode.UNSUPPORTED_DATA, "expected text frames")
 
     def _trigger(self, message: Trigger) -> None:
-        request_id = message.requestId if isinstance(message.requestId, str) else None
+        request_id = _given(message.requestId)
         if self.in_flight >= self._limits.in_flight:
             text = f"expected at most {self._limits.in_flight} unanswered triggers; wait for answers"
-            self.send(
-                messages.error(Code.OVERLOADED, text, request_id, {"retryAfterMs": 100, "scope": "client"})
-            )
+            details: dict[str, object] = {"retryAfterMs": 100, "scope": "client"}
+            self.send(messages.error(Code.OVERLOADED, text, request_id, details))
             return
-        if self._bucket is not None and (wait_s := self._bucket.take(self._kernel.clock())):
+        intake = self._kernel.intake
+        if self._bucket is not None and (wait_s := self._bucket.take(intake.clock())):
             text = f"expected at most {self._limits.rate.per_s:g} triggers a second"
             details = {"retryAfterMs": max(1, round(wait_s * 1000))}
             self.send(messages.error(Code.RATE_LIMITED, text, request_id, details))
             return
         try:
-            job = self._kernel.accept_trigger(
-                self, self.panel, message.tool, message.args, self.principal, request_id
+            trigger = intake.accept(
+                self,
+                self.panel,
+                message.tool,
+                bytes(message.args),
+                self.principal,
+                request_id,
+                _given(message.idempotencyKey),
             )
         except RequestError as exc:
             self.send(messages.error(exc.code, exc.message, request_id, exc.details))
@@ -167,41 +201,35 @@ class Connection:
         self.in_flight += 1
         if self.admitted < self._limits.admitted and not self.backlog:
             self.admitted += 1
-            self._kernel.submit(job)
+            intake.submit(trigger)
         else:
-            self.backlog.append(job)
+            self.backlog.append(trigger)
 
     # -- from the kernel ---------------------------------------------------------------------------------
 
-    def answer(self, payload: bytes) -> None:
+    def answer(self, trigger: request.Trigger, answer: Answer) -> None:
         """The one RESULT or ERROR for a trigger that was accepted."""
         self.in_flight -= 1
         self.admitted -= 1
         if not self.closed:
-            self.room.send(self, text_frame(payload))
+            self.room.send(self, text_frame(messages.answer(trigger.request_id, answer)))
         while self.backlog and self.admitted < self._limits.admitted:
             self.admitted += 1
-            self._kernel.submit(self.backlog.popleft())
+            self._kernel.intake.submit(self.backlog.popleft())
 
     def send(self, payload: bytes) -> None:
         """Queues a message for this client only."""
         if not self.closed:
             self.room.send(self, text_frame(payload))
-            self._kernel.request_flush()
+            self._kernel.turn.request_seal()
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Flushes what is queued and closes the socket."""
+        """Closes the socket behind everything that is queued."""
         if not self.closed:
-            self._kernel.hub.flush()
-            self._transport.close(code, reason)
+            self._kernel.turn.after(lambda: self._transport.close(code, reason))
 
-    @property
-    def congested(self) -> bool:
-        """Whether frames have to wait for the client to read."""
-        return self._transport.congested
-
-    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
-        """From the hub, at the end of a turn."""
+    def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
+        """From the turn, when it leaves."""
         self._transport.deliver(frames, items)
 
     def lost(self) -> None:
@@ -211,3 +239,7 @@ class Connection:
             self.private.clear()
             self.room.leave(self)
             self._kernel.connection_lost(self)
+
+
+def _given(value: str | msgspec.UnsetType) -> str | None:
+    return value if isinstance(value, str) else None

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from panels_gateway.clients import websocket
-from panels_gateway.http.api import error_response, not_found
+from panels_gateway.clients import recovery, websocket
+from panels_gateway.http.answers import error_response, not_found
 from panels_shared.errors import Code, RequestError
+from panels_shared.names import is_name
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
     from panels_gateway.clients.connection import ClientLimits
     from panels_gateway.kernel.kernel import Kernel
-    from panels_gateway.observe.metrics import HttpCounters
-    from panels_gateway.panels.panel import Panel
+    from panels_gateway.kernel.residents import Resident
+    from panels_gateway.observe.counters import ClientCounters
 
 _PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
 
@@ -38,7 +39,7 @@ class Upgrades:
         self,
         kernel: Kernel,
         gate: Gate,
-        counters: HttpCounters,
+        counters: ClientCounters,
         *,
         client_limits: ClientLimits,
         max_per_subject: int,
@@ -57,7 +58,8 @@ class Upgrades:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One upgrade request, and the client behind it until it is gone."""
         try:
-            panel, principal = self._check(scope)
+            resident, principal = await self._check(scope)
+            asked = recovery.parse(scope["query_string"])
         except RequestError as error:
             await self._refuse(error, send)
             return
@@ -66,39 +68,47 @@ class Upgrades:
         try:
             await websocket.serve(
                 self._kernel,
-                panel,
+                resident,
                 principal,
                 scope,
                 receive,
                 send,
                 subprotocol=self._gate.subprotocol(scope),
                 limits=self._client_limits,
+                counters=self._counters,
                 expires_in_s=None
                 if expires_at is None
                 else max(0.0, expires_at + self._leeway_s - self._clock()),
+                asked=asked,
             )
         finally:
             self._open[subject] -= 1
             if not self._open[subject]:
                 del self._open[subject]
 
-    def _check(self, scope: Scope) -> tuple[Panel, Principal]:
+    async def _check(self, scope: Scope) -> tuple[Resident, Principal]:
         self._gate.check_origin(scope)
         match = _PATH_PATTERN.fullmatch(scope["path"])
         if match is None:
             raise RequestError(Code.NOT_FOUND, "there is no WebSocket at this path; expected /panels/{id}/ws")
         panel_id = match[1]
-        panel = self._kernel.panels.get(panel_id)
-        if panel is None and not self._gate.conceals:
-            raise not_found(panel_id)
+        # an id that no panel can have is not worth a look into the journal
+        known = is_name(panel_id)
+        resident = None
+        if not self._gate.conceals:
+            resident = await self._kernel.residents.open(panel_id) if known else None
+            if resident is None:
+                raise not_found(panel_id)
         principal = self._gate.admit(scope)
         if not principal.may_read(panel_id):
             if self._gate.conceals:
                 raise not_found(panel_id)
             raise RequestError(Code.FORBIDDEN, f"the token does not allow read on panel {panel_id!r}")
-        if panel is None:
+        if resident is None:
+            resident = await self._kernel.residents.open(panel_id) if known else None
+        if resident is None:
             raise not_found(panel_id)
-        if self._kernel.closing:
+        if self._kernel.intake.closing:
             raise RequestError(Code.UNAVAILABLE, "the gateway is shutting down", {"retryAfterMs": 1_000})
         if self._open.get(principal.subject, 0) >= self._max_per_subject:
             raise RequestError(
@@ -106,7 +116,7 @@ class Upgrades:
                 f"expected at most {self._max_per_subject} connections of one subject; close one first",
                 {"retryAfterMs": 1_000, "scope": "subject"},
             )
-        return panel, principal
+        return resident, principal
 
     async def _refuse(self, error: RequestError, send: Send) -> None:
         response = error_response(error)

@@ -24,7 +24,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.speedups import apply_mask  # type: ignore[attr-defined, unused-ignore]
 
 from panels_gateway.broadcast.outbox import Commit, Outbox
+from panels_gateway.clients import recovery as recoveries
 from panels_gateway.clients.connection import ClientLimits, Connection
+from panels_gateway.clients.recovery import Asked
 from panels_shared.errors import CloseCode
 from panels_shared.limits import KIB
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from panels_gateway.access.tokens import Principal
     from panels_gateway.kernel.kernel import Kernel
-    from panels_gateway.panels.panel import Panel
+    from panels_gateway.kernel.residents import Resident
+    from panels_gateway.observe.counters import ClientCounters
 
 #: Bytes in the transport above which a client counts as congested; below the low mark it catches up.
 WRITE_HIGH_BYTES: Final = 64 * KIB
@@ -64,6 +67,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _control_count: int = 0
     _control_window_s: float = 0.0
     _outbox: Outbox
+    _counters: ClientCounters
     _expiry: TimerHandle | None = None
 
     # -- life --------------------------------------------------------------------------------------------
@@ -78,10 +82,11 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
             extensions[EXTENSION] = self
 
-    def attach(self, connection: Connection, outbox: Outbox) -> None:
+    def attach(self, connection: Connection, outbox: Outbox, counters: ClientCounters) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
         self._connection = connection
         self._outbox = outbox
+        self._counters = counters
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
@@ -246,18 +251,14 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # -- outbound ----------------------------------------------------------------------------------------
 
-    @property
-    def congested(self) -> bool:
-        """Whether frames have to wait for the client to read."""
-        return self._congested
-
-    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+    def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Writes frames, or keeps them while the client is congested; closes a client that is too far behind."""
         if self.close_sent or self.transport.is_closing():
             return
         if not self._congested:
             self.transport.write(frames)
-        elif not self._outbox.put([frames] if items is None else items):
+        elif not self._outbox.put(items):
+            self._counters.slow_consumers += 1
             self.close(CloseCode.TRY_AGAIN_LATER, "the client reads too slowly")
 
     def pause_writing(self) -> None:
@@ -298,7 +299,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
 
 async def serve(
     kernel: Kernel,
-    panel: Panel,
+    resident: Resident,
     principal: Principal,
     scope: Scope,
     receive: Receive,
@@ -306,21 +307,30 @@ async def serve(
     *,
     subprotocol: str | None,
     limits: ClientLimits,
+    counters: ClientCounters,
     expires_in_s: float | None,
+    asked: Asked,
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``expires_in_s`` is when to close it for its token's sake, None for never.
+    ``expires_in_s`` is when to close it for its token's sake, None for never; ``asked`` is what it asked to begin with.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect
+    recovery = await recoveries.read(asked, resident, kernel.histories)
     await send({"type": "websocket.accept", "subprotocol": subprotocol})
     connection = Connection(
-        kernel, panel, principal, protocol, client_id=secrets.token_urlsafe(12), limits=limits
+        kernel,
+        resident.panel,
+        principal,
+        protocol,
+        client_id=secrets.token_urlsafe(12),
+        limits=limits,
+        topics=asked.topics,
     )
-    protocol.attach(connection, Outbox(limits.outbox))
+    protocol.attach(connection, Outbox(limits.outbox), counters)
     if expires_in_s is not None:
         protocol.expire_in(expires_in_s)
-    connection.open()
+    connection.open(recovery)
     while (await receive())["type"] != "websocket.disconnect":
         pass

@@ -1,157 +1,13 @@
-"""Every option of the gateway, once: the command line, the environment, the TOML file and the reference come from this table.
-
-An option ``max-frame-bytes`` is the flag ``--max-frame-bytes``, the variable ``PANELS_MAX_FRAME_BYTES`` and the key
-``max-frame-bytes`` (or ``max_frame_bytes``) of the file.
-"""
+"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference of it."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-from panels_gateway.configuration.errors import ConfigError
+from panels_shared import __version__
 from panels_shared.limits import DEFAULT_MAXIMA, KIB, MIB
-
-Kind = Literal["text", "path", "flag", "integer", "bytes", "number", "list"]
-Value = str | Path | bool | int | float | tuple[str, ...] | None
-
-GIB: Final = 1024 * MIB
-
-_SIZE_PATTERN: Final = re.compile(r"([0-9]{1,15})\s*(B|KiB|MiB|GiB)?")
-_UNITS: Final = {None: 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
-_TRUE: Final = ("true", "yes", "on", "1")
-_FALSE: Final = ("false", "no", "off", "0")
-_MAX_TEXT_CHARS: Final = 4_096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option. ``minimum`` and ``maximum`` are inclusive and for numbers only; a ``default`` of None means not set."""
-
-    name: str
-    group: str
-    kind: Kind
-    help: str
-    default: Value = None
-    minimum: float = 0
-    maximum: float = math.inf
-    choices: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """The option's name in Python."""
-        return self.name.replace("-", "_")
-
-    @property
-    def variable(self) -> str:
-        """The option's name in the environment."""
-        return f"PANELS_{self.key.upper()}"
-
-    def parse(self, raw: object, *, source: str, base: Path) -> Value:
-        """``raw`` (a string from flag or environment, or a value of TOML) as this option's kind.
-
-        ``base`` is what a relative path is relative to. Raises ``ConfigError``, naming ``source``.
-        """
-        value = _PARSERS[self.kind](self, raw, source)
-        if isinstance(value, str) and self.choices and value not in self.choices:
-            raise self.error(f"one of {', '.join(self.choices)}", raw, source)
-        if self.kind == "path" and isinstance(value, str):
-            return base / Path(value).expanduser()
-        return value
-
-    def error(self, expected: str, got: object, source: str) -> ConfigError:
-        """What is wrong with this option's value, and where it came from."""
-        shown = repr(got)
-        shown = shown if len(shown) <= 80 else shown[:80] + "…"
-        return ConfigError(f"{self.name}: expected {expected}, got {shown} (from {source})")
-
-
-def _text(option: Option, raw: object, source: str) -> Value:
-    if not isinstance(raw, str) or not raw or len(raw) > _MAX_TEXT_CHARS or "\0" in raw:
-        raise option.error(f"1 to {_MAX_TEXT_CHARS} characters", raw, source)
-    return raw
-
-
-def _flag(option: Option, raw: object, source: str) -> Value:
-    if isinstance(raw, bool):
-        return raw
-    if isinstance(raw, str) and raw.lower() in _TRUE + _FALSE:
-        return raw.lower() in _TRUE
-    raise option.error("true or false", raw, source)
-
-
-def _bounds(option: Option) -> str:
-    if option.maximum == math.inf:
-        return f"at least {option.minimum:.15g}"
-    return f"{option.minimum:.15g} to {option.maximum:.15g}"
-
-
-def _within(option: Option, value: float, raw: object, source: str, what: str) -> None:
-    if not option.minimum <= value <= option.maximum:
-        raise option.error(f"{what}, {_bounds(option)}", raw, source)
-
-
-def _integer(option: Option, raw: object, source: str) -> Value:
-    what = "a whole number"
-    if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw):
-        raw = int(raw)
-    if not isinstance(raw, int) or isinstance(raw, bool):
-        raise option.error(f"{what}, {_bounds(option)}", raw, source)
-    _within(option, raw, raw, source, what)
-    return raw
-
-
-def _bytes(option: Option, raw: object, source: str) -> Value:
-    what = "a number of bytes like 65536 or 64KiB"
-    value = raw
-    if isinstance(raw, str) and (match := _SIZE_PATTERN.fullmatch(raw)) is not None:
-        value = int(match[1]) * _UNITS[match[2]]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise option.error(f"{what}, {_bounds(option)}", raw, source)
-    _within(option, value, raw, source, what)
-    return value
-
-
-def _number(option: Option, raw: object, source: str) -> Value:
-    what = "a number"
-    value = raw
-    if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", raw):
-        value = float(raw)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise option.error(f"{what}, {_bounds(option)}", raw, source)
-    _within(option, value, raw, source, what)
-    return float(value)
-
-
-def _list(option: Option, raw: object, source: str) -> Value:
-    items: Sequence[Any] = ()
-    if isinstance(raw, str):
-        items = [item.strip() for item in raw.split(",") if item.strip()]
-    elif isinstance(raw, list):
-        items = raw
-    else:
-        raise option.error("a list", raw, source)
-    if len(items) > 256 or not all(isinstance(item, str) and item for item in items):
-        raise option.error("at most 256 texts", raw, source)
-    unknown = [item for item in items if option.choices and item not in option.choices]
-    if unknown:
-        raise option.error(f"some of {', '.join(option.choices)}", unknown[0], source)
-    return tuple(items)
-
-
-_PARSERS: Final[dict[Kind, Callable[[Option, object, str], Value]]] = {
-    "text": _text,
-    "path": _text,
-    "flag": _flag,
-    "integer": _integer,
-    "bytes": _bytes,
-    "number": _number,
-    "list": _list,
-}
+from panels_shared.options import GIB, Option, OptionTable
 
 # Spelt out here and not imported: reading the configuration must not load the cryptography library.
 JWT_ALGORITHMS: Final = (
@@ -160,6 +16,7 @@ JWT_ALGORITHMS: Final = (
 
 LISTEN: Final = "Listening"
 WORKERS: Final = "Workers and data"
+RECORD: Final = "The record"
 AUTH: Final = "Authentication"
 CLIENTS: Final = "Limits of clients"
 PANELS: Final = "Limits of panels"
@@ -219,6 +76,35 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="File with the CURVE public keys of the workers that may connect: one of 40 characters (Z85) a line.",
     ),
     Option(
+        name="durability", group=RECORD, kind="text", default="process", choices=("process", "power", "none"),
+        help="What a commit survives before anybody hears of it: process (kill -9 of everything), power (the machine losing "
+        "power), or none (nothing is written; for benchmarks and tests).",
+    ),
+    Option(
+        name="history-commits", group=RECORD, kind="integer", default=10_000, minimum=1, maximum=10_000_000,
+        help="Commits of each panel that can be read back and resumed from; older ones go.",
+    ),
+    Option(
+        name="history-bytes", group=RECORD, kind="bytes", default=16 * MIB, minimum=64 * KIB, maximum=16 * GIB,
+        help="Bytes of each panel's history; the oldest commits go first.",
+    ),
+    Option(
+        name="history-ttl", group=RECORD, kind="number", default=604_800.0, minimum=1, maximum=315_360_000,
+        help="How long commits can be read back, in seconds.",
+    ),
+    Option(
+        name="idempotency-ttl", group=RECORD, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
+        help="How long an answered idempotency key gets the same answer, in seconds.",
+    ),
+    Option(
+        name="idempotency-keys", group=RECORD, kind="integer", default=65_536, minimum=1, maximum=1_048_576,
+        help="Answered idempotency keys of each panel; over it, the oldest are forgotten before their time.",
+    ),
+    Option(
+        name="max-resident-bytes", group=RECORD, kind="bytes", default=512 * MIB, minimum=MIB, maximum=1024 * GIB,
+        help="State of panels in memory; above it, panels that nobody uses are put away, to be loaded when asked for.",
+    ),
+    Option(
         name="jwt-secret-file", group=AUTH, kind="path",
         help="File with the secret that HMAC tokens are signed with; a newline at its end is not part of it. "
         "Make one with: openssl rand -hex 32",
@@ -232,7 +118,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Algorithms that tokens may be signed with. Without it: HS256 for the secret, and for each key of the set "
         "its alg, else the usual one of its kind.",
     ),
-    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be. Without it, not checked."),
+    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be or, as a list, hold. Without it, not checked."),
     Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, not checked."),
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
@@ -288,8 +174,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="What waits for one WebSocket before it is closed with 1013.",
     ),
     Option(
-        name="max-panels", group=PANELS, kind="integer", default=10_000, minimum=1, maximum=1_000_000,
-        help="Panels in all.",
+        name="max-panels", group=PANELS, kind="integer", default=1_000_000, minimum=1, maximum=100_000_000,
+        help="Panels in all, in memory or not.",
     ),
     Option(name="max-tools", group=PANELS, kind="integer", default=64, minimum=1, maximum=4_096, help="Tools of a panel."),
     Option(
@@ -342,52 +228,17 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
 )  # fmt: skip
 
-BY_KEY: Final = {option.key: option for option in OPTIONS}
-
-
-def reference() -> str:
-    """The table of options in Markdown, as docs/configuration.md has it."""
-    lines: list[str] = []
-    for group in dict.fromkeys(option.group for option in OPTIONS):
-        lines += [f"### {group}", "", "| Flag | Default | Range | Meaning |", "|---|---|---|---|"]
-        for option in OPTIONS:
-            if option.group == group:
-                lines.append(
-                    f"| `--{option.name}` | {_shown_default(option)} | {_shown_range(option)} | {option.help} |"
-                )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _shown(option: Option, value: float) -> str:
-    if option.kind != "bytes":
-        return f"{value:,.15g}" if value != math.inf else ""
-    for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if value >= size and value % size == 0:
-            return f"{int(value) // size} {unit}"
-    return f"{int(value):,} B"
-
-
-def _shown_default(option: Option) -> str:
-    default = option.default
-    if default is None:
-        return "–"
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    if isinstance(default, int | float):
-        return _shown(option, default)
-    return f"`{default}`"
-
-
-def _shown_range(option: Option) -> str:
-    if option.choices:
-        return ", ".join(option.choices)
-    if option.kind not in ("integer", "bytes", "number"):
-        return ""
-    return f"{_shown(option, option.minimum)} – {_shown(option, option.maximum)}"
+TABLE: Final = OptionTable(
+    program="panels-gateway",
+    version=__version__,
+    description="Serves panels to WebSocket and HTTP clients and has workers run their handlers.",
+    options=OPTIONS,
+    config_variable="PANELS_CONFIG",
+    foreign_variables=frozenset(["PANELS_CURVE_SERVER_KEY_FILE"]),  # a worker's
+)
 
 
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(reference())
+    sys.stdout.write(TABLE.reference())

@@ -1,1 +1,1 @@
-"""Which worker runs which job, when. Pure."""
+"""Which worker runs which trigger, and when. Pure: no clock, no I/O."""

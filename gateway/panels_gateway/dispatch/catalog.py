@@ -1,4 +1,5 @@
-"""The handlers of all panels, by digest: who has their source, which pools have prepared them, what was refused. Pure."""
+"""The handlers in use by all panels, by digest, with their sources and the refusals that are remembered.
+Pure."""
 
 from __future__ import annotations
 

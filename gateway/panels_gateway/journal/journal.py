@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from panels_gateway.journal.records import Batch, Changed, Key, Ran, Source
@@ -85,18 +84,57 @@ class Journal(Protocol):
     """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
 
     #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by the methods.
+    #: ``on_durable`` is not called for what was durable already when ``append`` returned. Neither is called within ``append``.
     on_durable: Callable[[int], None]
     on_folded: Callable[[int], None]
+    #: Called in the loop, once at most, with an error that nobody waited for: the process must end, as when ``append`` raises.
+    on_failed: Callable[[JournalError], None]
+
+    @property
+    def fence(self) -> int:
+        """What each batch of this writer must name."""
+        ...
+
+    @property
+    def incarnation(self) -> int:
+        """Another number whenever history may have been lost. Clients are shown it as part of each panel's epoch."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The position of the last batch; the next one must have one more."""
+        ...
 
     @property
     def durable(self) -> int:
         """The position up to which every batch survives what the mode promises to survive."""
         ...
 
+    @property
+    def folded(self) -> int:
+        """The position up to which the methods that read know of batches."""
+        ...
+
+    @property
+    def last_panel(self) -> int:
+        """The highest number that any panel had when the journal was opened; the next panel gets a higher one."""
+        ...
+
+    @property
+    def panels(self) -> int:
+        """How many panels there were when the journal was opened."""
+        ...
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
+        ...
+
     def append(self, batch: Batch) -> None:
         """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
 
-        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known.
+        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A batch may not be
+        larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what one turn brings.
         """
         ...
 
@@ -112,16 +150,17 @@ class Journal(Protocol):
         """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
         ...
 
+    async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        ...
+
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach back so far."""
+        """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
+        in it."""
         ...
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
         """The record of the trigger that came under this key."""
-        ...
-
-    async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        """Writes a consistent copy of everything durable to ``target``, while batches go on being appended."""
         ...
 
     async def close(self) -> None:

@@ -19,7 +19,11 @@ FORMAT_VERSION = 1
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A handler's source, once for all panels that use it. It stands before the first record that names its digest."""
+    """A handler's source, once for all panels that use it. It stands before the first record that names its digest.
+
+    A store drops a source when no panel's definition and no commit in its history names it any more. So a writer says it
+    again with a definition that names it, unless it knows of a panel in being whose definition does; twice is harmless.
+    """
 
     digest: bytes
     language: str
@@ -28,10 +32,11 @@ class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A panel was made. ``panel`` is its number, never used again; ``id`` may be, once the panel is deleted.
+    """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is deleted.
 
     ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in which handlers
-    are named by digest. The state is that of ``seq``, which is 0 except for a panel that was forked or imported.
+    are named by digest; ``digests`` has each of them, so that a store need not know what a definition looks like. The state is
+    that of ``seq``, which is 0 except for a panel that was forked or imported.
     """
 
     panel: int
@@ -41,14 +46,19 @@ class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
     definition: bytes
     state: dict[str, bytes]
     seq: int = 0
+    digests: tuple[bytes, ...] = ()
 
 
 class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this."""
+    """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this.
+
+    ``digests`` has every handler that ``definition`` names.
+    """
 
     panel: int
     at_ms: int
     definition: bytes
+    digests: tuple[bytes, ...] = ()
 
 
 class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):

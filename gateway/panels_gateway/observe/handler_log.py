@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from panels_shared.limits import KIB, MIB
 from panels_shared.messages import PanelKey
 from panels_shared.outcome import LogLine
+from panels_shared.rate import RateLimit, TokenBucket
 
 _log = logging.getLogger("panels.handler")
 _LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
@@ -26,60 +26,41 @@ _LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 LINE_CHARS: Final = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogBudget:
-    """Characters that may be logged: ``per_s`` a second in the long run, ``burst`` at once. Security limits."""
-
-    per_s: int
-    burst: int
+#: Characters that may be logged a second in the long run, and at once. Security limits.
+PANEL_BUDGET: Final = RateLimit(per_s=32 * KIB, burst=128 * KIB)
+TOTAL_BUDGET: Final = RateLimit(per_s=256 * KIB, burst=MIB)
 
 
-PANEL_BUDGET: Final = LogBudget(per_s=32 * KIB, burst=128 * KIB)
-TOTAL_BUDGET: Final = LogBudget(per_s=256 * KIB, burst=MIB)
+class _PanelLog:
+    """What one panel may still log, and how many of its lines were dropped since the last that was written."""
 
+    __slots__ = ("bucket", "dropped")
 
-class _Bucket:
-    __slots__ = ("_budget", "_left", "_refilled_s", "dropped")
-
-    def __init__(self, budget: LogBudget, now_s: float) -> None:
-        self._budget = budget
-        self._left = float(budget.burst)
-        self._refilled_s = now_s
+    def __init__(self, budget: RateLimit, now_s: float) -> None:
+        self.bucket = TokenBucket(budget, now_s)
         self.dropped = 0
-
-    def refill(self, now_s: float) -> None:
-        budget = self._budget
-        self._left = min(float(budget.burst), self._left + max(0.0, now_s - self._refilled_s) * budget.per_s)
-        self._refilled_s = now_s
-
-    def has(self, size: int) -> bool:
-        return size <= self._left
-
-    def take(self, size: int) -> None:
-        self._left -= size
 
 
 class HandlerLog:
-    """See the module's docstring. Times are monotonic seconds. ``dropped`` counts lines since the start."""
+    """See the module's docstring. Times are monotonic seconds."""
 
-    __slots__ = ("_panel_budget", "_panels", "_total", "dropped")
+    __slots__ = ("_panel_budget", "_panels", "_total")
 
     def __init__(
-        self, now_s: float, *, panel_budget: LogBudget = PANEL_BUDGET, total_budget: LogBudget = TOTAL_BUDGET
+        self, now_s: float, *, panel_budget: RateLimit = PANEL_BUDGET, total_budget: RateLimit = TOTAL_BUDGET
     ) -> None:
         self._panel_budget = panel_budget
-        self._panels: dict[PanelKey, _Bucket] = {}
-        self._total = _Bucket(total_budget, now_s)
-        self.dropped = 0
+        self._panels: dict[PanelKey, _PanelLog] = {}
+        self._total = TokenBucket(total_budget, now_s)
 
     def write(
         self, panel: PanelKey, panel_id: str, tool: str, lines: Iterable[LogLine], now_s: float
     ) -> None:
         """Logs ``lines`` of one job as far as the budgets allow."""
-        bucket = self._panels.get(panel)
-        if bucket is None:
-            bucket = self._panels[panel] = _Bucket(self._panel_budget, now_s)
-        total = self._total
+        own = self._panels.get(panel)
+        if own is None:
+            own = self._panels[panel] = _PanelLog(self._panel_budget, now_s)
+        bucket, total = own.bucket, self._total
         bucket.refill(now_s)
         total.refill(now_s)
         for line in lines:
@@ -88,16 +69,13 @@ class HandlerLog:
                 continue
             size = LINE_CHARS + len(line.text)
             if not (bucket.has(size) and total.has(size)):
-                bucket.dropped += 1
-                self.dropped += 1
+                own.dropped += 1
                 continue
-            bucket.take(size)
-            total.take(size)
-            if bucket.dropped:
-                _log.warning(
-                    "%s: %d lines of its handlers were not logged: too many", panel_id, bucket.dropped
-                )
-                bucket.dropped = 0
+            bucket.spend(size)
+            total.spend(size)
+            if own.dropped:
+                _log.warning("%s: %d lines of its handlers were not logged: too many", panel_id, own.dropped)
+                own.dropped = 0
             _log.log(level, "%s/%s: %s", panel_id, tool, line.text)
 
     def forget(self, panel: PanelKey) -> None:

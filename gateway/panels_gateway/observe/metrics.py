@@ -1,32 +1,25 @@
 """Every metric of the gateway, by name and label, and their text in Prometheus' exposition format 0.0.4.
 
-Numbers live where they arise, as plain integers that cost nothing to count (``kernel.Counters``, the dispatcher's stats,
-``BrokerCounters``, ``HttpCounters``); they are read here when somebody asks. The text is written here too, since ``prometheus_client`` keeps
-numbers of its own behind a lock, and with a registry for the process, which would cost a hot path and bring nothing.
+Numbers live where they arise (``counters``, ``stages``, the kernel, the dispatcher); ``http.metrics`` collects them when
+somebody asks. The text is written here, since ``prometheus_client`` keeps numbers of its own behind a lock, and with a
+registry for the process, which would cost a hot path and bring nothing.
 
-Labels take values of closed sets only (reasons, status codes, roles): no panel, tool, subject or path.
+Labels take values of closed sets only (reasons, status codes, stages): no panel, tool, subject or path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
-
-from panels_shared import __version__
-
-if TYPE_CHECKING:
-    from panels_gateway.bus.broker import BrokerCounters
-    from panels_gateway.kernel.kernel import Kernel
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, NamedTuple
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Family(NamedTuple):
-    """One metric: its name, whether it only goes up, what it says, and the name of its label, "" for none."""
+    """One metric: its name, what kind it is, what it says, and the name of its label, "" for none."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     help: str
     label: str = ""
 
@@ -34,7 +27,7 @@ class Family(NamedTuple):
 INFO: Final = Family("panels_info", "gauge", "Always 1; the label holds the version.", "version")
 READY: Final = Family("panels_ready", "gauge", "Whether a worker can run a job.")
 PANELS: Final = Family("panels_panels", "gauge", "Panels there are.")
-STATE_BYTES: Final = Family("panels_state_bytes", "gauge", "State of all panels, as JSON.")
+STATE_BYTES: Final = Family("panels_state_bytes", "gauge", "State of the panels in memory, about.")
 CONNECTIONS: Final = Family("panels_connections", "gauge", "WebSockets that are open.")
 CONNECTIONS_TOTAL: Final = Family("panels_connections_total", "counter", "WebSockets that were accepted.")
 REJECTED: Final = Family(
@@ -58,85 +51,109 @@ OVERLOADED: Final = Family("panels_triggers_overloaded_total", "counter", "Trigg
 REFUSED_COMMITS: Final = Family(
     "panels_commits_refused_total", "counter", "Results that would have broken a bound or were not valid."
 )
-DISPATCH: Final = Family(
-    "panels_dispatch", "gauge", "What the dispatcher holds and has seen, by kind.", "kind"
+JOINED: Final = Family(
+    "panels_triggers_joined_total",
+    "counter",
+    "Triggers that got the answer of a running one under their idempotency key.",
 )
-BUS: Final = Family(
-    "panels_bus_total", "counter", "Frames and messages between gateway and workers, by kind.", "kind"
+REPEATED: Final = Family(
+    "panels_triggers_repeated_total", "counter", "Triggers whose idempotency key had been answered before."
+)
+RECOVERED: Final = Family(
+    "panels_resumes_recovered_total", "counter", "Clients that came back and were sent what they had missed."
+)
+RESYNCED: Final = Family(
+    "panels_resumes_resynced_total", "counter", "Clients that came back and were sent the whole state."
+)
+RESIDENTS: Final = Family("panels_resident_panels", "gauge", "Panels in memory.")
+LOADED: Final = Family("panels_panels_loaded_total", "counter", "Panels that were loaded from the journal.")
+PUT_AWAY: Final = Family("panels_panels_put_away_total", "counter", "Panels that were put away as unused.")
+JOURNAL_BATCHES: Final = Family(
+    "panels_journal_batches_total", "counter", "Batches that were appended, ever."
+)
+JOURNAL_LAG: Final = Family("panels_journal_lag_batches", "gauge", "Batches that are not folded yet.")
+JOURNAL_BACKLOG: Final = Family(
+    "panels_journal_backlog_bytes", "gauge", "Bytes of the log that are not written or not folded yet."
 )
 HTTP_REQUESTS: Final = Family("panels_http_requests_total", "counter", "HTTP requests, by status.", "status")
 
+#: What ``Dispatcher.stats`` calls a number, and the metric that shows it.
+DISPATCH: Final[Mapping[str, Family]] = {
+    "jobs": Family("panels_jobs", "gauge", "Triggers that were accepted and are not answered yet."),
+    "job_bytes": Family(
+        "panels_job_args_bytes", "gauge", "Arguments of the triggers that are not answered yet."
+    ),
+    "in_flight": Family(
+        "panels_jobs_in_flight", "gauge", "Triggers that a worker was sent and has not answered."
+    ),
+    "workers": Family("panels_workers", "gauge", "Sandbox processes that are connected."),
+    "pools": Family("panels_pools", "gauge", "Pools of workers that are connected."),
+    "panels": Family("panels_dispatched_panels", "gauge", "Panels that triggers are dispatched for."),
+    "accepted": Family("panels_results_accepted_total", "counter", "Results of workers that were taken."),
+    "stale": Family(
+        "panels_results_stale_total", "counter", "Results that were dropped: nobody waited for them any more."
+    ),
+    "forged": Family(
+        "panels_results_forged_total", "counter", "Results that were dropped: another worker had been asked."
+    ),
+    "missing": Family("panels_jobs_missing_total", "counter", "Triggers that a worker lacked something for."),
+    "epochs": Family(
+        "panels_epochs_total", "counter", "Times that a panel's worker had to begin from a known state."
+    ),
+    "snapshots": Family("panels_snapshots_total", "counter", "Whole states that were sent to workers."),
+    "deltas": Family("panels_deltas_total", "counter", "Changes of states that were sent to workers."),
+    "workers_lost": Family("panels_workers_lost_total", "counter", "Sandbox processes that were lost."),
+    "moves": Family("panels_moves_total", "counter", "Panels that were given to another worker."),
+}
+#: What ``BrokerCounters`` calls a number, and the metric that shows it.
+BUS: Final[Mapping[str, Family]] = {
+    "frames_in": Family("panels_bus_frames_received_total", "counter", "Frames from workers."),
+    "frames_out": Family("panels_bus_frames_sent_total", "counter", "Frames to workers."),
+    "messages_in": Family(
+        "panels_bus_messages_received_total", "counter", "Messages in the frames from workers."
+    ),
+    "bad_frames": Family(
+        "panels_bus_bad_frames_total", "counter", "Frames from workers that broke the protocol."
+    ),
+    "unroutable": Family(
+        "panels_bus_unroutable_total", "counter", "Frames that had no worker to go to any more."
+    ),
+}
+
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS, COMPLETED, FAILED,
-    OVERLOADED, REFUSED_COMMITS, DISPATCH, BUS, HTTP_REQUESTS,
+    OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
+    JOURNAL_LAG, JOURNAL_BACKLOG, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class HttpCounters:
-    """What the HTTP side has answered, by status."""
-
-    requests: dict[int, int] = field(default_factory=dict[int, int])
-    upgrades_rejected: dict[int, int] = field(default_factory=dict[int, int])
-
-    def count_request(self, status: int) -> None:
-        """One request was answered."""
-        self.requests[status] = self.requests.get(status, 0) + 1
-
-    def count_rejected_upgrade(self, status: int) -> None:
-        """One upgrade was refused."""
-        self.upgrades_rejected[status] = self.upgrades_rejected.get(status, 0) + 1
-
-
 class Sample(NamedTuple):
-    """A family's value, for one value of its label."""
+    """A family's value for one value of its label. ``suffix`` and ``bound`` (the label le) are a histogram's."""
 
     family: Family
     value: float
     label: str = ""
+    suffix: Literal["", "_bucket", "_sum", "_count"] = ""
+    bound: str = ""
 
 
-def collect(kernel: Kernel, http: HttpCounters, bus: BrokerCounters) -> Iterator[Sample]:
-    """All values as they are now; grouped by family. Costs O(panels)."""
-    counters = kernel.counters
-    yield Sample(INFO, 1, __version__)
-    yield Sample(READY, int(kernel.ready))
-    yield Sample(PANELS, len(kernel.panels))
-    yield Sample(STATE_BYTES, sum(panel.state_bytes for panel in kernel.panels.values()))
-    yield Sample(CONNECTIONS, counters.connections)
-    yield Sample(CONNECTIONS_TOTAL, counters.connections_total)
-    yield from _by_status(REJECTED, http.upgrades_rejected)
-    yield Sample(SLOW_CONSUMERS, counters.slow_consumers)
-    yield Sample(TRIGGERS, counters.triggers)
-    yield Sample(COMPLETED, counters.completed)
-    for reason, count in counters.failed.items():
-        yield Sample(FAILED, count, reason.value)
-    yield Sample(OVERLOADED, counters.overloaded)
-    yield Sample(REFUSED_COMMITS, counters.refused_commits)
-    for kind, value in sorted(kernel.dispatcher.stats().items()):
-        yield Sample(DISPATCH, value, kind)
-    for bus_field in fields(bus):
-        yield Sample(BUS, getattr(bus, bus_field.name), bus_field.name)
-    yield from _by_status(HTTP_REQUESTS, http.requests)
-
-
-def _by_status(family: Family, counts: Mapping[int, int]) -> Iterator[Sample]:
-    for status, count in sorted(counts.items()):
-        yield Sample(family, count, str(status))
+def by_status(family: Family, counts: Mapping[int, int]) -> list[Sample]:
+    """A sample for each HTTP status."""
+    return [Sample(family, count, str(status)) for status, count in sorted(counts.items())]
 
 
 def exposition(samples: Iterable[Sample]) -> bytes:
     """``samples``, grouped by family, as Prometheus reads them."""
     lines: list[str] = []
     last: Family | None = None
-    for family, value, label in samples:
+    for family, value, label, suffix, bound in samples:
         if family is not last:
             lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
             last = family
-        labels = f'{{{family.label}="{label}"}}' if family.label else ""
-        lines.append(
-            f"{family.name}{labels} {value:g}"
-            if isinstance(value, float)
-            else f"{family.name}{labels} {value}"
-        )
+        labels = [f'{family.label}="{label}"'] if family.label else []
+        if bound:
+            labels.append(f'le="{bound}"')
+        braces = f"{{{','.join(labels)}}}" if labels else ""
+        lines.append(f"{family.name}{suffix}{braces} {value:.9g}" if isinstance(value, float)
+                     else f"{family.name}{suffix}{braces} {value}")  # fmt: skip
     return ("\n".join(lines) + "\n").encode()

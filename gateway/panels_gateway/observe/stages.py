@@ -13,16 +13,21 @@ Timing every trigger would cost several per cent of the gateway's time; one in s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from panels_gateway.dispatch.job import Job
+from panels_gateway.observe.metrics import Family, Sample
 
 #: Upper bounds of the buckets are 2**n microseconds, n up to this: 16 s.
 _BUCKETS: Final = 24
 NAMES: Final = ("decode", "queue", "wire", "execute", "commit", "send")
-METRIC: Final = "panels_stage_seconds"
+STAGE_SECONDS: Final = Family(
+    "panels_stage_seconds",
+    "histogram",
+    "Where the time of a trigger goes, by stage, of a sample of triggers.",
+    "stage",
+)
 
 
 class Histogram:
@@ -61,13 +66,16 @@ class Stages:
         self.decodes = self.again
         self.histograms["decode"].add(perf_counter() - began_s)
 
-    def finished(self, job: Job, execution_us: int, accepted_s: float, began_s: float) -> None:
-        """A job is committed and answered: accepted at ``accepted_s`` of the kernel's clock, ``began_s`` of ``perf_counter``."""
+    def finished(
+        self, submitted_s: float, sent_s: float, execution_us: int, accepted_s: float, began_s: float
+    ) -> None:
+        """A trigger is committed and answered. The first two times and ``accepted_s`` are of the kernel's clock, ``began_s`` is
+        of ``perf_counter``."""
         self.finishes = self.again
         histograms = self.histograms
         execute_s = min(max(execution_us, 0), 60_000_000) / 1e6
-        histograms["queue"].add(job.sent_s - job.submitted_s)
-        histograms["wire"].add(accepted_s - job.sent_s - execute_s)
+        histograms["queue"].add(sent_s - submitted_s)
+        histograms["wire"].add(accepted_s - sent_s - execute_s)
         histograms["execute"].add(execute_s)
         histograms["commit"].add(perf_counter() - began_s)
 
@@ -76,19 +84,14 @@ class Stages:
         self.flushes = self.again
         self.histograms["send"].add(perf_counter() - began_s)
 
-    def exposition(self) -> bytes:
-        """All histograms, as Prometheus reads them."""
-        lines = [
-            f"# HELP {METRIC} Where the time of a trigger goes, by stage, of a sample of triggers.",
-            f"# TYPE {METRIC} histogram",
-        ]
+    def samples(self) -> Iterator[Sample]:
+        """All histograms, cumulative by bucket."""
         for name, histogram in self.histograms.items():
             total = 0
             for power, count in enumerate(histogram.counts[:-1]):
                 total += count
-                lines.append(f'{METRIC}_bucket{{stage="{name}",le="{2**power / 1e6:g}"}} {total}')
+                yield Sample(STAGE_SECONDS, total, name, "_bucket", f"{2**power / 1e6:g}")
             total += histogram.counts[-1]
-            lines.append(f'{METRIC}_bucket{{stage="{name}",le="+Inf"}} {total}')
-            lines.append(f'{METRIC}_sum{{stage="{name}"}} {histogram.sum_s:.9g}')
-            lines.append(f'{METRIC}_count{{stage="{name}"}} {total}')
-        return ("\n".join(lines) + "\n").encode()
+            yield Sample(STAGE_SECONDS, total, name, "_bucket", "+Inf")
+            yield Sample(STAGE_SECONDS, histogram.sum_s, name, "_sum")
+            yield Sample(STAGE_SECONDS, total, name, "_count")

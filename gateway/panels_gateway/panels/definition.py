@@ -33,8 +33,8 @@ from panels_shared.handlers import (
 )
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
 from panels_shared.messages import Digest, Language
+from panels_shared.names import MAX_NAME_CHARS, NAME_RULE, is_name
 
-MAX_NAME_CHARS: Final = 128
 MAX_TITLE_CHARS: Final = 256
 MAX_DESCRIPTION_CHARS: Final = 1_024
 MAX_METADATA_BYTES: Final = 64 * KIB
@@ -54,7 +54,6 @@ MAX_ELEMENTS: Final = 262_144
 #: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
 SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
 
-NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
@@ -189,11 +188,6 @@ class PanelDefinition:
     metadata: bytes = b"{}"
 
 
-def is_name(text: str) -> bool:
-    """Whether ``text`` can be the id of a panel or the name of a tool. What a URL library would resolve away cannot."""
-    return NAME_PATTERN.fullmatch(text) is not None and text not in (".", "..")
-
-
 def trigger_name(trigger: Trigger) -> str:
     """The ``type`` of a trigger, as in the body."""
     return _TRIGGER_NAMES[type(trigger)]
@@ -210,7 +204,7 @@ def parse(
     shape = _shape_of(body, limits)
     panel_id = shape.id if shape.id is not None else (required_id if required_id is not None else default_id)
     if not is_name(panel_id):
-        _refuse("id", "expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+        _refuse("id", f"expected {NAME_RULE}")
     if required_id is not None and panel_id != required_id:
         _refuse("id", f"expected the id in the path, {required_id}, or none")
     _check_chars("kind", shape.kind, MAX_NAME_CHARS)
@@ -288,7 +282,7 @@ def _tools(
     for index, body in enumerate(bodies):
         path = f"tools[{index}]"
         if not is_name(body.name):
-            _refuse(f"{path}.name", "expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+            _refuse(f"{path}.name", f"expected {NAME_RULE}")
         if body.name in names:
             _refuse(f"{path}.name", f"expected a name that no other tool has, got {body.name} again")
         names.add(body.name)

@@ -51,7 +51,9 @@ class Panel:
     """One live panel.
 
     - ``state``: top-level key → value as JSON. Replaced key by key, never decoded.
-    - ``seq``: the version; goes up by one for each commit that changes state.
+    - ``seq``: the version; goes up by one for each commit with any effect, mutations or events.
+    - ``key`` numbers this stay in memory, for workers; ``number`` is the panel's in the journal, for ever.
+    - ``epoch``: names this history. A panel of the same id that was made anew, or that lost commits, has another.
     - ``state_bytes``: what ``StateLimits.bytes`` counts, kept in step at a cost of O(changes).
     """
 
@@ -63,6 +65,8 @@ class Panel:
     limits: StateLimits = field(default_factory=StateLimits)
     state: dict[str, bytes] = field(default_factory=dict)
     seq: int = 0
+    number: int = 0
+    epoch: str = ""
     state_bytes: int = 0
     #: Key → the seq of its last change, the latest change last; deleted keys stay as tombstones until pruned.
     _changed: dict[str, int] = field(default_factory=dict)
@@ -71,9 +75,10 @@ class Panel:
 
     def __post_init__(self) -> None:
         self.state_bytes = sum(len(key) + len(value) for key, value in self.state.items())
+        self._known_since = self.seq
 
     def commit(self, mutations: Sequence[Mutation]) -> int:
-        """Applies ``mutations`` as one version and returns it, or changes nothing.
+        """Applies ``mutations``, which may be none, as one version and returns it, or changes nothing.
 
         Raises ``CommitRefusedError`` where a bound would be passed or a mutation has no sense.
         """
@@ -154,8 +159,7 @@ class Panel:
 
     def state_json(self) -> bytes:
         """The whole state as one JSON object."""
-        encode = _encoder.encode
-        return b"{" + b",".join([encode(key) + b":" + value for key, value in self.state.items()]) + b"}"
+        return state_json(self.state)
 
     def _prune(self) -> None:
         # tombstones of keys that come and go would grow for ever: forget the older half of all changes
@@ -165,3 +169,9 @@ class Panel:
 
 
 _encoder = msgspec.json.Encoder()
+
+
+def state_json(state: Mapping[str, bytes]) -> bytes:
+    """A state (top-level key → value as JSON) as one JSON object."""
+    encode = _encoder.encode
+    return b"{" + b",".join([encode(key) + b":" + value for key, value in state.items()]) + b"}"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from panels_gateway.journal.records import Key
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code
 from panels_shared.messages import Tool
@@ -56,7 +57,8 @@ class ReplyTo(Protocol):
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the
-    only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock."""
+    only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock. ``key`` is the
+    idempotency key that it came under, None for none; ``request_id`` is only given back."""
 
     panel: Panel
     tool: Tool
@@ -67,3 +69,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     submitted_s: float
     reply_to: ReplyTo
     request_id: str | None = None
+    key: Key | None = None
+
+    def with_tool(self, tool: Tool) -> Trigger:
+        """The same trigger, to be run by ``tool``: its panel was given another definition before it ran."""
+        return msgspec.structs.replace(self, tool=tool)

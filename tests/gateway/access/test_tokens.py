@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_gateway.access.keys import Keyring, load_keyring
+from panels_gateway.access.keys import Keyring, VerificationKey, load_keyring
 from panels_gateway.access.tokens import (
     ANONYMOUS,
     MAX_CACHED_TOKENS,
@@ -162,7 +162,7 @@ def test_verifier_refuses_a_second_spelling_of_the_same_signature(verifier: Toke
 
 def test_verifier_refuses_a_huge_token_by_its_length_alone() -> None:
     class NoKeys(Keyring):
-        def find(self, kid: str | None) -> None:
+        def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
             raise AssertionError("looked into the token")
 
     verifier = TokenVerifier(NoKeys([]), TokenRules(), clock=Clock())
@@ -175,7 +175,20 @@ def test_verifier_allows_leeway(verifier: TokenVerifier) -> None:
     verifier.verify(make_token(iat=NOW + 4, nbf=NOW + 4))
 
 
-@pytest.mark.parametrize("aud", [None, "other", ["panels"], ["panels", "other"], "panel", "panelss", 1])
+@pytest.mark.parametrize(
+    "aud", ["panels", ["panels"], ["account", "panels"], ["panels", "https://id.example/userinfo"]]
+)
+def test_verifier_takes_our_audience_alone_or_among_others(secret_file: Path, aud: object) -> None:
+    verifier = TokenVerifier(
+        load_keyring(secret_file, None, ()), TokenRules(audience="panels"), clock=Clock()
+    )
+    verifier.verify(with_payload(json.dumps({"exp": NOW + 60, "aud": aud})))
+
+
+@pytest.mark.parametrize(
+    "aud",
+    [None, "other", [], ["other"], [["panels"]], ["panels", 1], {"panels": 1}, "panel", "panelss", 1],
+)
 def test_verifier_refuses_another_audience(secret_file: Path, aud: object) -> None:
     verifier = TokenVerifier(
         load_keyring(secret_file, None, ()), TokenRules(audience="panels"), clock=Clock()

@@ -97,6 +97,108 @@ def test_decode_keeps_duplicate_keys_of_args_for_the_guest() -> None:
     assert json.loads(bytes(trigger.args)) == {"x": 2}
 
 
+#: Values that no field takes, as they may be written: not JSON, not within our bounds, not Unicode.
+BROKEN = ["NaN", "1e999", "1" * 400, '"\\ud800"', "[" * 65 + "]" * 65, "[" * 3_000 + "]" * 3_000, '{"a":1,}', "tru",
+          '"\\q"', "01", '{"a" 1}', "[1 2]", '"\x01"']  # fmt: skip
+#: Values of the wrong type for each field, and strings that are too long.
+WRONG = {
+    "type": ["5", "null", "[]", "{}", "true"],
+    "tool": ["5", "null", "[]", "{}", "true", json.dumps("t" * 129)],
+    "requestId": ["5", "null", "[]", "{}", "true", json.dumps("r" * 257)],
+    "topics": [
+        "5",
+        "null",
+        '"state"',
+        "{}",
+        "[1]",
+        '["a",null]',
+        json.dumps(["t" * 301]),
+        json.dumps(["t"] * 257),
+    ],
+    "args": [],
+}
+VALID = [
+    {"type": '"TRIGGER"', "tool": '"inc"', "args": '{"n":[1,"}"]}', "requestId": '"r-1"'},
+    {"type": '"SUBSCRIBE"', "topics": '["state"]', "requestId": '"r-1"'},
+    {"type": '"UNSUBSCRIBE"', "topics": "[]", "requestId": '"r-1"'},
+    {"type": '"PING"', "requestId": '"r-1"'},
+]
+IGNORED = [("PING", "requestId"), ("SUBSCRIBE", "requestId"), ("UNSUBSCRIBE", "requestId")]
+SPACES = st.sampled_from(["", " ", "\n\t "])
+
+
+@given(st.data())
+def test_error_of_a_message_with_one_wrong_field_names_it_and_echoes_the_request_id(
+    data: st.DataObject,
+) -> None:
+    valid = data.draw(st.sampled_from(VALID))
+    kind = json.loads(valid["type"])
+    field = data.draw(st.sampled_from([name for name in sorted(valid) if (kind, name) not in IGNORED]))
+    values = WRONG[field] if data.draw(st.booleans()) else BROKEN
+    message = {**valid, field: data.draw(st.sampled_from(values or BROKEN))}
+    names = data.draw(st.permutations(list(message)))
+    space = data.draw(SPACES)
+    text = (
+        "{"
+        + ",".join(f'{space}"{name}"{space}:{space}{message[name]}{space}' for name in names)
+        + "}"
+        + space
+    )
+
+    error = refusal(text.encode() if data.draw(st.booleans()) else text)
+
+    assert error.code is Code.PARSE_ERROR
+    assert error.message.startswith(f"{field}: expected"), text[:200]
+    assert error.request_id == (None if field == "requestId" else "r-1")
+    assert len(error.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("valid", "field"), [(v, f) for v in VALID for f in ("type", "tool", "topics") if f in v]
+)
+def test_error_of_a_message_without_a_field_names_it_and_echoes_the_request_id(
+    valid: dict[str, str], field: str
+) -> None:
+    rest = {name: value for name, value in valid.items() if name != field}
+    error = refusal("{" + ",".join(f'"{name}":{value}' for name, value in rest.items()) + "}")
+    assert error.message.startswith(f"{field}: expected")
+    assert error.message.endswith("got none")
+    assert error.request_id == "r-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"type":"TRIGGER","tool":"a","requestId":5}', "requestId: expected a string, got a number"),
+        ('{"type":"TRIGGER","args":{}}', "tool: expected a string, got none"),
+        ('{"type":"TRIGGER","tool":"a","args":NaN}', "args: expected JSON"),
+        ('{"type":"SUBSCRIBE","topics":["a",1]}', "topics: expected a string, got a number at index 1"),
+        ('{"type":"TRIGGER","tool":"a"} x', "expected JSON"),
+        ('{"type":"TRIGGER","tool":"a",}', "expected JSON"),
+        ('{"type":"TRIGGER","tool":"a","x":NaN}', "expected JSON"),
+        ('{"type":"TRIGGER" "tool":"a"}', "type: expected JSON"),
+        ('{"type":"TRIGGER","tool":"a"', "expected JSON"),
+        ("[1]", "expected a JSON object with a type, got an array"),
+        (b'{"type":"PING\xff"}', "expected UTF-8"),
+    ],
+)
+def test_error_says_what_was_expected(text: str | bytes, message: str) -> None:
+    assert refusal(text).message.startswith(message)
+
+
+def test_error_echoes_no_request_id_that_could_not_be_recognized() -> None:
+    """Half an id names no request of the client."""
+    assert refusal('{"type":"NOPE","requestId":"' + "r" * 257 + '"}').request_id is None
+
+
+@pytest.mark.parametrize(
+    "value", ["[1," * 300_000, "[]," * 300_000, '"' + '\\"' * 300_000, '["' + "a" * 900_000]
+)
+def test_explaining_a_large_frame_is_bounded(value: str) -> None:
+    error = refusal('{"type":"TRIGGER","tool":"a","requestId":"r","args":' + value + "}")
+    assert error.code is Code.PARSE_ERROR
+
+
 @given(st.one_of(st.text(), st.binary().map(lambda b: b.decode("latin-1"))))
 def test_decode_raises_only_message_errors(text: str) -> None:
     try:

@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import uvloop
 import zmq
 
-from panels_gateway.bus.broker import Broker
+from panels_gateway.bus.broker import FRAMES_PER_TURN, Broker
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.job import Job
 from panels_shared import wire
@@ -65,3 +67,23 @@ def test_frames_are_read_although_a_heartbeat_consumed_their_edge(tmp_path: Path
         await broker.stop()
 
     uvloop.run(run())
+
+
+def test_broker_reads_a_bounded_number_of_frames_in_one_turn() -> None:
+    """A peer's flood is read in turns, so that clients and other workers are served in between."""
+
+    class EndlessSocket:
+        def recv_multipart(self, flags: int) -> list[bytes]:
+            return [b"peer", b"no frame"]
+
+    scheduled: list[object] = []
+    loop: Any = SimpleNamespace(call_soon=scheduled.append)
+    kernel: Any = SimpleNamespace(flush=lambda: scheduled.append("flush"))
+    broker = Broker("ipc:///nowhere", Dispatcher(), kernel)
+    endless: Any = EndlessSocket()
+    broker._socket, broker._loop = endless, loop
+
+    broker._readable()
+
+    assert broker.counters.frames_in == FRAMES_PER_TURN
+    assert scheduled == [broker._readable, "flush"]

@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 
 from panels_gateway.broadcast.outbox import Outbox, OutboxLimits
 from panels_gateway.clients.websocket import MAX_CONTROL_FRAMES_PER_S, MAX_FRAGMENTS, PanelsWebSocketProtocol
+from panels_gateway.observe.counters import ClientCounters
 from tests.gateway.builders import payloads
 
 MAX_SIZE = 70_000
@@ -99,7 +100,7 @@ def opened(loop: asyncio.AbstractEventLoop) -> tuple[PanelsWebSocketProtocol, Fa
     assert transport.written.startswith(b"HTTP/1.1 101")
     transport.written = b""
     connection: Any = FakeConnection()
-    protocol.attach(connection, Outbox(OutboxLimits(soft_bytes=200, hard_bytes=400)))
+    protocol.attach(connection, Outbox(OutboxLimits(soft_bytes=200, hard_bytes=400)), ClientCounters())
     return protocol, transport, connection
 
 
@@ -277,6 +278,8 @@ def test_websocket_closes_a_slow_consumer_with_1013(loop: asyncio.AbstractEventL
     protocol.deliver(frame, [frame])
     assert close_code(transport) == 1013
     assert connection.gone
+    protocol.deliver(frame, [frame])
+    assert protocol._counters.slow_consumers == 1
 
 
 def test_websocket_answers_an_oversized_handshake_and_closes(loop: asyncio.AbstractEventLoop) -> None:

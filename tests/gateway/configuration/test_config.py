@@ -11,8 +11,8 @@ import pytest
 
 from panels_gateway.access.keys import ALGORITHMS
 from panels_gateway.configuration.config import EXIT_CONFIG, GatewayConfig, load
-from panels_gateway.configuration.errors import ConfigError
-from panels_gateway.configuration.options import JWT_ALGORITHMS, OPTIONS, reference
+from panels_gateway.configuration.options import JWT_ALGORITHMS, OPTIONS, TABLE
+from panels_shared.errors import ConfigError
 from panels_shared.limits import DEFAULT_MAXIMA, KIB, MIB
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -29,7 +29,7 @@ def test_config_has_defaults() -> None:
     assert (config.listen.host, config.listen.port) == ("127.0.0.1", 3001)
     assert config.listen.max_frame_bytes == MIB
     assert config.workers.endpoint == "ipc:///nowhere/.panels/workers.sock"
-    assert config.definition.maxima == DEFAULT_MAXIMA
+    assert config.panels.maxima == DEFAULT_MAXIMA
     assert config.client.in_flight == 256
 
 
@@ -38,7 +38,7 @@ def test_config_prefers_flag_to_environment_to_file_to_default(tmp_path: Path) -
     file.write_text('port = 1\nmax-tools = 1\nmax_panels = 1\nhost = "file"\n')
     environment = {"PANELS_CONFIG": str(file), "PANELS_PORT": "2", "PANELS_MAX_TOOLS": "2"}
     config = configure("--port", "3", environment=environment)
-    assert (config.listen.port, config.definition.tools, config.max_panels) == (3, 2, 1)
+    assert (config.listen.port, config.panels.tools, config.panels.count) == (3, 2, 1)
     assert (config.listen.host, config.listen.max_frame_bytes) == ("file", MIB)
 
 
@@ -113,7 +113,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ),
     ("endpoint", ["--no-auth", "--workers-endpoint", "inproc://x"], "ipc:///path or tcp://"),
     ("relative endpoint", ["--no-auth", "--workers-endpoint", "ipc://x"], "absolute path"),
-    ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "100 bytes"),
+    ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "107 bytes"),
     ("buffers", ["--no-auth", "--send-buffer-soft-bytes=2MiB"], "send-buffer-soft-bytes"),
     ("config file", ["--no-auth", "--config", "/nowhere/x.toml"], "No such file"),
 ]
@@ -152,6 +152,26 @@ def test_config_names_the_variable_that_is_wrong() -> None:
         configure(environment={"PANELS_MAX_PANELS": "many"})
 
 
+@pytest.mark.parametrize("variable", ["PANELS_JWT_AUDIENCE", "PANELS_JWT_SECRET_FILE", "PANELS_HOST"])
+def test_config_refuses_an_empty_variable(variable: str) -> None:
+    """``PANELS_JWT_AUDIENCE=$UNSET`` must not mean that nobody checks the audience."""
+    with pytest.raises(ConfigError, match=f"expected .*, got '' .from {variable}."):
+        configure(environment={variable: ""})
+
+
+def test_config_warns_of_a_mistyped_variable() -> None:
+    config = configure(environment={"PANELS_MAX_PANEL": "5", "PANELS_PROCESSES": "2", "PANELSX": "1"})
+    assert config.warnings == (
+        "the variable PANELS_MAX_PANEL is no option and is ignored; did you mean PANELS_MAX_PANELS?",
+    )
+    assert configure(environment={"PANELS_CONFIG": "", "PATH": "/bin"}).warnings == ()
+
+
+def test_config_says_where_both_of_two_contradicting_values_came_from() -> None:
+    with pytest.raises(ConfigError, match="from PANELS_SEND_BUFFER_SOFT_BYTES"):
+        configure(environment={"PANELS_SEND_BUFFER_SOFT_BYTES": "2MiB"})
+
+
 def test_config_refuses_a_data_directory_that_everybody_can_write_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match="chmod 700"):
@@ -187,4 +207,4 @@ def test_document_holds_the_reference() -> None:
     """After a change of options: python -m panels_gateway.configuration.options > the part between the marks."""
     found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
-    assert found[1].strip() == reference().strip()
+    assert found[1].strip() == TABLE.reference().strip()

@@ -1,4 +1,5 @@
-"""The dispatcher against a trivial serial model, with workers that die, hang, come back and lie. See ``tests.support.world``."""
+"""The dispatcher against a trivial serial model, with workers that die, hang, come back and lie. See
+``tests.support.world``."""
 
 from __future__ import annotations
 
@@ -11,8 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from panels_gateway.dispatch.catalog import Preparation
-from panels_gateway.dispatch.dispatcher import REVOKED_S, SETTLE_S, OverloadedError
+from panels_gateway.dispatch.dispatcher import MAX_MISSES, Dispatcher
+from panels_gateway.dispatch.limits import OverloadedError
+from panels_gateway.dispatch.placement import SETTLE_S
+from panels_gateway.dispatch.watch import REVOKED_S
 from panels_shared import messages as m
+from panels_shared.messages import WorkerId
 from panels_shared.outcome import Completed, Failed
 from tests.support.world import Process, Room, World
 
@@ -21,7 +26,8 @@ some = st.integers(0, 10**6)
 
 
 class Dispatching(RuleBasedStateMachine):
-    """Events in any order; after each the books agree, each commit agrees with the model, and at the end all is answered."""
+    """Events in any order; after each the books agree, each commit agrees with the model, and at the end
+    all is answered."""
 
     world: World
 
@@ -82,6 +88,18 @@ class Dispatching(RuleBasedStateMachine):
     def kill(self, number: int, reported: bool) -> None:
         if (process := self.process(number)) is not None:
             self.world.kill(process, reported=reported)
+
+    @rule(late=st.booleans())
+    def confirm_late_or_at_once(self, late: bool) -> None:
+        """A journal confirms later than it takes a commit, and whatever happens in between must not
+        matter."""
+        self.world.late = late
+        if not late:
+            self.world.settle_late()
+
+    @rule()
+    def confirm_what_is_durable(self) -> None:
+        self.world.settle_late()
 
     @rule()
     def kill_all(self) -> None:
@@ -178,7 +196,8 @@ TestDispatching = pytest.mark.timeout(180)(Dispatching.TestCase)
 
 
 def random_life(seed: int, steps: int) -> World:
-    """A long life: much goes well, so that windows fill, panels move and epochs follow each other, and some does not."""
+    """A long life: much goes well, so that windows fill, panels move and epochs follow each other, and
+    some does not."""
     rng = random.Random(seed)
     world = World(window=rng.choice([1, 3, 8, 64]))
     for _ in range(6):
@@ -241,7 +260,7 @@ def test_long_lives_reach_what_they_are_to_test() -> None:
     assert all(reached[name] > 2 for name in rare), reached
 
 
-# -- single rules ---------------------------------------------------------------------------------------------
+# -- single rules ------------------------------------------------------------------------------------------
 
 
 def small_world(*, workers: int = 1, panels: int = 1, window: int = 4) -> World:
@@ -311,7 +330,6 @@ def test_results_of_an_ended_epoch_are_stale_and_the_jobs_run_again() -> None:
 
 def test_one_panel_with_a_thousand_jobs_does_not_delay_another() -> None:
     world = World(window=64, queue_per_panel=1_000)
-    world.limits = world.dispatcher.limits
     flood, single = world.add_panel(), world.add_panel()
     pool = world.start_pool()
     world.deliver(world.start_process(pool))
@@ -341,7 +359,7 @@ def test_new_worker_gets_its_share_and_panels_do_not_oscillate() -> None:
         world.round()
         world.check()
     assert 1 <= world.dispatcher.stats()["moves"] <= 6
-    counts = Counter(world.dispatcher._lanes[room.panel.key].worker for room in world.rooms)
+    counts = Counter(world.dispatcher._fleet.lanes[room.panel.key].worker for room in world.rooms)
     assert sorted(counts.values()) == [3, 3]
 
 
@@ -361,8 +379,8 @@ def test_machine_that_stands_still_does_not_make_panels_wander() -> None:
 def test_panels_leave_a_worker_that_is_stalled_by_a_long_job() -> None:
     world = small_world(workers=2, panels=2)
     first, second = world.rooms
-    lanes = world.dispatcher._lanes
-    world.dispatcher._move(lanes[second.panel.key], lanes[first.panel.key].worker, world.now)
+    lanes = world.dispatcher._fleet.lanes
+    world.dispatcher._mover.move(lanes[second.panel.key], lanes[first.panel.key].worker, world.now)
     world.round()
     stalled = lanes[first.panel.key].worker
     assert stalled is not None
@@ -419,7 +437,7 @@ def test_all_workers_dying_at_once_is_no_jobs_fault() -> None:
 def test_hung_worker_is_given_up_after_its_jobs_deadline() -> None:
     world = small_world(workers=2)
     room = world.rooms[0]
-    worker = world.dispatcher._lanes[room.panel.key].worker
+    worker = world.dispatcher._fleet.lanes[room.panel.key].worker
     assert worker is not None
     process = next(each for each in world.processes if each.id == worker.id)
     world.submit(room, 0, "fold")
@@ -448,9 +466,9 @@ def test_full_queue_says_when_to_come_again() -> None:
     room = world.add_panel()
     for _ in range(5):
         assert world.submit(room, 0, "fold")
-    job = world.triggers[-1].job
+    trigger = world.triggers[-1].trigger
     with pytest.raises(OverloadedError, match="queue of the panel") as caught:
-        world.dispatcher.submit(job, world.now)
+        world.dispatcher.offer(trigger, world.now)
     assert 10 <= caught.value.retry_after_ms <= 10_000
     world.settle()
     world.check_all_answered()
@@ -459,7 +477,7 @@ def test_full_queue_says_when_to_come_again() -> None:
 def test_handler_is_asked_of_one_pool_and_again_of_another_when_that_is_gone() -> None:
     world = World()
     handler = world.sources[0]
-    assert world.dispatcher.prepare(handler, world.now) is Preparation.PENDING
+    assert world.dispatcher.preparations.prepare(handler, world.now) is Preparation.PENDING
     first = world.start_pool()
     second = world.start_pool()
     world.flush()
@@ -468,27 +486,158 @@ def test_handler_is_asked_of_one_pool_and_again_of_another_when_that_is_gone() -
     world.flush()
     assert len(world.pools[second]) == 1
     world.dispatcher.prepared(second, m.Prepared(handler.digest, None), world.now)
-    assert world.dispatcher.take_prepared() == [(handler.digest, None)]
-    assert world.dispatcher.prepare(handler, world.now) is Preparation.READY
+    assert world.dispatcher.preparations.take_prepared() == [(handler.digest, None)]
+    assert world.dispatcher.preparations.prepare(handler, world.now) is Preparation.READY
 
 
 def test_refusal_is_remembered_and_a_transient_one_is_not() -> None:
     world = World()
     pool = world.start_pool()
     for source, code in zip(world.sources[:2], ("malformed", "unavailable"), strict=True):
-        world.dispatcher.prepare(source, world.now)
+        world.dispatcher.preparations.prepare(source, world.now)
         world.dispatcher.prepared(pool, m.Prepared(source.digest, m.Refusal(code, "no")), world.now)
     first, second = world.sources[:2]
-    assert world.dispatcher.prepare(first, world.now) == m.Refusal("malformed", "no")
-    assert world.dispatcher.prepare(second, world.now) is Preparation.PENDING
+    assert world.dispatcher.preparations.prepare(first, world.now) == m.Refusal("malformed", "no")
+    assert world.dispatcher.preparations.prepare(second, world.now) is Preparation.PENDING
 
 
 def test_handler_that_nobody_prepares_is_refused_after_a_while() -> None:
     world = World()
-    world.dispatcher.prepare(world.sources[0], world.now)
+    world.dispatcher.preparations.prepare(world.sources[0], world.now)
     world.now += 11
     world.dispatcher.tick(world.now)
-    ((digest, refusal),) = world.dispatcher.take_prepared()
+    ((digest, refusal),) = world.dispatcher.preparations.take_prepared()
     assert digest == world.sources[0].digest
     assert refusal is not None
     assert refusal.code == "unavailable"
+
+
+# -- confirm and refuse ------------------------------------------------------------------------------------
+
+
+def told_forgettable(process: Process) -> list[int]:
+    """What each job that waits for ``process`` says may be forgotten."""
+    return [message.committed for message in process.inbox if isinstance(message, m.Job)]
+
+
+def test_nothing_is_forgettable_before_confirm() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.change_from_outside(room, whole=False)  # begins an epoch
+    world.late = True
+    for _ in range(3):
+        world.submit(room, 0, "fold")
+        world.round()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1]
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1, 2]
+    world.settle()
+    world.check_all_answered()
+
+
+def test_confirm_after_the_end_of_the_epoch_moves_the_position_it_left() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.change_from_outside(room, whole=False)
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    world.change_from_outside(room, whole=False)
+    ((_, position),) = world.dispatcher._fleet.lanes[room.panel.key].positions.items()
+    assert position.index == -1
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    (delta,) = [message for message in process.inbox if isinstance(message, m.Delta)]
+    assert (delta.base_epoch, delta.base_index) == (position.epoch, 1)
+    world.settle()
+    world.check_all_answered()
+
+
+def test_late_confirm_of_an_ended_epoch_does_not_touch_the_next_one() -> None:
+    world = small_world(window=8)
+    (room,), (process,) = world.rooms, world.processes
+    world.late = True
+    world.submit(room, 0, "fold")
+    world.round()
+    world.change_from_outside(room, whole=True)
+    world.submit(room, 0, "fold")
+    world.flush()  # the next epoch is open
+    world.settle_late()
+    world.submit(room, 0, "fold")
+    world.flush()
+    assert told_forgettable(process) == [-1, -1]
+    world.settle()
+    world.check_all_answered()
+
+
+def test_refused_run_is_undone_by_its_worker() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    for number in range(60):
+        world.submit(room, 0, "grow" if number % 2 else "fold")
+        world.round()
+    refused = [asked for asked in world.triggers if isinstance(asked.answer, str)]
+    assert refused  # and each result after one was compared with the model's
+    world.check_all_answered()
+
+
+def test_confirming_out_of_order_is_an_error() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    _, second = world.unsettled
+    with pytest.raises(AssertionError, match="in their order"):
+        world.dispatcher.confirm(second)
+
+
+def test_confirm_and_refuse_of_a_removed_panel_do_nothing() -> None:
+    world = small_world(window=8)
+    room = world.rooms[0]
+    world.late = True
+    for _ in range(2):
+        world.submit(room, 0, "fold")
+    world.round()
+    first, second = world.unsettled
+    world.remove_panel(room)
+    world.unsettled.clear()
+    before = world.dispatcher.stats()
+    world.dispatcher.confirm(first)
+    world.dispatcher.refuse(second)
+    assert world.dispatcher.stats() == before
+    assert world.dispatcher.ready
+
+
+def test_trigger_whose_tool_cannot_be_loaded_is_given_up() -> None:
+    world = small_world()
+    (room,), (process,) = world.rooms, world.processes
+    world.lost_artifacts = True
+    process.sandbox._programs.clear()
+    process.loader.programs.clear()
+    before = world.dispatcher.stats()["missing"]
+    world.submit(room, 0, "fold")
+    world.round()
+    assert world.triggers[-1].answer == "WORKER_LOST"
+    assert world.dispatcher.stats()["missing"] == before + MAX_MISSES + 1
+
+
+def test_worker_that_introduces_itself_again_or_leaves_is_not_counted_as_lost() -> None:
+    """A fresh gateway beside an old pool hears two Hellos of each sandbox."""
+    dispatcher = Dispatcher()
+    pool, worker = WorkerId(b"p" * 16), WorkerId(b"w" * 16)
+    dispatcher.hello(pool, m.Hello("pool", b"", 1, {}), 0.0)
+    for now in (0.0, 0.1):
+        dispatcher.hello(worker, m.Hello("sandbox", pool, 2, {}), now)
+    dispatcher.goodbye(worker, draining=False, now=0.2)
+    assert dispatcher.stats()["workers_lost"] == 0
+    dispatcher.hello(worker, m.Hello("sandbox", pool, 2, {}), 0.3)
+    dispatcher.lost(worker, 0.4)
+    assert dispatcher.stats()["workers_lost"] == 1

@@ -16,9 +16,9 @@ import pytest
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import create_app
-from panels_gateway.bus.broker import BrokerCounters
 from panels_gateway.configuration.config import load
 from panels_gateway.http import api
+from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.panels.definition import PanelDefinition
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import CODES, Code, RequestError
@@ -344,8 +344,8 @@ async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, kerne
     assert 'panels_http_requests_total{status="404"} 1' in lines
     assert "panels_panels 1" in lines
     assert "panels_state_bytes 4" in lines
-    assert 'panels_dispatch{kind="queued"} 3' in lines
-    assert 'panels_bus_total{kind="bad_frames"} 0' in lines
+    assert "panels_jobs 3" in lines
+    assert "panels_bus_bad_frames_total 0" in lines
     assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines
 
 

@@ -1,26 +1,22 @@
-"""Metrics: names, bounded labels, and the text that Prometheus reads."""
+"""Metrics: their names, and the text that Prometheus reads."""
 
 from __future__ import annotations
 
-import re
-
-from panels_gateway.bus.broker import BrokerCounters
 from panels_gateway.observe.metrics import (
+    BUS,
+    DISPATCH,
     FAMILIES,
     HTTP_REQUESTS,
     PANELS,
-    HttpCounters,
     Sample,
-    collect,
+    by_status,
     exposition,
 )
-from tests.support.fake_kernel import FakeKernel
-
-_LINE = re.compile(r'[a-z_]+(\{[a-z]+="[A-Za-z0-9_.]+"\})? [0-9.e+-]+')
+from panels_gateway.observe.stages import STAGE_SECONDS
 
 
 def test_exposition_writes_each_family_once_and_its_samples_below() -> None:
-    samples = [Sample(PANELS, 3), Sample(HTTP_REQUESTS, 1, "200"), Sample(HTTP_REQUESTS, 2, "404")]
+    samples = [Sample(PANELS, 3), *by_status(HTTP_REQUESTS, {404: 2, 200: 1})]
     assert exposition(samples).decode() == (
         "# HELP panels_panels Panels there are.\n# TYPE panels_panels gauge\npanels_panels 3\n"
         "# HELP panels_http_requests_total HTTP requests, by status.\n# TYPE panels_http_requests_total counter\n"
@@ -28,20 +24,29 @@ def test_exposition_writes_each_family_once_and_its_samples_below() -> None:
     )
 
 
-def test_collect_yields_valid_lines_grouped_by_family() -> None:
-    counters = HttpCounters()
-    counters.count_request(200)
-    counters.count_rejected_upgrade(401)
-    samples = list(collect(FakeKernel().as_kernel(), counters, BrokerCounters()))
-    order = list(dict.fromkeys(sample.family for sample in samples))
-    assert order == [family for family in FAMILIES if family in order]
-    assert [s.family for s in samples] == sorted((s.family for s in samples), key=order.index)
-    for line in exposition(samples).decode().splitlines():
-        assert line.startswith("# ") or _LINE.fullmatch(line), line
+def test_exposition_writes_the_parts_of_a_histogram() -> None:
+    samples = [
+        Sample(STAGE_SECONDS, 1, "queue", "_bucket", "0.5"),
+        Sample(STAGE_SECONDS, 0.25, "queue", "_sum"),
+        Sample(STAGE_SECONDS, 1, "queue", "_count"),
+    ]
+    assert exposition(samples).decode().splitlines()[1:] == [
+        "# TYPE panels_stage_seconds histogram",
+        'panels_stage_seconds_bucket{stage="queue",le="0.5"} 1',
+        'panels_stage_seconds_sum{stage="queue"} 0.25',
+        'panels_stage_seconds_count{stage="queue"} 1',
+    ]
 
 
 def test_families_are_named_by_convention() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
     for family in FAMILIES:
         assert family.name.startswith("panels_")
         assert (family.kind == "counter") == family.name.endswith("_total")
         assert family.help.endswith(".")
+
+
+def test_levels_are_gauges_and_what_only_grows_is_a_counter() -> None:
+    levels = {name for name, family in DISPATCH.items() if family.kind == "gauge"}
+    assert levels == {"jobs", "job_bytes", "in_flight", "workers", "pools", "panels"}
+    assert {family.kind for family in BUS.values()} == {"counter"}

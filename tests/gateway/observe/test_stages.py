@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from time import perf_counter
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_gateway.observe.metrics import exposition
 from panels_gateway.observe.stages import NAMES, Histogram, Stages
 
 
@@ -29,8 +28,7 @@ def test_each_duration_counts_in_all_buckets_that_are_not_below_it(durations: li
 
 def test_finished_job_is_split_into_its_stages() -> None:
     stages = Stages()
-    job: Any = SimpleNamespace(submitted_s=10.0, sent_s=10.25)
-    stages.finished(job, 500_000, 11.0, perf_counter())
+    stages.finished(10.0, 10.25, 500_000, 11.0, perf_counter())
     sums = {name: histogram.sum_s for name, histogram in stages.histograms.items()}
     assert sums["queue"] == pytest.approx(0.25)
     assert sums["execute"] == pytest.approx(0.5)
@@ -42,7 +40,7 @@ def test_finished_job_is_split_into_its_stages() -> None:
 def test_exposition_is_what_prometheus_reads() -> None:
     stages = Stages(1)
     stages.flushed(perf_counter())
-    lines = stages.exposition().decode().splitlines()
+    lines = exposition(stages.samples()).decode().splitlines()
     assert lines[1] == "# TYPE panels_stage_seconds histogram"
     sample = re.compile(
         r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'

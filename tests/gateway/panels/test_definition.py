@@ -15,12 +15,12 @@ from panels_gateway.panels.definition import (
     DefinitionLimits,
     Manual,
     PanelDefinition,
-    is_name,
     parse,
 )
 from panels_shared.errors import Code, RequestError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, MAX_SCRIPT_BYTES, handler_digest
 from panels_shared.limits import DEFAULT_LIMITS, Limits
+from panels_shared.names import is_name
 
 LIMITS = DefinitionLimits(tools=3, state_bytes=1_000, state_keys=4)
 

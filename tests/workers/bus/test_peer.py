@@ -38,7 +38,7 @@ def test_peer_says_hello_every_second_until_it_is_welcome() -> None:
 def test_peer_delivers_nothing_before_it_is_welcome() -> None:
     peer = Peer(HELLO, now_s=0.0)
     assert peer.feed(encode([Forget(1, ())]), 0.0) == ()
-    assert peer.refused_messages == 1
+    assert peer.phase is Phase.JOINING
 
 
 def test_peer_says_hello_again_when_the_gateway_is_silent() -> None:
@@ -102,13 +102,13 @@ def test_peer_gives_up_on_a_gateway_that_sends_only_bad_frames() -> None:
 def test_peer_refuses_a_welcome_out_of_bounds(welcome: Welcome) -> None:
     peer = Peer(HELLO, now_s=0.0)
     peer.feed(encode([welcome]), 0.0)
-    assert (peer.bad_frames, peer.session) == (1, None)
+    assert (peer.take_reset(), peer.session) == (True, None)
 
 
 def test_peer_refuses_a_message_meant_for_the_other_side() -> None:
     peer = joined()
     peer.feed(encode([Heartbeat(b"w", 0)]), 0.2)
-    assert peer.bad_frames == 1
+    assert (peer.take_reset(), peer.session) == (True, None)
 
 
 def test_peer_leaves_in_two_steps() -> None:

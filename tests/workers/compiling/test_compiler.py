@@ -11,8 +11,10 @@ import pytest
 
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Language, Prepare, Refusal
-from panels_worker.compiling.artifacts import ArtifactStore
-from panels_worker.compiling.compiler import TIMEOUT_S, Compiler
+from panels_worker.artifacts import ArtifactStore
+from panels_worker.compiling.child import TIMEOUT_S
+from panels_worker.compiling.compiler import Compiler
+from panels_worker.javascript.engines import QUICKJS, engine_digest
 
 WAT = """(module (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (i32.const 0))
@@ -79,7 +81,9 @@ def test_refusal_is_remembered(compiler: Compiler) -> None:
 
 
 def test_child_that_was_given_no_cpu_is_not_held_against_its_handler(compiler: Compiler) -> None:
-    """On a busy machine the wall clock says nothing of a handler; a refusal that is remembered would be for ever."""
+    """On a busy machine the wall clock says nothing of a handler; a refusal that is remembered would be for
+    ever.
+    """
     request = prepare(WAT % 0)
     compiler.submit(request, 0.0)
     assert compiler.next_deadline() == TIMEOUT_S
@@ -118,3 +122,28 @@ def test_artifact_that_cannot_be_written_is_not_held_against_its_handler(
     assert refusal is not None
     assert refusal.code == "unavailable"
     assert await_answers(compiler) == [(request.digest, None)]
+
+
+def test_engine_that_somebody_removed_is_written_again(compiler: Compiler, store: ArtifactStore) -> None:
+    """Without it every sandbox would miss the script, however often that is prepared."""
+    script = prepare("return 1", "javascript")
+    compiler.submit(script, 0.0)
+    await_answers(compiler)
+    store.trim(keep={script.digest}, max_bytes=0)
+    assert not store.holds(engine_digest(QUICKJS))
+    compiler.submit(script, 0.0)
+
+    assert compiler.collect(0.0) == [(script.digest, None)]
+    assert store.get(engine_digest(QUICKJS)) is not None
+
+
+def test_handlers_above_the_bound_are_refused_for_now(store: ArtifactStore) -> None:
+    compiler = Compiler(store, max_children=0, max_waiting=1)
+    compiler.submit(prepare(WAT % 0), 0.0)
+    compiler.submit(prepare(WAT % 0), 0.0)
+    assert compiler.collect(0.0) == []
+    compiler.submit(prepare(WAT % 1), 0.0)
+    [(_, refusal)] = compiler.collect(0.0)
+    assert refusal is not None
+    assert refusal.code == "unavailable"
+    compiler.close()

@@ -214,7 +214,7 @@ def test_proc_exit_ends_the_job(status: int, reason: Reason | None) -> None:
     assert (outcome.reason if isinstance(outcome, Failed) else None) is reason
 
 
-# -- bounds --------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

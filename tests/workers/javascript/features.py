@@ -1,7 +1,7 @@
 """The table of language features: what a handler may write, each with a script that shows it.
 
-``docs/language-features.md`` is made from this by ``python -m tests.workers.javascript.features``; a test compares.
-"""
+``docs/language-features.md`` is made from this by ``python -m tests.workers.javascript.features``; a test
+compares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "language-features.md"
 
 
 class Feature(NamedTuple):
-    """``expected`` is the script's return value; one that is an ``Absent`` says what the feature throws instead."""
+    """``expected`` is the script's return value; one that is an ``Absent`` says what the feature throws
+    instead.
+    """
 
     group: str
     name: str
@@ -267,42 +269,82 @@ FEATURES = [
         [True, True],
     ),
     Feature("Built-ins", "globalThis", "globalThis.x = 1; return x", 1),
-    Feature("Not there", "eval", "return eval('1')", Absent("EvalError: eval is not available")),
+    Feature("Host", "self, global", "return [self === globalThis, global === globalThis]", [True, True]),
     Feature(
-        "Not there",
+        "Host",
+        "structuredClone",
+        "const m = new Map([['a', { b: new Date(0) }]]); m.set('self', m); const c = structuredClone(m);"
+        " return [c.get('a').b.getTime(), c.get('self') === c, c.get('a') !== m.get('a')]",
+        [0, True, True],
+    ),
+    Feature(
+        "Host",
+        "TextEncoder and TextDecoder, for UTF-8",
+        "const e = new TextEncoder().encode('aé€\U0001f600'); return [e.length, new TextDecoder().decode(e)]",
+        [10, "aé€\U0001f600"],
+    ),
+    Feature(
+        "Host",
+        "crypto.randomUUID and getRandomValues, seeded by the job",
+        "return [/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(crypto.randomUUID()),"
+        " crypto.getRandomValues(new Uint8Array(9)).some((byte) => byte > 0)]",
+        [True, True],
+    ),
+    Feature(
+        "Host",
+        "performance.now, which stands still",
+        "return [performance.now(), performance.timeOrigin === Date.now()]",
+        [0, True],
+    ),
+    Feature("Host", "process.env.NODE_ENV", "return process.env.NODE_ENV", "production"),
+    Feature(
+        "Host", "queueMicrotask", "queueMicrotask(() => { $state.n = 1 }); await null; return $state.n", 1
+    ),
+    Feature("Not available", "eval", "return eval('1')", Absent("EvalError: eval is not available")),
+    Feature(
+        "Not available",
         "new Function and its kin",
         "return new Function('return 1')()",
         Absent("EvalError: Function is not available"),
     ),
-    Feature("Not there", "import() of anything", "return await import('fs')", Absent("ReferenceError")),
+    Feature("Not available", "import() of anything", "return await import('fs')", Absent("ReferenceError")),
     Feature(
-        "Not there", "timers", "setTimeout(() => {}, 1)", Absent("ReferenceError: setTimeout is not defined")
+        "Not available",
+        "timers",
+        "setTimeout(() => {}, 1)",
+        Absent("ReferenceError: setTimeout is not defined"),
     ),
     Feature(
-        "Not there",
+        "Not available",
         "fetch, XMLHttpRequest, WebSocket",
         "return await fetch('x')",
         Absent("ReferenceError: fetch is not defined"),
     ),
     Feature(
-        "Not there",
+        "Not available",
         "Intl; toLocaleString is not localised",
         "return new Intl.NumberFormat('de')",
         Absent("ReferenceError: Intl is not defined"),
     ),
     Feature(
-        "Not there",
-        "require, process, Buffer",
-        "return process.env",
-        Absent("ReferenceError: process is not defined"),
+        "Not available", "require", "return require('fs')", Absent("ReferenceError: require is not defined")
     ),
     Feature(
-        "Not there",
-        "structuredClone, TextEncoder, URL, crypto, performance",
-        "return [typeof structuredClone, typeof TextEncoder, typeof URL, typeof crypto, typeof performance]",
-        ["undefined"] * 5,
+        "Not available", "Buffer", "return Buffer.from('a')", Absent("ReferenceError: Buffer is not defined")
     ),
-    Feature("Not there", "WebAssembly", "return typeof WebAssembly", "undefined"),
+    Feature(
+        "Not available",
+        "the regular-expression flag v, in a constructor",
+        "return new RegExp('a', 'v')",
+        Absent("SyntaxError: the regular expression flag v is not available"),
+    ),
+    Feature(
+        "Not available",
+        "URL, URLSearchParams",
+        "return [typeof URL, typeof URLSearchParams]",
+        ["undefined"] * 2,
+    ),
+    Feature("Not available", "WebAssembly", "return typeof WebAssembly", "undefined"),
 ]
 
 
@@ -311,8 +353,9 @@ def document() -> str:
     lines = [
         "# Language features",
         "",
-        "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each row is a test: the script is run in the",
-        "guest under our host, and its result is what the table says. Made by `python -m tests.workers.javascript.features`.",
+        "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each row is a test, which runs",
+        "a script in the guest under our host and compares its result. This page is made by",
+        "`python -m tests.workers.javascript.features`.",
         "",
     ]
     group = ""
@@ -321,7 +364,7 @@ def document() -> str:
             group = feature.group
             lines += ["", f"## {group}", "", "| feature | result |", "|---|---|"]
         result = f"throws `{feature.expected.error}`" if isinstance(feature.expected, Absent) else "works"
-        if group == "Not there" and not isinstance(feature.expected, Absent):
+        if group == "Not available" and not isinstance(feature.expected, Absent):
             result = "`undefined`"
         lines.append(f"| {feature.name} | {result} |".replace("||", "\\|\\|"))
     return "\n".join(lines) + "\n"

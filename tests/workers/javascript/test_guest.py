@@ -10,7 +10,7 @@ import pytest
 import wasmtime
 
 from panels_worker.javascript.engines import QUICKJS, TRANSFORM, GuestChangedError, engine_source
-from panels_worker.javascript.guest import EXPORTS, IMPORTS, check_guest
+from panels_worker.javascript.surface import EXPORTS, IMPORTS, check_guest
 from tests.workers.builders import ENGINE
 
 #: SHA-256 of the modules in ``quickjs-rs`` 0.2.6, with which everything else here was tested.
@@ -70,7 +70,7 @@ def test_transform_exports_what_the_host_calls() -> None:
         assert [str(value) for value in kind.results] == ["i32"] * len(results), name
 
 
-# -- check_guest, which the worker itself asks at every start -------------------------------------------------
+# -- check_guest, which the worker itself asks at every start ----------------------------------------------
 
 
 def test_known_guest_is_accepted() -> None:

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panels_worker.javascript import engines as engine_modules
-from panels_worker.javascript import image
+from panels_worker.javascript import image, sections
 from panels_worker.javascript.engines import QUICKJS, GuestChangedError, engine_digest, engine_source
 from panels_worker.javascript.guest import JavaScriptGuest
 from tests.workers.builders import ENGINE
 from tests.workers.javascript.scripts import guest
 
-PAGE = image.WASM_PAGE_BYTES
+PAGE = sections.WASM_PAGE_BYTES
 SMALL = wasmtime.wat2wasm(
     """(module (memory (export "memory") 1) (data (i32.const 8) "before")
        (func (export "f") (result i32) (i32.const 7)))"""
@@ -29,7 +29,7 @@ def test_module_begins_with_the_memory_it_was_given(pages: int, stretches: list[
     memory = bytearray(pages * PAGE)
     for at, data in stretches:
         memory[at : at + len(data)] = data
-    module = wasmtime.Module(ENGINE, image.with_memory(bytes(SMALL), bytes(memory)))
+    module = wasmtime.Module(ENGINE, sections.with_memory(bytes(SMALL), bytes(memory)))
     store = wasmtime.Store(ENGINE)
     store.set_fuel(1_000)
     store.set_epoch_deadline(1_000)
@@ -47,7 +47,7 @@ def test_guest_with_passive_data_is_refused() -> None:
         '(module (memory 1) (data "x") (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 1))))'
     )
     with pytest.raises(GuestChangedError, match="passive"):
-        image.with_memory(bytes(module), bytes(PAGE))
+        sections.with_memory(bytes(module), bytes(PAGE))
 
 
 def test_image_is_the_same_each_time_it_is_made() -> None:

@@ -1,4 +1,6 @@
-"""``$state`` beside an ordinary object: the same random program does the same to both, and what is committed is the difference."""
+"""``$state`` beside an ordinary object: the same random program does the same to both, and what is committed
+is the difference.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 
 from panels_shared.messages import WorkerId
 from panels_worker.pool.child import MAX_LOG_BYTES, Child
-from panels_worker.sandbox.status import Report, State
+from panels_worker.status import Report, State
 
 WORKER = WorkerId(b"w" * 16)
 

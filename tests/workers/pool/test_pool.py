@@ -31,8 +31,10 @@ from panels_shared.messages import (
     ToWorker,
 )
 from panels_shared.outcome import Completed, Failed, Outcome, Reason
-from panels_worker.pool.pool import describe
-from panels_worker.sandbox.status import Exit
+from panels_worker.artifacts import MAX_CACHE_BYTES, ArtifactStore
+from panels_worker.pool.pool import Pool
+from panels_worker.settings import PoolConfig
+from panels_worker.status import Exit
 from tests.support.fake_gateway import FakeGateway
 from tests.support.pool_process import PoolProcess
 
@@ -361,7 +363,26 @@ def test_pool_refuses_a_cache_dir_that_it_cannot_make(endpoint: str, tmp_path: P
     assert any("cache-dir: expected" in line for line in pool.log)
 
 
-def test_pool_describes_exit_codes_in_words() -> None:
-    assert describe(-9) == "signal SIGKILL"
-    assert describe(75) == "exit code 75 (LOST)"
-    assert describe(3) == "exit code 3"
+def test_pool_trims_its_cache_at_the_start_and_keeps_what_it_prepares(
+    gateway: FakeGateway, cache_dir: Path
+) -> None:
+    old = cache_dir / ("0" * 64)
+    with old.open("wb") as file:
+        file.truncate(MAX_CACHE_BYTES + 1)  # a hole: it takes no room
+    os.utime(old, (1, 1))
+    with PoolProcess(gateway.endpoint, cache_dir):
+        gateway.wait_for_sandboxes()
+        assert not old.exists()
+        assert (cache_dir / gateway.prepare("wat", COUNTER, "handle").hex()).exists()
+
+
+def test_pool_trims_after_preparations_and_never_what_it_has_just_prepared(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[frozenset[bytes]] = []
+    monkeypatch.setattr(ArtifactStore, "trim", lambda self, *, keep: kept.append(keep))
+    pool = Pool(PoolConfig(gateway=endpoint, processes=1, cache_dir=tmp_path))
+    monkeypatch.setattr(pool._compiler, "collect", lambda now_s: [(b"d" * 32, None)])
+    pool._collect(0.0)
+    pool._shutdown()
+    assert kept == [pool._compiler.pinned, pool._compiler.pinned | {b"d" * 32}]

@@ -11,17 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from panels_shared.messages import WorkerId
 from panels_worker.pool.restart import RestartPolicy
-from panels_worker.pool.supervisor import (
-    Announce,
-    Bounds,
-    Finish,
-    Instruction,
-    Kill,
-    Spawn,
-    Supervisor,
-    Terminate,
-)
-from panels_worker.sandbox.status import Exit, Report, State
+from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
+from panels_worker.settings import Bounds
+from panels_worker.status import Exit, Report, State
 
 BOUNDS = Bounds(
     max_rss_bytes=1000, max_jobs=10, max_busy_s=5, silence_s=15, handover_s=10, grace_s=3, boot_tries=3

@@ -21,8 +21,8 @@ from panels_worker.sandbox.loop import LARGE_FRAME_BYTES, Loop
 from panels_worker.sandbox.replica import Replicas
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.sandbox.spin import Spin
-from panels_worker.sandbox.status import Exit
 from panels_worker.sandbox.ticker import Shared
+from panels_worker.status import Exit
 from tests.support.fake_gateway import FakeGateway
 from tests.support.programs import FakeLoader, FunctionProgram
 

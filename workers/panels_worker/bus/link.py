@@ -6,10 +6,11 @@ from typing import Final
 
 import zmq
 
+from panels_shared.endpoint import CurveKeys, is_tcp
 from panels_shared.wire import MAX_FRAME_BYTES
-from panels_worker.config import CurveKeys
 
-#: Frames that a socket holds in either direction; above it the sender waits. The gateway's credit stays far below.
+#: Frames that a socket holds in either direction; above it the sender waits. The gateway's credit stays far
+#: below.
 HIGH_WATER_FRAMES: Final = 1_024
 #: How long a socket that is closed goes on sending, in milliseconds.
 LINGER_MS: Final = 500
@@ -20,8 +21,8 @@ def connect(
 ) -> zmq.Socket[bytes]:
     """A DEALER that says it is ``worker`` and connects to ``endpoint``, now or when there is something there.
 
-    It takes messages only while it has a connection, so that ``POLLOUT`` says whether there is one, and nothing is
-    delivered late to a gateway that came after the one it was meant for.
+    It takes messages only while it has a connection, so that ``POLLOUT`` says whether there is one, and
+    nothing is delivered late to a gateway that came after the one it was meant for.
     """
     socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     socket.set(zmq.ROUTING_ID, worker)
@@ -33,12 +34,13 @@ def connect(
     socket.set(zmq.RECONNECT_IVL, 50)
     socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
     socket.set(zmq.HANDSHAKE_IVL, 3_000)
-    if endpoint.startswith("tcp://"):
-        # a peer that vanished without a word is found by ZMTP pings; a unix socket always tells
+    if is_tcp(endpoint):
+        # a peer that vanished silently is found by ZMTP pings; a unix socket always tells
         socket.set(zmq.HEARTBEAT_IVL, 1_000)
         socket.set(zmq.HEARTBEAT_TIMEOUT, 3_000)
     if curve is not None:
-        socket.set(zmq.CURVE_SERVERKEY, curve.server_public)
+        (gateway,) = curve.peers
+        socket.set(zmq.CURVE_SERVERKEY, gateway)
         socket.set(zmq.CURVE_PUBLICKEY, curve.public)
         socket.set(zmq.CURVE_SECRETKEY, curve.secret)
     socket.connect(endpoint)

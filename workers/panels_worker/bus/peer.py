@@ -5,12 +5,13 @@
                            │  └──Drain, leave()──▶ LEAVING   wants no more, still answers
     JOINING, LEAVING ──────┴──────────────depart()──▶ LEFT   the end
 
-The owner feeds every frame it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what ``drain`` returns,
-and asks ``take_reset`` after each feed: True means that everything known from the gateway (tools, replicas, queued
-jobs) is void, and comes before the messages just returned.
+The owner feeds every frame that it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what ``drain``
+returns, and asks ``take_reset`` after each feed: True means that everything known from the gateway (tools,
+replicas, queued jobs) is void, and comes before the messages just returned.
 
-Silence is not the end of a session: a gateway that comes back with the same session has lost nothing, and one that
-has lost everything says so by a new session. Silence while there is no connection either is for the owner to see.
+Silence is not the end of a session: a gateway that comes back with the same session has lost nothing, and one
+that has lost everything says so by a new session. Silence while there is no connection either is for the
+owner to see.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ TRANSITIONS = frozenset(
 class Peer:
     """The state of one conversation. All times are monotonic seconds.
 
-    ``drainable`` peers leave when the gateway sends Drain; others (pools) stay, for the gateway that comes next.
+    ``drainable`` peers leave when the gateway sends Drain; others (pools) stay, for the gateway that comes
+    next.
     """
 
     __slots__ = (
@@ -69,10 +71,8 @@ class Peer:
         "_next_hello_s",
         "_outbox",
         "_reset",
-        "bad_frames",
         "fenced",
         "phase",
-        "refused_messages",
         "session",
     )
 
@@ -82,9 +82,6 @@ class Peer:
         self.session: bytes | None = None
         #: The gateway has answered our leaving: nothing more will come.
         self.fenced = False
-        #: Frames that did not validate, and messages that came before any Welcome.
-        self.bad_frames = 0
-        self.refused_messages = 0
         self._hello = hello
         self._drainable = drainable
         self._liveness = Liveness(last_heard_s=now_s)
@@ -130,7 +127,6 @@ class Peer:
             return ()
         self._bad_in_row = 0
         if self.session is None:
-            self.refused_messages += len(messages)
             return ()
         self._liveness.heard(now_s)
         if self.phase is Phase.JOINING:
@@ -147,7 +143,7 @@ class Peer:
             self._outbox.append(self._hello)
 
     def rejoin(self, now_s: float) -> None:
-        """Says Hello at once, because this process may have been silent for too long itself (it was stopped)."""
+        """Says Hello at once: this process was stopped and may have been silent for too long itself."""
         if self.phase is Phase.JOINED:
             self._set(Phase.JOINING)
             self._next_hello_s = now_s
@@ -171,8 +167,9 @@ class Peer:
         self._set(Phase.LEFT)
 
     def offend(self, now_s: float) -> None:
-        """A frame did not validate. What was in it is lost, so what the two sides believe differs: begin anew."""
-        self.bad_frames += 1
+        """A frame did not validate. What was in it is lost, so what the two sides believe differs: begin
+        anew.
+        """
         self._bad_in_row += 1
         self._reset = True
         self.session = None

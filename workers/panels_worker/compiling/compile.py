@@ -1,13 +1,16 @@
-"""The disposable child that checks and compiles one handler: ``python -m panels_worker.compiling.compile [engine]``.
+"""The disposable child that checks and compiles one handler: ``python -m panels_worker.compiling.compile
+[engine]``.
 
-Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here, in a process
-that serves nobody, under limits it sets before it looks at its input; whatever happens to it, the pool only sees it end.
+Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here,
+in a process that serves nobody, under limits it sets before it looks at its input; whatever happens to it,
+the pool only sees it end.
 
-stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind, payload]`` or
-``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits for the other. ``engines`` maps
-names to descriptors of compiled modules that the pool has authenticated: scripts are checked in them. The language
-``engine`` compiles one of those modules, which ``entry`` names; it comes from an installed package, not from a client, so it
-may take its time. That is said on the command line, because limits come before input.
+stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind,
+payload]`` or ``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits
+for the other. ``engines`` maps names to descriptors of compiled modules that the pool has authenticated:
+scripts are checked in them. The language ``engine`` compiles one of those modules, which ``entry`` names; it
+comes from an installed package, not from a client, so it may take its time. That is said on the command line,
+because limits come before input.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     (connect, hear the gateway's Welcome)                which needs what the next step takes away
     before_guests    user, dumpable, seccomp             nothing of a guest has been read yet
 
-The outer wall is the WebAssembly engine; this one is for the day when a guest gets through it. What such a guest finds:
-no files but compiled handlers, no new connections, no other process to signal or look at, no program to start, no secret
-but the key that authenticates those handlers (which it cannot write).
+The outer wall is the WebAssembly engine; this one is for the day when a guest gets through it. What such a
+guest finds: no files but compiled handlers, no new connections, no other process to signal or look at, no
+program to start, no secret but the key that authenticates those handlers (which it cannot write).
 
-What it does not protect against: using up CPU (the pool kills what hangs), lying to the gateway about its own jobs, and
-bugs in the system calls that are left.
+What it does not protect against: using up CPU (the pool kills what hangs), lying to the gateway about its own
+jobs, and bugs in the system calls that are left.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Final
 
 from panels_shared.errors import PanelsError
 from panels_shared.limits import MIB
-from panels_worker.config import SandboxConfig
 from panels_worker.confinement import landlock, seccomp
+from panels_worker.settings import SandboxConfig
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ class Confinement:
         self.missing: list[str] = []
 
     def follow_parent(self) -> None:
-        """Sees to it that this process dies with the pool. Whatever the mode."""
+        """Makes this process die with the pool, in every mode."""
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._config.parent_pid:
-            os._exit(0)  # it died before we said so
+            os._exit(0)  # the pool died before prctl took effect
 
     def before_threads(self) -> None:
         """The first step. Raises ``ConfinementError`` in strict mode when a layer is missing."""
@@ -65,7 +65,7 @@ class Confinement:
         self._layer("landlock", self._restrict)
 
     def before_guests(self) -> bool:
-        """The second step; True when no new connection can be made from now on. Raises ``ConfinementError``."""
+        """The second step; True when no connection can be made from now on. Raises ``ConfinementError``."""
         if self._config.confinement == "off":
             return False
         if self._config.uid >= 0:
@@ -96,7 +96,8 @@ class Confinement:
     def _refuse(self, name: str, why: str) -> None:
         if self._config.confinement == "strict":
             raise ConfinementError(
-                f"confinement: expected {name} on this system, got: {why}; give --confinement auto to go without"
+                f"confinement: expected {name} on this system, got: {why}; "
+                "give --confinement auto to go without"
             )
         self.missing.append(f"{name} ({why})")
 

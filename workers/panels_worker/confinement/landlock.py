@@ -1,7 +1,7 @@
 """Landlock: what a thread, and all that it starts from then on, may do with files, TCP and other processes.
 
-Applied while there is only one thread. Numbers are from linux/landlock.h. Does not limit connecting to a unix socket by its
-path, nor stat(2): seccomp sees to these.
+Applied while there is only one thread. Numbers are from linux/landlock.h. Does not limit connecting to a unix
+socket by its path, nor stat(2): seccomp sees to these.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def version() -> int:
 
 
 def restrict(readable: str, *, connect_port: int | None) -> int:
-    """Leaves this thread the files in folder ``readable``, to read, and TCP connections to ``connect_port``, if any.
+    """Leaves this thread the files in folder ``readable``, to read, and TCP connections to ``connect_port``,
+    if any.
 
-    Returns the version of Landlock, which says how much is covered: files from 1, TCP from 4, signals and abstract
-    unix sockets from 6. ``no_new_privs`` must be set. Raises ``OSError``.
+    Returns the version of Landlock, which says how much is covered: files from 1, TCP from 4, signals and
+    abstract unix sockets from 6. ``no_new_privs`` must be set. Raises ``OSError``.
     """
     libc = _libc()
     found = version()

@@ -1,8 +1,9 @@
-"""The system calls that a sandbox may make once it is connected: a filter that the pool builds and each sandbox loads.
+"""The system calls that a sandbox may make once it is connected: a filter that the pool builds and each
+sandbox loads.
 
-The list is what libzmq, CPython and wasmtime were seen to need for jobs, traps, loading an artifact and a clean exit,
-each proved by taking it away. Everything else fails with EPERM, because harmless code probes harmlessly; what only an
-attacker would try ends the process, which the pool's log then shows as SIGSYS.
+The list is what libzmq, CPython and wasmtime were seen to need for jobs, traps, loading an artifact and a
+clean exit, each proved by taking it away. Everything else fails with EPERM, because harmless code probes
+harmlessly; what only an attacker would try ends the process, which the pool's log then shows as SIGSYS.
 
 Does not protect against a bug in a system call that is allowed.
 """
@@ -62,7 +63,9 @@ class _Program(ctypes.Structure):
 
 
 def build_filter() -> bytes:
-    """The filter, as instructions for the kernel. Raises ``OSError`` where libseccomp is missing or does not know how."""
+    """The filter, as instructions for the kernel. Raises ``OSError`` where libseccomp is missing or does not
+    know how.
+    """
     try:
         import pyseccomp as seccomp
     except (ImportError, RuntimeError, OSError, AttributeError) as exc:
@@ -73,7 +76,8 @@ def build_filter() -> bytes:
         _rule(rules, seccomp.ALLOW, name)
     for name in FATAL:
         _rule(rules, seccomp.KILL_PROCESS, name)
-    # memory is writable or executable, never both; a module that is loaded becomes executable by mprotect alone
+    # memory is writable or executable, never both; a module that is loaded becomes executable by mprotect
+    # alone
     rules.add_rule(seccomp.ALLOW, "mmap", seccomp.Arg(2, seccomp.MASKED_EQ, _PROT_EXEC, 0))
     rules.add_rule(seccomp.ALLOW, "mprotect", seccomp.Arg(2, seccomp.MASKED_EQ, _PROT_EXEC, 0))
     rules.add_rule(
@@ -101,7 +105,9 @@ def build_filter() -> bytes:
 
 
 def load_filter(instructions: bytes) -> None:
-    """Puts all threads of this process under the filter, for good. ``no_new_privs`` must be set. Raises ``OSError``."""
+    """Puts all threads of this process under the filter, for good. ``no_new_privs`` must be set. Raises
+    ``OSError``.
+    """
     number = _SYSCALL_SECCOMP.get(platform.machine())
     count, rest = divmod(len(instructions), _INSTRUCTION_BYTES)
     if number is None or rest or not 0 < count <= _MAX_INSTRUCTIONS:

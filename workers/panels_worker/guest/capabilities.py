@@ -1,8 +1,8 @@
 """What a handler may touch: patterns, checked at every host call.
 
-A pattern is ``state:read:<key>``, ``state:write:<key>``, ``events:emit:<name>``, ``view:update:<view>`` or ``ext:<name>``; a
-trailing ``*`` matches a prefix, ``*`` alone everything. The gateway sends each tool its whole list: what is not in it is not
-allowed.
+A pattern is ``state:read:<key>``, ``state:write:<key>``, ``events:emit:<name>``, ``view:update:<view>`` or
+``ext:<name>``; a trailing ``*`` matches a prefix, ``*`` alone everything. The gateway sends each tool its
+whole list: what is not in it is not allowed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a handler has done so far in one job: the pure half of every host function.
 
-Both kinds of guests, modules and scripts, write through this class, so that capabilities, bounds and JSON validity are checked
-in one place, outside the guest. Nothing here is visible to anyone until the job has completed.
+Both kinds of guests, modules and scripts, write through this class, so that capabilities, bounds and JSON
+validity are checked in one place, outside the guest. Nothing here is visible to anyone until the job has
+completed.
 """
 
 from __future__ import annotations
@@ -85,9 +86,11 @@ class Effects:
         return self.get(key) is not None
 
     def keys(self) -> list[str]:
-        """All keys that may be read: those of the state sorted by code points, then new ones in the order of their making.
+        """All keys that may be read: those of the state sorted by code points, then new ones in the order of
+        their making.
 
-        Sorted, because the order of a replica depends on its past, which a job that is run again elsewhere has not.
+        Sorted, because the order of a replica depends on its past, which a job that is run again elsewhere
+        has not.
         """
         may_read = self.task.capabilities.may_read
         changes = self.changes

@@ -1,8 +1,8 @@
 """The one engine of a process, and the only place that sets wasmtime's flags.
 
-The compile child, the JavaScript snapshot and the sandbox all use these flags: a module serialized under others is refused
-by wasmtime. One engine per process is a rule, not a habit: type indices of two engines must never meet, and one epoch
-counter then stands for one job at a time.
+The compile child, the JavaScript snapshot and the sandbox all use these flags: a module serialized under
+others is refused by wasmtime. One engine per process is a rule, not a habit: type indices of two engines must
+never meet, and one epoch counter then stands for one job at a time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ MAX_INSTANCE_BYTES: Final = 8 * MIB
 _RESERVED_BYTES: Final = 4 * 1024 * MIB
 #: Places for an instance. One job runs at a time: the others keep the images of the modules that ran of late.
 _SLOTS: Final = 16
-#: So much of a memory or table is kept and written over between two instances, instead of given back page by page and faulted
-#: in again: the whole of QuickJS, a page or two of most modules. What lies above is given back.
+#: So much of a memory or table is kept and written over between two instances, instead of given back page by
+#: page and faulted in again: the whole of QuickJS, a page or two of most modules. What lies above is given
+#: back.
 _KEEP_MEMORY_BYTES: Final = 2 * MIB
 _KEEP_TABLE_BYTES: Final = 16 * KIB
 

@@ -13,7 +13,10 @@ from panels_worker.guest.capabilities import Capabilities
 
 @dataclass(slots=True)
 class Task:
-    """One job. ``args`` and ``scope`` are JSON; ``state`` is the panel's replica, which a program only reads."""
+    """One job.
+
+    ``args`` and ``scope`` are JSON. ``state`` is the panel's replica, which a program only reads.
+    """
 
     tool: str
     args: bytes
@@ -26,7 +29,9 @@ class Task:
 
 
 class Execution(NamedTuple):
-    """How a task ended. ``changes`` is what the replica takes over (None for a deleted key): {} unless completed."""
+    """How a task ended. ``changes`` is what the replica takes over (None for a deleted key): {} unless
+    completed.
+    """
 
     outcome: Outcome
     changes: Mapping[str, bytes | None]

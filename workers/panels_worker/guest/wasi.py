@@ -1,23 +1,22 @@
 """WASI preview 1, as a stub that denies: so that modules of ordinary toolchains load, and reach nothing.
 
-No files, no sockets, no environment, no arguments. What is written to stdout and stderr goes to the handler's log; clock and
-random come from the job. Everything else answers ``ENOSYS`` or ``EBADF``; ``proc_exit(0)`` ends the job well, any other code as a
-failure.
+No files, no sockets, no environment, no arguments. What is written to stdout and stderr goes to the handler's
+log; clock and random come from the job. Everything else answers ``ENOSYS`` or ``EBADF``; ``proc_exit(0)``
+ends the job well, any other code as a failure.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from wasmtime import ValType
 
 from panels_shared.limits import KIB
-from panels_worker.guest.capi import HostLinker, Signature
-
-if TYPE_CHECKING:
-    from panels_worker.guest.wasm import WasmRun
+from panels_worker.guest.linker import HostLinker, Signature
+from panels_worker.guest.run import WasmRun
+from panels_worker.guest.traps import ExitError
 
 MODULE: Final = "wasi_snapshot_preview1"
 
@@ -185,6 +184,4 @@ class _Stub:
 
     @staticmethod
     def proc_exit(run: WasmRun, raw: Any) -> None:
-        from panels_worker.guest.wasm import ExitError  # wasm builds on this module
-
         raise ExitError(raw[0])

@@ -1,8 +1,11 @@
-"""JavaScript errors in the words of the handler's author: their own lines and columns, none of the prelude's."""
+"""JavaScript errors in the words of the handler's author: their own lines and columns, none of the
+prelude's.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -11,7 +14,7 @@ from panels_shared import jsonvalue
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.javascript.positions import end_of, find_read
-from panels_worker.javascript.script import BODY_HEADER_LINES, Script
+from panels_worker.javascript.script import Script
 
 #: What is kept of an error for the client.
 MAX_MESSAGE_CHARS: Final = 2_048
@@ -19,9 +22,27 @@ MAX_FRAMES: Final = 16
 MAX_NAME_CHARS: Final = 64
 
 _FRAME = re.compile(
-    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
+    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)"
+    r"(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
 _SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
+_NO_TIMERS: Final = "handlers have no timers, because a job ends when there is nothing left to run"
+_NO_NETWORK: Final = "handlers reach nothing but their panel"
+_NO_MODULES: Final = "handlers cannot load modules; bundle what you need into the handler"
+_NO_BROWSER: Final = "handlers do not run in a browser"
+#: Why globals that other hosts have are not there.
+_ABSENT: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("setTimeout", "setInterval", "setImmediate", "requestAnimationFrame"), _NO_TIMERS),
+    **dict.fromkeys(("clearTimeout", "clearInterval", "clearImmediate"), _NO_TIMERS),
+    **dict.fromkeys(("fetch", "XMLHttpRequest", "WebSocket", "EventSource"), _NO_NETWORK),
+    **dict.fromkeys(("require", "module", "exports", "importScripts"), _NO_MODULES),
+    **dict.fromkeys(("window", "document", "navigator", "location", "localStorage", "alert"), _NO_BROWSER),
+    "Buffer": "handlers have Uint8Array, TextEncoder and TextDecoder instead",
+    "URL": "handlers have no URL parser",
+    "URLSearchParams": "handlers have no URL parser",
+    "Intl": "the engine does not localise",
+    "WebAssembly": "a handler in WebAssembly is a tool of its own",
+}
 _OUT_OF_MEMORY: Final = "out of memory"
 _STACK_MESSAGES: Final = ("Maximum call stack size exceeded", "stack overflow")
 
@@ -52,6 +73,8 @@ def explain(report: FailureReport, script: Script) -> Failed:
         details["snippet"] = script.snippet(line)
         details["stack"] = "\n".join(f"    at {where} ({at}:{col})" for where, at, col in frames)
     reason = Reason.HANDLER_ERROR
+    if name == "ReferenceError":
+        message = _with_reason(message)
     text = f"{name}: {message}" if message else name
     if report.kind == "INVALID_RESULT":
         reason, text = Reason.INVALID_RESULT, message
@@ -65,6 +88,13 @@ def explain(report: FailureReport, script: Script) -> Failed:
     return Failed(Usage(), reason, text, line, column, jsonvalue.encode(details))
 
 
+def _with_reason(message: str) -> str:
+    """The message about a global that other hosts have, with the reason why it is not there."""
+    global_name, _, rest = message.partition(" ")
+    reason = _ABSENT.get(global_name, "") if rest == "is not defined" else ""
+    return f"{message}: {reason}" if reason else message
+
+
 def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
     """Why a script does not compile."""
     frames = own_frames(stack, script)
@@ -72,7 +102,7 @@ def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
     lines = script.code.split("\n")
     place = _SYNTAX_FRAME.search(stack) if name == "SyntaxError" and script.code == script.source else None
     if place is not None:
-        own = int(place[1]) - (0 if script.module else BODY_HEADER_LINES)
+        own = int(place[1]) - script.header_lines
         if own > len(lines) or (own == len(lines) and not lines[-1].strip()):
             # the engine read on behind the end
             line, column = end_of(script.source)

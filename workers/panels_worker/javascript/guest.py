@@ -1,71 +1,41 @@
 """The QuickJS guest that the ``quickjs-rs`` package ships, driven by us: in our engine, with fuel and limits.
 
-The package's own host runs it in an engine without fuel and through wasmtime-py's slow public API, so only the artefact is taken.
-Its exports are checked by name and signature when it is loaded. Values inside it are *handles*, integers that it gives out;
-strings cross as UTF-8 in its memory. Statuses are 0 for success, 1 for a JavaScript exception that waits to be taken.
-"""
+The package's own host runs it in an engine without fuel and through wasmtime-py's slow public API, so only
+the artefact is taken. Its exports are checked by name and signature when it is loaded. Values inside it are
+*handles*, integers that it gives out; strings cross as UTF-8 in its memory. Statuses are 0 for success, 1 for
+a JavaScript exception that waits to be taken."""
 
 from __future__ import annotations
 
 import struct
 from typing import Any, Final
 
-from wasmtime import Engine, FuncType, Module, ValType
+from wasmtime import Engine, Module, ValType
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
 from panels_worker.guest import wasi
 from panels_worker.guest.capabilities import Capabilities
-from panels_worker.guest.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.guest.effects import Effects
-from panels_worker.guest.engine import MAX_TABLE_ELEMENTS
+from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.guest.linker import HostLinker
+from panels_worker.guest.run import WasmRun
+from panels_worker.guest.store import Store
 from panels_worker.guest.task import Task
-from panels_worker.guest.wasm import WasmRun
-from panels_worker.javascript.engines import GuestChangedError
+from panels_worker.guest.traps import GuestTrap, HostStop, TrapKind
+from panels_worker.javascript.assets import GuestChangedError
 from panels_worker.javascript.host import HOST_FUNCTIONS
-from panels_worker.javascript.image import Places
-
-#: name → (parameters, results); i is i32. What we call; the guest has more.
-EXPORTS: Final[dict[str, tuple[str, str]]] = {
-    "call_function": ("iiiii", "i"),
-    "eval_code": ("iii", "i"),
-    "eval_module": ("iiiii", "i"),
-    "eval_module_async": ("iiiii", "i"),
-    "execute_pending_jobs": ("", "i"),
-    "free_value": ("i", ""),
-    "get_prop": ("iiii", "i"),
-    "get_string": ("i", "i"),
-    "global_object": ("", "i"),
-    "last_exception": ("i", "i"),
-    "new_bool": ("i", "i"),
-    "new_function": ("ii", "i"),
-    "new_null": ("", "i"),
-    "new_string": ("ii", "i"),
-    "new_undefined": ("", "i"),
-    "promise_state": ("ii", "i"),
-    "qjs_alloc": ("i", "i"),
-    "qjs_free": ("ii", ""),
-    "qjs_last_len": ("", "i"),
-    "qjs_last_ptr": ("", "i"),
-    "qjs_result_free": ("", ""),
-    "set_max_stack_size": ("i", ""),
-    "set_prop": ("iiii", "i"),
-    "type_of": ("i", "i"),
-}
-#: The imports that this host gives it, besides WASI.
-IMPORTS: Final[dict[str, tuple[str, str]]] = {
-    "host_call": ("iiiii", "i"),
-    "host_interrupt": ("", "i"),
-    "host_module_load": ("iii", "i"),
-    "host_module_normalize": ("iiiii", "i"),
-}
+from panels_worker.javascript.places import Places
+from panels_worker.javascript.rejections import COUNT_AT
+from panels_worker.javascript.surface import check_guest
 
 OK: Final = 0
 JS_ERROR: Final = 1
 #: What ``host_call`` returns to have the guest throw.
 HOST_CALL_ERROR: Final = -1
 
-#: How much of its shadow stack JavaScript may use: it throws a RangeError well before the engine's own stack is exhausted.
+#: How much of its shadow stack JavaScript may use: it throws a RangeError well before the engine's own stack
+#: is exhausted.
 MAX_JS_STACK_BYTES: Final = 192 * KIB
 #: A place in the guest's memory for what crosses; longer things are allocated.
 BUFFER_BYTES: Final = 64 * KIB
@@ -76,6 +46,11 @@ MAX_STRING_BYTES: Final = 16 * MIB
 
 _I32 = ValType.i32()
 
+
+#: What preparing a handler may use: enough for 256 KiB of source.
+PREPARE_FUEL: Final = 5_000_000_000
+PREPARE_DEADLINE_MS: Final = 4_000
+PREPARE_MEMORY_BYTES: Final = 64 * MIB
 
 #: For instances that serve no job.
 NO_TASK: Final = Task("", b"null", b"{}", 0.0, 0, DEFAULT_LIMITS, Capabilities.of(DEFAULT_CAPABILITIES), {})
@@ -91,43 +66,12 @@ class ScriptError(Exception):
         self.stack = stack
 
 
-def check_guest(module: Module) -> None:
-    """Raises ``GuestChangedError``, in words, unless ``module`` has the exports and imports that this host knows."""
-    exports = {export.name: export.type for export in module.exports}
-    for name, wanted in EXPORTS.items():
-        if _signature(exports.get(name)) != wanted:
-            raise GuestChangedError(
-                f"expected the guest of quickjs-rs to export {name} as {wanted}, got {_signature(exports.get(name))}"
-            )
-    for name in ("memory", "__stack_pointer"):
-        if name not in exports:
-            raise GuestChangedError(f"expected the guest of quickjs-rs to export {name}, got no such export")
-    for item in module.imports:
-        known = IMPORTS.get(item.name or "") if item.module == "env" else None
-        if item.module == wasi.MODULE and item.name in wasi.IMPORTS:
-            continue
-        if known is None or _signature(item.type) != known:
-            raise GuestChangedError(
-                f"expected no import {item.module}.{item.name} of the guest of quickjs-rs, got one"
-            )
-
-
-def _signature(kind: object) -> tuple[str, str] | None:
-    if not isinstance(kind, FuncType):
-        return None
-    letters = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
-    return (
-        "".join(letters.get(str(value), "?") for value in kind.params),
-        "".join(letters.get(str(value), "?") for value in kind.results),
-    )
-
-
 class JavaScriptGuest:
     """The guest, compiled and linked: what instances are made from. One per process.
 
     - ``run``: the job that host functions serve, None between jobs.
-    - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in it.
-    """
+    - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in
+      it."""
 
     def __init__(self, engine: Engine, module: Module) -> None:
         check_guest(module)
@@ -146,8 +90,8 @@ class JavaScriptGuest:
 
     @classmethod
     def load(cls, engine: Engine, serialized: bytes) -> JavaScriptGuest:
-        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises ``wasmtime.WasmtimeError``,
-        ``GuestChangedError``."""
+        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises
+        ``wasmtime.WasmtimeError``, ``GuestChangedError``."""
         guest = cls(engine, Module.deserialize(engine, serialized))
         run = guest.open(Effects(NO_TASK), fuel=1_000_000, epoch_ticks=1_000, memory_bytes=MAX_IMAGE_BYTES)
         try:
@@ -193,7 +137,9 @@ def _zero(raw: Any) -> None:
 
 
 class GuestRun(WasmRun):
-    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close it always."""
+    """One instance of the guest. Methods raise ``GuestTrap``, ``BadPointerError`` or ``ScriptError``; close
+    it always.
+    """
 
     __slots__ = ("_guest", "_handles", "buffer", "out", "store", "undefined")
 
@@ -214,6 +160,15 @@ class GuestRun(WasmRun):
         if places is None:
             raise GuestChangedError("expected a guest with the prelude in it")
         return places
+
+    def has_jobs(self) -> bool:
+        """Whether the engine's queue of jobs, which promises fill, has something in it."""
+        jobs = self.places.jobs
+        return self.read(jobs, 4) != jobs.to_bytes(4, "little")
+
+    def has_rejections(self) -> bool:
+        """Whether there is a promise that is rejected and that nobody handles."""
+        return self.read(COUNT_AT, 4) != bytes(4)
 
     def close(self) -> None:
         """Drops the instance."""
@@ -254,10 +209,16 @@ class GuestRun(WasmRun):
         return self.call(b"new_string", self.put(data), len(data))
 
     def string(self, handle: int) -> str:
-        """The string of a handle; a value of another type is an error. Lone surrogates come as replacement characters."""
+        """The string of a handle; a value of another type is an error. Lone surrogates come as replacement
+        characters.
+        """
         if self.call(b"get_string", handle) != OK:
             raise HostStop("expected a string")
         return self.take_result().decode("utf-8", "replace")
+
+    def truth(self, handle: int) -> bool:
+        """The value of a handle to a boolean."""
+        return self.call(b"get_bool", handle, self.out) == OK and self.read(self.out, 4) != bytes(4)
 
     def take_result(self) -> bytes:
         """What the last ``get_…`` call left in the guest's result slot."""
@@ -304,6 +265,18 @@ class GuestRun(WasmRun):
         if self.call(b"set_prop", self.call(b"global_object"), at, len(name), made) != OK:
             raise GuestChangedError(f"expected to set the global {name.decode()}")
 
+    def drain(self) -> None:
+        """Runs the queue of jobs to its end, and looks at the promises that are left rejected.
+
+        Afterwards the prelude knows what they were rejected with. A queue that never ends uses up the fuel.
+        """
+        while self.has_jobs():
+            self.call(b"execute_pending_jobs")
+        if self.has_rejections():
+            self.invoke(self.property(self.places.world, b"collect"))
+            while self.has_jobs():
+                self.call(b"execute_pending_jobs")
+
     def _checked(self, status: int) -> int:
         if status == OK:
             return self.out_handle()
@@ -323,3 +296,13 @@ class GuestRun(WasmRun):
         if status != OK or self.call(b"get_string", self.out_handle()) != OK:
             return ""
         return self.take_result().decode("utf-8", "replace")
+
+
+def open_to_prepare(guest: JavaScriptGuest, *, fuel: int = PREPARE_FUEL) -> GuestRun:
+    """An instance in which something is compiled, and no job runs. The caller closes it."""
+    return guest.open(
+        Effects(NO_TASK),
+        fuel=fuel,
+        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
+        memory_bytes=PREPARE_MEMORY_BYTES,
+    )

@@ -1,23 +1,38 @@
-"""What the prelude may ask of the host: functions that get strings and return a handle of the guest.
+"""What the prelude may ask of the host: functions that take strings and return a handle of the guest.
 
-They are the prelude's alone (it takes them off the global object before a handler is compiled), and trust it in nothing.
-"""
+They belong to the prelude alone, which takes them off the global object before a handler is compiled; they
+trust it in nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from panels_shared import jsonvalue
-from panels_worker.guest.effects import Denied
+from panels_worker.guest.effects import Denied, Effects
 
-if TYPE_CHECKING:
-    from panels_worker.javascript.guest import GuestRun
+
+class GuestValues(Protocol):
+    """The instance that asks: the effects of its job, and ways to make values in it."""
+
+    @property
+    def effects(self) -> Effects:
+        """What the job has done so far."""
+        ...
+
+    def call(self, name: bytes, *args: int) -> int:
+        """Calls an export that returns a handle."""
+        ...
+
+    def new_string(self, data: bytes) -> int:
+        """A handle to a string."""
+        ...
+
 
 HostFunction = Callable[..., int]
 
 
-def _state_get(run: GuestRun, key: str = "") -> int:
+def _state_get(run: GuestValues, key: str = "") -> int:
     try:
         value = run.effects.get(key)
     except Denied:
@@ -25,31 +40,31 @@ def _state_get(run: GuestRun, key: str = "") -> int:
     return run.call(b"new_undefined") if value is None else run.new_string(value)
 
 
-def _state_has(run: GuestRun, key: str = "") -> int:
+def _state_has(run: GuestValues, key: str = "") -> int:
     try:
         return run.call(b"new_bool", 1 if run.effects.has(key) else 0)
     except Denied:
         return run.call(b"new_null")
 
 
-def _state_keys(run: GuestRun) -> int:
+def _state_keys(run: GuestValues) -> int:
     return run.new_string(jsonvalue.encode(run.effects.keys()))
 
 
-def _log(run: GuestRun, level: str = "1", text: str = "") -> int:
+def _log(run: GuestValues, level: str = "1", text: str = "") -> int:
     run.effects.write_log(int(level) if level in "0123" and level else 1, text)
     return run.call(b"new_undefined")
 
 
-def _scope(run: GuestRun) -> int:
+def _scope(run: GuestValues) -> int:
     return run.new_string(run.effects.task.scope)
 
 
-def _now(run: GuestRun) -> int:
+def _now(run: GuestValues) -> int:
     return run.new_string(repr(run.effects.task.now_ms).encode())
 
 
-def _seed(run: GuestRun) -> int:
+def _seed(run: GuestValues) -> int:
     number = run.effects.task.seed
     return run.new_string(b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33))
 

@@ -11,9 +11,9 @@ declare const $args: any;
 declare const $scope: { readonly sub?: string; readonly [name: string]: Json | undefined };
 
 interface PanelState {
-  /** A top-level key of the panel's state. Values are ordinary objects: what you change in them is committed. */
+  /** A top-level key of the panel's state. A value is an ordinary object, and changes in it are committed. */
   [key: string]: any;
-  /** The value of a key, or `otherwise` when there is none. Reaches keys that are called like a method, too. */
+  /** The value of a key, or `otherwise` when there is none. It also reaches keys with the name of a method. */
   get<T = any>(key: string, otherwise?: T): T;
   /** Sets a key; returns the value. */
   set<T>(key: string, value: T): T;
@@ -27,8 +27,11 @@ interface PanelState {
   update<T = any>(key: string, change: (value: T | undefined) => T): T;
 }
 
-/** The panel's state. Changes are committed together when the handler has completed, and broadcast. */
-declare const $state: PanelState;
+/**
+ * The panel's state. Changes are committed together when the handler has completed, and broadcast.
+ * Assigning an object replaces all keys.
+ */
+declare let $state: PanelState;
 
 /** Emits an event to everyone who watches the panel. */
 declare const $emit: {
@@ -57,4 +60,6 @@ declare const $log: {
 declare const $time: { now(): number };
 
 /** Extensions. None is registered in this version: every call rejects. */
-declare const $ext: { readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> } };
+declare const $ext: {
+  readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> };
+};

@@ -1,10 +1,10 @@
-"""Positions that neither QuickJS nor the TypeScript transform tells, found by looking at the handler's source. Pure.
+"""Positions that neither QuickJS nor the TypeScript transform tells, found by looking at the handler's
+source. Pure.
 
-A parser stops at the first thing that is wrong, so a source that is cut behind that thing has the same error, and one that is
-cut before it has another: bisection finds the place. Words are not cut in two: ``export d`` is an error that ``export default``
-is not. And where a property is read of null, QuickJS knows the function only, but the message names the property: if that is
-read in one place, it was there.
-"""
+A parser stops at the first thing that is wrong, so a source that is cut behind that thing has the same error,
+and one that is cut before it has another: bisection finds the place. Words are not cut in two: ``export d``
+is an error that ``export default`` is not. And where a property is read of null, QuickJS knows the function
+only, but the message names the property: if that is read in one place, it was there."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _READ = re.compile(r"^cannot read property '([\w$]{1,100})' of (?:null|undefined
 def find_error(
     source: str, message: str, error_of: Callable[[str], str | None], *, line: int = 0
 ) -> tuple[int, int]:
-    """Where the thing stands that ``message`` complains of, as line and column, both 1-based; (0, 0) where that is not found.
+    """Where the thing stands that ``message`` complains of, as line and column, both 1-based; (0, 0) where
+    that is not found.
 
-    ``error_of`` is the message for a source, None for one that compiles. ``line``: the line that the parser named, 0 for none.
-    """
+    ``error_of`` is the message for a source, None for one that compiles. ``line``: the line that the parser
+    named, 0 for none."""
     if len(source) > MAX_SEARCHED_CHARS:
         return 0, 0
     low, high = 0, len(source)
@@ -55,7 +56,9 @@ def find_error(
 
 
 def end_of(source: str) -> tuple[int, int]:
-    """Where something is missing that should follow: the line and column behind the last character that is not white space."""
+    """Where something is missing that should follow: the line and column behind the last character that is
+    not white space.
+    """
     written = source.rstrip()
     return written.count("\n") + 1, len(written) - written.rfind("\n")
 
@@ -79,7 +82,9 @@ def _token_start(source: str, end: int, message: str) -> int:
 
 
 def find_read(source: str, message: str, line: int, column: int) -> tuple[int, int] | None:
-    """Where the property is read that ``message`` names, if that is one place and not what ``line`` and ``column`` say already."""
+    """Where the property is read that ``message`` names, if that is one place and not what ``line`` and
+    ``column`` say already.
+    """
     named = _READ.match(message)
     if named is None:
         return None

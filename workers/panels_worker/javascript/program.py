@@ -7,30 +7,21 @@ from typing import Final
 
 import msgspec
 
-from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.guest.capi import GuestTrap, HostStop, InstantiationError, TrapKind
-from panels_worker.guest.effects import Denied, Effects, InvalidValue, LimitReached
+from panels_worker.guest import endings
+from panels_worker.guest.effects import Effects
+from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import ticks
 from panels_worker.guest.task import Execution, Task
-from panels_worker.javascript.engines import GuestChangedError
+from panels_worker.guest.traps import HostStop, InstantiationError
+from panels_worker.javascript.compilation import compile_script
 from panels_worker.javascript.errors import FailureReport, explain
-from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, NO_TASK, GuestRun, JavaScriptGuest, ScriptError
-from panels_worker.javascript.host import HOST_FUNCTIONS
-from panels_worker.javascript.image import Places
+from panels_worker.javascript.guest import GuestRun, JavaScriptGuest, ScriptError, open_to_prepare
 from panels_worker.javascript.script import Script
 from panels_worker.javascript.snapshot import Snapshot, restore, take_snapshot
 
-#: What preparing a handler may use: enough for 256 KiB of source.
-PREPARE_FUEL: Final = 5_000_000_000
-PREPARE_DEADLINE_MS: Final = 4_000
-PREPARE_MEMORY_BYTES: Final = 64 * MIB
-
-_NEAR_LIMIT_BYTES: Final = MIB
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
-#: Free room on the heap of the image, so that ordinary handlers need not let the memory grow.
-_ROOM_BYTES: Final = 192 * KIB
 
 
 class _Change(msgspec.Struct, array_like=True):
@@ -92,31 +83,13 @@ class JavaScriptProgram:
             report = self._enter(run, task)
             fuel_used = fuel - run.store.fuel()
             failure = self._apply(report, effects)
-        except GuestTrap as trap:
-            reason, message = _TRAPS.get(
-                trap.kind, (Reason.TRAP, f"the JavaScript engine trapped: {trap.text}")
-            )
-            if trap.kind is TrapKind.HOST:
-                message = str(trap.__cause__)
-            fuel_used = fuel if trap.kind is TrapKind.FUEL else -1
-            failure = Failed(Usage(), reason, message)
-        except LimitReached as limit:
-            failure = Failed(Usage(), Reason.LIMIT_EXCEEDED, str(limit))
-        except Denied as denied:
-            failure = Failed(Usage(), Reason.PERMISSION_DENIED, str(denied))
-        except InvalidValue as invalid:
-            failure = Failed(Usage(), Reason.INVALID_RESULT, str(invalid))
+        except ENDINGS as ending:
+            failure = endings.explain(ending, limits, who="the JavaScript engine")
+            if fuel_used < 0:
+                fuel_used = endings.fuel_used(ending, limits, None)
         except ScriptError as error:
             # the prelude itself failed: out of memory or stack, as a rule
             failure = explain(FailureReport(error.name, error.message, error.stack), self._script)
-        except HostStop as stop:
-            failure = Failed(Usage(), Reason.TRAP, str(stop))
-        except InstantiationError:
-            failure = Failed(
-                Usage(),
-                Reason.MEMORY_LIMIT,
-                f"the handler does not fit into {limits.memory_bytes} bytes of memory",
-            )
         finally:
             if run is not None:
                 used = run.store.memory_bytes(run.memory)
@@ -125,21 +98,24 @@ class JavaScriptProgram:
             fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm
         )
         self._warm = True
-        if failure is None:
-            return Execution(effects.completed(usage), effects.changes)
-        if used + _NEAR_LIMIT_BYTES > limits.memory_bytes and (
-            failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS
+        if (
+            failure is not None
+            and endings.near_memory_limit(used, limits)
+            and (failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS)
         ):
-            failure = Failed(Usage(), Reason.MEMORY_LIMIT, "the handler ran out of memory")
-        return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
+            failure = endings.failed(Reason.MEMORY_LIMIT, "the handler ran out of memory")
+        return endings.conclude(effects, usage, failure)
 
     def _enter(self, run: GuestRun, task: Task) -> bytes:
+        """Runs the handler and everything that it left in the engine's queue; what the prelude says at the
+        end.
+        """
         answer = run.invoke(self._main, run.new_string(task.args))
-        if run.call(b"get_string", answer) != 0:
-            run.call(b"execute_pending_jobs")
-            answer = run.invoke(self._finish)
-            if run.call(b"get_string", answer) != 0:
-                raise HostStop("expected the handler's world to say how it ended")
+        if run.call(b"get_string", answer) == 0 and not run.has_jobs() and not run.has_rejections():
+            return run.take_result()
+        run.drain()
+        if run.call(b"get_string", run.invoke(self._finish)) != 0:
+            raise HostStop("expected the handler's world to say how it ended")
         return run.take_result()
 
     def _apply(self, text: bytes, effects: Effects) -> Failed | None:
@@ -156,7 +132,8 @@ class JavaScriptProgram:
             return Failed(
                 Usage(),
                 Reason.HANDLER_ERROR,
-                "the handler awaits a promise that never settles; there are no timers and nothing else to wait for",
+                "the handler awaits a promise that never settles;"
+                " there are no timers and nothing else to wait for",
             )
         state = effects.task.state
         for change in report.mutations:
@@ -173,80 +150,3 @@ class JavaScriptProgram:
             effects.view(view, command, bytes(params))
         effects.returns(bytes(report.result))
         return None
-
-
-def open_to_prepare(guest: JavaScriptGuest) -> GuestRun:
-    """An instance in which something is compiled; close it."""
-    return guest.open(
-        Effects(NO_TASK),
-        fuel=PREPARE_FUEL,
-        epoch_ticks=ticks(PREPARE_DEADLINE_MS),
-        memory_bytes=PREPARE_MEMORY_BYTES,
-    )
-
-
-def run_prelude(guest: JavaScriptGuest, prelude: bytes) -> bytes:
-    """The memory of a guest, fresh from its package, after the prelude, with ``Places`` at its beginning.
-
-    Raises ``GuestChangedError`` for a guest that does not go with this.
-    """
-    run = open_to_prepare(guest)
-    try:
-        stack_pointer = run.store.get_global_i32(run.export(b"__stack_pointer"))
-        run.store.call(run.export(b"set_max_stack_size"), MAX_JS_STACK_BYTES)
-        run.allocate()
-        for name in HOST_FUNCTIONS:
-            run.define(name)
-        world = run.evaluate(prelude)
-        main, finish = run.property(world, b"main"), run.property(world, b"finish")
-        run.invoke(run.property(world, b"warm"))
-        room = run.call(b"qjs_alloc", _ROOM_BYTES)
-        run.store.call(run.export(b"qjs_free"), room, _ROOM_BYTES)
-        if run.store.get_global_i32(run.export(b"__stack_pointer")) != stack_pointer:
-            raise GuestChangedError("expected a guest whose stack is empty between calls")
-        Places(run.buffer, run.out, world, main, finish, run.undefined).store(run)
-        return run.read(0, run.store.memory_bytes(run.memory))
-    finally:
-        run.close()
-
-
-def run_top_level(run: GuestRun, script: Script) -> None:
-    """Runs the top level of a module, whose handler is not kept: to hear what it throws, which ``compile_script`` does not.
-
-    Raises ``ScriptError``, and what it throws.
-    """
-    world = run.places.world
-    run.invoke(
-        run.property(world, b"watch"),
-        run.evaluate_module_async(script.code.encode(), Script.MODULE_NAME.encode()),
-    )
-    run.call(b"execute_pending_jobs")
-    run.invoke(run.property(world, b"watched"))
-
-
-def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tuple[int, int]:
-    """Compiles the handler; handles to main and finish. ``probe``: it is not known yet to compile.
-
-    Raises ``ScriptError`` for what is wrong in the handler, ``GuestTrap`` for one that is too costly.
-    """
-    places = run.places
-    world = places.world
-    source = script.code.encode()
-    if script.module:
-        namespace = run.evaluate_module(source, Script.MODULE_NAME.encode())
-        run.call(b"execute_pending_jobs")
-        run.invoke(run.property(world, b"module"), run.property(namespace, script.entry.encode()))
-    else:
-        arguments = run.new_string(source), run.call(b"new_bool", 1 if script.is_async else 0)
-        run.invoke(run.property(world, b"body"), *arguments)
-        if probe:
-            run.invoke(run.property(world, b"probe"), *arguments)
-    return places.main, places.finish
-
-
-_TRAPS: Final = {
-    TrapKind.FUEL: (Reason.FUEL_EXHAUSTED, "the handler used up its fuel"),
-    TrapKind.INTERRUPT: (Reason.TIMEOUT, "the handler ran past its deadline"),
-    TrapKind.STACK: (Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"),
-    TrapKind.HOST: (Reason.TRAP, ""),
-}

@@ -1,16 +1,20 @@
-"""What a guest's memory holds beyond a fresh instance's: taken once per handler, copied into every job's instance.
+"""What a guest's memory holds beyond a fresh instance's: taken once per handler, copied into every job's
+instance.
 
-The whole heap of the guest lies in its linear memory, by offset, and its stack is empty between calls, so these pages are all
-there is. A fresh instance has the prelude in it already (``image``): what is copied is the handler.
-"""
+The whole heap of the guest lies in its linear memory, by offset, and its stack is empty between calls, so
+these pages are all there is. A fresh instance has the prelude in it already (``image``): what is copied is
+the handler."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from panels_worker.guest.capi import write_bytes
 from panels_worker.javascript.guest import GuestRun
-from panels_worker.javascript.image import PAGE_BYTES, WASM_PAGE_BYTES
+from panels_worker.javascript.sections import WASM_PAGE_BYTES
+
+PAGE_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,9 @@ def take_snapshot(run: GuestRun, fresh: bytes) -> Snapshot:
 
 
 def restore(run: GuestRun, snapshot: Snapshot) -> bool:
-    """Makes a fresh instance what it was when the snapshot was taken; False when that does not fit into its memory."""
+    """Makes a fresh instance what it was when the snapshot was taken; False when that does not fit into its
+    memory.
+    """
     if snapshot.size > snapshot.fresh_size:
         pages = (snapshot.size - snapshot.fresh_size) // WASM_PAGE_BYTES
         if not run.store.grow_memory(run.memory, pages):

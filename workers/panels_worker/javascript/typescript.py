@@ -1,8 +1,9 @@
-"""TypeScript to JavaScript, by the OXC transform that ``quickjs-rs`` ships, in our engine with fuel and limits.
+"""TypeScript to JavaScript, by the OXC transform that ``quickjs-rs`` ships, in our engine with fuel and
+limits.
 
-Types are stripped; enums, namespaces and parameter properties become code. The transform prints the program anew and has no
-source map, so positions are found again by aligning the words of what it printed with the words of the source: both
-have the same ones in the same order, but for what was stripped and what was added.
+Types are stripped; enums, namespaces and parameter properties become code. The transform prints the program
+anew and has no source map, so positions are found again by aligning the words of what it printed with the
+words of the source: both have the same ones in the same order, but for what was stripped and what was added.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from panels_shared.limits import DEFAULT_LIMITS, MIB
 from panels_shared.messages import Refusal
 from panels_worker.guest import wasi
 from panels_worker.guest.capabilities import Capabilities
-from panels_worker.guest.capi import GuestTrap, HostLinker, HostStop, Store, TrapKind
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.guest.linker import HostLinker
+from panels_worker.guest.run import WasmRun
+from panels_worker.guest.store import Store
 from panels_worker.guest.task import Task
-from panels_worker.guest.wasm import WasmRun
+from panels_worker.guest.traps import GuestTrap, HostStop, TrapKind
+from panels_worker.javascript import namespaces
 from panels_worker.javascript.positions import MAX_SEARCHED_CHARS, end_of, find_error
 
 Positions = tuple[tuple[int, int, int, int], ...]
@@ -46,7 +50,8 @@ _MAX_EXACT_WORDS: Final = 4_000
 _LOOK_AHEAD_WORDS: Final = 256
 
 _TOKEN = re.compile(
-    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)|(?P<word>[\w$]+|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|(?P<other>.)""",
+    r"""(?P<skip>//[^\n]*|/\*.*?\*/|\s+)"""
+    r"""|(?P<word>[\w$]+|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|(?P<other>.)""",
     re.DOTALL,
 )
 
@@ -56,9 +61,21 @@ def strip(
 ) -> tuple[str, Positions] | Refusal:
     """JavaScript for a TypeScript module, or body of a function, and where its words come from."""
     module = Module.deserialize(engine, serialized)
-    wrapped = source if is_module else _OPENING + source + _CLOSING
+
+    def as_module(text: str) -> str | Refusal:
+        return _transform(text.encode(), engine, module)
+
+    def as_body(text: str) -> str | Refusal:
+        output = _transform((_OPENING + text + _CLOSING).encode(), engine, module)
+        return output if isinstance(output, Refusal) else _unwrapped(output)
+
     try:
-        output = _transform(wrapped.encode(), engine, module)
+        output = as_module(source) if is_module else as_body(source)
+        if isinstance(output, str):
+            if is_module:
+                output = namespaces.find_reopened(source, output) or output
+            elif namespaces.has_namespaces(output):
+                output = namespaces.inline(source, as_module=as_module, as_body=as_body)
     except GuestTrap as trap:
         too_slow = trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT)
         return Refusal(
@@ -66,15 +83,17 @@ def strip(
             f"expected TypeScript that can be transformed: {trap.text}",
         )
     if isinstance(output, Refusal):
-        return _placed(output, source, engine, module, is_module=is_module)
-    code = output
-    if not is_module:
-        start, end = code.find("{") + 1, code.rfind("}")
-        if not code.startswith("async function __panels_body") or end < start:
-            return Refusal("syntax", "SyntaxError: expected the body of a function")
-        # the line break after the brace goes too, so that the first line of the body is line 1
-        code = code[start:end].removeprefix("\n")
-    return code, align(source, code)
+        return output if output.line else _placed(output, source, engine, module, is_module=is_module)
+    return output, align(source, output)
+
+
+def _unwrapped(code: str) -> str | Refusal:
+    """The body of the function that a body was wrapped in."""
+    start, end = code.find("{") + 1, code.rfind("}")
+    if not code.startswith("async function __panels_body") or end < start:
+        return Refusal("syntax", "SyntaxError: expected the body of a function")
+    # the line break after the brace goes too, so that the first line of the body is line 1
+    return code[start:end].removeprefix("\n")
 
 
 def _placed(refusal: Refusal, source: str, engine: Engine, module: Module, *, is_module: bool) -> Refusal:
@@ -142,7 +161,9 @@ def _transform(source: bytes, engine: Engine, module: Module) -> str | Refusal:
 
 
 def align(source: str, code: str) -> Positions:
-    """For words of ``code``, where they stand in ``source``: rows of (line, column, source line, source column), 1-based."""
+    """For words of ``code``, where they stand in ``source``: rows of (line, column, source line, source
+    column), 1-based.
+    """
     ours, theirs = _words(code), _words(source)
     if max(len(ours), len(theirs)) <= _MAX_EXACT_WORDS:
         pairs = _exact(ours, theirs)

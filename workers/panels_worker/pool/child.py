@@ -13,8 +13,8 @@ from typing import Final
 import psutil
 
 from panels_shared.messages import WorkerId
-from panels_worker.sandbox import status
-from panels_worker.sandbox.status import Report
+from panels_worker import status
+from panels_worker.status import Report
 
 logger = logging.getLogger("panels_worker.sandbox")
 
@@ -31,7 +31,8 @@ _MAX_LINE_BYTES: Final = 4_096
 
 
 class Child:
-    """A running process. ``pidfd`` is readable once it has ended; ``reports_fd`` and ``log_fd`` when it has said something.
+    """A running process. ``pidfd`` is readable once it has ended; ``reports_fd`` and ``log_fd`` when it has
+    said something.
 
     Raises ``OSError`` when it cannot be started.
     """
@@ -101,7 +102,7 @@ class Child:
             pass
 
     def reap(self) -> int:
-        """Its exit code (negative: the signal that ended it), once ``pidfd`` is readable. Closes all handles."""
+        """Its exit code (negative: a signal), once ``pidfd`` is readable. Closes all handles."""
         code = self._process.wait()
         self.read_log()
         if self._log:

@@ -13,9 +13,10 @@ class RestartPolicy:
     - ``initial_s``: the delay after the first failure; it doubles with each further one.
     - ``maximum_s``: the longest delay.
     - ``jitter``: a delay is shortened by up to this share of itself, so that processes do not start in step.
-    - ``stable_after_s``: a process that lived this long starts the count of failures anew, and is replaced at once.
-    - ``restarts_per_minute``: above it the delay is the longest. It never stops restarting: hostile guests must not
-      be able to end a pool by crashing its sandboxes.
+    - ``stable_after_s``: a process that lived this long starts the count of failures anew, and is replaced at
+      once.
+    - ``restarts_per_minute``: above it the delay is the longest. It never stops restarting: hostile guests
+      must not be able to end a pool by crashing its sandboxes.
     """
 
     initial_s: float = 0.05

@@ -2,11 +2,11 @@
 
 Each slot holds one process. A process goes through
 
-    STARTING ──reports READY──▶ READY ──too large, too old──▶ RETIRING ──successor READY──▶ DRAINING ──▶ (exited)
+    STARTING ──reports READY──▶ READY ──worn──▶ RETIRING ──successor READY──▶ DRAINING ──▶ (exited)
         └───────────────────────────┴── silent, hung ──▶ KILLED ──▶ (exited)   ◀── grace over ──┘
 
-so a process that has grown too large serves on until its successor is ready. Only one is retired at a time, so that
-capacity never dips by more than chance would have it.
+A process is worn when it has grown too large or has run enough jobs. It goes on serving until its successor
+is ready. Only one is retired at a time, so that capacity never dips by more than chance would have it.
 
 Does not protect against a process that lies in its reports: see ``status``.
 """
@@ -19,28 +19,8 @@ from enum import Enum
 
 from panels_shared.messages import WorkerId
 from panels_worker.pool.restart import RestartPolicy, Restarts
-from panels_worker.sandbox.status import Exit, Report, State
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """When a process has to go.
-
-    - ``max_rss_bytes``, ``max_jobs``: above either it is retired, and a successor started.
-    - ``max_busy_s``: one job may run that long (above the gateway's largest deadline); then it is killed.
-    - ``silence_s``: without a report for that long it is killed.
-    - ``handover_s``: how long a retiring process waits for its successor.
-    - ``grace_s``: how long a draining process may take to finish.
-    - ``boot_tries``: failures to start at all, before any process of the pool ever did, that end the pool.
-    """
-
-    max_rss_bytes: int = 768 * 1024 * 1024
-    max_jobs: int = 5_000_000
-    max_busy_s: float = 60.0
-    silence_s: float = 15.0
-    handover_s: float = 10.0
-    grace_s: float = 10.0
-    boot_tries: int = 5
+from panels_worker.settings import Bounds
+from panels_worker.status import Exit, Report, State
 
 
 class Stage(Enum):
@@ -94,7 +74,7 @@ Instruction = Spawn | Terminate | Kill | Announce | Finish
 
 @dataclass(slots=True)
 class Child:
-    """A process as the supervisor sees it. ``due_s`` is when its stage has lasted too long, None for never."""
+    """A process as the supervisor sees it. ``due_s`` is when its stage times out, None for never."""
 
     worker: WorkerId
     slot: Slot
@@ -117,8 +97,8 @@ class Slot:
 class Supervisor:
     """The state of a pool of ``processes`` sandboxes.
 
-    ``new_id`` makes an id that nobody can guess; ``chance`` a random number from 0 to 1. The owner carries out what
-    the methods return, in order, and calls ``tick`` by ``deadline_s`` at the latest.
+    ``new_id`` makes an id that nobody can guess; ``chance`` a random number from 0 to 1. The owner carries
+    out what the methods return, in order, and calls ``tick`` by ``deadline_s`` at the latest.
     """
 
     processes: int
@@ -127,7 +107,6 @@ class Supervisor:
     bounds: Bounds = field(default_factory=Bounds)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     stopping: bool = False
-    restarts: int = 0
     _slots: list[Slot] = field(default_factory=list)
     _children: dict[WorkerId, Child] = field(default_factory=dict)
     _ever_ready: bool = False
@@ -195,7 +174,7 @@ class Supervisor:
         return todo
 
     def exited(self, worker: WorkerId, code: int, now_s: float) -> list[Instruction]:
-        """``worker`` has ended with ``code`` (negative: the signal that ended it), or could not be started."""
+        """``worker`` has ended with ``code`` (negative: a signal), or could not be started."""
         child = self._children.pop(worker, None)
         if child is None:
             return []
@@ -210,13 +189,14 @@ class Supervisor:
             if not self.stopping:
                 lived_s = now_s - child.started_s
                 slot.start_s = slot.restarts.next_start_s(now_s, lived_s=lived_s, chance=self.chance())
-                self.restarts += 1
         if self.stopping and not self._children:
             return [*todo, *self._finish(Exit.OK)]
         return [*todo, *self.tick(now_s)]
 
     def stop(self, now_s: float) -> list[Instruction]:
-        """Drains all processes and starts no more; when called again, kills them. ``Finish`` comes at the end."""
+        """Drains all processes and starts no more; when called again, kills them. ``Finish`` comes at the
+        end.
+        """
         if self.stopping:
             return [
                 self._kill(child, "asked twice to stop")

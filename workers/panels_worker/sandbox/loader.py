@@ -8,11 +8,12 @@ import msgspec
 import wasmtime
 
 from panels_shared.messages import Tool
-from panels_worker.compiling.artifacts import ArtifactStore, Kind
-from panels_worker.guest.capi import GuestTrap
+from panels_worker.artifacts import ArtifactStore, Kind
+from panels_worker.guest.abi import WasmHost
 from panels_worker.guest.engine import make_engine
 from panels_worker.guest.task import Program
-from panels_worker.guest.wasm import WasmHost, WasmProgram
+from panels_worker.guest.traps import GuestTrap
+from panels_worker.guest.wasm import WasmProgram
 from panels_worker.javascript.engines import QUICKJS, engine_digest
 from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
 from panels_worker.javascript.program import JavaScriptProgram

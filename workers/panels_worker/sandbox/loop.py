@@ -1,8 +1,10 @@
-"""The first thread of a sandbox process: reads frames, runs jobs, sends results. A shell; the rules are elsewhere.
+"""The first thread of a sandbox process: reads frames, runs jobs, sends results. A shell; the rules are
+elsewhere.
 
-One turn reads what is waiting, runs jobs until the queue is empty or it is time to look up again, and sends the
-results as one frame. It looks up after ``BATCH`` results or ``BATCH_S`` seconds, so that nobody waits for a batch to
-fill and a revocation is heard soon. With nothing to do it spins for a while if that has lately been worth it, and sleeps.
+One turn reads what is waiting, runs jobs until the queue is empty or it is time to look up again, and sends
+the results as one frame. It looks up after ``BATCH`` results or ``BATCH_S`` seconds, so that nobody waits for
+a batch to fill and a revocation is heard soon. With nothing to do it spins for a while if that has lately
+been worth it, and sleeps.
 
 The wait is ``zmq_poll``, which sees to it that the edge of the socket's descriptor is not missed.
 """
@@ -23,8 +25,8 @@ from panels_shared.wire import encode
 from panels_worker.bus.peer import Peer, Phase
 from panels_worker.sandbox.sandbox import HIGH_WATER, Sandbox
 from panels_worker.sandbox.spin import DISTURBED_US, Spin
-from panels_worker.sandbox.status import Exit, State
 from panels_worker.sandbox.ticker import Shared
+from panels_worker.status import Exit, State
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ MAX_WAIT_S: Final = 0.5
 class Loop:
     """Drives ``peer`` and ``sandbox`` from ``socket`` until it is time to go.
 
-    ``wakeup_fd`` becomes readable with a signal; ``terminate`` asks to drain. A process that ``can_reconnect`` waits for
-    a gateway that is gone; one that cannot (its filter denies it) ends, and its successor waits.
+    ``wakeup_fd`` becomes readable with a signal; ``terminate`` asks to drain. A process that
+    ``can_reconnect`` waits for a gateway that is gone; one that cannot (its filter denies it) ends, and its
+    successor waits.
     """
 
     def __init__(
@@ -95,7 +98,8 @@ class Loop:
         self._converse(time.monotonic())
         fresh = False
         while True:
-            # after a wait one frame is enough to begin with: what came with it is read when that has been answered
+            # after a wait one frame is enough to begin with: what came with it is read when that has been
+            # answered
             self._read(1 if fresh else MAX_READS)
             fresh = False
             if self._sandbox.queue and not self._unsent and not self._work():
@@ -140,7 +144,9 @@ class Loop:
             self._converse_s = now_s  # there may be something to say to that
 
     def _work(self) -> bool:
-        """Runs jobs for a batch's time and sends what came of them. False when this process is to be given up."""
+        """Runs jobs for a batch's time and sends what came of them. False when this process is to be given
+        up.
+        """
         sandbox = self._sandbox
         queue = sandbox.queue
         results = self._results
@@ -232,7 +238,7 @@ class Loop:
         self._unsent.clear()
 
     def _wait(self) -> bool:
-        """Looks for work for a while, if that has been worth it lately, then sleeps. True when there is some."""
+        """Spins for a while if that was worth it lately, then sleeps. True when there is something to read."""
         spin = self._spin
         began_s = time.perf_counter()
         budget_us = spin.budget_us
@@ -255,7 +261,7 @@ class Loop:
         return False
 
     def _sleep(self) -> bool:
-        """Sleeps until there is something to read, to send or to say. True when there is something to read."""
+        """Sleeps until there is something to read, send or say. True when there is something to read."""
         now_s = time.monotonic()
         due_s = now_s + (QUIET_S / 4 if self._peer.phase is Phase.LEAVING else MAX_WAIT_S)
         deadline_s = self._peer.deadline_s

@@ -1,21 +1,23 @@
 """A sandbox process: runs the jobs of one routing id until it is drained, killed, or of no more use.
 
 Processes
-    Started by the pool by command line, with an empty environment. Its configuration comes on standard input; reports
-    (``status``) go out on standard output, log lines on standard error, both pipes that the pool reads. It dies with
-    the pool (PR_SET_PDEATHSIG).
+    Started by the pool by command line, with an empty environment. Its configuration comes on standard input;
+    reports (``status``) go out on standard output, log lines on standard error, both pipes that the pool
+    reads. It dies with the pool (PR_SET_PDEATHSIG).
 Threads
     The first reads, runs and sends (``loop``). The second keeps time (``ticker``). ZeroMQ has two of its own.
 Confinement
-    In two steps (``confinement``): what must come before threads exist, and, once connected and before the first byte of a
-    guest, the rest. From then on it can open no connection; when the gateway goes, it ends and its successor waits.
+    In two steps (``confinement``): what must come before threads exist, and, once connected and before the
+    first byte of a guest, the rest. From then on it can open no connection; when the gateway goes, it ends
+    and its successor waits.
 Heartbeat
-    From the ticker's own socket, so that a long job does not silence it. Job deadlines are the gateway's business.
+    From the ticker's own socket, so that a long job does not silence it. Job deadlines are the gateway's
+    business.
 Timeouts
     A guest ends by fuel or by the engine's epoch. Something that hangs beyond both is killed, by the pool.
 Shutdown
-    SIGTERM or the gateway's Drain: say Goodbye, finish what was sent, say so, exit 0. Any other exit code is in
-    ``status.Exit``. Nothing needs to be saved: the gateway runs what was not answered again elsewhere.
+    SIGTERM or the gateway's Drain: say Goodbye, finish what was sent, say so, exit 0. Any other exit code is
+    in ``status.Exit``. Nothing needs to be saved: the gateway runs what was not answered again elsewhere.
 """
 
 from __future__ import annotations
@@ -34,10 +36,9 @@ import msgspec
 import zmq
 
 from panels_shared.messages import Hello
+from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
-from panels_worker.compiling.artifacts import ArtifactStore
-from panels_worker.config import SandboxConfig
 from panels_worker.confinement.confinement import Confinement, ConfinementError
 from panels_worker.javascript.engines import QUICKJS, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
@@ -45,8 +46,9 @@ from panels_worker.sandbox.loop import Loop
 from panels_worker.sandbox.replica import Replicas
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.sandbox.spin import Spin
-from panels_worker.sandbox.status import Exit, State
 from panels_worker.sandbox.ticker import Shared, Ticker
+from panels_worker.settings import SandboxConfig
+from panels_worker.status import Exit, State
 from panels_worker.versions import versions
 
 logger = logging.getLogger("panels_worker.sandbox")
@@ -141,7 +143,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
 
 
 def run(process: SandboxProcess) -> Exit:
-    """Waits for the gateway, locks itself in and serves. Returns why it ended. Raises ``ConfinementError``."""
+    """Waits for the gateway, confines itself and serves; why it ended. Raises ``ConfinementError``."""
     loop, shared = process.loop, process.shared
     code = loop.join()
     if code is None:

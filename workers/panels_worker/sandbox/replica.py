@@ -1,11 +1,12 @@
 """Panel state as this sandbox knows it: replicas that jobs run on and that can be rolled back.
 
-A replica is at a *position*: (epoch, index), where index is the last job of that epoch that it took (-1 at the
-epoch's begin). Jobs are taken in order, without gaps; a failed job takes its index and changes nothing. What undoes
-the jobs that the gateway has not committed yet is kept, so that the next epoch may begin at any of those positions.
+A replica is at a *position*: (epoch, index), where index is the last job of that epoch that it took (-1 at
+the epoch's begin). Jobs are taken in order, without gaps; a failed job takes its index and changes nothing.
+What undoes the jobs that the gateway has not committed yet is kept, so that the next epoch may begin at any
+of those positions.
 
-What does not fit is answered with None or False and never raises: the gateway, which holds the truth, then sends a
-snapshot.
+What does not fit is answered with None or False and never raises: the gateway, which holds the truth, then
+sends a snapshot.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def footprint(entries: Mapping[str, bytes | None]) -> int:
 class Replica:
     """One panel's state at a position. ``state`` is read-only for everybody else.
 
-    ``floor`` is the lowest index of this epoch that it can still be rolled back to. ``size_bytes`` is what state and
-    undo log hold, kept up to date at a cost that depends on the changes only.
+    ``floor`` is the lowest index of this epoch that it can still be rolled back to. ``size_bytes`` is what
+    state and undo log hold, kept up to date at a cost that depends on the changes only.
     """
 
     __slots__ = ("_undo", "epoch", "floor", "index", "size_bytes", "state")
@@ -44,7 +45,8 @@ class Replica:
         self.floor = -1
         self.state = state
         self.size_bytes = footprint(state)
-        # of each uncommitted job that changed anything: its index, what takes it back, and the footprint of that
+        # of each uncommitted job that changed anything: its index, what takes it back, and the footprint of
+        # that
         self._undo: deque[tuple[int, dict[str, bytes | None], int]] = deque()
 
     def commit(self, index: int) -> None:
@@ -112,8 +114,8 @@ class Replica:
 class Replicas:
     """The replicas of a sandbox, by panel.
 
-    Bound: ``max_bytes`` of footprint in all. Above it the panels that have not run for longest are dropped, but never
-    the one in use: a single panel may be larger than the bound.
+    Bound: ``max_bytes`` of footprint in all. Above it the panels that have not run for longest are dropped,
+    but never the one in use: a single panel may be larger than the bound.
     """
 
     def __init__(self, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -133,7 +135,9 @@ class Replicas:
     def rebase(
         self, panel: int, epoch: int, base_epoch: int, base_index: int, changes: Mapping[str, bytes | None]
     ) -> bool:
-        """Begins ``epoch`` of ``panel`` from an earlier position. False, and nothing is kept, if it is not known."""
+        """Begins ``epoch`` of ``panel`` from an earlier position. False, and nothing is kept, if it is not
+        known.
+        """
         replica = self._replicas.get(panel)
         if replica is None:
             return False

@@ -57,8 +57,18 @@ class Sandbox:
     ``started`` and ``finished`` count jobs; while they differ one is running. Another thread may read them.
     """
 
-    __slots__ = ("_bindings", "_loader", "_max_programs", "_max_tools", "_programs", "_replicas", "defect", "finished",
-                 "queue", "started")  # fmt: skip
+    __slots__ = (
+        "_bindings",
+        "_loader",
+        "_max_programs",
+        "_max_tools",
+        "_programs",
+        "_replicas",
+        "defect",
+        "finished",
+        "queue",
+        "started",
+    )
 
     def __init__(
         self, loader: Loader, *, replicas: Replicas, max_programs: int = 256, max_tools: int = 65_536

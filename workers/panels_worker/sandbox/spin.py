@@ -1,9 +1,10 @@
 """How long to look for work before going to sleep. Pure: times are microseconds.
 
-Waking a sleeping process costs tens of microseconds, which is much of what a lone trigger waits for. A process that looks
-a little longer before it sleeps saves the wake-up, and wastes CPU when nothing comes. So it looks only while the gaps
-between jobs have lately been short enough to be worth it, and not at all while somebody else wants the CPU: whoever spins
-then has used up its turn when the job arrives, and waits milliseconds for the next, where a sleeper is let in at once.
+Waking a sleeping process costs tens of microseconds, which is much of what a lone trigger waits for. A
+process that looks a little longer before it sleeps saves the wake-up, and wastes CPU when nothing comes. So
+it looks only while the gaps between jobs have lately been short enough to be worth it, and not at all while
+somebody else wants the CPU: whoever spins then has used up its turn when the job arrives, and waits
+milliseconds for the next, where a sleeper is let in at once.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ REST: Final = 100
 
 @dataclass(slots=True)
 class Spin:
-    """An adaptive, bounded spin. ``max_us`` is the longest, 0 for never; it is also the most CPU wasted per gap,
-    and no more than ``PATIENCE`` gaps in a row are wasted.
+    """An adaptive, bounded spin. ``max_us`` is the longest, 0 for never; it is also the most CPU wasted per
+    gap, and no more than ``PATIENCE`` gaps in a row are wasted.
 
-    ``budget_us`` is how long to look now. Call ``waited`` after each wait, with how long it was from its begin to the
-    arrival of work (the sleep included), and ``disturbed`` when one look took longer than ``DISTURBED_US``.
+    ``budget_us`` is how long to look now. Call ``waited`` after each wait, with how long it was from its
+    begin to the arrival of work (the sleep included), and ``disturbed`` when one look took longer than
+    ``DISTURBED_US``.
     """
 
     max_us: float

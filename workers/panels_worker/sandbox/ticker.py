@@ -1,8 +1,9 @@
 """The second thread of a sandbox process: it keeps time while the first runs a guest.
 
-Every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline. Several times a
-second it reports to the pool, and as often as the gateway asked it sends a heartbeat, on a socket of its own (a
-ZeroMQ socket belongs to one thread). A process that has been stopped for a while finds out here, too.
+Every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline. Several
+times a second it reports to the pool, and as often as the gateway asked it sends a heartbeat, on a socket of
+its own (a ZeroMQ socket belongs to one thread). A process that has been stopped for a while finds out here,
+too.
 
 Heartbeats say that the process lives, not that the job it runs gets anywhere.
 """
@@ -20,9 +21,9 @@ import zmq
 
 from panels_shared.messages import Heartbeat
 from panels_shared.wire import encode
-from panels_worker.sandbox import status
+from panels_worker import status
 from panels_worker.sandbox.sandbox import Sandbox
-from panels_worker.sandbox.status import Report, State
+from panels_worker.status import Report, State
 
 #: How often the epoch moves on, and how much less often in a process that has rested for ``REST_TICKS``.
 TICK_S: Final = 0.01
@@ -37,7 +38,9 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True)
 class Shared:
-    """What the two threads tell each other. Each field has one writer, named in its comment; reads may be stale."""
+    """What the two threads tell each other. Each field has one writer, named in its comment; reads may be
+    stale.
+    """
 
     state: State = State.WAITING  # loop
     heartbeat_s: float = 0.5  # loop
@@ -49,8 +52,8 @@ class Shared:
 class Ticker(threading.Thread):
     """The thread. ``tick`` moves the epoch on; ``connect`` makes its socket, in the thread.
 
-    ``report_fd`` is non-blocking: a report that nobody reads is dropped. ``statm_fd`` is /proc/self/statm, opened before
-    this process was confined.
+    ``report_fd`` is non-blocking: a report that nobody reads is dropped. ``statm_fd`` is /proc/self/statm,
+    opened before this process was confined.
     """
 
     def __init__(

@@ -1,0 +1,58 @@
+"""How long an honest panel's triggers take while a stranger floods the workers' endpoint with forged results.
+
+    python -m benchmarks.bus_flood
+
+A figure of this machine, printed as milliseconds; what must hold on every machine is tests/integration/test_bus.py's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import zmq
+
+from panels_shared import wire
+from panels_shared.messages import Result
+from panels_shared.outcome import Completed, Usage
+from tests.support.system import System
+
+FRAMES = 250
+CALLS = 200
+COUNT = "$state.count = ($state.count ?? 0) + 1; return $state.count"
+
+
+def timings(system: System, panel: str) -> list[float]:
+    """Milliseconds of each of ``CALLS`` triggers, one after the other."""
+    with system.connect(panel) as client:
+        client.call("count")
+        took: list[float] = []
+        for _ in range(CALLS):
+            began_s = time.perf_counter()
+            client.call("count")
+            took.append((time.perf_counter() - began_s) * 1_000)
+        return took
+
+
+def report(name: str, took: list[float]) -> None:
+    """One line of the table."""
+    p99 = sorted(took)[int(len(took) * 0.99)]
+    print(f"{name:8} p50 {statistics.median(took):8.2f} ms  p99 {p99:8.2f} ms  slowest {max(took):8.2f} ms")
+
+
+def main() -> None:
+    """Measures without and with the flood."""
+    frame = wire.encode([Result(10**9 + n, Completed(Usage())) for n in range(wire.MAX_MESSAGES)])
+    with System() as system, zmq.Context() as context:
+        system.start()
+        panel = system.make_panel({"name": "count", "handler": COUNT}, state={"count": 0})
+        report("quiet", timings(system, panel))
+        with context.socket(zmq.DEALER) as dealer:
+            dealer.connect(system.endpoint)
+            for _ in range(FRAMES):
+                dealer.send(frame)
+            report("flooded", timings(system, panel))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The weather, for handlers of panels."""

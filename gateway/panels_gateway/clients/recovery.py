@@ -1,0 +1,132 @@
+"""What a client that was away is sent: everything that it has missed, or the state as it is now. Pure but for ``read``.
+
+A client resumes with the epoch and the version that it has (``?epoch=…&since=…``). It is sent what it has missed where
+history reaches back so far and costs no more bytes than the state; it gets the whole state otherwise, and is told which of
+the two it is. Nothing is kept for a client that is away.
+
+History is read before the upgrade is accepted, which takes a while; what was committed meanwhile is in the resident's tail
+and is added in ``complete``, in the step in which the client joins its room. So nothing falls between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_plus
+
+from panels_gateway.broadcast.hub import commit_frames
+from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS, MAX_TOPICS, Topics
+from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
+from panels_gateway.kernel.residents import Resident
+from panels_gateway.panels.panel import Panel
+from panels_shared.errors import Code, RequestError
+from panels_shared.limits import KIB, MIB
+
+#: What is missed is sent, and not the state, up to this many bytes even where the state is smaller: events are in it too.
+RECOVERY_FLOOR_BYTES: Final = 256 * KIB
+#: And never more than this.
+MAX_RECOVERY_BYTES: Final = 4 * MIB
+#: Characters of an epoch, digits of a version; security limits.
+MAX_EPOCH_CHARS: Final = 64
+MAX_SINCE_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the query of an upgrade asks for. ``since`` None: to start over with the whole state, which the client says when
+    it had a state that it cannot use any more (``since=none``). ``topics`` None: the default ones."""
+
+    resumes: bool = False
+    epoch: str = ""
+    since: int | None = None
+    topics: Topics | None = None
+
+
+def parse(query: bytes) -> Asked:
+    """What ``query``, the raw query string of an upgrade, asks for. Raises ``RequestError`` INVALID_REQUEST."""
+    fields: dict[str, str] = {}
+    for part in query.decode("latin-1").split("&"):
+        name, _, value = part.partition("=")
+        if name in ("epoch", "since", "topics"):
+            if name in fields:
+                raise _invalid(name, "expected it once, got it twice")
+            fields[name] = value
+    topics = _topics(fields["topics"]) if "topics" in fields else None
+    if "since" not in fields:
+        return Asked(topics=topics)
+    epoch, since = unquote_plus(fields.get("epoch", "")), unquote_plus(fields["since"])
+    if len(epoch) > MAX_EPOCH_CHARS:
+        raise _invalid("epoch", f"expected at most {MAX_EPOCH_CHARS} characters, got {len(epoch)}")
+    if since == "none":
+        return Asked(True, epoch, None, topics)
+    if not (since.isascii() and since.isdigit()) or len(since) > MAX_SINCE_DIGITS:
+        raise _invalid("since", "expected the seq that you have, as a number of digits, or none")
+    return Asked(True, epoch, int(since), topics)
+
+
+def _topics(text: str) -> Topics:
+    names = [unquote_plus(name) for name in text.split(",") if name]
+    if len(names) > MAX_TOPICS or any(len(name) > MAX_TOPIC_CHARS for name in names):
+        raise _invalid(
+            "topics", f"expected at most {MAX_TOPICS} topics of at most {MAX_TOPIC_CHARS} characters"
+        )
+    topics = Topics()
+    topics.remove(["state", "events"])
+    topics.add(names)
+    return topics
+
+
+def _invalid(path: str, problem: str) -> RequestError:
+    return RequestError(Code.INVALID_REQUEST, f"{path}: {problem}", {"path": path})
+
+
+class Recovery:
+    """What was read for a client that resumes. ``since`` None: nothing can be made of what it has."""
+
+    __slots__ = ("_commits", "_limit_bytes", "_resident", "_since")
+
+    def __init__(
+        self, resident: Resident, since: int | None, commits: list[Ran | Changed], limit_bytes: int
+    ) -> None:
+        self._resident = resident
+        self._since = since
+        self._commits = commits
+        self._limit_bytes = limit_bytes
+
+    def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
+        """The frames of everything since, for a client with these topics; None where it must have the whole state instead."""
+        since = self._since
+        if since is None:
+            return None
+        commits = self._commits
+        last = commits[-1].seq if commits else since
+        commits += [record for record in self._resident.tail if record.seq > last]
+        if commits and commits[0].seq != since + 1:
+            return None
+        if (commits[-1].seq if commits else since) != panel.seq:
+            return None
+        if sum(map(record_bytes, commits)) > self._limit_bytes:
+            return None
+        frames: list[bytes] = []
+        position = since
+        for record in commits:
+            frame = commit_frames(topics, record.seq, position, mutations_of(record), events_of(record))
+            if frame:
+                frames.append(frame)
+                position = record.seq
+        return frames
+
+
+async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
+    """What the journal has for a client that resumes; None for one that does not."""
+    if not asked.resumes:
+        return None
+    panel = resident.panel
+    limit_bytes = min(MAX_RECOVERY_BYTES, max(RECOVERY_FLOOR_BYTES, panel.state_bytes))
+    if asked.since is None or asked.epoch != panel.epoch or asked.since > panel.seq:
+        return Recovery(resident, None, [], limit_bytes)
+    page = await histories.since(resident, asked.since, limit_bytes=limit_bytes)
+    if page is None or not page.complete:
+        return Recovery(resident, None, [], limit_bytes)
+    return Recovery(resident, asked.since, page.commits, limit_bytes)

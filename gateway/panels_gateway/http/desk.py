@@ -1,0 +1,123 @@
+"""What every route needs: who asks, which panel they mean, and the bytes that they sent, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import Request
+
+from panels_gateway.http.answers import demand, not_found, overloaded
+from panels_gateway.panels.definition import DefinitionLimits
+from panels_shared.errors import Code, RequestError
+from panels_shared.limits import MIB
+from panels_shared.names import is_name
+
+if TYPE_CHECKING:
+    from panels_gateway.access.gate import Gate
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.kernel.residents import Resident
+
+#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these the answer is
+#: OVERLOADED at once.
+MAX_RECEIVING_BYTES: Final = 64 * MIB
+MAX_DEFINING: Final = 32
+
+_HOST_PATTERN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+
+
+class Desk:
+    """See the module's docstring. One object serves all routes, and counts what they have under way."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        gate: Gate,
+        *,
+        limits: DefinitionLimits,
+        public_url: str | None,
+        max_args_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self.kernel = kernel
+        self.gate = gate
+        self.limits = limits
+        self.max_args_bytes = max_args_bytes
+        self._public_url = public_url
+        self._body_timeout_s = body_timeout_s
+        self._receiving_bytes = 0
+        self._defining = 0
+
+    def admit(self, request: Request) -> Principal:
+        """Who sent the request. Raises ``RequestError`` UNAUTHORIZED."""
+        return self.gate.admit(request.scope)
+
+    async def find(
+        self, request: Request, principal: Principal, *, manage: bool = False, tool: str | None = None
+    ) -> Resident:
+        """The panel in the path. Raises ``RequestError`` when there is none or the bearer lacks the permission.
+
+        That to trigger ``tool`` is not checked here but by the intake, for every way to trigger.
+        """
+        panel_id: str = request.path_params["id"]
+        readable, manageable = principal.may_read(panel_id), principal.may_manage(panel_id)
+        usable = tool is not None and principal.may_trigger(panel_id, tool)
+        if self.gate.conceals and not (readable or manageable or usable):
+            raise not_found(panel_id)
+        # an id that no panel can have is not worth a look into the journal
+        resident = await self.kernel.residents.open(panel_id) if is_name(panel_id) else None
+        if resident is None:
+            raise not_found(panel_id)
+        if manage:
+            demand(manageable, "manage", panel_id)
+        elif tool is None:
+            demand(readable, "read", panel_id)
+        return resident
+
+    async def body(self, request: Request, maximum: int) -> bytes:
+        """The request's body. Raises ``RequestError`` above ``maximum`` or when it does not come in time."""
+        too_large = RequestError(Code.TOO_LARGE, f"expected a body of at most {maximum} bytes, got more")
+        length = request.headers.get("content-length", "0")
+        if len(length) > 15 or int(length) > maximum:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                async for chunk in request.stream():
+                    self._receiving_bytes += len(chunk)
+                    body += chunk
+                    if len(body) > maximum:
+                        raise too_large
+                    if self._receiving_bytes > MAX_RECEIVING_BYTES:
+                        raise overloaded("too many large requests arrive at once")
+        except TimeoutError:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"expected the whole body within {self._body_timeout_s:g} s"
+            ) from None
+        finally:
+            self._receiving_bytes -= len(body)
+        return bytes(body)
+
+    @contextmanager
+    def defining(self) -> Generator[None, None, None]:
+        """Counts one definition whose handlers are being compiled. Raises ``RequestError`` OVERLOADED."""
+        if self._defining >= MAX_DEFINING:
+            raise overloaded(f"{MAX_DEFINING} panels are being made already")
+        self._defining += 1
+        try:
+            yield
+        finally:
+            self._defining -= 1
+
+    def ws_url(self, request: Request, panel_id: str) -> str:
+        """Where clients watch the panel."""
+        base = self._public_url
+        if base is None:
+            host = request.headers.get("host", "")
+            # the Host header is the client's word: only what can be a host goes back into an answer
+            base = f"{request.url.scheme}://{host if _HOST_PATTERN.fullmatch(host) else 'localhost'}"
+        return f"ws{base.removeprefix('http')}/panels/{panel_id}/ws"

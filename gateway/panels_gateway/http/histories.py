@@ -1,0 +1,185 @@
+"""Routes that show what a panel is and was: its state, its commits, and how a key got its values; and the way back."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from panels_gateway.http.answers import encode, json_answer
+from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.kernel.history import events_of, mutations_of
+from panels_gateway.panels.panel import MAX_KEY_CHARS, state_json
+from panels_shared.errors import Code, RequestError
+from panels_shared.limits import KIB, MIB
+
+if TYPE_CHECKING:
+    from panels_gateway.http.desk import Desk
+
+#: Commits in one page of history, and about how many bytes of them.
+DEFAULT_COMMITS: Final = 100
+MAX_COMMITS: Final = 1_000
+PAGE_BYTES: Final = 4 * MIB
+#: Digits of a version in a query, bytes of the body of a revert; security limits.
+MAX_SEQ_DIGITS: Final = 16
+MAX_REVERT_BYTES: Final = KIB
+
+
+class RevertBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a revert: the version whose state is wanted back."""
+
+    seq: int
+
+
+_revert_decoder = msgspec.json.Decoder(RevertBody)
+
+
+class HistoryRoutes:
+    """See the module's docstring."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._kernel = desk.kernel
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/panels/{id}/state", self.state, methods=["GET"]),
+            Route("/panels/{id}/history", self.history, methods=["GET"]),
+            Route("/panels/{id}/keys/{key:path}/history", self.key_history, methods=["GET"]),
+            Route("/panels/{id}/revert", self.revert, methods=["POST"]),
+        ]
+
+    async def state(self, request: Request) -> Response:
+        """GET: the panel's state and its version; with ``?seq=``, as it was at that version."""
+        resident = await self._desk.find(request, self._desk.admit(request))
+        panel = resident.panel
+        seq = _number(request, "seq", None)
+        if seq is None:
+            seq, shown = panel.seq, panel.state_json()
+        else:
+            shown = state_json(await self._kernel.histories.state_at(resident, seq))
+        body = b'{"panelId":%b,"seq":%d,"epoch":%b,"state":%b}' % (
+            encode(panel.id),
+            seq,
+            encode(panel.epoch),
+            shown,
+        )
+        await self._kernel.turn.read()
+        return Response(body, media_type="application/json")
+
+    async def history(self, request: Request) -> Response:
+        """GET: the commits after ``?since=``, at most ``?limit=`` of them, the oldest first."""
+        resident = await self._desk.find(request, self._desk.admit(request))
+        panel = resident.panel
+        since, limit = _number(request, "since", 0), _limit(request)
+        assert since is not None
+        if since > panel.seq:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"since: expected 0 to {panel.seq}, got {since}", {"path": "since"}
+            )
+        page = await self._kernel.histories.since(resident, since, limit_bytes=PAGE_BYTES)
+        if page is None:
+            raise RequestError(
+                Code.HISTORY_GONE,
+                f"the history of panel {panel.id!r} does not reach back to version {since}; read its state instead",
+            )
+        commits = page.commits[:limit]
+        following = commits[-1].seq if commits and commits[-1].seq < panel.seq else None
+        await self._kernel.turn.read()
+        return json_answer(
+            {
+                "panelId": panel.id,
+                "epoch": panel.epoch,
+                "commits": [_commit(record) for record in commits],
+                "next": following,
+            }
+        )
+
+    async def key_history(self, request: Request) -> Response:
+        """GET: which commits gave a key of the state its values, the newest first: whose trigger, and by which handler."""
+        resident = await self._desk.find(request, self._desk.admit(request))
+        key: str = request.path_params["key"]
+        if len(key) > MAX_KEY_CHARS:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"expected a key of at most {MAX_KEY_CHARS} characters", {"path": "key"}
+            )
+        limit = _limit(request)
+        found = await self._kernel.histories.of_key(resident, key, limit=limit)
+        await self._kernel.turn.read()
+        return json_answer(
+            {
+                "panelId": resident.panel.id,
+                "key": key,
+                "commits": [_commit(record, key) for record in found],
+            }
+        )
+
+    async def revert(self, request: Request) -> Response:
+        """POST: makes the state of an earlier version the panel's state, as a new commit that everybody sees."""
+        desk = self._desk
+        principal = desk.admit(request)
+        resident = await desk.find(request, principal, manage=True)
+        body = await desk.body(request, MAX_REVERT_BYTES)
+        try:
+            asked = _revert_decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            raise RequestError(
+                Code.INVALID_REQUEST, f'expected {{"seq"}}: {exc}'[:300], {"path": "seq"}
+            ) from None
+        seq = await self._kernel.making.revert(resident, asked.seq, principal)
+        await self._kernel.turn.read()
+        return json_answer({"id": resident.panel.id, "seq": seq, "revertedTo": asked.seq})
+
+
+def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
+    shown: dict[str, object] = {"seq": record.seq, "timestamp": record.at_ms}
+    if isinstance(record, Changed):
+        shown |= {"cause": record.cause, "subject": record.subject or None}
+    else:
+        shown |= {
+            "cause": "trigger",
+            "tool": record.tool,
+            "digest": record.digest.hex(),
+            "args": msgspec.Raw(record.args),
+            "scope": msgspec.Raw(record.scope),
+            "fuelConsumed": record.outcome.usage.fuel,
+        }
+    if key is None:
+        shown["mutations"] = msgspec.Raw(mutations_of(record))
+        shown["events"] = [msgspec.Raw(fragment) for _, fragment in events_of(record)]
+    else:
+        mutations = msgspec.json.decode(mutations_of(record), type=list[_Mutation])
+        shown |= next(({"op": m.op, "value": m.value} for m in mutations if m.key == key), {})
+    return shown
+
+
+class _Mutation(msgspec.Struct, frozen=True):
+    op: str
+    key: str
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def _number(request: Request, name: str, default: int | None) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) is None:
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            f"{name}: expected a version, of 1 to {MAX_SEQ_DIGITS} digits",
+            {"path": name},
+        )
+    return int(text)
+
+
+def _limit(request: Request) -> int:
+    limit = _number(request, "limit", DEFAULT_COMMITS)
+    assert limit is not None
+    if not 1 <= limit <= MAX_COMMITS:
+        raise RequestError(Code.INVALID_REQUEST, f"limit: expected 1 to {MAX_COMMITS}", {"path": "limit"})
+    return limit

@@ -1,0 +1,177 @@
+"""Routes that make, list, show, replace, fork and delete panels."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from panels_gateway.http.answers import demand, json_answer
+from panels_gateway.kernel.residents import Listed
+from panels_gateway.panels import definition
+from panels_gateway.panels.definition import trigger_name
+from panels_shared.errors import Code, RequestError
+from panels_shared.limits import KIB
+from panels_shared.names import is_name
+
+if TYPE_CHECKING:
+    from panels_gateway.access.tokens import Principal
+    from panels_gateway.http.desk import Desk
+    from panels_gateway.panels.panel import Panel
+
+#: Panels in one page of ``GET /panels``.
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1_000
+#: Bytes of the body of a fork; a security limit.
+MAX_FORK_BYTES: Final = KIB
+
+
+class ForkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a fork: the new panel's id, made up when there is none, and the version to begin at, the last by default."""
+
+    id: str | None = None
+    seq: int | None = None
+
+
+_fork_decoder = msgspec.json.Decoder(ForkBody)
+
+
+class PanelRoutes:
+    """See the module's docstring."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._kernel = desk.kernel
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/panels", self.panels, methods=["GET", "POST"]),
+            Route("/panels/{id}", self.panel, methods=["GET", "PUT", "DELETE"]),
+            Route("/panels/{id}/fork", self.fork, methods=["POST"]),
+        ]
+
+    async def panels(self, request: Request) -> Response:
+        """GET: a page of the panels that the bearer may read. POST: makes one."""
+        principal = self._desk.admit(request)
+        if request.method == "POST":
+            return await self._create(request, principal)
+        limit = _page_size(request.query_params.get("limit"))
+        after = request.query_params.get("after", "")
+        page, following = await self._kernel.residents.page(after, limit, principal.may_read)
+        await self._kernel.turn.read()
+        return json_answer({"panels": [self._summary(request, listed) for listed in page], "next": following})
+
+    async def _create(self, request: Request, principal: Principal) -> Response:
+        desk = self._desk
+        body = await desk.body(request, desk.limits.body_bytes)
+        made = definition.parse(body, desk.limits, default_id=secrets.token_urlsafe(12))
+        demand(principal.may_manage(made.id), "manage", made.id)
+        with desk.defining():
+            resident = await self._kernel.making.create(made)
+        return await self._made(request, resident.panel, status=201)
+
+    async def _made(self, request: Request, panel: Panel, *, status: int) -> Response:
+        await self._kernel.turn.read()
+        answer = {"id": panel.id, "status": "active", "wsUrl": self._desk.ws_url(request, panel.id)}
+        headers = {"location": f"/panels/{panel.id}"} if status == 201 else None
+        return json_answer(answer, status=status, headers=headers)
+
+    async def panel(self, request: Request) -> Response:
+        """GET: what the panel is. PUT: replaces its definition. DELETE: removes it."""
+        desk, making = self._desk, self._kernel.making
+        principal = desk.admit(request)
+        if request.method == "PUT":
+            resident = await desk.find(request, principal, manage=True)
+            body = await desk.body(request, desk.limits.body_bytes)
+            panel_id = resident.panel.id
+            made = definition.parse(body, desk.limits, default_id=panel_id, required_id=panel_id)
+            with desk.defining():
+                resident = await making.replace(resident, made, principal)
+            return await self._made(request, resident.panel, status=200)
+        if request.method == "DELETE":
+            making.delete(await desk.find(request, principal, manage=True))
+            await self._kernel.turn.read()
+            return Response(status_code=204)
+        resident = await desk.find(request, principal)
+        shown = {
+            **self._summary(request, Listed.of_resident(resident)),
+            "epoch": resident.panel.epoch,
+            **_description(resident.panel),
+        }
+        await self._kernel.turn.read()
+        return json_answer(shown)
+
+    async def fork(self, request: Request) -> Response:
+        """POST: makes another panel with this one's definition and the state of one of its versions."""
+        desk = self._desk
+        principal = desk.admit(request)
+        source = await desk.find(request, principal)
+        body = await desk.body(request, MAX_FORK_BYTES)
+        try:
+            asked = _fork_decoder.decode(body) if body else ForkBody()
+        except (msgspec.DecodeError, UnicodeError) as exc:
+            raise RequestError(Code.INVALID_REQUEST, f'expected {{"id"?, "seq"?}}: {exc}'[:300]) from None
+        panel_id = asked.id if asked.id is not None else secrets.token_urlsafe(12)
+        if not is_name(panel_id):
+            raise RequestError(
+                Code.INVALID_REQUEST,
+                "id: expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -",
+                {"path": "id"},
+            )
+        demand(principal.may_manage(panel_id), "manage", panel_id)
+        resident = await self._kernel.making.fork(source, panel_id, asked.seq)
+        return await self._made(request, resident.panel, status=201)
+
+    def _summary(self, request: Request, listed: Listed) -> dict[str, object]:
+        return {
+            "id": listed.id,
+            "kind": listed.kind,
+            "title": listed.title,
+            "status": "active",
+            "seq": listed.seq,
+            "clients": listed.clients,
+            "createdAt": listed.created_ms,
+            "wsUrl": self._desk.ws_url(request, listed.id),
+        }
+
+
+def _description(panel: Panel) -> dict[str, object]:
+    made = panel.definition
+    return {
+        "tools": [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "language": tool.handler.language,
+                "digest": tool.handler.digest.hex(),
+                "trigger": {"type": trigger_name(tool.trigger)},
+                "capabilities": tool.capabilities,
+                "limits": {
+                    "fuel": tool.limits.fuel,
+                    "timeoutMs": tool.limits.deadline_ms,
+                    "memoryBytes": tool.limits.memory_bytes,
+                    "hostCalls": tool.limits.host_calls,
+                    "outputBytes": tool.limits.output_bytes,
+                    "events": tool.limits.events,
+                    "logBytes": tool.limits.log_bytes,
+                },
+            }
+            for tool in made.tools
+        ],
+        "metadata": msgspec.Raw(made.metadata),
+        "stateBytes": panel.state_bytes,
+    }
+
+
+def _page_size(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_PAGE
+    if re.fullmatch(r"[0-9]{1,4}", text) is None or not 1 <= int(text) <= MAX_PAGE:
+        raise RequestError(Code.INVALID_REQUEST, f"limit: expected 1 to {MAX_PAGE}", {"path": "limit"})
+    return int(text)

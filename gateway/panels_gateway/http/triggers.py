@@ -1,0 +1,77 @@
+"""The route that triggers a tool, and the caller that waits for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.messages import MAX_TOOL_CHARS
+from panels_gateway.http import trigger_body
+from panels_gateway.http.answers import error_response
+from panels_gateway.panels.trigger import Answer, Failure, Succeeded, Trigger
+from panels_shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from panels_gateway.http.desk import Desk
+    from panels_gateway.kernel.turn import Turn
+
+
+class Waiter:
+    """A caller over HTTP: ``answered`` resolves when the turn that answered has left. One that went away is dropped."""
+
+    __slots__ = ("_turn", "answered")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        """The one answer."""
+        self._turn.after(lambda: self._resolve(answer))
+
+    def _resolve(self, answer: Answer) -> None:
+        if not self.answered.done():
+            self.answered.set_result(answer)
+
+
+class TriggerRoutes:
+    """See the module's docstring."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._kernel = desk.kernel
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [Route("/panels/{id}/trigger/{tool}", self.trigger, methods=["POST"])]
+
+    async def trigger(self, request: Request) -> Response:
+        """Runs a tool; answers with what a WebSocket client would get as RESULT."""
+        desk, intake = self._desk, self._kernel.intake
+        principal = desk.admit(request)
+        tool: str = request.path_params["tool"]
+        resident = await desk.find(request, principal, tool=tool)
+        if len(tool) > MAX_TOOL_CHARS:
+            raise RequestError(
+                Code.TOOL_NOT_FOUND, f"expected a tool name of at most {MAX_TOOL_CHARS} characters"
+            )
+        body = await desk.body(request, desk.max_args_bytes)
+        args, request_id = trigger_body.decode(body, request.headers.get("x-request-id"))
+        waiter = Waiter(self._kernel.turn)
+        key = request.headers.get("idempotency-key")
+        accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
+        intake.submit(accepted)
+        answer = await waiter.answered
+        if isinstance(answer, Succeeded):
+            return Response(messages.answer(request_id, answer), media_type="application/json")
+        if isinstance(answer, Failure):
+            failed = answer.outcome
+            details = messages.failure_details(failed)
+            message = failed.message[: messages.MAX_FAILURE_CHARS]
+            return error_response(RequestError(Code.EXECUTION_ERROR, message, details))
+        return error_response(RequestError(answer.code, answer.message, answer.details))

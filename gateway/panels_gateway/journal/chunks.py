@@ -1,0 +1,161 @@
+"""How runs of commits, answers and checksums stand in rows.
+
+A chunk is a run of consecutive commits of one panel: ``records`` is a MessagePack array of them, ``undo`` a MessagePack map from
+each key that they changed to its value before the first of them, nil for none. Applying ``undo`` to the state after a
+chunk gives the state before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from zlib import crc32
+
+import msgspec
+
+from panels_gateway.journal.journal import CorruptError
+from panels_gateway.journal.records import Changed, Ran, Source
+from panels_shared.outcome import Completed
+
+Commit = Ran | Changed
+
+
+class Mutation(msgspec.Struct, frozen=True, gc=False):
+    """One change of one key, as ``Completed.mutations`` has it."""
+
+    op: Literal["set", "delete"]
+    key: str
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of ``history``, checked."""
+
+    first_seq: int
+    last_seq: int
+    records: bytes
+    undo: Mapping[str, bytes | None]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_record_decoder: msgspec.msgpack.Decoder[Commit] = msgspec.msgpack.Decoder(Commit)
+_run_decoder: msgspec.msgpack.Decoder[list[Commit]] = msgspec.msgpack.Decoder(list[Commit])
+_parts_decoder: msgspec.msgpack.Decoder[list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_undo_decoder: msgspec.msgpack.Decoder[dict[str, bytes | None]] = msgspec.msgpack.Decoder(
+    dict[str, bytes | None]
+)
+_mutations_decoder: msgspec.json.Decoder[list[list[Mutation]]] = msgspec.json.Decoder(list[list[Mutation]])
+
+
+def encode_commits(commits: Sequence[Commit]) -> bytes:
+    """``records`` of a chunk."""
+    return _encoder.encode(commits)
+
+
+def encode_undo(undo: Mapping[str, bytes | None]) -> bytes:
+    """``undo`` of a chunk."""
+    return _encoder.encode(undo)
+
+
+def encode_record(record: Commit) -> bytes:
+    """One record as MessagePack."""
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes) -> Commit:
+    """Raises ``msgspec.DecodeError``."""
+    return _record_decoder.decode(data)
+
+
+def decode_commits(data: bytes) -> list[Commit]:
+    """Raises ``msgspec.DecodeError``."""
+    return _run_decoder.decode(data)
+
+
+def decode_undo(data: bytes) -> dict[str, bytes | None]:
+    """Raises ``msgspec.DecodeError``."""
+    return _undo_decoder.decode(data)
+
+
+def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
+    """The commits of a chunk behind the first ``skip``, each with its size in bytes, decoded as they are asked for.
+
+    Raises ``msgspec.DecodeError``.
+    """
+    for part in _parts_decoder.decode(data)[skip:]:
+        yield _record_decoder.decode(part), len(memoryview(part))
+
+
+def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
+    """The mutations of each commit. Raises ``CorruptError`` where they are not what ``Completed`` says."""
+    # one call for all: a call for each would cost more than the decoding
+    texts = [_text(commit) for commit in commits]
+    try:
+        return _mutations_decoder.decode(b"[" + b",".join(texts) + b"]")
+    except msgspec.MsgspecError as exc:
+        raise CorruptError(
+            f"expected mutations in commits {commits[0].seq} and on, got other: {exc}"
+        ) from exc
+
+
+def value_of(mutation: Mutation) -> bytes | None:
+    """What ``mutation`` leaves under its key, None for nothing."""
+    value = mutation.value
+    return bytes(value) if mutation.op == "set" and value is not msgspec.UNSET else None
+
+
+def last_changes(commits: Sequence[Commit]) -> dict[str, tuple[bytes | None, int]]:
+    """What ``commits``, in order, leave under each key that they change, and the version of the last change."""
+    last: dict[str, tuple[Mutation, int]] = {}
+    for commit, mutations in zip(commits, mutations_of(commits), strict=True):
+        for mutation in mutations:
+            last[mutation.key] = mutation, commit.seq
+    return {key: (value_of(mutation), seq) for key, (mutation, seq) in last.items()}
+
+
+def state_crc(key: str, value: bytes | None) -> int:
+    """What a key adds to ``panels.state_sum``, 0 for a key that is not there."""
+    return 0 if value is None else crc32(value, crc32(key.encode() + b"\0"))
+
+
+def head_crc(panel_id: str, epoch: str, created_ms: int, definition: bytes, digests: Iterable[bytes]) -> int:
+    """The checksum of a panel's head, and of which handlers its definition names."""
+    return crc32(_encoder.encode((panel_id, epoch, created_ms, definition, sorted(set(digests)))))
+
+
+def source_crc(source: Source) -> int:
+    """The checksum of a row of ``sources``."""
+    return crc32(_encoder.encode(source))
+
+
+def chunk_crc(records: bytes, undo: bytes) -> int:
+    """The checksum of a row of ``history``."""
+    return crc32(undo, crc32(records))
+
+
+def record_crc(record: bytes) -> int:
+    """The checksum of a row of ``answers``."""
+    return crc32(record)
+
+
+def checked_row(panel: int, first: int, last: int, crc: int, undo: bytes, records: bytes) -> Row:
+    """A row of ``history`` that passed its checks. Raises ``CorruptError``."""
+    where = f"history of panel {panel}, versions {first} to {last}"
+    if chunk_crc(records, undo) != crc:
+        raise CorruptError(f"{where}: expected checksum {crc}, got {chunk_crc(records, undo)}")
+    try:
+        return Row(first, last, records, _undo_decoder.decode(undo))
+    except msgspec.MsgspecError as exc:
+        raise CorruptError(f"{where}: {exc}") from exc
+
+
+def _text(commit: Commit) -> bytes:
+    if type(commit) is Changed:
+        return commit.mutations
+    assert type(commit) is Ran
+    outcome = commit.outcome
+    if type(outcome) is not Completed:
+        raise CorruptError(f"expected a completed trigger at version {commit.seq}, got a failed one")
+    return outcome.mutations

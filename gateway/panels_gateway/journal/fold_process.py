@@ -1,0 +1,152 @@
+"""The folding process, as the gateway sees it: started, told, heard, started again.
+
+It reads positions from its standard input, one a line: everything up to that position lies in segments that have ended.
+It writes positions to its standard output: everything up to that position is folded and on the disk, beginning with the
+one that it found. It ends at the end of its input. Its standard error is the gateway's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from panels_gateway.journal.journal import JournalError
+
+#: The exit code of a folding process that starting again would not help: what it reads or writes is broken.
+FINAL_CODE: Final = 74
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """When a folding process that ended is started again: after ``initial_s``, doubled each time, at most ``maximum_s``.
+
+    ``attempts`` that ended one after the other without folding anything are a failure.
+    """
+
+    initial_s: float = 0.1
+    maximum_s: float = 5.0
+    attempts: int = 8
+
+    def delay_s(self, failures: int) -> float:
+        """How long to wait after the ``failures``-th end in a row, from 1."""
+        return min(self.maximum_s, self.initial_s * 2.0 ** (failures - 1))
+
+
+class FoldProcess:
+    """Keeps one folding process running. ``on_folded`` and ``on_failed`` are called in the loop's thread.
+
+    ``on_failed`` is called once at most; nothing is folded after that.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        on_folded: Callable[[int], None],
+        on_failed: Callable[[JournalError], None],
+        policy: RestartPolicy = RestartPolicy(),
+    ) -> None:
+        self._command = command
+        self._on_folded = on_folded
+        self._on_failed = on_failed
+        self._policy = policy
+        self._sealed = 0
+        self._folded = -1
+        self._process: Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self.starts = 0
+
+    def start(self) -> None:
+        """Starts it, and goes on starting it until ``stop``."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None while none is running."""
+        return self._process.pid if self._process is not None else None
+
+    def sealed(self, position: int) -> None:
+        """Everything up to ``position`` may be folded. A process that is started later is told, too."""
+        self._sealed = position
+        self._tell()
+
+    async def stop(self, *, grace_s: float = 10.0) -> None:
+        """Ends it: by the end of its input, and after ``grace_s`` by SIGKILL. Idempotent."""
+        self._stopping.set()
+        process, task = self._process, self._task
+        if task is None:
+            return
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+        done, _ = await asyncio.wait([task], timeout=grace_s)
+        if not done:
+            _logger.warning("the folding process did not end within %s s and is killed", grace_s)
+            if self._process is not None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+        await task
+
+    def _tell(self) -> None:
+        process = self._process
+        if process is not None and self._sealed and not self._stopping.is_set():
+            assert process.stdin is not None
+            # a few bytes per segment into a pipe that is read between two folds: no need to wait for room
+            with suppress(OSError):
+                process.stdin.write(b"%d\n" % self._sealed)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            before = self._folded
+            code = await self._run()
+            if self._stopping.is_set():
+                return
+            failures = 1 if self._folded > before >= 0 else failures + 1
+            if code == FINAL_CODE or failures >= self._policy.attempts:
+                self._on_failed(
+                    JournalError(
+                        f"the folding process cannot go on: it ended with exit code {code} (attempt {failures})"
+                    )
+                )
+                return
+            delay_s = self._policy.delay_s(failures)
+            _logger.warning(
+                "the folding process ended with exit code %s, starting it again in %s s", code, delay_s
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+
+    async def _run(self) -> int | None:
+        """One process, from its start to its end. Its exit code, None if it could not be started."""
+        self.starts += 1
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
+        except OSError:
+            _logger.exception("the folding process cannot be started")
+            return None
+        self._process = process
+        try:
+            if self._stopping.is_set():
+                assert process.stdin is not None
+                process.stdin.close()
+            self._tell()
+            assert process.stdout is not None
+            async for line in process.stdout:
+                if not line.strip().isdigit():
+                    _logger.warning("the folding process said %r, and is stopped", line[:80])
+                    process.kill()
+                    break
+                self._folded = max(self._folded, int(line))
+                self._on_folded(self._folded)
+            return await process.wait()
+        finally:
+            self._process = None

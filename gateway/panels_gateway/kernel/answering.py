@@ -1,0 +1,49 @@
+"""How triggers are answered: each once, and whoever came under the same idempotency key with it."""
+
+from __future__ import annotations
+
+from panels_gateway.journal.records import Ran
+from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded, Trigger
+from panels_shared.outcome import Completed
+
+
+class Answering:
+    """See the module's docstring. What is answered leaves with the turn: whoever waits sees to that."""
+
+    def __init__(self, residents: Residents, counters: Counters) -> None:
+        self._residents = residents
+        self._counters = counters
+
+    def settle(self, trigger: Trigger, answer: Answer, record: Ran | None, resident: Resident | None) -> None:
+        """Answers a trigger that was run. ``record`` is its own where it came under a key, None otherwise."""
+        trigger.reply_to.answer(trigger, answer)
+        if trigger.key is None or record is None or resident is None:
+            return
+        for follower in resident.answers.settle(record):
+            self._counters.joined += 1
+            follower.reply_to.answer(follower, answer)
+
+    def refuse(self, trigger: Trigger, refused: Refused) -> None:
+        """Answers a trigger that was not run. Its key stays unused: whoever sends it again has it run."""
+        trigger.reply_to.answer(trigger, refused)
+        if trigger.key is None:
+            return
+        resident = self._residents.of(trigger.panel)
+        if resident is not None:
+            for follower in resident.answers.abandon(trigger.key):
+                follower.reply_to.answer(follower, refused)
+
+    def repeat(self, trigger: Trigger, record: Ran) -> None:
+        """Answers a trigger whose key was answered before, in the same words."""
+        self._counters.repeated += 1
+        trigger.reply_to.answer(trigger, answer_of(record, trigger.panel.seq))
+
+
+def answer_of(record: Ran, seq: int) -> Answer:
+    """The answer that ``record`` stands for. ``seq`` is the panel's version now, told where there were no effects."""
+    outcome = record.outcome
+    if isinstance(outcome, Completed):
+        return Succeeded(outcome, record.seq or seq, record.queue_us, record.total_us)
+    return Failure(outcome)

@@ -1,0 +1,113 @@
+"""What a panel was: its commits and its states at earlier versions, from the journal and from what is not folded yet.
+
+The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while somebody reads, so
+that a reader takes from the journal first and then, without awaiting, what of the tail is newer: there is no gap between
+the two, and what is in both is taken once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.messages import EmittedEvent
+from panels_gateway.journal.journal import Journal
+from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.kernel.residents import Resident
+from panels_shared.errors import Code, RequestError
+from panels_shared.outcome import Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Commits in order and without a gap. ``complete`` says that these are all up to now."""
+
+    commits: list[Ran | Changed]
+    complete: bool
+
+
+class Histories:
+    """Reads history. Everything here awaits, so that nothing it says may be older than what the caller has checked."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
+        """The commits after version ``seq``, about ``limit_bytes`` of them at the most. None where history does not reach
+        back so far, or ``seq`` is yet to come."""
+        panel = resident.panel
+        if not 0 <= seq <= panel.seq:
+            return None
+        commits: list[Ran | Changed] = []
+        size = 0
+        while True:
+            at = commits[-1].seq if commits else seq
+            tail = _newer(resident, at)
+            if at == panel.seq or (tail and tail[0].seq == at + 1):
+                break
+            found = await self._journal.history(panel.number, since=at, limit_bytes=limit_bytes - size)
+            if found is None or not found.commits:
+                return None if not commits else Page(commits, complete=False)
+            commits += found.commits
+            size += sum(map(record_bytes, found.commits))
+            if size >= limit_bytes:
+                return Page(commits, complete=commits[-1].seq == panel.seq)
+        for record in tail:
+            size += record_bytes(record)
+            if size > limit_bytes and commits:
+                return Page(commits, complete=False)
+            commits.append(record)
+        return Page(commits, complete=True)
+
+    async def state_at(self, resident: Resident, seq: int) -> dict[str, bytes]:
+        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE."""
+        panel = resident.panel
+        if not 0 <= seq <= panel.seq:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"seq: expected 0 to {panel.seq}, got {seq}", {"path": "seq"}
+            )
+        if seq == panel.seq:
+            return dict(panel.state)
+        state = await self._journal.state_at(panel.number, seq)
+        if state is None:
+            raise RequestError(
+                Code.HISTORY_GONE,
+                f"version {seq} of panel {panel.id!r} is older than its history reaches back",
+            )
+        return state
+
+    async def of_key(self, resident: Resident, key: str, *, limit: int) -> list[Ran | Changed]:
+        """The commits that changed ``key``, as far as history reaches back, the newest first."""
+        return await self._journal.key_history(resident.panel.number, key, limit=limit)
+
+
+def _newer(resident: Resident, seq: int) -> list[Ran | Changed]:
+    """The commits of the tail after version ``seq``."""
+    return [record for record in resident.tail if record.seq > seq]
+
+
+def mutations_of(record: Ran | Changed) -> bytes:
+    """The commit's mutations as a JSON array."""
+    if isinstance(record, Changed):
+        return record.mutations
+    return record.outcome.mutations if isinstance(record.outcome, Completed) else b"[]"
+
+
+def events_of(record: Ran | Changed) -> list[tuple[str, bytes]]:
+    """The commit's events: each one's name, and its JSON object."""
+    if isinstance(record, Changed) or not isinstance(record.outcome, Completed):
+        return []
+    events: list[tuple[str, bytes]] = []
+    for fragment in record.outcome.events:
+        event: EmittedEvent = messages.decode_event(fragment)
+        events.append((event.name, fragment))
+    return events
+
+
+def record_bytes(record: Ran | Changed) -> int:
+    """About what the commit costs to send: its mutations and events, as JSON."""
+    if isinstance(record, Changed):
+        return len(record.mutations) + 64
+    if not isinstance(record.outcome, Completed):
+        return 64
+    return len(record.outcome.mutations) + sum(len(event) + 64 for event in record.outcome.events) + 64

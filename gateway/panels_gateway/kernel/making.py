@@ -1,0 +1,235 @@
+"""How panels are made, replaced, reverted, forked and deleted. Each is recorded in the turn that does it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
+
+from panels_gateway.journal.journal import Journal
+from panels_gateway.journal.records import Created, Defined, Deleted
+from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.commits import Commits
+from panels_gateway.kernel.history import Histories
+from panels_gateway.kernel.intake import Intake
+from panels_gateway.kernel.preparer import Preparer
+from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.kernel.turn import Turn
+from panels_gateway.panels import stored
+from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.panels.panel import Panel
+from panels_gateway.panels.trigger import Refused, Trigger
+from panels_shared.errors import CloseCode, Code, RequestError
+
+if TYPE_CHECKING:
+    from panels_gateway.access.tokens import Principal
+
+#: Bytes of randomness in a panel's epoch: two panels of one id never share one.
+EPOCH_BYTES: Final = 6
+
+
+class Watcher(Protocol):
+    """A client of a panel, as far as the panel's end concerns it."""
+
+    @property
+    def panel(self) -> Panel:
+        """What it watches."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Closes it behind everything that it was sent."""
+        ...
+
+
+class Making:
+    """See the module's docstring. ``panels`` counts the panels there are, in memory or not; ``maximum`` bounds them."""
+
+    def __init__(
+        self,
+        residents: Residents,
+        journal: Journal,
+        turn: Turn,
+        commits: Commits,
+        intake: Intake,
+        answering: Answering,
+        preparer: Preparer,
+        histories: Histories,
+        *,
+        maximum: int,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.panels = journal.panels
+        self.maximum = maximum
+        self.watchers: dict[Watcher, None] = {}
+        self._next_number = journal.last_panel + 1
+        self._residents = residents
+        self._turn = turn
+        self._commits = commits
+        self._intake = intake
+        self._answering = answering
+        self._preparer = preparer
+        self._histories = histories
+        self._wall_clock = wall_clock
+        self._reserved: set[str] = set()
+
+    async def create(self, definition: PanelDefinition) -> Resident:
+        """Makes a panel once all its handlers are compiled.
+
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, INVALID_HANDLER, UNAVAILABLE.
+        """
+        self._reserve(definition.id)
+        try:
+            if await self._residents.open(definition.id) is not None:
+                raise _exists(definition.id)
+            await self._preparer.prepare(definition)
+        finally:
+            self._reserved.discard(definition.id)
+        return self._make(definition, dict(definition.initial_state or {}))
+
+    async def fork(self, source: Resident, panel_id: str, seq: int | None) -> Resident:
+        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its history begins
+        anew, at version 0.
+
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
+        """
+        self._reserve(panel_id)
+        try:
+            if await self._residents.open(panel_id) is not None:
+                raise _exists(panel_id)
+            state = await self._histories.state_at(source, source.panel.seq if seq is None else seq)
+        finally:
+            self._reserved.discard(panel_id)
+        old = source.panel.definition
+        definition = PanelDefinition(
+            id=panel_id,
+            kind=old.kind,
+            title=old.title,
+            tools=old.tools,
+            capabilities=old.capabilities,
+            metadata=old.metadata,
+        )
+        return self._make(definition, dict(state))
+
+    def _reserve(self, panel_id: str) -> None:
+        if self._residents.get(panel_id) is not None or panel_id in self._reserved:
+            raise _exists(panel_id)
+        if self.panels + len(self._reserved) >= self.maximum:
+            raise RequestError(
+                Code.TOO_MANY_PANELS,
+                f"the gateway holds its maximum of {self.maximum} panels; delete one first",
+                {"retryAfterMs": 1_000},
+            )
+        self._reserved.add(panel_id)
+
+    def _make(self, definition: PanelDefinition, state: dict[str, bytes]) -> Resident:
+        residents, turn = self._residents, self._turn
+        epoch = secrets.token_urlsafe(EPOCH_BYTES)
+        panel = Panel(
+            key=residents.next_key(),
+            number=self._next_number,
+            id=definition.id,
+            definition=definition,
+            tools=residents.tools(definition),
+            created_ms=int(self._wall_clock() * 1000),
+            limits=residents.limits.state,
+            state=state,
+            epoch=residents.epoch(epoch),
+        )
+        self._next_number += 1
+        self.panels += 1
+        digests = self._record_sources(definition)
+        created = Created(
+            panel.number,
+            panel.id,
+            epoch,
+            panel.created_ms,
+            stored.encode(definition),
+            dict(state),
+            digests=digests,
+        )
+        position = turn.record(created)
+        resident = residents.enter(panel)
+        residents.recorded(resident, created, position)
+        turn.request_seal()
+        return resident
+
+    async def replace(
+        self, resident: Resident, definition: PanelDefinition, principal: Principal
+    ) -> Resident:
+        """Gives the panel this definition: its tools are replaced, and its state too where the definition has an
+        ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run are run by the new tools.
+
+        Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE.
+        """
+        panel = resident.panel
+        await self._preparer.prepare(definition)
+        self._still_here(resident)  # it may have been deleted while the handlers were compiled
+        unanswered = self._residents.detach(panel)
+        panel.definition = definition
+        panel.tools = self._residents.tools(definition)
+        self._residents.attach(panel)
+        digests = self._record_sources(definition)
+        at_ms = int(self._wall_clock() * 1000)
+        defined = Defined(panel.number, at_ms, stored.encode(definition), digests)
+        self._residents.recorded(resident, defined, self._turn.record(defined))
+        if definition.initial_state is not None:
+            self._commits.change(
+                resident, dict(definition.initial_state), cause="replace", subject=principal.subject
+            )
+        self._run_again(unanswered, panel.tools)
+        self._turn.request_seal()
+        return resident
+
+    def _record_sources(self, definition: PanelDefinition) -> tuple[bytes, ...]:
+        sources = stored.sources(definition)
+        for source in sources:
+            self._turn.record(source)
+        return tuple(source.digest for source in sources)
+
+    def _run_again(self, triggers: list[Trigger], tools: Mapping[str, object]) -> None:
+        for trigger in triggers:
+            tool = trigger.panel.tools.get(trigger.tool.name)
+            if tool is None:
+                message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
+                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
+            else:
+                self._intake.resubmit(trigger.with_tool(tool))
+
+    async def revert(self, resident: Resident, seq: int, principal: Principal) -> int:
+        """Makes the state of version ``seq`` the panel's state, as a new commit; the version that it made.
+
+        Raises ``RequestError``: PANEL_NOT_FOUND, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
+        """
+        state = await self._histories.state_at(resident, seq)
+        self._still_here(resident)
+        made = self._commits.change(resident, dict(state), cause="revert", subject=principal.subject)
+        self._turn.request_seal()
+        return made
+
+    def delete(self, resident: Resident) -> None:
+        """Removes the panel: what waits is answered PANEL_NOT_FOUND and its clients are closed with 4404.
+
+        Raises ``RequestError``: PANEL_NOT_FOUND.
+        """
+        self._still_here(resident)
+        panel = resident.panel
+        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
+        refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
+        for trigger in self._residents.detach(panel):
+            self._answering.refuse(trigger, refused)
+        self._residents.remove(resident)
+        self._residents.deleted(resident, position)
+        self.panels -= 1
+        for watcher in [watcher for watcher in self.watchers if watcher.panel is panel]:
+            watcher.close(CloseCode.PANEL_DELETED, "the panel was deleted")
+        self._turn.request_seal()
+
+    def _still_here(self, resident: Resident) -> None:
+        if self._residents.of(resident.panel) is not resident:
+            raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {resident.panel.id!r} any more")
+
+
+def _exists(panel_id: str) -> RequestError:
+    return RequestError(
+        Code.PANEL_EXISTS, f"a panel {panel_id!r} exists; choose another id, or PUT to replace it"
+    )

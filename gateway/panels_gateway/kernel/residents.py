@@ -1,0 +1,369 @@
+"""The panels that are in memory, each with its room, its lane and what the journal cannot give back yet.
+
+    journal ──open──▶ resident ──put_away──▶ journal
+    making ──enter──▶ resident ──remove───▶ deleted
+
+A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal, and those that
+nobody has used for the longest time are put away when the states in memory pass ``ResidentLimits.bytes``. A panel stays while
+anything of it is under way: a client that watches, a trigger that is queued or runs, a commit that is not folded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from panels_gateway.broadcast.hub import Hub, Room
+from panels_gateway.dispatch.dispatcher import Dispatcher
+from panels_gateway.journal.journal import Journal, StoredPanel, Summary
+from panels_gateway.journal.records import Changed, Created, Defined, Ran
+from panels_gateway.kernel.counters import Counters
+from panels_gateway.observe.handler_log import HandlerLog
+from panels_gateway.panels import stored
+from panels_gateway.panels.answers import AnswerLimits, Answers
+from panels_gateway.panels.definition import PanelDefinition, ToolDefinition
+from panels_gateway.panels.panel import Panel, StateLimits
+from panels_gateway.panels.trigger import Trigger
+from panels_shared.errors import Code, RequestError
+from panels_shared.limits import MIB
+from panels_shared.messages import PanelKey, Tool, ToolKey
+
+_log = logging.getLogger("panels.gateway.residents")
+
+#: What a resident counts beside its state, in bytes: objects of its own, its lane, its room.
+RESIDENT_BYTES: Final = 4_096
+#: Panels put away in one go, so that the loop is not held up.
+PUT_AWAY_AT_ONCE: Final = 16
+#: Rows that a list reads from the journal at a time, and looks at for one page.
+LISTED_AT_ONCE: Final = 256
+MAX_LOOKED_AT: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidentLimits:
+    """Bounds of what is in memory. ``bytes`` of all states is a goal: a panel in use stays even above it.
+
+    ``state`` bounds one panel's state and ``answers`` what it remembers of idempotency keys.
+    """
+
+    bytes: int = 512 * MIB
+    state: StateLimits = field(default_factory=StateLimits)
+    answers: AnswerLimits = field(default_factory=AnswerLimits)
+
+
+class Resident:
+    """One panel in memory.
+
+    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
+    ``unfolded`` counts all records of that kind, definitions too.
+    """
+
+    __slots__ = ("answers", "panel", "room", "tail", "unfolded", "weight")
+
+    def __init__(self, panel: Panel, room: Room, answers: Answers) -> None:
+        self.panel = panel
+        self.room = room
+        self.answers = answers
+        self.tail: deque[Ran | Changed] = deque()
+        self.unfolded = 0
+        self.weight = 0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything but its lane keeps it in memory."""
+        return self.unfolded > 0 or len(self.room) > 0 or self.answers.running > 0
+
+
+class Residents:
+    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the oldest first."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        counters: Counters,
+        handler_log: HandlerLog,
+        limits: ResidentLimits,
+    ) -> None:
+        self._handler_log = handler_log
+        self.limits = limits
+        self._hub = hub
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._counters = counters
+        self._by_id: OrderedDict[str, Resident] = OrderedDict()
+        self._by_key: dict[PanelKey, Resident] = {}
+        self._loading: dict[str, asyncio.Task[Resident | None]] = {}
+        self._unfolded: deque[tuple[int, Resident, Ran | Changed | Created | Defined | None]] = deque()
+        #: Panels whose making is not folded, by id: the journal does not list them yet.
+        self._fresh: dict[str, Resident] = {}
+        #: Panels whose deletion is not folded: the journal would still give them back. Number by id.
+        self._deleted: dict[str, int] = {}
+        self._next_key = 0
+        self._next_tool = 0
+        self._bytes = 0
+        journal.on_folded = self.folded
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(self._by_id.values())
+
+    @property
+    def state_bytes(self) -> int:
+        """About how much memory the states in memory take, kept up to date as panels come, go and are used."""
+        return self._bytes
+
+    def get(self, panel_id: str) -> Resident | None:
+        """The panel of that id where it is in memory, now the last used."""
+        resident = self._by_id.get(panel_id)
+        if resident is not None:
+            self._by_id.move_to_end(panel_id)
+        return resident
+
+    def of(self, panel: Panel) -> Resident | None:
+        """The panel's resident; None where it was deleted or put away."""
+        return self._by_key.get(panel.key)
+
+    # -- coming ------------------------------------------------------------------------------------------
+
+    async def open(self, panel_id: str) -> Resident | None:
+        """The panel of that id, loaded from the journal where it must be; None where there is none.
+
+        Raises ``RequestError`` INTERNAL where what is stored cannot be read.
+        """
+        resident = self.get(panel_id)
+        if resident is not None:
+            return resident
+        task = self._loading.get(panel_id)
+        if task is None:
+            task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
+            task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
+        # one caller that gives up must not take the panel from the others
+        return await asyncio.shield(task)
+
+    async def _load(self, panel_id: str) -> Resident | None:
+        found = await self._journal.load(panel_id)
+        resident = self.get(panel_id)  # made meanwhile
+        if resident is not None or found is None or self.is_deleted(found.id, found.panel):
+            return resident
+        try:
+            panel = self._restore(found)
+        except (msgspec.DecodeError, KeyError, ValueError) as exc:
+            _log.error("panel %r cannot be loaded from the journal: %s", panel_id, exc)
+            raise RequestError(
+                Code.INTERNAL,
+                f"the panel {panel_id!r} is stored but cannot be read; the server's log says why",
+            ) from None
+        resident = self.enter(panel)
+        resident.answers.restore(found.answers)
+        self._counters.loaded += 1
+        return resident
+
+    def _restore(self, found: StoredPanel) -> Panel:
+        definition = stored.decode(found.id, found.definition, found.sources)
+        return Panel(
+            key=self.next_key(),
+            number=found.panel,
+            id=found.id,
+            definition=definition,
+            tools=self.tools(definition),
+            created_ms=found.created_ms,
+            limits=self.limits.state,
+            state=found.state,
+            seq=found.seq,
+            epoch=self.epoch(found.epoch),
+        )
+
+    def next_key(self) -> PanelKey:
+        """A number that no stay of any panel in memory has had."""
+        self._next_key += 1
+        return PanelKey(self._next_key)
+
+    def epoch(self, base: str) -> str:
+        """The epoch that clients see: another one whenever the journal may have lost something."""
+        return f"{base}.{self._journal.incarnation}"
+
+    def tools(self, definition: PanelDefinition) -> dict[str, Tool]:
+        """The definition's tools as workers know them, by name, each under a number of its own."""
+        return {tool.name: self._tool(tool) for tool in definition.tools}
+
+    def _tool(self, tool: ToolDefinition) -> Tool:
+        self._next_tool += 1
+        limits = tool.limits
+        return Tool(
+            tool=ToolKey(self._next_tool),
+            digest=tool.handler.digest,
+            language=tool.handler.language,
+            entry=tool.handler.entry,
+            name=tool.name,
+            limits=(
+                limits.fuel,
+                limits.deadline_ms,
+                limits.memory_bytes,
+                limits.host_calls,
+                limits.output_bytes,
+                limits.events,
+                limits.log_bytes,
+            ),
+            capabilities=tool.capabilities,
+        )
+
+    def enter(self, panel: Panel) -> Resident:
+        """Takes in a panel whose id nobody here has: gives it a room and a lane."""
+        resident = Resident(panel, Room(self._hub, panel.seq), Answers(self.limits.answers))
+        self._by_id[panel.id] = resident
+        self._by_key[panel.key] = resident
+        self._weigh(resident)
+        self.attach(panel)
+        self._put_away_spare()
+        return resident
+
+    def attach(self, panel: Panel) -> None:
+        """Begins to dispatch for the panel, with the tools that it has now."""
+        handlers = [tool.handler for tool in panel.definition.tools]
+        self._dispatcher.add_panel(panel, list(panel.tools.values()), handlers)
+
+    # -- going -------------------------------------------------------------------------------------------
+
+    def detach(self, panel: Panel) -> list[Trigger]:
+        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to answer."""
+        return self._dispatcher.remove_panel(panel)
+
+    def remove(self, resident: Resident) -> None:
+        """Forgets a panel that was detached."""
+        panel = resident.panel
+        del self._by_id[panel.id]
+        del self._by_key[panel.key]
+        self._bytes -= resident.weight
+        resident.weight = 0
+        self._handler_log.forget(panel.key)
+
+    def _put_away_spare(self) -> None:
+        if self._bytes <= self.limits.bytes:
+            return
+        spare: list[Resident] = []
+        for looked_at, resident in enumerate(self._by_id.values()):
+            if len(spare) >= PUT_AWAY_AT_ONCE or looked_at >= 16 * PUT_AWAY_AT_ONCE:
+                break
+            if not resident.in_use and not self._dispatcher.busy(resident.panel):
+                spare.append(resident)
+        for resident in spare:
+            if self._bytes <= self.limits.bytes:
+                break
+            self.detach(resident.panel)
+            self.remove(resident)
+            self._counters.put_away += 1
+
+    def _weigh(self, resident: Resident) -> None:
+        weight = RESIDENT_BYTES + resident.panel.state_bytes
+        self._bytes += weight - resident.weight
+        resident.weight = weight
+
+    # -- the journal -------------------------------------------------------------------------------------
+
+    def recorded(self, resident: Resident, record: Ran | Changed | Created | Defined, position: int) -> None:
+        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""
+        resident.unfolded += 1
+        if isinstance(record, (Ran, Changed)):
+            resident.tail.append(record)
+        elif isinstance(record, Created):
+            self._fresh[record.id] = resident
+        self._unfolded.append((position, resident, record))
+
+    def deleted(self, resident: Resident, position: int) -> None:
+        """The panel's deletion was recorded in the batch at ``position``."""
+        self._fresh.pop(resident.panel.id, None)
+        resident.unfolded += 1
+        self._deleted[resident.panel.id] = resident.panel.number
+        self._unfolded.append((position, resident, None))
+
+    def is_deleted(self, panel_id: str, number: int) -> bool:
+        """Whether what the journal says of this panel is out of date: it was deleted."""
+        return self._deleted.get(panel_id) == number
+
+    def folded(self, position: int) -> None:
+        """From the journal: it can give back everything up to ``position``."""
+        unfolded = self._unfolded
+        touched: dict[Resident, None] = {}
+        while unfolded and unfolded[0][0] <= position:
+            _, resident, record = unfolded.popleft()
+            resident.unfolded -= 1
+            if isinstance(record, (Ran, Changed)):
+                resident.tail.popleft()
+                if type(record) is Ran and record.key is not None:
+                    resident.answers.stored(record)
+            elif isinstance(record, Created) and self._fresh.get(record.id) is resident:
+                del self._fresh[record.id]
+            touched[resident] = None
+        for resident in touched:
+            panel = resident.panel
+            if self._by_key.get(panel.key) is resident:
+                self._weigh(resident)
+            elif not resident.unfolded and self._deleted.get(panel.id) == panel.number:
+                del self._deleted[panel.id]
+        self._put_away_spare()
+
+    # -- listing -----------------------------------------------------------------------------------------
+
+    async def page(
+        self, after: str, limit: int, wanted: Callable[[str], bool]
+    ) -> tuple[list[Listed], str | None]:
+        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next page begins
+        (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be short and have a next one.
+        """
+        found: list[Listed] = []
+        looked_at = 0
+        at = after
+        while looked_at < MAX_LOOKED_AT:
+            rows = await self._journal.summaries(after=at, limit=LISTED_AT_ONCE)
+            end = rows[-1].id if len(rows) == LISTED_AT_ONCE else None
+            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.id, row.panel)}
+            for panel_id in self._fresh:
+                if panel_id > at and (end is None or panel_id <= end):
+                    listed[panel_id] = Listed.of_resident(self._fresh[panel_id])
+            for panel_id in sorted(listed):
+                looked_at += 1
+                if not wanted(panel_id):
+                    continue
+                if len(found) == limit:
+                    return found, found[-1].id
+                resident = self._by_id.get(panel_id)
+                found.append(listed[panel_id] if resident is None else Listed.of_resident(resident))
+            if end is None:
+                return found, None
+            at = end
+        return found, at
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list of panels shows of one. ``title`` and ``kind`` are the definition's."""
+
+    id: str
+    kind: str
+    title: str | None
+    seq: int
+    created_ms: int
+    clients: int
+
+    @classmethod
+    def of(cls, row: Summary) -> Listed:
+        """A panel that the journal lists."""
+        kind, title = stored.heading(row.definition)
+        return cls(row.id, kind, title, row.seq, row.created_ms, 0)
+
+    @classmethod
+    def of_resident(cls, resident: Resident) -> Listed:
+        """A panel in memory."""
+        panel = resident.panel
+        made = panel.definition
+        return cls(panel.id, made.kind, made.title, panel.seq, panel.created_ms, len(resident.room))

@@ -1,0 +1,121 @@
+"""A panel's definition as the journal keeps it: JSON in which each handler is named by its digest.
+
+What ``definition.parse`` has accepted is written here and read back as it was, without being judged again: a later version
+with narrower bounds must still serve the panels that there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from panels_gateway.journal.records import Source
+from panels_gateway.panels.definition import (
+    Cron,
+    HandlerSource,
+    Interval,
+    Manual,
+    OnEvent,
+    OnStateChange,
+    PanelDefinition,
+    ToolDefinition,
+)
+from panels_shared.limits import Limits
+from panels_shared.messages import Digest, Language
+
+
+class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    digest: str
+    trigger: Manual | Interval | Cron | OnEvent | OnStateChange
+    capabilities: tuple[str, ...]
+    limits: Limits
+    description: str | None = None
+
+
+class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
+    kind: str
+    tools: tuple[_Tool, ...]
+    title: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(_Definition)
+
+
+def encode(definition: PanelDefinition) -> bytes:
+    """The definition as JSON, without its id, its initial state and its sources."""
+    return _encoder.encode(
+        _Definition(
+            kind=definition.kind,
+            title=definition.title,
+            tools=tuple(
+                _Tool(
+                    name=tool.name,
+                    digest=tool.handler.digest.hex(),
+                    trigger=tool.trigger,
+                    capabilities=tool.capabilities,
+                    limits=tool.limits,
+                    description=tool.description,
+                )
+                for tool in definition.tools
+            ),
+            capabilities=definition.capabilities,
+            metadata=msgspec.Raw(definition.metadata),
+        )
+    )
+
+
+def sources(definition: PanelDefinition) -> list[Source]:
+    """The sources that the definition names, each once."""
+    handlers = {tool.handler.digest: tool.handler for tool in definition.tools}
+    return [
+        Source(handler.digest, handler.language, handler.entry, handler.source)
+        for handler in handlers.values()
+    ]
+
+
+def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDefinition:
+    """The definition in ``data``. Raises ``msgspec.DecodeError`` or ``KeyError`` (a digest without its source)."""
+    stored = _decoder.decode(data)
+    return PanelDefinition(
+        id=panel_id,
+        kind=stored.kind,
+        title=stored.title,
+        tools=tuple(
+            ToolDefinition(
+                name=tool.name,
+                handler=_handler(known[bytes.fromhex(tool.digest)]),
+                trigger=tool.trigger,
+                description=tool.description,
+                capabilities=tool.capabilities,
+                limits=tool.limits,
+            )
+            for tool in stored.tools
+        ),
+        capabilities=stored.capabilities,
+        metadata=bytes(stored.metadata),
+    )
+
+
+class _Heading(msgspec.Struct, frozen=True):
+    kind: str
+    title: str | None = None
+
+
+_heading_decoder = msgspec.json.Decoder(_Heading)
+
+
+def heading(data: bytes) -> tuple[str, str | None]:
+    """The kind and the title of the definition in ``data``."""
+    found = _heading_decoder.decode(data)
+    return found.kind, found.title
+
+
+def _handler(source: Source) -> HandlerSource:
+    return HandlerSource(
+        msgspec.convert(source.language, Language), source.entry, source.source, Digest(source.digest)
+    )

@@ -1,0 +1,387 @@
+"""Options of a command, each described once: flags, environment, TOML file, checks and documentation come from a table.
+
+An option ``max-frame-bytes`` is the flag ``--max-frame-bytes``, the variable ``PANELS_MAX_FRAME_BYTES`` and the key
+``max-frame-bytes`` (or ``max_frame_bytes``) of the file. A flag wins over the environment, the environment over the
+file, the file over the default. Whatever is wrong is one ``ConfigError`` that says where the value came from.
+
+The table reads nothing itself: arguments and environment are handed in, and so is the function that reads the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, TypeVar
+
+from panels_shared.errors import ConfigError
+from panels_shared.limits import KIB, MIB
+
+Kind = Literal["text", "path", "flag", "integer", "bytes", "number", "list"]
+Value = str | Path | bool | int | float | tuple[str, ...] | None
+
+GIB: Final = 1024 * MIB
+#: Bytes of a configuration file. A security limit.
+MAX_CONFIG_FILE_BYTES: Final = MIB
+
+_SIZE_PATTERN: Final = re.compile(r"([0-9]{1,15})\s*(B|KiB|MiB|GiB)?")
+_UNITS: Final = {None: 1, "B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+_TRUE: Final = ("true", "yes", "on", "1")
+_FALSE: Final = ("false", "no", "off", "0")
+_MAX_TEXT_CHARS: Final = 4_096
+_MAX_SHOWN_CHARS: Final = 80
+_VARIABLE_PREFIX: Final = "PANELS_"
+#: How alike two variables are (``difflib``'s ratio) before one passes for a misspelling of the other. Above what the
+#: gateway's and the worker's own options are like each other, since both may stand in one environment.
+_MISTYPED_RATIO: Final = 0.9
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option.
+
+    - ``minimum`` and ``maximum`` are inclusive, and for numbers only;
+    - ``default`` None means not set; ``shown_default`` is what the documentation says of it where that is not enough.
+    """
+
+    name: str
+    group: str
+    kind: Kind
+    help: str
+    default: Value = None
+    shown_default: str | None = None
+    minimum: float = 0
+    maximum: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The option's name in Python."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The option's name in the environment."""
+        return f"{_VARIABLE_PREFIX}{self.key.upper()}"
+
+    def parse(self, raw: object, *, source: str, base: Path) -> Value:
+        """``raw`` (a string from flag or environment, or a value of TOML) as this option's kind.
+
+        ``base`` is what a relative path is relative to. Raises ``ConfigError``, naming ``source``.
+        """
+        value = _PARSERS[self.kind](self, raw, source)
+        if isinstance(value, str) and self.choices and value not in self.choices:
+            raise self.error(f"one of {', '.join(self.choices)}", raw, source)
+        if self.kind == "path" and isinstance(value, str):
+            return base / Path(value).expanduser()
+        return value
+
+    def error(self, expected: str, got: object, source: str) -> ConfigError:
+        """What is wrong with this option's value, and where it came from."""
+        shown = repr(got)
+        shown = shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
+        return ConfigError(f"{self.name}: expected {expected}, got {shown} (from {source})")
+
+
+class Values:
+    """What the options of a table are set to, by type, and where each value came from."""
+
+    __slots__ = ("_sources", "_values")
+
+    def __init__(self, values: Mapping[str, Value], sources: Mapping[str, str]) -> None:
+        self._values = values
+        self._sources = sources
+
+    def get(self, key: str, kind: type[T]) -> T:
+        """The value of an option that is always set."""
+        value = self._values[key]
+        assert isinstance(value, kind), key
+        return value
+
+    def maybe(self, key: str, kind: type[T]) -> T | None:
+        """The value of an option, or None where it is not set."""
+        return None if self._values[key] is None else self.get(key, kind)
+
+    def source(self, key: str) -> str:
+        """Where the value came from: a flag, a variable, a file, or ``the default``."""
+        return self._sources.get(key, "the default")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionTable:
+    """All options of one command.
+
+    - ``config_variable`` names the file of ``--config`` in the environment;
+    - ``foreign_variables`` belong to the other program and look like this one's: they are no misspellings;
+    - ``ignore_empty``: a variable that is set to nothing counts as not set. Where an empty variable could switch a
+      check off, it must be False, and such a variable is an error.
+    """
+
+    program: str
+    version: str
+    description: str
+    options: tuple[Option, ...]
+    config_variable: str
+    foreign_variables: frozenset[str] = frozenset()
+    ignore_empty: bool = False
+
+    def read(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        directory: Path,
+        read_file: Callable[[Path], bytes],
+    ) -> Values:
+        """What the command line, the environment and the file give.
+
+        ``directory`` is what relative paths of the first two are relative to; those in the file are relative to it.
+        ``read_file`` returns at most ``MAX_CONFIG_FILE_BYTES`` + 1 bytes, or raises ``OSError``.
+        Raises ``ConfigError``; ``SystemExit`` after --help and --version.
+        """
+        flags = vars(self._parser().parse_args(arguments))
+        file = flags.pop("config") or environment.get(self.config_variable)
+        values: dict[str, Value] = {option.key: option.default for option in self.options}
+        sources: dict[str, str] = {}
+        if file:
+            path = directory / Path(file).expanduser()
+            for option, raw in self._in_file(path, read_file):
+                values[option.key] = option.parse(raw, source=str(path), base=path.parent)
+                sources[option.key] = str(path)
+        for option in self.options:
+            text = environment.get(option.variable)
+            if text or (text is not None and not self.ignore_empty):
+                values[option.key] = option.parse(text, source=option.variable, base=directory)
+                sources[option.key] = option.variable
+            flag = flags[option.key]
+            if flag is not None:
+                source = f"--{option.name}"
+                values[option.key] = option.parse(flag, source=source, base=directory)
+                sources[option.key] = source
+        return Values(values, sources)
+
+    def mistyped(self, environment: Iterable[str]) -> list[str]:
+        """A sentence for each variable that is no option of this table but looks like a misspelling of one."""
+        known = [option.variable for option in self.options]
+        others = {*known, self.config_variable, *self.foreign_variables}
+        sentences: list[str] = []
+        for name in sorted(environment):
+            if not name.startswith(_VARIABLE_PREFIX) or name in others:
+                continue
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_MISTYPED_RATIO)
+            if near:
+                shown = name[:_MAX_SHOWN_CHARS]
+                sentences.append(f"the variable {shown} is no option and is ignored; did you mean {near[0]}?")
+        return sentences
+
+    def reference(self) -> str:
+        """The table of options in Markdown, as the documentation has it."""
+        lines: list[str] = []
+        for group in dict.fromkeys(option.group for option in self.options):
+            lines += [f"### {group}", "", "| Flag | Default | Range | Meaning |", "|---|---|---|---|"]
+            for option in self.options:
+                if option.group == group:
+                    lines.append(
+                        f"| `--{option.name}` | {_shown_default(option)} | {_shown_range(option)} | {option.help} |"
+                    )
+            lines.append("")
+        return "\n".join(lines)
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = _Parser(
+            prog=self.program,
+            description=self.description,
+            epilog="Each option is also a variable (--log-level: PANELS_LOG_LEVEL) and a key of the TOML file "
+            "(log-level).",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--version", action="version", version=f"{self.program} {self.version}")
+        parser.add_argument(
+            "--config",
+            metavar="FILE",
+            help=f"TOML file with any of the options below. Also {self.config_variable}.",
+        )
+        groups = {
+            name: parser.add_argument_group(name) for name in dict.fromkeys(o.group for o in self.options)
+        }
+        for option in self.options:
+            # a flag may be given as --no-auth=false too, to overrule the file
+            groups[option.group].add_argument(
+                f"--{option.name}",
+                dest=option.key,
+                nargs="?" if option.kind == "flag" else None,
+                const="true" if option.kind == "flag" else None,
+                metavar=_metavar(option),
+                help=(option.help + _help_default(option)).replace("%", "%%"),
+            )
+        return parser
+
+    def _in_file(self, path: Path, read_file: Callable[[Path], bytes]) -> list[tuple[Option, object]]:
+        try:
+            content = read_file(path)
+        except OSError as exc:
+            raise ConfigError(f"config: expected a readable file at {path}, got: {exc.strerror}") from None
+        if len(content) > MAX_CONFIG_FILE_BYTES:
+            raise ConfigError(f"config: expected at most {MAX_CONFIG_FILE_BYTES} bytes in {path}, got more")
+        try:
+            document: dict[str, Any] = tomllib.loads(content.decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise ConfigError(f"config: expected TOML in {path}, got: {exc}") from None
+        return [(self._named(name, path), raw) for name, raw in document.items()]
+
+    def _named(self, name: str, path: Path) -> Option:
+        for option in self.options:
+            if option.key == name.replace("-", "_"):
+                return option
+        near = difflib.get_close_matches(name.replace("_", "-"), [o.name for o in self.options], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.program} --help"
+        raise ConfigError(f"config: expected options, got {name[:_MAX_SHOWN_CHARS]!r} in {path}; {hint}")
+
+
+def _metavar(option: Option) -> str:
+    if option.kind == "flag":
+        return "true|false"
+    return "|".join(option.choices) if option.choices and option.kind == "text" else option.kind.upper()
+
+
+def _help_default(option: Option) -> str:
+    if option.shown_default is not None:
+        return f" Default: {option.shown_default}."
+    if option.default is None or isinstance(option.default, bool):
+        return ""
+    return f" Default: {option.default}."
+
+
+# -- values ---------------------------------------------------------------------------------------------------
+
+
+def _text(option: Option, raw: object, source: str) -> Value:
+    if not isinstance(raw, str) or not raw or len(raw) > _MAX_TEXT_CHARS or "\0" in raw:
+        raise option.error(f"1 to {_MAX_TEXT_CHARS} characters", raw, source)
+    return raw
+
+
+def _flag(option: Option, raw: object, source: str) -> Value:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in _TRUE + _FALSE:
+        return raw.lower() in _TRUE
+    raise option.error("true or false", raw, source)
+
+
+def _bounds(option: Option) -> str:
+    if option.maximum == math.inf:
+        return f"at least {option.minimum:.15g}"
+    return f"{option.minimum:.15g} to {option.maximum:.15g}"
+
+
+def _within(option: Option, value: float, raw: object, source: str, what: str) -> None:
+    if not option.minimum <= value <= option.maximum:
+        raise option.error(f"{what}, {_bounds(option)}", raw, source)
+
+
+def _integer(option: Option, raw: object, source: str) -> Value:
+    what = "a whole number"
+    if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw):
+        raw = int(raw)
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise option.error(f"{what}, {_bounds(option)}", raw, source)
+    _within(option, raw, raw, source, what)
+    return raw
+
+
+def _bytes(option: Option, raw: object, source: str) -> Value:
+    what = "a number of bytes like 65536 or 64KiB"
+    value = raw
+    if isinstance(raw, str) and (match := _SIZE_PATTERN.fullmatch(raw)) is not None:
+        value = int(match[1]) * _UNITS[match[2]]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise option.error(f"{what}, {_bounds(option)}", raw, source)
+    _within(option, value, raw, source, what)
+    return value
+
+
+def _number(option: Option, raw: object, source: str) -> Value:
+    what = "a number"
+    value = raw
+    if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", raw):
+        value = float(raw)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise option.error(f"{what}, {_bounds(option)}", raw, source)
+    _within(option, value, raw, source, what)
+    return float(value)
+
+
+def _list(option: Option, raw: object, source: str) -> Value:
+    items: Sequence[Any] = ()
+    if isinstance(raw, str):
+        items = [item.strip() for item in raw.split(",") if item.strip()]
+    elif isinstance(raw, list):
+        items = raw
+    else:
+        raise option.error("a list", raw, source)
+    if len(items) > 256 or not all(isinstance(item, str) and item for item in items):
+        raise option.error("at most 256 texts", raw, source)
+    unknown = [item for item in items if option.choices and item not in option.choices]
+    if unknown:
+        raise option.error(f"some of {', '.join(option.choices)}", unknown[0], source)
+    return tuple(items)
+
+
+_PARSERS: Final[dict[Kind, Callable[[Option, object, str], Value]]] = {
+    "text": _text,
+    "path": _text,
+    "flag": _flag,
+    "integer": _integer,
+    "bytes": _bytes,
+    "number": _number,
+    "list": _list,
+}
+
+
+# -- documentation --------------------------------------------------------------------------------------------
+
+
+def _shown(option: Option, value: float) -> str:
+    if value == math.inf:
+        return ""
+    if option.kind != "bytes":
+        return f"{value:,.15g}"
+    for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if value >= size and value % size == 0:
+            return f"{int(value) // size} {unit}"
+    return f"{int(value):,} B"
+
+
+def _shown_default(option: Option) -> str:
+    default = option.default
+    if option.shown_default is not None:
+        return option.shown_default
+    if default is None:
+        return "–"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, int | float):
+        return _shown(option, default)
+    return f"`{default}`"
+
+
+def _shown_range(option: Option) -> str:
+    if option.choices:
+        return ", ".join(option.choices)
+    if option.kind not in ("integer", "bytes", "number"):
+        return ""
+    return f"{_shown(option, option.minimum)} – {_shown(option, option.maximum)}"

@@ -1,0 +1,1 @@
+"""Tests of the extension process and its client."""

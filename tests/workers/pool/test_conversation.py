@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from panels_shared.messages import Exited, Goodbye, Hello, PoolId, Prepare, Prepared
+from panels_worker.pool.conversation import MAX_UNSENT, Conversation
+from tests.support.fake_gateway import FakeGateway
+
+POOL = PoolId(b"p" * 16)
+HELLO = Hello(role="pool", pool=POOL, pid=os.getpid(), versions={})
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    # pytest's own folders have paths too long for a socket
+    folder = tempfile.mkdtemp(prefix="panels-")
+    yield f"ipc://{folder}/s"
+    shutil.rmtree(folder)
+
+
+def begin(endpoint: str) -> Conversation:
+    return Conversation(endpoint, None, pool=POOL, hello=HELLO, now_s=time.monotonic())
+
+
+def turn(conversation: Conversation) -> list[Prepare]:
+    conversation.socket.poll(5, conversation.wanted_events)
+    wanted = conversation.read(time.monotonic())
+    conversation.say(time.monotonic())
+    return wanted
+
+
+def test_conversation_says_hello_beats_and_says_goodbye(endpoint: str) -> None:
+    conversation = begin(endpoint)
+    with FakeGateway(endpoint) as gateway:
+        gateway.wait(lambda: not turn(conversation) and bool(gateway.beats))
+        assert POOL in gateway.pools
+        conversation.close()
+        gateway.wait(lambda: any(isinstance(message, Goodbye) for _, message in gateway.heard))
+
+
+def test_conversation_passes_on_what_is_to_be_prepared_and_answers(endpoint: str) -> None:
+    conversation = begin(endpoint)
+    request = Prepare(b"d" * 32, "wat", "handle", b"(module)")
+    answer = Prepared(request.digest, None)
+    with FakeGateway(endpoint) as gateway:
+        gateway.wait(lambda: not turn(conversation) and POOL in gateway.pools)
+        gateway.send(POOL, request)
+        wanted: list[Prepare] = []
+
+        def asked() -> bool:
+            wanted.extend(turn(conversation))
+            return bool(wanted)
+
+        gateway.wait(asked)
+        assert wanted == [request]
+        conversation.queue([answer])
+        gateway.wait(lambda: not turn(conversation) and (POOL, answer) in gateway.heard)
+        conversation.close()
+
+
+def test_conversation_keeps_a_bounded_number_of_messages_without_a_gateway(endpoint: str) -> None:
+    conversation = begin(endpoint)
+    conversation.queue(Exited(b"%16d" % number) for number in range(MAX_UNSENT + 3))
+    conversation.say(time.monotonic())
+    assert len(conversation._unsent) == MAX_UNSENT
+    assert conversation._unsent[0] == Exited(b"%16d" % 3)
+    assert conversation.wanted_events == zmq.POLLIN | zmq.POLLOUT
+    conversation.close()

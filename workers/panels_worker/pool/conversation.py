@@ -1,0 +1,113 @@
+"""The pool's conversation with the gateway: a socket, the peer that holds the rules, and what waits to be
+sent.
+
+Queue: messages that wait for a connection. Unit: messages. Bound: ``MAX_UNSENT``. Overflow policy: the oldest
+are dropped. A gateway that missed them learns what they said from silence, or is another one by then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+import zmq
+
+from panels_shared.endpoint import CurveKeys
+from panels_shared.messages import Heartbeat, Hello, PoolId, Prepare, ToGateway
+from panels_shared.wire import encode
+from panels_worker.bus import link
+from panels_worker.bus.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+#: Frames read in one turn.
+MAX_READS: Final = 64
+#: Messages that wait for a connection, at most.
+MAX_UNSENT: Final = 4_096
+
+
+class Conversation:
+    """See the module's docstring. Times are monotonic seconds.
+
+    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
+    until ``socket`` is ready for ``wanted_events``. ``close`` says Goodbye.
+    """
+
+    def __init__(
+        self, endpoint: str, curve: CurveKeys | None, *, pool: PoolId, hello: Hello, now_s: float
+    ) -> None:
+        self._pool = pool
+        self._peer = Peer(hello, now_s=now_s, drainable=False)
+        self._unsent: list[ToGateway] = []
+        self._next_beat_s = 0.0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self.socket = link.connect(self._context, endpoint, pool, curve)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the gateway speaks another protocol."""
+        return self._peer.hopeless
+
+    @property
+    def wanted_events(self) -> int:
+        """What to wait for on ``socket``."""
+        return zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When ``say`` wants to be called next; None for no time."""
+        times = [self._peer.deadline_s] if not self._unsent else []
+        if self._peer.session is not None:
+            times.append(self._next_beat_s)
+        return min((at_s for at_s in times if at_s is not None), default=None)
+
+    def read(self, now_s: float) -> list[Prepare]:
+        """What the gateway wants, in order."""
+        wanted: list[Prepare] = []
+        for _ in range(MAX_READS):
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            messages = self._peer.feed(frame, now_s)
+            if self._peer.take_reset():
+                self._unsent.clear()  # meant for a gateway that is gone
+            for message in messages:
+                if isinstance(message, Prepare):
+                    wanted.append(message)
+                else:
+                    logger.warning("expected Prepare from the gateway, got %s", type(message).__name__)
+        return wanted
+
+    def queue(self, messages: Iterable[ToGateway]) -> None:
+        """Takes messages that the next ``say`` sends."""
+        self._unsent.extend(messages)
+
+    def say(self, now_s: float) -> None:
+        """Sends what waits, and what is due: Hello or a heartbeat."""
+        peer = self._peer
+        if not self._unsent:  # else a Hello would only queue behind it
+            peer.tick(now_s)
+        self._unsent += peer.drain()
+        if peer.session is not None and now_s >= self._next_beat_s:
+            self._next_beat_s = now_s + peer.heartbeat_s
+            self._unsent.append(Heartbeat(self._pool, 0))
+        if not self._unsent:
+            return
+        try:
+            self.socket.send(encode(self._unsent[:MAX_UNSENT]), zmq.NOBLOCK)
+        except zmq.Again:
+            del self._unsent[:-MAX_UNSENT]
+        else:
+            del self._unsent[:MAX_UNSENT]
+
+    def close(self) -> None:
+        """Says Goodbye after what waits, as far as the gateway takes it, and closes the socket."""
+        self._peer.depart()
+        self._unsent += self._peer.drain()
+        try:
+            self.socket.send(encode(self._unsent[-MAX_UNSENT:]), zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+        link.close(self.socket, self._context)
