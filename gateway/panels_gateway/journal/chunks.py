@@ -15,8 +15,8 @@ from zlib import crc32
 import msgspec
 
 from panels_gateway.journal.journal import CorruptError
-from panels_gateway.journal.records import Changed, Ran, Source
-from panels_shared.outcome import Completed
+from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Source
+from panels_shared.outcome import Failed
 
 Commit = Ran | Changed
 
@@ -57,6 +57,19 @@ def encode_commits(commits: Sequence[Commit]) -> bytes:
 def encode_undo(undo: Mapping[str, bytes | None]) -> bytes:
     """``undo`` of a chunk."""
     return _encoder.encode(undo)
+
+
+_waiting_decoder: msgspec.msgpack.Decoder[Parked | Returned] = msgspec.msgpack.Decoder(Parked | Returned)
+
+
+def encode_waiting(record: Parked | Returned) -> bytes:
+    """A record of a suspension as MessagePack."""
+    return _encoder.encode(record)
+
+
+def decode_waiting(data: bytes) -> Parked | Returned:
+    """Raises ``msgspec.DecodeError``."""
+    return _waiting_decoder.decode(data)
 
 
 def encode_record(record: Commit) -> bytes:
@@ -156,6 +169,6 @@ def _text(commit: Commit) -> bytes:
         return commit.mutations
     assert type(commit) is Ran
     outcome = commit.outcome
-    if type(outcome) is not Completed:
+    if type(outcome) is Failed:
         raise CorruptError(f"expected a completed trigger at version {commit.seq}, got a failed one")
     return outcome.mutations

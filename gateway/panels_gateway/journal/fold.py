@@ -6,16 +6,28 @@ run is not written at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from panels_gateway.journal import chunks
 from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.journal import CorruptError, FencedError, PositionError
-from panels_gateway.journal.records import Batch, Changed, Created, Defined, Deleted, Ran, Record, Source
+from panels_gateway.journal.records import (
+    Batch,
+    Changed,
+    Created,
+    Defined,
+    Deleted,
+    Ran,
+    Record,
+    Source,
+    Parked,
+    Returned,
+    Unparked,
+)
 from panels_shared.limits import KIB, MIB
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Completed, Suspended
 
 #: A chunk has at most so many commits, and more than so many bytes only if it has one commit.
 CHUNK_COMMITS: Final = 1_000
@@ -48,7 +60,8 @@ class Retention:
 class PanelRun:
     """What a run brought for one panel. ``born``: it was not there before. ``deleted``: it is not there afterwards.
 
-    ``answered`` has the last answer for each (subject, key), in the order in which they were given.
+    ``answered`` has the last answer for each (subject, key), in the order in which they were given. ``parked`` has the last
+    record of each suspension, None for one that is over, and ``returned`` the answers to (suspension, call) since then.
     """
 
     created: Created | None = None
@@ -56,6 +69,8 @@ class PanelRun:
     deleted: bool = False
     commits: list[Commit] = field(default_factory=list[Commit])
     answered: dict[tuple[str, str], Ran] = field(default_factory=dict[tuple[str, str], Ran])
+    parked: dict[int, Parked | None] = field(default_factory=dict[int, "Parked | None"])
+    returned: dict[tuple[int, int], Returned] = field(default_factory=dict[tuple[int, int], Returned])
 
     @property
     def born(self) -> bool:
@@ -179,6 +194,24 @@ def _take(run: Run, record: Record) -> None:
         panel.deleted = True
         panel.commits.clear()
         panel.answered.clear()
+        panel.parked.clear()
+        panel.returned.clear()
+    elif type(record) is Parked:
+        panel = _panel_of(run, record.panel)
+        panel.parked[record.suspension] = record
+        open_calls = {call.call for call in record.calls}
+        _drop_returned(panel, record.suspension, keep=open_calls)
+    elif type(record) is Unparked:
+        panel = _panel_of(run, record.panel)
+        panel.parked[record.suspension] = None
+        _drop_returned(panel, record.suspension, keep=())
+    elif type(record) is Returned:
+        _panel_of(run, record.panel).returned[record.suspension, record.call] = record
+
+
+def _drop_returned(panel: PanelRun, suspension: int, *, keep: Collection[int]) -> None:
+    for name in [name for name in panel.returned if name[0] == suspension and name[1] not in keep]:
+        del panel.returned[name]
 
 
 def _weight(record: Record) -> int:
@@ -192,6 +225,8 @@ def _weight(record: Record) -> int:
                 + len(outcome.return_value)
                 + sum(map(len, outcome.events))
             )
+        if type(outcome) is Suspended:
+            return len(record.args) + len(outcome.mutations) + sum(map(len, outcome.events))
         return len(record.args)
     if type(record) is Changed:
         return len(record.mutations)
@@ -199,4 +234,8 @@ def _weight(record: Record) -> int:
         return len(record.definition) + sum(map(len, record.state.values()))
     if type(record) is Source:
         return len(record.source)
+    if type(record) is Parked:
+        return len(record.args) + len(record.image) + sum(len(call.args) for call in record.calls)
+    if type(record) is Returned:
+        return len(record.value)
     return 0

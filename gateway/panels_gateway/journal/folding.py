@@ -17,7 +17,7 @@ from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.fold import PanelRun, Retention, Run, check_versions, chunked, coalesce
 from panels_gateway.journal.journal import CorruptError, JournalError
-from panels_gateway.journal.records import Batch, Created, Ran
+from panels_gateway.journal.records import Batch, Created, Ran, replace_image
 
 _T = TypeVar("_T")
 
@@ -196,6 +196,8 @@ class Folding:
         execute("DELETE FROM state WHERE panel = ?", (number,))
         execute("DELETE FROM history WHERE panel = ?", (number,))
         execute("DELETE FROM answers WHERE panel = ?", (number,))
+        execute("DELETE FROM parked WHERE panel = ?", (number,))
+        execute("DELETE FROM returned WHERE panel = ?", (number,))
         execute("DELETE FROM panels WHERE number = ?", (number,))
 
     def _apply(self, number: int, panel: PanelRun, position: int, now_ms: int) -> None:
@@ -210,6 +212,8 @@ class Folding:
             gained = self._commit(head, panel.commits, values)
         for answer in panel.answered.values():
             self._answer(head, answer)
+        if panel.parked or panel.returned:
+            self._park(number, panel)
         rows = 2 * (gained + len(panel.answered)) + _TRIM_ROWS
         if self._trim_history(head, now_ms, rows) or panel.defined is not None:
             self._drop_uses(head)
@@ -371,6 +375,35 @@ class Folding:
             execute(insert, values)
         head.answers += 1
         head.answer_bytes += size
+
+    def _park(self, number: int, panel: PanelRun) -> None:
+        execute = self._connection.execute
+        for suspension, parked in panel.parked.items():
+            if parked is None:
+                execute("DELETE FROM parked WHERE panel = ? AND suspension = ?", (number, suspension))
+                execute("DELETE FROM returned WHERE panel = ? AND suspension = ?", (number, suspension))
+                continue
+            record = chunks.encode_waiting(replace_image(parked, b""))
+            crc = chunks.chunk_crc(record, parked.image)
+            execute(
+                "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?, ?)",
+                (number, suspension, crc, record, parked.image),
+            )
+            open_calls = {call.call for call in parked.calls}
+            for (call,) in self._rows(
+                "SELECT call FROM returned WHERE panel = ? AND suspension = ?", number, suspension
+            ):
+                if call not in open_calls:
+                    execute(
+                        "DELETE FROM returned WHERE panel = ? AND suspension = ? AND call = ?",
+                        (number, suspension, call),
+                    )
+        for (suspension, call), returned in panel.returned.items():
+            record = chunks.encode_waiting(returned)
+            execute(
+                "INSERT OR REPLACE INTO returned VALUES (?, ?, ?, ?, ?)",
+                (number, suspension, call, chunks.record_crc(record), record),
+            )
 
     def _save(self, head: _Head, position: int | None) -> None:
         self._connection.execute(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from panels_gateway.journal.records import Batch, Changed, Key, Ran, Source
+from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Source
 from panels_shared.errors import PanelsError
 
 
@@ -50,11 +50,20 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A suspension as the journal knows it: the last ``Parked``, and the answers that came to its open calls since."""
+
+    parked: Parked
+    returned: tuple[Returned, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StoredPanel:
     """A panel as the journal knows it after all batches up to ``position``.
 
     ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have been answered,
-    the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``.
+    the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``. ``waiting``
+    has the suspensions, without their images, which are read by ``Journal.waiting``.
     """
 
     panel: int
@@ -67,6 +76,7 @@ class StoredPanel:
     state: dict[str, bytes]
     position: int
     answers: list[tuple[Key, int]] = field(default_factory=list[tuple[Key, int]])
+    waiting: list[Waiting] = field(default_factory=list[Waiting])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,36 @@ class History:
     complete: bool
 
 
-class Journal(Protocol):
+class Archive(Protocol):
+    """What can be read back of folded batches. One thread calls it, the loop's, and nothing here blocks that thread."""
+
+    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
+        """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
+        ...
+
+    async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        ...
+
+    async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
+        """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
+        in it."""
+        ...
+
+    async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
+        """The record of the trigger that came under this key."""
+        ...
+
+    async def waiting(self, panel: int, suspension: int) -> Waiting | None:
+        """A suspension with its image, None if there is none."""
+        ...
+
+    async def waiting_panels(self, *, after: str, limit: int) -> list[str]:
+        """The ids of the panels that have suspensions, greater than ``after``, at most ``limit``, in order."""
+        ...
+
+
+class Journal(Archive, Protocol):
     """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
 
     #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by the methods.
@@ -144,23 +183,6 @@ class Journal(Protocol):
 
     async def summaries(self, *, after: str, limit: int) -> list[Summary]:
         """The panels whose id is greater than ``after``, at most ``limit``, by id."""
-        ...
-
-    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
-        ...
-
-    async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
-        ...
-
-    async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
-        in it."""
-        ...
-
-    async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
-        """The record of the trigger that came under this key."""
         ...
 
     async def close(self) -> None:

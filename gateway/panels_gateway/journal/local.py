@@ -30,7 +30,7 @@ from panels_gateway.journal.directory import DataDirectory, Durability, Opening
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
-from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary
+from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary, Waiting
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
 from panels_gateway.journal.records import Batch, Changed, Ran
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
@@ -220,6 +220,12 @@ class LocalJournal:
             now_ms=time.time_ns() // 1_000_000,
             retention=self._options.retention,
         )
+
+    async def waiting(self, panel: int, suspension: int) -> Waiting | None:
+        return await self._read(lambda: self._store.waiting(panel, suspension))
+
+    async def waiting_panels(self, *, after: str, limit: int) -> list[str]:
+        return await self._read(lambda: self._store.waiting_panels(after=after, limit=limit))
 
     async def close(self) -> None:
         if self._closing is None:

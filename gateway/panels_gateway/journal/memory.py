@@ -20,6 +20,7 @@ from panels_gateway.journal.journal import (
     PositionError,
     StoredPanel,
     Summary,
+    Waiting,
 )
 from panels_gateway.journal.records import (
     Batch,
@@ -28,10 +29,14 @@ from panels_gateway.journal.records import (
     Defined,
     Deleted,
     Key,
+    Parked,
     Ran,
     Record,
+    Returned,
     Source,
+    Unparked,
     encode,
+    replace_image,
 )
 
 
@@ -54,6 +59,8 @@ class _Panel:
     floor: int
     commits: deque[Ran | Changed] = field(default_factory=deque[Ran | Changed])
     answers: dict[tuple[str, str], Ran] = field(default_factory=dict[tuple[str, str], Ran])
+    parked: dict[int, Parked] = field(default_factory=dict[int, Parked])
+    returned: dict[int, list[Returned]] = field(default_factory=dict[int, list[Returned]])
 
     @property
     def seq(self) -> int:
@@ -162,6 +169,10 @@ class MemoryJournal:
             seq=panel.seq,
             state=panel.state_at(panel.seq),
             position=self._folded,
+            waiting=[
+                Waiting(replace_image(parked, b""), tuple(panel.returned.get(parked.suspension, ())))
+                for parked in panel.parked.values()
+            ],
             answers=[(run.key, run.at_ms) for run in panel.answers.values() if run.key is not None],
         )
 
@@ -212,6 +223,17 @@ class MemoryJournal:
         found = self._panels.get(panel)
         return found.answers.get((subject, key)) if found is not None else None
 
+    async def waiting(self, panel: int, suspension: int) -> Waiting | None:
+        found = self._panels.get(panel)
+        parked = found.parked.get(suspension) if found is not None else None
+        if found is None or parked is None:
+            return None
+        return Waiting(parked, tuple(found.returned.get(suspension, ())))
+
+    async def waiting_panels(self, *, after: str, limit: int) -> list[str]:
+        names = (name for name, number in self._numbers.items() if self._panels[number].parked)
+        return heapq.nsmallest(limit, (name for name in names if name > after))
+
     async def close(self) -> None:
         self.closed = True
         self._durable = self._position
@@ -244,7 +266,20 @@ class MemoryJournal:
         else:
             self._change(self._panels[record.panel], record)
 
-    def _change(self, panel: _Panel, record: Defined | Ran | Changed) -> None:
+    def _change(self, panel: _Panel, record: Defined | Ran | Changed | Parked | Unparked | Returned) -> None:
+        if isinstance(record, Parked):
+            panel.parked[record.suspension] = record
+            calls = {call.call for call in record.calls}
+            kept = [answer for answer in panel.returned.get(record.suspension, ()) if answer.call in calls]
+            panel.returned[record.suspension] = kept
+            return
+        if isinstance(record, Unparked):
+            panel.parked.pop(record.suspension, None)
+            panel.returned.pop(record.suspension, None)
+            return
+        if isinstance(record, Returned):
+            panel.returned.setdefault(record.suspension, []).append(record)
+            return
         if isinstance(record, Defined):
             panel.definition = record.definition
             panel.digests = record.digests

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from panels_shared.outcome import Completed, Failed
+from panels_shared.outcome import Completed, ExtensionCall, Failed, Suspended
 
 #: The version of this layout; a reader refuses what is newer.
 FORMAT_VERSION = 1
@@ -81,7 +81,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """A trigger ran to its end, and this is how.
 
     ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are recorded only
-    for the sake of their ``key``. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and
+    for the sake of their ``key``. One that suspended is recorded for its effects, with an empty image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and
     randomness, ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
     """
 
@@ -94,7 +94,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     scope: bytes
     now_ms: float
     seed: int
-    outcome: Completed | Failed
+    outcome: Completed | Failed | Suspended
     queue_us: int
     total_us: int
     key: Key | None = None
@@ -115,7 +115,54 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
     mutations: bytes
 
 
-Record = Source | Created | Defined | Deleted | Ran | Changed
+class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension ``suspension``.
+
+    The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler from, and
+    ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger, ``key`` the idempotency key
+    that it came under, ``steps`` how many segments have committed. It ends at ``deadline_ms`` by the wall clock.
+    """
+
+    panel: int
+    suspension: int
+    at_ms: int
+    deadline_ms: int
+    tool: str
+    digest: bytes
+    args: bytes
+    scope: bytes
+    calls: tuple[ExtensionCall, ...]
+    image: bytes
+    seal: bytes
+    steps: int
+    depth: int = 0
+    request_id: str | None = None
+    key: Key | None = None
+
+
+class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """A suspension is over: its handler ended, failed, or was cancelled."""
+
+    panel: int
+    suspension: int
+
+
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """A call of a suspended handler was answered, and is not made again. ``value`` as in ``messages.Answered``."""
+
+    panel: int
+    suspension: int
+    call: int
+    ok: bool
+    value: bytes
+
+
+Record = Source | Created | Defined | Deleted | Ran | Changed | Parked | Unparked | Returned
+
+
+def replace_image(parked: Parked, image: bytes) -> Parked:
+    """The same suspension with another image; b"" where the image is kept apart."""
+    return msgspec.structs.replace(parked, image=image)
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

@@ -4,6 +4,7 @@
     panels    a panel's head: identity, definition, version, and the sums that bound what hangs on it
     state     one row per panel and key
     history   one row per panel and run of commits (``chunks.py``), from version ``floor`` + 1 to ``seq`` without a gap
+    parked    handlers that wait, with their images;  returned: what their open calls were answered
     answers   what was answered to idempotency keys, the oldest with the lowest number
     sources   handlers by digest;  uses: which panel names which digest, in its definition or in its history
 
@@ -91,6 +92,22 @@ _TABLES: Final = (
     ) STRICT""",
     # an index ends with the rowid, so this one has a panel's answers from the oldest to the newest
     "CREATE INDEX answers_by_age ON answers (panel)",
+    """CREATE TABLE parked (
+        panel INTEGER NOT NULL,
+        suspension INTEGER NOT NULL,
+        crc INTEGER NOT NULL,        -- of the record, then of the image
+        record BLOB NOT NULL,        -- without its image
+        image BLOB NOT NULL,
+        PRIMARY KEY (panel, suspension)
+    ) STRICT""",
+    """CREATE TABLE returned (
+        panel INTEGER NOT NULL,
+        suspension INTEGER NOT NULL,
+        call INTEGER NOT NULL,
+        crc INTEGER NOT NULL,        -- of the record
+        record BLOB NOT NULL,
+        PRIMARY KEY (panel, suspension, call)
+    ) WITHOUT ROWID, STRICT""",
     """CREATE TABLE sources (
         digest BLOB NOT NULL UNIQUE,
         language TEXT NOT NULL,

@@ -17,8 +17,8 @@ import msgspec
 
 from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit, Row
-from panels_gateway.journal.journal import CorruptError, History, StoredPanel, Summary
-from panels_gateway.journal.records import Key, Ran, Source
+from panels_gateway.journal.journal import CorruptError, History, StoredPanel, Summary, Waiting
+from panels_gateway.journal.records import Key, Ran, Source, Parked, Returned, replace_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,59 @@ class Store:
                 self._state(number, state_bytes, state_sum),
                 self._folded().position,
                 self._keys(number),
+                self._waiting(number, None),
             )
+
+    def waiting(self, panel: int, suspension: int) -> Waiting | None:
+        """A suspension with its image, None if there is none."""
+        with self._snapshot():
+            found = self._waiting(panel, suspension)
+            return found[0] if found else None
+
+    def waiting_panels(self, *, after: str, limit: int) -> list[str]:
+        """The ids of the panels that have suspensions, greater than ``after``, at most ``limit``, in order."""
+        with self._snapshot():
+            return [
+                row[0]
+                for row in self._connection.execute(
+                    "SELECT id FROM panels WHERE id > ? AND number IN (SELECT panel FROM parked) ORDER BY id LIMIT ?",
+                    (after, limit),
+                )
+            ]
+
+    def _waiting(self, panel: int, suspension: int | None) -> list[Waiting]:
+        """The panel's suspensions without their images, or the one that is named with its own."""
+        where = "panel = ?" if suspension is None else "panel = ? AND suspension = ?"
+        values = (panel,) if suspension is None else (panel, suspension)
+        returned: dict[int, list[Returned]] = {}
+        for number, call, crc, data in self._connection.execute(
+            f"SELECT suspension, call, crc, record FROM returned WHERE {where} ORDER BY suspension, call",  # noqa: S608 - a constant
+            values,
+        ):
+            record = self._decoded(
+                f"answer to call {call} of suspension {number} of panel {panel}", crc, data
+            )
+            assert isinstance(record, Returned)
+            returned.setdefault(number, []).append(record)
+        found: list[Waiting] = []
+        for number, crc, data, image in self._connection.execute(
+            f"SELECT suspension, crc, record, image FROM parked WHERE {where} ORDER BY suspension",  # noqa: S608 - a constant
+            values,
+        ):
+            parked = self._decoded(f"suspension {number} of panel {panel}", crc, data, image)
+            assert isinstance(parked, Parked)
+            if suspension is not None:
+                parked = replace_image(parked, image)
+            found.append(Waiting(parked, tuple(returned.get(number, ()))))
+        return found
+
+    def _decoded(self, where: str, crc: int, data: bytes, image: bytes = b"") -> Parked | Returned:
+        if chunks.chunk_crc(data, image) != crc:
+            raise self._corrupt(where, f"checksum {crc}", "another")
+        try:
+            return chunks.decode_waiting(data)
+        except msgspec.MsgspecError as exc:
+            raise self._corrupt(where, "a record", str(exc)) from exc
 
     def summaries(self, *, after: str, limit: int) -> list[Summary]:
         """The panels whose id is greater than ``after`` by code points, at most ``limit``, by id."""
