@@ -16,6 +16,18 @@ MIB = 1024 * KIB
 #: Stack of a guest, in bytes. One engine serves all jobs of a process, so it is not a per-tool limit.
 MAX_WASM_STACK_BYTES = MIB
 
+#: A suspended handler's image, in bytes, compressed. A handler whose image is larger fails.
+MAX_IMAGE_BYTES = 16 * MIB
+#: Extension calls that a handler may make in one segment, that is from one suspension to the next.
+MAX_CALLS = 64
+#: Extension calls of one handler that may wait for their answers at a time, those of earlier segments included.
+MAX_OPEN_CALLS = 256
+#: Characters of the name of an extension, and of a method.
+MAX_EXTENSION_NAME_CHARS = 64
+#: A call's arguments, and an answer's value, in bytes of JSON.
+MAX_CALL_ARGS_BYTES = MIB
+MAX_ANSWER_BYTES = 4 * MIB
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -11,11 +11,13 @@ the results in the same order. Whatever makes the gateway disagree with the repl
 
 from __future__ import annotations
 
-from typing import Literal, NewType
+from typing import Annotated, Literal, NewType
 
 import msgspec
+from msgspec import Meta
 
-from panels_shared.outcome import Outcome
+from panels_shared.limits import MAX_ANSWER_BYTES, MAX_OPEN_CALLS
+from panels_shared.outcome import CallNumber, Image, Outcome
 
 WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
 PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a sandbox
@@ -120,6 +122,39 @@ class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=9):
     source: bytes
 
 
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """What an extension answered to ``call`` of the handler that is resumed.
+
+    ``value`` is JSON: the result of a call that went well (``ok``), else an object with the strings ``code`` and
+    ``message``. The handler ignores an answer to a call that it did not make, or that was answered before.
+    """
+
+    call: CallNumber
+    ok: bool
+    value: Annotated[bytes, Meta(max_length=MAX_ANSWER_BYTES)]
+
+
+class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Go on with the handler that ``image`` is, which was suspended as ``tool``, on the panel's replica.
+
+    It stands in a panel's order like a Job: the same numbering of ``index``, the same meaning of ``committed``,
+    answered by a Result or Missing under its own ``job``. ``scope``, ``now_ms`` and ``seed`` belong to this
+    segment. ``answers`` are given to the handler in their order; there is at least one.
+    """
+
+    job: int
+    panel: int
+    epoch: int
+    index: int
+    committed: int
+    tool: int
+    scope: bytes
+    now_ms: float
+    seed: int
+    image: Image
+    answers: Annotated[tuple[Answered, ...], Meta(min_length=1, max_length=MAX_OPEN_CALLS)]
+
+
 # -- sandbox or pool → gateway ----------------------------------------------------------------------------
 
 
@@ -185,5 +220,5 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
     draining: bool
 
 
-ToWorker = Tool | Snapshot | Delta | Job | Revoke | Forget | Drain | Welcome | Prepare
+ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare
 ToGateway = Hello | Heartbeat | Result | Missing | Prepared | Exited | Goodbye

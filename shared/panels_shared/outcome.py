@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+from panels_shared.limits import (
+    MAX_CALL_ARGS_BYTES,
+    MAX_CALLS,
+    MAX_EXTENSION_NAME_CHARS,
+    MAX_IMAGE_BYTES,
+)
+
+Image = Annotated[bytes, Meta(max_length=MAX_IMAGE_BYTES)]
+"""A suspended handler as data: what the worker makes and only a worker reads."""
+CallNumber = Annotated[int, Meta(ge=1, lt=2**53)]
+"""An extension call, unique within one handler's life; JavaScript keeps it as a number."""
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_EXTENSION_NAME_CHARS)]
 
 
 class Reason(str, Enum):
@@ -20,6 +35,7 @@ class Reason(str, Enum):
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
     INVALID_RESULT = "INVALID_RESULT"
     WORKER_LOST = "WORKER_LOST"
+    RESUME_FAILED = "RESUME_FAILED"
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
@@ -76,4 +92,33 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2):
     log: tuple[LogLine, ...] = ()
 
 
-Outcome = Completed | Failed
+class ExtensionCall(msgspec.Struct, frozen=True, array_like=True):
+    """A handler's call of ``extension.method``, which its capabilities allow.
+
+    ``call`` numbers the calls of one handler from 1, over all of its segments. ``args`` is a JSON array.
+    """
+
+    call: CallNumber
+    extension: _Name
+    method: _Name
+    args: Annotated[bytes, Meta(max_length=MAX_CALL_ARGS_BYTES)]
+
+
+class Suspended(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The handler waits for extensions; its effects so far wait for the gateway's commit, as in ``Completed``.
+
+    ``calls`` are those that it made in this segment. There are none when it waits for calls of earlier segments
+    only, which are still open. ``image`` is what ``Resume`` gives back, unchanged; it is as confidential as the
+    panel's state, and its holder has to authenticate it.
+    """
+
+    usage: Usage
+    calls: Annotated[tuple[ExtensionCall, ...], Meta(max_length=MAX_CALLS)]
+    image: Image
+    mutations: bytes = b"[]"
+    events: tuple[bytes, ...] = ()
+    view_commands: bytes = b"[]"
+    log: tuple[LogLine, ...] = ()
+
+
+Outcome = Completed | Failed | Suspended

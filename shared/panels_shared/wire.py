@@ -14,7 +14,8 @@ added at the end; a peer ignores more fields than it knows. ``tests/shared/wire_
 that an implementation in another language can be tested with.
 
 Decoding checks the cheap and structural first: the size, then MessagePack within its own limits, then types and
-bounds. All limits here are security limits. Nothing but ``WireError`` is raised for bytes from a peer.
+bounds. All limits here are security limits, and so are those of images, calls and answers, which stand in
+``limits``. Nothing but ``WireError`` is raised for bytes from a peer.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_shared import limits, wire
 from panels_shared import messages as m
-from panels_shared import wire
 from panels_shared.errors import WireError
-from panels_shared.outcome import Completed, Failed, LogLine, Reason, Usage
+from panels_shared.outcome import Completed, ExtensionCall, Failed, LogLine, Reason, Suspended, Usage
 
 VECTORS = Path(__file__).with_name("wire_vectors.json")
 
@@ -28,6 +28,24 @@ EXAMPLES: dict[str, list[Any]] = {
     "revoke, forget, drain": [m.Revoke(1, 2), m.Forget(1, (7, 8)), m.Drain()],
     "welcome": [m.Welcome(b"s" * 16, 500)],
     "prepare": [m.Prepare(b"d" * 32, "javascript", "default", b"return 1")],
+    "resume": [
+        m.Resume(
+            10,
+            1,
+            2,
+            1,
+            0,
+            7,
+            b'{"sub":"ada"}',
+            1700000000001.5,
+            1,
+            b"image",
+            (
+                m.Answered(1, True, b'{"status":200}'),
+                m.Answered(2, False, b'{"code":"TIMEOUT","message":"m"}'),
+            ),
+        )
+    ],
 }
 REPLIES: dict[str, list[Any]] = {
     "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"})],
@@ -46,6 +64,25 @@ REPLIES: dict[str, list[Any]] = {
         )
     ],
     "failed": [m.Result(9, Failed(USAGE, Reason.TRAP, "unreachable", 1, 2, b"{}", ()))],
+    "suspended": [
+        m.Result(
+            9,
+            Suspended(
+                USAGE,
+                (
+                    ExtensionCall(1, "http", "get", b'["https://example.org"]'),
+                    ExtensionCall(2, "a", "b", b"[]"),
+                ),
+                b"image",
+                b'[{"op":"delete","key":"count"}]',
+                (b'{"name":"n","payload":null,"timestamp":1}',),
+                b"[]",
+                (LogLine(1, "waits"),),
+            ),
+        ),
+        m.Result(10, Suspended(USAGE, (), b"")),
+        m.Result(11, Failed(USAGE, Reason.RESUME_FAILED, "expected another image")),
+    ],
     "missing": [m.Missing(9, "replica")],
     "prepared": [m.Prepared(b"d" * 32, None), m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5))],
     "exited, goodbye": [m.Exited(b"w" * 16), m.Goodbye(True)],
@@ -116,6 +153,77 @@ def test_decode_refuses_a_frame_above_its_bound() -> None:
         wire.decode_to_worker(bytes(wire.MAX_FRAME_BYTES + 1))
 
 
+def resume_of(**changes: Any) -> m.Resume:
+    """The example, with some of its fields replaced."""
+    example: m.Resume = EXAMPLES["resume"][0]
+    return msgspec.structs.replace(example, **changes)
+
+
+def suspended_of(**changes: Any) -> m.Result:
+    """The example of an outcome, with some of its fields replaced."""
+    return m.Result(9, msgspec.structs.replace(REPLIES["suspended"][0].outcome, **changes))
+
+
+ANSWER = m.Answered(1, True, b"1")
+CALL = ExtensionCall(1, "http", "get", b"[]")
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        (resume_of(image=bytes(limits.MAX_IMAGE_BYTES)), resume_of(image=bytes(limits.MAX_IMAGE_BYTES + 1))),
+        (
+            resume_of(answers=(ANSWER,) * limits.MAX_OPEN_CALLS),
+            resume_of(answers=(ANSWER,) * (limits.MAX_OPEN_CALLS + 1)),
+        ),
+        (
+            resume_of(answers=(m.Answered(1, True, bytes(limits.MAX_ANSWER_BYTES)),)),
+            resume_of(answers=(m.Answered(1, True, bytes(limits.MAX_ANSWER_BYTES + 1)),)),
+        ),
+        (resume_of(), resume_of(answers=())),
+        (resume_of(), resume_of(answers=(m.Answered(0, True, b"1"),))),
+        (
+            resume_of(answers=(m.Answered(2**53 - 1, True, b"1"),)),
+            resume_of(answers=(m.Answered(2**53, True, b""),)),
+        ),
+    ],
+    ids=["image", "answers", "answer", "no answer", "call 0", "call beyond a double"],
+)
+def test_decode_to_worker_keeps_resume_within_its_bounds(within: m.Resume, beyond: m.Resume) -> None:
+    assert wire.decode_to_worker(wire.encode([within])) == [within]
+    with pytest.raises(WireError):
+        wire.decode_to_worker(wire.encode([beyond]))
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        (
+            suspended_of(image=bytes(limits.MAX_IMAGE_BYTES)),
+            suspended_of(image=bytes(limits.MAX_IMAGE_BYTES + 1)),
+        ),
+        (
+            suspended_of(calls=(CALL,) * limits.MAX_CALLS),
+            suspended_of(calls=(CALL,) * (limits.MAX_CALLS + 1)),
+        ),
+        (
+            suspended_of(calls=(ExtensionCall(1, "x", "m", bytes(limits.MAX_CALL_ARGS_BYTES)),)),
+            suspended_of(calls=(ExtensionCall(1, "x", "m", bytes(limits.MAX_CALL_ARGS_BYTES + 1)),)),
+        ),
+        (suspended_of(), suspended_of(calls=(ExtensionCall(1, "", "m", b"[]"),))),
+        (
+            suspended_of(calls=(ExtensionCall(1, "x", "m" * limits.MAX_EXTENSION_NAME_CHARS, b"[]"),)),
+            suspended_of(calls=(ExtensionCall(1, "x", "m" * (limits.MAX_EXTENSION_NAME_CHARS + 1), b"[]"),)),
+        ),
+    ],
+    ids=["image", "calls", "args", "no name", "name"],
+)
+def test_decode_to_gateway_keeps_a_suspension_within_its_bounds(within: m.Result, beyond: m.Result) -> None:
+    assert wire.decode_to_gateway(wire.encode([within])) == [within]
+    with pytest.raises(WireError):
+        wire.decode_to_gateway(wire.encode([beyond]))
+
+
 def test_decode_never_shows_payload_in_its_error() -> None:
     with pytest.raises(WireError) as caught:
         wire.decode_to_gateway(msgpack.packb([1, [[34, "secret-canary", [1]]]]))
@@ -164,7 +272,7 @@ msgpack_values = st.recursive(
 def test_decode_raises_nothing_but_wire_errors_for_near_misses(
     bodies: list[list[Any]], data: st.DataObject
 ) -> None:
-    tags = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 32, 33, 34, 35, 36, 37, 38])
+    tags = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 32, 33, 34, 35, 36, 37, 38])
     frame = msgpack.packb([1, [[data.draw(tags), *body] for body in bodies]])
     for decode in (wire.decode_to_worker, wire.decode_to_gateway):
         try:
