@@ -27,7 +27,7 @@ from panels_gateway.broadcast.explain import (
 from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS
 from panels_gateway.panels.answers import MAX_KEY_CHARS
 from panels_gateway.panels.panel import Mutation
-from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded
+from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Succeeded
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
 from panels_shared.limits import KIB
@@ -265,6 +265,20 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
 def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
     """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
     return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
+
+
+def progress(request_id: str | None, progress: Progress) -> bytes:
+    """PROGRESS: the handler of a trigger waits for an extension. The one RESULT or ERROR comes later."""
+    body: dict[str, object] = {"type": "PROGRESS"}
+    if request_id is not None:
+        body["requestId"] = request_id
+    body |= {
+        "suspensionId": progress.suspension,
+        "status": "suspended",
+        "extension": progress.extension,
+        "method": progress.method,
+    }
+    return _encode(body)
 
 
 def answer(request_id: str | None, answer: Answer) -> bytes:

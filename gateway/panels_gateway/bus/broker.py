@@ -360,6 +360,8 @@ def _runs(messages: Sequence[ToWorker]) -> Sequence[Sequence[ToWorker]]:
 def _size(message: ToWorker) -> int:
     if type(message) is m.Job:
         return len(message.args)
+    if isinstance(message, m.Resume):
+        return len(message.image) + sum(len(answered.value) for answered in message.answers)
     if isinstance(message, m.Snapshot):
         return sum(len(key) + len(value) for key, value in message.state.items())
     if isinstance(message, m.Delta):

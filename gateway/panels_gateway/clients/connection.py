@@ -26,7 +26,7 @@ from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
 from panels_gateway.broadcast.outbox import Commit, OutboxLimits
 from panels_gateway.broadcast.topics import MAX_TOPICS, Topics
 from panels_gateway.panels import trigger as request
-from panels_gateway.panels.trigger import Answer
+from panels_gateway.panels.trigger import Answer, Progress
 from panels_shared.errors import CloseCode, Code, RequestError
 from panels_shared.rate import RateLimit, TokenBucket
 
@@ -77,6 +77,7 @@ class Connection:
         "principal",
         "private",
         "room",
+        "suspended",
         "topics",
     )
 
@@ -105,6 +106,7 @@ class Connection:
         self.room: Room = kernel.room(panel)
         self.in_flight = 0
         self.admitted = 0
+        self.suspended: set[request.Trigger] = set()
         self.backlog: deque[request.Trigger] = deque()
         self.closed = False
 
@@ -207,12 +209,27 @@ class Connection:
 
     # -- from the kernel ---------------------------------------------------------------------------------
 
+    def progress(self, trigger: request.Trigger, progress: Progress) -> None:
+        """The handler waits: its trigger no longer stands in the panel's queue, and others of this client may."""
+        if not self.closed:
+            self.room.send(self, text_frame(messages.progress(trigger.request_id, progress)))
+        if trigger not in self.suspended:
+            self.suspended.add(trigger)
+            self.admitted -= 1
+            self._admit()
+
     def answer(self, trigger: request.Trigger, answer: Answer) -> None:
         """The one RESULT or ERROR for a trigger that was accepted."""
         self.in_flight -= 1
-        self.admitted -= 1
+        if trigger in self.suspended:
+            self.suspended.discard(trigger)
+        else:
+            self.admitted -= 1
         if not self.closed:
             self.room.send(self, text_frame(messages.answer(trigger.request_id, answer)))
+        self._admit()
+
+    def _admit(self) -> None:
         while self.backlog and self.admitted < self._limits.admitted:
             self.admitted += 1
             self._kernel.intake.submit(self.backlog.popleft())

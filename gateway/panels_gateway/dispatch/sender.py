@@ -82,6 +82,25 @@ class Sender:
         run.sent_s = now
         run.worker = worker
         self._sendings = sending = run.id = self._sendings + 1
+        worker.outstanding[sending] = run
+        resume = trigger.resume
+        if resume is not None:
+            messages.append(
+                m.Resume(
+                    sending,
+                    lane.key,
+                    epoch,
+                    index,
+                    lane.committed,
+                    number,
+                    trigger.scope,
+                    trigger.now_ms,
+                    trigger.seed,
+                    resume.image,
+                    resume.answers,
+                )
+            )
+            return
         messages.append(
             m.Job(
                 sending,
@@ -96,4 +115,3 @@ class Sender:
                 trigger.seed,
             )
         )
-        worker.outstanding[sending] = run

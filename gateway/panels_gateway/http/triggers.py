@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +13,7 @@ from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import MAX_TOOL_CHARS
 from panels_gateway.http import trigger_body
 from panels_gateway.http.answers import error_response
-from panels_gateway.panels.trigger import Answer, Failure, Succeeded, Trigger
+from panels_gateway.panels.trigger import Answer, Failure, Progress, Succeeded, Trigger
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -21,18 +21,38 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.turn import Turn
 
 
+#: How long a caller over HTTP waits for a handler that is suspended, in seconds, before it is told so with 202.
+PATIENCE_S: Final = 10.0
+
+
 class Waiter:
     """A caller over HTTP: ``answered`` resolves when the turn that answered has left. One that went away is dropped."""
 
-    __slots__ = ("_turn", "answered")
+    __slots__ = ("_turn", "answered", "waits")
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.waits: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
+
+    async def wait(self, patience_s: float) -> Answer | Progress:
+        """The answer or, when the handler waits and there is none ``patience_s`` later, how far it is."""
+        await asyncio.wait((self.answered, self.waits), return_when=asyncio.FIRST_COMPLETED)
+        if not self.answered.done():
+            await asyncio.wait((self.answered,), timeout=patience_s)
+        return self.answered.result() if self.answered.done() else self.waits.result()
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         """The one answer."""
         self._turn.after(lambda: self._resolve(answer))
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        """The handler waits; told once, when the turn has left."""
+        self._turn.after(lambda: self._wait(progress))
+
+    def _wait(self, progress: Progress) -> None:
+        if not self.waits.done():
+            self.waits.set_result(progress)
 
     def _resolve(self, answer: Answer) -> None:
         if not self.answered.done():
@@ -66,7 +86,10 @@ class TriggerRoutes:
         key = request.headers.get("idempotency-key")
         accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
         intake.submit(accepted)
-        answer = await waiter.answered
+        answer = await waiter.wait(PATIENCE_S)
+        if isinstance(answer, Progress):
+            body = messages.progress(request_id, answer)
+            return Response(body, status_code=202, media_type="application/json")
         if isinstance(answer, Succeeded):
             return Response(messages.answer(request_id, answer), media_type="application/json")
         if isinstance(answer, Failure):

@@ -169,6 +169,6 @@ def _text(commit: Commit) -> bytes:
         return commit.mutations
     assert type(commit) is Ran
     outcome = commit.outcome
-    if type(outcome) is Failed:
+    if isinstance(outcome, Failed):
         raise CorruptError(f"expected a completed trigger at version {commit.seq}, got a failed one")
     return outcome.mutations

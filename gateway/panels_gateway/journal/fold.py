@@ -19,11 +19,11 @@ from panels_gateway.journal.records import (
     Created,
     Defined,
     Deleted,
+    Parked,
     Ran,
     Record,
-    Source,
-    Parked,
     Returned,
+    Source,
     Unparked,
 )
 from panels_shared.limits import KIB, MIB

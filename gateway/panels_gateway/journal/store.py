@@ -18,7 +18,7 @@ import msgspec
 from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit, Row
 from panels_gateway.journal.journal import CorruptError, History, StoredPanel, Summary, Waiting
-from panels_gateway.journal.records import Key, Ran, Source, Parked, Returned, replace_image
+from panels_gateway.journal.records import Key, Parked, Ran, Returned, Source, replace_image
 
 
 @dataclass(frozen=True, slots=True)

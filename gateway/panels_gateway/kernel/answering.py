@@ -6,7 +6,7 @@ from panels_gateway.journal.records import Ran
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded, Trigger
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Completed, Failed
 
 
 class Answering:
@@ -46,4 +46,6 @@ def answer_of(record: Ran, seq: int) -> Answer:
     outcome = record.outcome
     if isinstance(outcome, Completed):
         return Succeeded(outcome, record.seq or seq, record.queue_us, record.total_us)
+    # what a step that suspended did is recorded without a key: nobody was answered by it
+    assert isinstance(outcome, Failed)
     return Failure(outcome)

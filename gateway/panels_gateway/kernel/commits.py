@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,17 +12,20 @@ from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
-from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.journal.records import Changed, Key, Ran
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.questions import questions
 from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Succeeded, Trigger
-from panels_shared.errors import PanelsError
-from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
+from panels_shared import jsonvalue
+from panels_shared.errors import InvalidJsonError, PanelsError
+from panels_shared.outcome import Completed, Failed, Outcome, Reason, Suspended, Usage
 
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
@@ -42,6 +46,7 @@ class Commits:
         counters: Counters,
         stages: Stages,
         handler_log: HandlerLog,
+        suspensions: Suspensions,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -53,66 +58,135 @@ class Commits:
         self._counters = counters
         self._stages = stages
         self._handler_log = handler_log
+        self._suspensions = suspensions
         self._clock = clock
         self._wall_clock = wall_clock
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits what the run did and answers its trigger; confirms the run, or refuses it where the commit cannot be."""
+        """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it where the commit cannot
+        be."""
         trigger = run.trigger
         panel = trigger.panel
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
+        resident = self._residents.of(panel)
+        assert resident is not None, "a panel with runs in flight is in memory"
+        if trigger.resume is not None and not self._resumed(run, resident):
+            return
         if isinstance(outcome, Failed):
             self._dispatcher.confirm(run)
             self._failed(trigger, outcome)
             return
+        if isinstance(outcome, Suspended):
+            self._park(run, resident, outcome)
+            return
         stages = self._stages
         stages.finishes -= 1
         began_s = time.perf_counter() if stages.finishes <= 0 else 0.0
-        resident = self._residents.of(panel)
-        assert resident is not None, "a panel with runs in flight is in memory"
+        seq = self._commit(run, resident, outcome)
+        if seq is None:
+            return
+        suspension = self._suspensions.of(trigger, resident) if trigger.resume is not None else None
+        origin = trigger if suspension is None else suspension.origin
+        now = self._clock()
+        answer = Succeeded(
+            outcome,
+            seq.version,
+            int((run.sent_s - trigger.submitted_s) * 1e6),
+            int((now - origin.submitted_s) * 1e6),
+        )
+        record = None
+        if seq.effects or origin.key is not None:
+            record = self._record(
+                trigger, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
+            )
+        if seq.effects:
+            resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
+        if suspension is not None:
+            self._suspensions.end(suspension)
+        self._counters.completed += 1
+        self._answering.settle(origin, answer, record, resident)
+        if began_s:
+            stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
+
+    def _resumed(self, run: Run, resident: Resident) -> bool:
+        """A resumption came back. False when its suspension is over meanwhile: what it did is undone."""
+        self._suspensions.came_back(run.trigger)
+        if self._suspensions.of(run.trigger, resident) is not None:
+            return True
+        self._dispatcher.refuse(run)
+        return False
+
+    def _commit(self, run: Run, resident: Resident, outcome: Completed | Suspended) -> _Committed | None:
+        """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger answered."""
+        trigger = run.trigger
         try:
             mutations, events = check(outcome)
             effects = bool(mutations or events)
-            seq = panel.commit(mutations) if effects else panel.seq
+            version = resident.panel.commit(mutations) if effects else resident.panel.seq
         except (InvalidOutcomeError, CommitRefusedError) as exc:
             self._dispatcher.refuse(run)
             self._counters.refused_commits += 1
             reason = Reason.LIMIT_EXCEEDED if isinstance(exc, CommitRefusedError) else Reason.INVALID_RESULT
             self._failed(trigger, Failed(outcome.usage, reason, str(exc)))
-            return
+            return None
         self._dispatcher.confirm(run)
-        now = self._clock()
-        answer = Succeeded(
-            outcome,
-            seq,
-            int((run.sent_s - trigger.submitted_s) * 1e6),
-            int((now - trigger.submitted_s) * 1e6),
-        )
-        record = None
-        if effects or trigger.key is not None:
-            record = self._record(trigger, resident, outcome, answer, seq if effects else 0)
-        if effects:
-            resident.room.publish(seq, mutations, outcome.mutations, events)
-        self._counters.completed += 1
-        self._answering.settle(trigger, answer, record, resident)
-        if began_s:
-            stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
+        return _Committed(version, effects, mutations, events)
+
+    def _park(self, run: Run, resident: Resident, outcome: Suspended) -> None:
+        """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the end."""
+        trigger = run.trigger
+        suspensions = self._suspensions
+        refusal = suspensions.refusal(trigger, resident)
+        if refusal is not None:
+            self._dispatcher.refuse(run)
+            self._failed(trigger, Failed(outcome.usage, Reason.LIMIT_EXCEEDED, refusal))
+            return
+        known = suspensions.of(trigger, resident)
+        number = known.number if known is not None else suspensions.next_number()
+        asked = questions(outcome, number, trigger, self._wall_clock())
+        if asked:
+            outcome = msgspec.structs.replace(outcome, events=outcome.events + asked)
+        seq = self._commit(run, resident, outcome)
+        if seq is None:
+            return
+        if seq.effects:
+            step = msgspec.structs.replace(outcome, image=b"")
+            self._record(trigger, resident, step, None, seq.version, None)
+            resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
+        self._counters.suspended += 1
+        suspensions.park(trigger, resident, outcome, number)
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
+        if trigger.resume is not None:
+            self._suspensions.came_back(trigger)
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1
         record = None
         resident = self._residents.of(trigger.panel)
-        if trigger.key is not None and resident is not None:
-            record = self._record(trigger, resident, outcome, None, 0)
-        self._answering.settle(trigger, Failure(outcome), record, resident)
+        origin = trigger
+        if trigger.resume is not None and resident is not None:
+            suspension = self._suspensions.of(trigger, resident)
+            if suspension is None:
+                return
+            origin = suspension.origin
+            outcome = with_steps(outcome, suspension.record.steps)
+            self._suspensions.end(suspension)
+        if origin.key is not None and resident is not None:
+            record = self._record(trigger, resident, outcome, None, 0, origin.key)
+        self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
-        self, trigger: Trigger, resident: Resident, outcome: Outcome, answer: Succeeded | None, seq: int
+        self,
+        trigger: Trigger,
+        resident: Resident,
+        outcome: Outcome,
+        answer: Succeeded | None,
+        seq: int,
+        key: Key | None,
     ) -> Ran:
         record = Ran(
             resident.panel.number,
@@ -127,7 +201,7 @@ class Commits:
             outcome,
             answer.queue_us if answer is not None else 0,
             answer.total_us if answer is not None else 0,
-            trigger.key,
+            key,
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         return record
@@ -146,7 +220,27 @@ class Commits:
         return seq
 
 
-def check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
+class _Committed(NamedTuple):
+    """What a run made of its panel: the version now, and whether and how it changed anything."""
+
+    version: int
+    effects: bool
+    mutations: list[Mutation]
+    events: list[tuple[str, bytes]]
+
+
+def with_steps(outcome: Failed, steps: int) -> Failed:
+    """The failure of a handler that had committed ``steps`` segments before it failed, and says so."""
+    try:
+        details = jsonvalue.decode(outcome.details)
+    except InvalidJsonError:
+        details = {}
+    if not isinstance(details, dict):
+        details = {}
+    return msgspec.structs.replace(outcome, details=msgspec.json.encode({**details, "steps": steps}))
+
+
+def check(outcome: Completed | Suspended) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
     """What a worker reports, checked so that it cannot break a frame: a worker may be compromised.
 
     Raises ``InvalidOutcomeError``.
@@ -159,7 +253,7 @@ def check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
             str(fragment, "utf-8")
             events.append((event.name, fragment))
         str(outcome.mutations, "utf-8")
-        if outcome.return_value != b"null":
+        if type(outcome) is Completed and outcome.return_value != b"null":
             _raw_decoder.decode(outcome.return_value)
             str(outcome.return_value, "utf-8")
         if outcome.view_commands != b"[]":

@@ -19,6 +19,7 @@ class Counters:
     completed: int = 0
     failed: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     refused_commits: int = 0
+    suspended: int = 0
     overloaded: int = 0
     joined: int = 0
     repeated: int = 0

@@ -15,7 +15,7 @@ from panels_gateway.journal.journal import Journal
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code, RequestError
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ def mutations_of(record: Ran | Changed) -> bytes:
     """The commit's mutations as a JSON array."""
     if isinstance(record, Changed):
         return record.mutations
-    return record.outcome.mutations if isinstance(record.outcome, Completed) else b"[]"
+    return record.outcome.mutations if not isinstance(record.outcome, Failed) else b"[]"
 
 
 def events_of(record: Ran | Changed) -> list[tuple[str, bytes]]:
     """The commit's events: each one's name, and its JSON object."""
-    if isinstance(record, Changed) or not isinstance(record.outcome, Completed):
+    if isinstance(record, Changed) or isinstance(record.outcome, Failed):
         return []
     events: list[tuple[str, bytes]] = []
     for fragment in record.outcome.events:
@@ -108,6 +108,6 @@ def record_bytes(record: Ran | Changed) -> int:
     """About what the commit costs to send: its mutations and events, as JSON."""
     if isinstance(record, Changed):
         return len(record.mutations) + 64
-    if not isinstance(record.outcome, Completed):
+    if isinstance(record.outcome, Failed):
         return 64
     return len(record.outcome.mutations) + sum(len(event) + 64 for event in record.outcome.events) + 64

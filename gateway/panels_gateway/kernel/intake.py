@@ -78,6 +78,8 @@ class Intake:
         principal: Principal,
         request_id: str | None,
         idempotency_key: str | None = None,
+        *,
+        depth: int = 0,
     ) -> Trigger:
         """A trigger that may be submitted, now or later.
 
@@ -112,6 +114,7 @@ class Intake:
             reply_to=reply_to,
             request_id=request_id,
             key=key,
+            depth=depth,
         )
 
     def submit(self, trigger: Trigger) -> None:

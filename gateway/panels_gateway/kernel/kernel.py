@@ -15,6 +15,7 @@ One thread, one loop. What takes long (compiling, reading the journal) is awaite
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.history import Histories
@@ -32,6 +34,7 @@ from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.residents import ResidentLimits, Residents
+from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
@@ -49,11 +52,13 @@ class KernelLimits:
 
     panels: int = 1_000_000
     residents: ResidentLimits = field(default_factory=ResidentLimits)
+    suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
 
 
 class Kernel:
     """See the module's docstring.
 
+    ``seal_key`` authenticates the images of handlers that wait; it must be the same after a restart.
     ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing may; the process must end.
     """
 
@@ -67,8 +72,11 @@ class Kernel:
         wall_clock: Callable[[], float] = time.time,
         random_bits: Callable[[int], int] = random.getrandbits,
         stages: Stages | None = None,
+        seal_key: bytes | None = None,
     ) -> None:
         limits = limits or KernelLimits()
+        if seal_key is None:
+            seal_key = secrets.token_bytes(32)
         self.dispatcher = dispatcher
         self.journal = journal
         self.clock = clock
@@ -83,6 +91,19 @@ class Kernel:
         )
         self.histories = Histories(journal)
         answering = Answering(self.residents, self.counters)
+        self.suspensions = Suspensions(
+            dispatcher,
+            self.residents,
+            answering,
+            self.turn,
+            journal,
+            limits.suspensions,
+            key=seal_key,
+            clock=clock,
+            wall_clock=wall_clock,
+            random_bits=random_bits,
+        )
+        self.residents.on_waiting = self.suspensions.restore
         self.commits = Commits(
             dispatcher,
             self.residents,
@@ -91,6 +112,7 @@ class Kernel:
             self.counters,
             self.stages,
             handler_log,
+            self.suspensions,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -105,6 +127,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
+        self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
+        self.suspensions.callers = self.calls
         self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(
             self.residents,
@@ -115,6 +139,7 @@ class Kernel:
             answering,
             self.preparer,
             self.histories,
+            self.suspensions,
             maximum=limits.panels,
             wall_clock=wall_clock,
         )

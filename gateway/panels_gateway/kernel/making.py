@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from panels_gateway.journal.journal import Journal
@@ -14,6 +14,7 @@ from panels_gateway.kernel.history import Histories
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels import stored
 from panels_gateway.panels.definition import PanelDefinition
@@ -54,6 +55,7 @@ class Making:
         answering: Answering,
         preparer: Preparer,
         histories: Histories,
+        suspensions: Suspensions,
         *,
         maximum: int,
         wall_clock: Callable[[], float],
@@ -69,6 +71,7 @@ class Making:
         self._answering = answering
         self._preparer = preparer
         self._histories = histories
+        self._suspensions = suspensions
         self._wall_clock = wall_clock
         self._reserved: set[str] = set()
 
@@ -176,7 +179,8 @@ class Making:
             self._commits.change(
                 resident, dict(definition.initial_state), cause="replace", subject=principal.subject
             )
-        self._run_again(unanswered, panel.tools)
+        self._suspensions.replaced(resident)
+        self._run_again(unanswered, resident)
         self._turn.request_seal()
         return resident
 
@@ -186,8 +190,11 @@ class Making:
             self._turn.record(source)
         return tuple(source.digest for source in sources)
 
-    def _run_again(self, triggers: list[Trigger], tools: Mapping[str, object]) -> None:
+    def _run_again(self, triggers: list[Trigger], resident: Resident) -> None:
         for trigger in triggers:
+            if trigger.resume is not None:
+                self._suspensions.take_back(trigger, resident)
+                continue
             tool = trigger.panel.tools.get(trigger.tool.name)
             if tool is None:
                 message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
@@ -216,7 +223,11 @@ class Making:
         position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
         for trigger in self._residents.detach(panel):
-            self._answering.refuse(trigger, refused)
+            if trigger.resume is not None:
+                self._suspensions.came_back(trigger)
+            else:
+                self._answering.refuse(trigger, refused)
+        self._suspensions.drop(resident, refused)
         self._residents.remove(resident)
         self._residents.deleted(resident, position)
         self.panels -= 1

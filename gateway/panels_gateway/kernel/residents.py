@@ -21,9 +21,10 @@ import msgspec
 
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.journal.journal import Journal, StoredPanel, Summary
-from panels_gateway.journal.records import Changed, Created, Defined, Ran
+from panels_gateway.journal.journal import Journal, StoredPanel, Summary, Waiting
+from panels_gateway.journal.records import Changed, Created, Defined, Parked, Ran, Record, Returned, Unparked
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.panels import stored
 from panels_gateway.panels.answers import AnswerLimits, Answers
@@ -64,7 +65,7 @@ class Resident:
     ``unfolded`` counts all records of that kind, definitions too.
     """
 
-    __slots__ = ("answers", "panel", "room", "tail", "unfolded", "weight")
+    __slots__ = ("answers", "panel", "room", "tail", "unfolded", "waiting", "weight")
 
     def __init__(self, panel: Panel, room: Room, answers: Answers) -> None:
         self.panel = panel
@@ -72,12 +73,13 @@ class Resident:
         self.answers = answers
         self.tail: deque[Ran | Changed] = deque()
         self.unfolded = 0
+        self.waiting: dict[int, Suspension] = {}
         self.weight = 0
 
     @property
     def in_use(self) -> bool:
         """Whether anything but its lane keeps it in memory."""
-        return self.unfolded > 0 or len(self.room) > 0 or self.answers.running > 0
+        return self.unfolded > 0 or bool(self.waiting) or len(self.room) > 0 or self.answers.running > 0
 
 
 class Residents:
@@ -101,11 +103,13 @@ class Residents:
         self._by_id: OrderedDict[str, Resident] = OrderedDict()
         self._by_key: dict[PanelKey, Resident] = {}
         self._loading: dict[str, asyncio.Task[Resident | None]] = {}
-        self._unfolded: deque[tuple[int, Resident, Ran | Changed | Created | Defined | None]] = deque()
+        self._unfolded: deque[tuple[int, Resident, Record | None]] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
         #: Panels whose deletion is not folded: the journal would still give them back. Number by id.
         self._deleted: dict[str, int] = {}
+        #: Called with the suspensions of a panel that was loaded.
+        self.on_waiting: Callable[[Resident, list[Waiting]], None] = _ignore
         self._next_key = 0
         self._next_tool = 0
         self._bytes = 0
@@ -165,6 +169,8 @@ class Residents:
             ) from None
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
+        if found.waiting:
+            self.on_waiting(resident, found.waiting)
         self._counters.loaded += 1
         return resident
 
@@ -270,7 +276,12 @@ class Residents:
 
     # -- the journal -------------------------------------------------------------------------------------
 
-    def recorded(self, resident: Resident, record: Ran | Changed | Created | Defined, position: int) -> None:
+    def recorded(
+        self,
+        resident: Resident,
+        record: Ran | Changed | Created | Defined | Parked | Unparked | Returned,
+        position: int,
+    ) -> None:
         """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""
         resident.unfolded += 1
         if isinstance(record, (Ran, Changed)):
@@ -301,6 +312,9 @@ class Residents:
                 resident.tail.popleft()
                 if type(record) is Ran and record.key is not None:
                     resident.answers.stored(record)
+            elif isinstance(record, Parked):
+                if (suspension := resident.waiting.get(record.suspension)) is not None:
+                    suspension.stored(record)
             elif isinstance(record, Created) and self._fresh.get(record.id) is resident:
                 del self._fresh[record.id]
             touched[resident] = None
@@ -342,6 +356,10 @@ class Residents:
                 return found, None
             at = end
         return found, at
+
+
+def _ignore(resident: Resident, waiting: list[Waiting]) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)

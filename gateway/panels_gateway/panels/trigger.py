@@ -6,14 +6,14 @@ Where it stands on its way (its lane, its worker, how often it was sent) is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from panels_gateway.journal.records import Key
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code
-from panels_shared.messages import Tool
+from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import Completed, Failed
 
 
@@ -46,6 +46,23 @@ class Refused(msgspec.Struct, frozen=True):
 Answer = Succeeded | Failure | Refused
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """The handler waits: as ``suspension``, for ``extension.method``, with ``steps`` segments committed."""
+
+    suspension: str
+    extension: str
+    method: str
+    steps: int
+
+
+class Resumption(msgspec.Struct, frozen=True):
+    """Where a handler that waited goes on: from ``image``, with these answers to its calls."""
+
+    suspension: int
+    image: bytes
+    answers: tuple[Answered, ...]
+
+
 class ReplyTo(Protocol):
     """Whoever waits for a trigger's answer: a connection, an HTTP request, a timer, a test."""
 
@@ -54,11 +71,28 @@ class ReplyTo(Protocol):
         to leave the process must go through the turn."""
         ...
 
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        """The handler waits for an extension; any number of times before the answer."""
+        ...
+
+
+class _Nobody:
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        pass
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        pass
+
+
+#: For a trigger that nobody waits for, as after a restart.
+NOBODY: Final[ReplyTo] = _Nobody()
+
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the
     only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock. ``key`` is the
-    idempotency key that it came under, None for none; ``request_id`` is only given back."""
+    idempotency key that it came under, None for none; ``request_id`` is only given back. ``depth`` counts the panels that triggered one another up to this one. ``resume`` is
+    where a handler that waited goes on; its ``args`` are empty then."""
 
     panel: Panel
     tool: Tool
@@ -70,6 +104,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     reply_to: ReplyTo
     request_id: str | None = None
     key: Key | None = None
+    depth: int = 0
+    resume: Resumption | None = None
 
     def with_tool(self, tool: Tool) -> Trigger:
         """The same trigger, to be run by ``tool``: its panel was given another definition before it ran."""

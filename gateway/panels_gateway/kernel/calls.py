@@ -1,0 +1,283 @@
+"""Who makes the calls of handlers that wait: this process for time, panels and people, the extension process for all else.
+
+    time.sleep(ms)              a timer; after a restart it rings when it would have rung
+    panels.trigger(id, tool, a) another panel's tool, as this panel, within a depth; under a key of its own, so once
+    human.approve / human.ask   waits until somebody answers (``answer``)
+    anything else               ``ExtensionClient``
+
+An answer is given to ``Suspensions.answered`` once. What is wrong with a call is an answer too: the handler's ``await`` throws
+an Error with the code and the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from panels_gateway.access.tokens import principal_of
+from panels_gateway.extensions.client import ExtensionClient
+from panels_gateway.extensions.messages import Call, CallId
+from panels_gateway.extensions.messages import Returned as ExtensionReturned
+from panels_gateway.kernel.intake import Intake
+from panels_gateway.kernel.questions import HUMAN, METHODS
+from panels_gateway.kernel.residents import Residents
+from panels_gateway.kernel.suspension import Suspension
+from panels_gateway.panels.trigger import Answer, Failure, Progress, Succeeded, Trigger
+from panels_shared.errors import Code, RequestError
+from panels_shared.outcome import ExtensionCall
+
+_log = logging.getLogger("panels.gateway.calls")
+
+#: How deep panels may trigger one another.
+MAX_DEPTH: Final = 8
+MAX_SLEEP_MS: Final = 7 * 24 * 3_600 * 1_000
+
+_args_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Answers(Protocol):
+    """Who takes the answers."""
+
+    def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
+        """A call was answered; False when nobody waits for it any more."""
+        ...
+
+
+def failure(code: str, message: str) -> bytes:
+    """What a handler is told of a call that did not go well."""
+    return msgspec.json.encode({"code": code, "message": message})
+
+
+class CallMaker:
+    """See the module's docstring. ``client`` None: no extension is configured."""
+
+    def __init__(
+        self, answers: Answers, residents: Residents, intake: Intake, wall_clock: Callable[[], float]
+    ) -> None:
+        self.client: ExtensionClient | None = None
+        self._answers = answers
+        self._residents = residents
+        self._intake = intake
+        self._wall_clock = wall_clock
+        self._timers: dict[tuple[Suspension, int], asyncio.TimerHandle] = {}
+        self._open: dict[CallId, tuple[Suspension, ExtensionCall, Call]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def call(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
+        """Makes a call. ``again``: it may have been made before, by a gateway that ended."""
+        if call.extension == "time":
+            self._sleep(suspension, call)
+        elif call.extension == "panels":
+            self._start(self._trigger(suspension, call))
+        elif call.extension == HUMAN:
+            if call.method not in METHODS:
+                self._fail(
+                    suspension,
+                    call,
+                    "extension_unknown",
+                    f"expected human.approve or human.ask, got human.{call.method}",
+                )
+        else:
+            self._extension(suspension, call, again=again)
+
+    def cancel(self, suspension: Suspension, call: ExtensionCall) -> None:
+        """Nobody wants the answer any more."""
+        timer = self._timers.pop((suspension, call.call), None)
+        if timer is not None:
+            timer.cancel()
+        name = _name(suspension, call)
+        if self._open.pop(name, None) is not None and self.client is not None:
+            self.client.cancel(name)
+
+    def answer(self, suspension: Suspension, call: int | None, value: bytes) -> None:
+        """Somebody answers a question. ``call`` None: the only one that is open.
+
+        Raises ``RequestError``: CONFLICT (answered before, or several are open), INVALID_REQUEST.
+        """
+        asked = [
+            number
+            for number, found in suspension.calls.items()
+            if found.extension == HUMAN and suspension.is_open(number)
+        ]
+        if call is None and len(asked) == 1:
+            call = asked[0]
+        if call is None:
+            raise RequestError(
+                Code.CONFLICT,
+                f"expected the number of one of the open questions {asked}, got none",
+                {"open": asked},
+            )
+        if call not in asked:
+            raise RequestError(
+                Code.CONFLICT, f"question {call} is not open; it may have been answered", {"open": asked}
+            )
+        if suspension.calls[call].method == "approve" and value not in (b"true", b"false"):
+            raise RequestError(Code.INVALID_REQUEST, "value: expected true or false", {"path": "value"})
+        self._answers.answered(suspension, call, ok=True, value=value)
+
+    # -- kinds of calls ------------------------------------------------------------------------------------
+
+    def _fail(self, suspension: Suspension, call: ExtensionCall, code: str, message: str) -> None:
+        self._answers.answered(suspension, call.call, ok=False, value=failure(code, message))
+
+    def _sleep(self, suspension: Suspension, call: ExtensionCall) -> None:
+        ms = _number(call.args)
+        if call.method != "sleep" or ms is None or not 0 <= ms <= MAX_SLEEP_MS:
+            self._fail(
+                suspension,
+                call,
+                "extension_arguments",
+                f"expected time.sleep(ms) with ms from 0 to {MAX_SLEEP_MS}",
+            )
+            return
+        due_ms = suspension.record.at_ms + ms
+        seconds = min(ms, max(0.0, due_ms - self._wall_clock() * 1000)) / 1000
+        loop = asyncio.get_running_loop()
+        self._timers[suspension, call.call] = loop.call_later(seconds, self._rang, suspension, call)
+
+    def _rang(self, suspension: Suspension, call: ExtensionCall) -> None:
+        self._timers.pop((suspension, call.call), None)
+        self._answers.answered(suspension, call.call, ok=True, value=b"null")
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _trigger(self, suspension: Suspension, call: ExtensionCall) -> None:
+        origin = suspension.origin
+        try:
+            panel_id, tool, args = _trigger_args(call)
+            if origin.depth + 1 >= MAX_DEPTH:
+                raise RequestError(
+                    Code.OVERLOADED, f"expected panels that trigger one another at most {MAX_DEPTH} deep"
+                )
+            resident = await self._residents.open(panel_id)
+            if resident is None:
+                raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel_id!r}")
+            caller = principal_of(f"panel:{origin.panel.id}", expires_at=None, grants=None)
+            trigger = self._intake.accept(
+                _Reply(self._answers, suspension, call.call),
+                resident.panel,
+                tool,
+                args,
+                caller,
+                None,
+                f"{origin.panel.number}.{_name(suspension, call)}",
+                depth=origin.depth + 1,
+            )
+        except RequestError as exc:
+            self._fail(suspension, call, exc.code.value, exc.message)
+            return
+        self._intake.submit(trigger)
+
+    def _extension(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
+        client = self.client
+        if client is None:
+            self._fail(
+                suspension, call, "extension_unknown",
+                f"no extension {call.extension!r} is registered; the operator names extensions with --extensions FILE",
+            )  # fmt: skip
+            return
+        if again and client.repeatable(call.extension, call.method) is False:
+            self._fail(
+                suspension, call, "extension_lost",
+                "the gateway ended during the call, and whether it was made is not known",
+            )  # fmt: skip
+            return
+        origin = suspension.origin
+        name = _name(suspension, call)
+        made = Call(
+            name,
+            call.extension,
+            call.method,
+            call.args,
+            origin.panel.id,
+            suspension.record.tool,
+            _subject(origin.scope),
+            suspension.name,
+            f"{origin.panel.number}.{name}",
+        )
+        self._open[name] = suspension, call, made
+        client.call(made)
+
+    def extension_returned(self, returned: ExtensionReturned) -> None:
+        """From the client: a call was answered, or lost."""
+        found = self._open.get(returned.id)
+        if found is None:
+            return
+        suspension, call, made = found
+        error = returned.error
+        if (
+            error is not None
+            and error.code == "extension_lost"
+            and error.repeatable
+            and self.client is not None
+        ):
+            self.client.call(made)
+            return
+        del self._open[returned.id]
+        if error is not None:
+            self._fail(suspension, call, error.code, error.message)
+        else:
+            assert returned.result is not None
+            self._answers.answered(suspension, call.call, ok=True, value=returned.result)
+
+
+class _Reply:
+    """Takes the answer of another panel's tool back to the handler that triggered it."""
+
+    __slots__ = ("_answers", "_call", "_suspension")
+
+    def __init__(self, answers: Answers, suspension: Suspension, call: int) -> None:
+        self._answers = answers
+        self._suspension = suspension
+        self._call = call
+
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        if isinstance(answer, Succeeded):
+            ok, value = True, answer.outcome.return_value
+        elif isinstance(answer, Failure):
+            ok, value = False, failure(answer.outcome.reason.value, answer.outcome.message)
+        else:
+            ok, value = False, failure(answer.code.value, answer.message)
+        self._answers.answered(self._suspension, self._call, ok=ok, value=value)
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        return
+
+
+def _name(suspension: Suspension, call: ExtensionCall) -> CallId:
+    return CallId(f"{suspension.name}.{call.call}")
+
+
+def _number(args: bytes) -> float | None:
+    try:
+        found = msgspec.json.decode(args, type=list[float])
+    except msgspec.DecodeError:
+        return None
+    return found[0] if len(found) == 1 else None
+
+
+def _trigger_args(call: ExtensionCall) -> tuple[str, str, bytes]:
+    problem = RequestError(Code.INVALID_REQUEST, "expected panels.trigger(panelId, tool, args?)")
+    try:
+        parts = _args_decoder.decode(call.args)
+        if call.method != "trigger" or len(parts) not in (2, 3):
+            raise problem
+        panel_id, tool = (msgspec.json.decode(part, type=str) for part in parts[:2])
+    except msgspec.DecodeError:
+        raise problem from None
+    return panel_id, tool, bytes(parts[2]) if len(parts) == 3 else b"null"
+
+
+def _subject(scope: bytes) -> str:
+    try:
+        found = msgspec.json.decode(scope, type=dict[str, Any]).get("sub")
+    except msgspec.DecodeError:
+        return ""
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,384 @@
+"""Handlers that wait: how they are parked, answered, resumed, cancelled, and found again after a restart.
+
+    Commits ──park──▶ Suspensions ──Callers.call──▶ extensions, timers, people
+    Commits ◀─ Intake ◀─resume── Suspensions ◀──answered──┘
+
+A step's effects, its image and its open calls are in one batch, and the calls are made when the batch is durable. An answer is
+recorded before the handler is given it, so that no call is made again that was answered. A call that was made and not
+answered when the gateway ended is made again with the same key, or fails, as its extension declares: at least once.
+
+Bounds: ``SuspensionLimits``; a handler that would pass them fails instead. Images are in memory only until they are folded.
+At most ``MAX_RESUMING`` are resumed at a time, in the order in which they can be; after a restart, the oldest deadline first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
+from panels_gateway.journal.journal import Journal, JournalError, Waiting
+from panels_gateway.journal.records import Parked, Ran, Returned, Unparked
+from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
+from panels_gateway.kernel.turn import Turn
+from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Resumption, Trigger
+from panels_shared.messages import Answered, Tool
+from panels_shared.outcome import ExtensionCall, Failed, Reason, Suspended, Usage
+
+_log = logging.getLogger("panels.gateway.suspensions")
+
+#: Handlers that are being resumed at a time; the images of others need not be in memory.
+MAX_RESUMING: Final = 64
+#: When a resumption that met a full queue is tried again, in seconds.
+RETRY_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspensionLimits:
+    """How many handlers may wait, of one panel and in all, and for how long at the most, in milliseconds."""
+
+    per_panel: int = 100
+    total: int = 10_000
+    lifetime_ms: int = 7 * 24 * 3_600 * 1_000
+
+
+class Callers(Protocol):
+    """Whoever makes the calls of handlers, and answers each once by ``Suspensions.answered``."""
+
+    def call(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
+        """Makes a call. ``again``: it may have been made before, by a gateway that ended."""
+        ...
+
+    def cancel(self, suspension: Suspension, call: ExtensionCall) -> None:
+        """Nobody wants the answer any more."""
+        ...
+
+
+class Suspensions:
+    """See the module's docstring. ``callers`` is set once, before anything is suspended."""
+
+    callers: Callers
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        residents: Residents,
+        answering: Answering,
+        turn: Turn,
+        journal: Journal,
+        limits: SuspensionLimits,
+        *,
+        key: bytes,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        random_bits: Callable[[int], int],
+    ) -> None:
+        self.limits = limits
+        self.count = 0
+        self._dispatcher = dispatcher
+        self._residents = residents
+        self._answering = answering
+        self._turn = turn
+        self._journal = journal
+        self._key = key
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._random_bits = random_bits
+        self._ready: deque[Suspension] = deque()
+        self._active = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadlines: dict[Suspension, asyncio.TimerHandle] = {}
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return int(self._wall_clock() * 1000)
+
+    # -- parking -----------------------------------------------------------------------------------------
+
+    def of(self, trigger: Trigger, resident: Resident) -> Suspension | None:
+        """The suspension that ``trigger`` resumes; None for one that resumes none, or one that is over."""
+        return None if trigger.resume is None else resident.waiting.get(trigger.resume.suspension)
+
+    def refusal(self, trigger: Trigger, resident: Resident) -> str | None:
+        """Why a handler may not wait, None when it may."""
+        if trigger.resume is not None:
+            return None
+        if len(resident.waiting) >= self.limits.per_panel:
+            return f"expected at most {self.limits.per_panel} handlers of a panel that wait; answer or cancel some"
+        if self.count >= self.limits.total:
+            return f"expected at most {self.limits.total} handlers that wait, in all panels; try again later"
+        return None
+
+    def next_number(self) -> int:
+        """A number for a suspension; random, so that it says nothing and need not be kept."""
+        return secrets.randbits(47) + 1
+
+    def park(self, trigger: Trigger, resident: Resident, outcome: Suspended, number: int) -> None:
+        """The handler of ``trigger`` waits: records it and has its new calls made once that is durable."""
+        known = self.of(trigger, resident)
+        origin = known.origin if known is not None else trigger
+        now_ms = self.now_ms()
+        calls = [*(known.still_open() if known is not None else ()), *outcome.calls]
+        record = Parked(
+            resident.panel.number,
+            number,
+            now_ms,
+            known.record.deadline_ms if known is not None else now_ms + self.limits.lifetime_ms,
+            trigger.tool.name,
+            trigger.tool.digest,
+            origin.args,
+            origin.scope,
+            tuple(calls),
+            outcome.image,
+            seal(self._key, resident.panel.number, number, trigger.tool.digest, outcome.image),
+            (known.record.steps if known is not None else 0) + 1,
+            origin.depth,
+            origin.request_id,
+            origin.key,
+        )
+        self._residents.recorded(resident, record, self._turn.record(record))
+        if known is None:
+            known = resident.waiting[number] = Suspension(record, origin)
+            self.count += 1
+            self._set_deadline(known)
+        else:
+            known.park(record)
+        suspension = known
+        for call in outcome.calls:
+            origin.reply_to.progress(
+                origin, Progress(suspension.name, call.extension, call.method, record.steps)
+            )
+        self._turn.after(lambda: self._call(suspension, outcome.calls))
+        if suspension.answers:
+            self.resume(suspension)
+
+    def _call(self, suspension: Suspension, calls: tuple[ExtensionCall, ...]) -> None:
+        for call in calls:
+            if suspension.is_open(call.call):
+                self.callers.call(suspension, call, again=False)
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
+        """A call was answered: records that and resumes the handler. False when nobody waits for it any more."""
+        resident = self._residents.of(suspension.origin.panel)
+        if resident is None or not suspension.is_open(call):
+            return False
+        suspension.answer(Answered(call, ok, value))
+        record = Returned(resident.panel.number, suspension.number, call, ok, value)
+        self._residents.recorded(resident, record, self._turn.record(record))
+        self.resume(suspension)
+        self._turn.request_seal()
+        return True
+
+    def resume(self, suspension: Suspension) -> None:
+        """Has the handler go on with the answers that there are, unless it runs or is about to."""
+        if suspension.over or suspension.running or suspension.wanted or not suspension.answers:
+            return
+        suspension.wanted = True
+        self._ready.append(suspension)
+        self._begin_more()
+
+    def _begin_more(self) -> None:
+        while self._ready and self._active < MAX_RESUMING:
+            suspension = self._ready.popleft()
+            if suspension.over:
+                continue
+            self._active += 1
+            if suspension.record.image:
+                self._offer(suspension, suspension.record.image)
+            else:
+                task = asyncio.create_task(self._read(suspension))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _ended(self) -> None:
+        self._active -= 1
+        self._begin_more()
+
+    def came_back(self, trigger: Trigger) -> None:
+        """A resumption has been run, or will not be: another one may begin. Called once for each that was offered."""
+        assert trigger.resume is not None
+        self._ended()
+
+    def take_back(self, trigger: Trigger, resident: Resident) -> None:
+        """A resumption was not run, because its panel's lane went away: the handler goes on waiting, and is resumed again."""
+        suspension = self.of(trigger, resident)
+        if suspension is not None:
+            suspension.undo()
+        self._ended()
+        if suspension is not None:
+            self.resume(suspension)
+
+    async def _read(self, suspension: Suspension) -> None:
+        record = suspension.record
+        try:
+            found = await self._journal.waiting(record.panel, record.suspension)
+        except JournalError as exc:
+            _log.error("suspension %s cannot be read: %s", suspension.name, exc)
+            found = None
+        if suspension.over:
+            self._ended()
+            return
+        if found is None or not is_sealed(self._key, record, found.parked.image):
+            self.fail(
+                suspension, Reason.RESUME_FAILED, "what the handler was when it began to wait is damaged"
+            )
+            self._ended()
+            return
+        self._offer(suspension, found.parked.image)
+        self._turn.request_seal()
+
+    def _offer(self, suspension: Suspension, image: bytes) -> None:
+        if suspension.over:
+            self._ended()
+            return
+        origin = suspension.origin
+        panel = origin.panel
+        tool = panel.tools.get(suspension.record.tool)
+        if tool is None or tool.digest != suspension.record.digest:
+            self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
+            self._ended()
+            return
+        answers = tuple(suspension.answers[number] for number in sorted(suspension.answers))
+        trigger = msgspec.structs.replace(
+            origin,
+            tool=tool,
+            args=b"",
+            now_ms=float(self.now_ms()),
+            seed=self._random_bits(64),
+            submitted_s=self._clock(),
+            key=None,
+            resume=Resumption(suspension.number, image, answers),
+        )
+        try:
+            self._dispatcher.offer(trigger, self._clock())
+        except OverloadedError:
+            loop = asyncio.get_running_loop()
+            loop.call_later(RETRY_S, self._again, suspension, image)
+            return
+        suspension.wanted = False
+        suspension.begin()
+
+    def _again(self, suspension: Suspension, image: bytes) -> None:
+        self._offer(suspension, image)
+        self._turn.request_seal()
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def end(self, suspension: Suspension) -> None:
+        """The suspension is over: records that, and cancels what is open. The caller answers its trigger."""
+        if suspension.over:
+            return
+        suspension.over = True
+        resident = self._residents.of(suspension.origin.panel)
+        if resident is not None:
+            del resident.waiting[suspension.number]
+            record = Unparked(resident.panel.number, suspension.number)
+            self._residents.recorded(resident, record, self._turn.record(record))
+        self.count -= 1
+        handle = self._deadlines.pop(suspension, None)
+        if handle is not None:
+            handle.cancel()
+        for call in suspension.calls.values():
+            if call.call not in suspension.answers:
+                self.callers.cancel(suspension, call)
+
+    def fail(self, suspension: Suspension, reason: Reason, message: str) -> None:
+        """Ends a suspension whose handler will not go on, and answers its trigger with an ERROR."""
+        if suspension.over:
+            return
+        origin = suspension.origin
+        resident = self._residents.of(origin.panel)
+        self.end(suspension)
+        steps = suspension.record.steps
+        outcome = Failed(Usage(fuel=-1), reason, message, details=b'{"steps":%d}' % steps)
+        record = None
+        if origin.key is not None and resident is not None:
+            record = Ran(
+                resident.panel.number, 0, self.now_ms(), origin.tool.name, origin.tool.digest, origin.args,
+                origin.scope, origin.now_ms, origin.seed, outcome, 0, 0, origin.key,
+            )  # fmt: skip
+            self._residents.recorded(resident, record, self._turn.record(record))
+        self._answering.settle(origin, Failure(outcome), record, resident)
+        self._turn.request_seal()
+
+    def drop(self, resident: Resident, refused: Refused) -> None:
+        """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
+        for suspension in list(resident.waiting.values()):
+            self.end(suspension)
+            self._answering.refuse(suspension.origin, refused)
+
+    def replaced(self, resident: Resident) -> None:
+        """The panel's tools were replaced: handlers that wait and are not what they were are over."""
+        tools = resident.panel.tools
+        for suspension in list(resident.waiting.values()):
+            tool = tools.get(suspension.record.tool)
+            if tool is None or tool.digest != suspension.record.digest:
+                self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
+
+    # -- after a restart ---------------------------------------------------------------------------------
+
+    def restore(self, resident: Resident, waiting: list[Waiting]) -> None:
+        """The panel was loaded, with these suspensions: their open calls are made again, and their answers are given."""
+        panel = resident.panel
+        for found in sorted(waiting, key=lambda found: found.parked.deadline_ms):
+            record = found.parked
+            tool = panel.tools.get(record.tool)
+            origin = Trigger(
+                panel=panel,
+                tool=tool if tool is not None else _missing_tool(record),
+                args=record.args,
+                scope=record.scope,
+                now_ms=float(record.at_ms),
+                seed=0,
+                submitted_s=self._clock(),
+                reply_to=NOBODY,
+                request_id=record.request_id,
+                key=record.key,
+                depth=record.depth,
+            )
+            suspension = resident.waiting[record.suspension] = Suspension(record, origin)
+            self.count += 1
+            if record.key is not None:
+                resident.answers.begin(record.key)
+            self._set_deadline(suspension)
+            for returned in found.returned:
+                if returned.call in suspension.calls:
+                    suspension.answer(Answered(returned.call, returned.ok, returned.value))
+            for call in list(suspension.calls.values()):
+                if suspension.is_open(call.call):
+                    self.callers.call(suspension, call, again=True)
+            self.resume(suspension)
+
+    async def find_all(self) -> None:
+        """Loads every panel that has suspensions, one after the other, so that those go on."""
+        after = ""
+        while panel_ids := await self._journal.waiting_panels(after=after, limit=64):
+            for panel_id in panel_ids:
+                await self._residents.open(panel_id)
+            after = panel_ids[-1]
+
+    def _set_deadline(self, suspension: Suspension) -> None:
+        seconds = max(0.0, (suspension.record.deadline_ms - self.now_ms()) / 1000)
+        self._deadlines[suspension] = asyncio.get_running_loop().call_later(
+            seconds,
+            self.fail,
+            suspension,
+            Reason.TIMEOUT,
+            "nobody answered in time, and the handler waited no longer",
+        )
+
+
+def _missing_tool(record: Parked) -> Tool:
+    # its panel has no tool of that name any more: this one stands for it in the answer
+    return Tool(0, record.digest, "javascript", "", record.tool, (0, 0, 0, 0, 0, 0, 0), ())
