@@ -38,7 +38,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -51,10 +51,14 @@ from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
+from panels_gateway.extensions import config as extensions
+from panels_gateway.extensions.client import ExtensionClient
+from panels_gateway.extensions.errors import ExtensionConfigError
 from panels_gateway.journal.journal import CorruptError, Journal, JournalError
-from panels_gateway.journal.opening import open_journal
+from panels_gateway.journal.opening import load_seal_key, open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
+from panels_gateway.kernel.suspensions import SuspensionLimits
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
@@ -129,8 +133,14 @@ async def _serve_from(
                 state=state_limits(config.panels),
                 answers=AnswerLimits(keys=config.record.answer_keys, ttl_ms=config.record.answer_ttl_ms),
             ),
+            suspensions=SuspensionLimits(
+                per_panel=config.waiting.per_panel,
+                total=config.waiting.total,
+                lifetime_ms=config.waiting.lifetime_ms,
+            ),
         ),
         stages=Stages(config.stage_sampling),
+        seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
     kernel.turn.request_seal = broker.request_flush
@@ -154,9 +164,32 @@ async def _serve_from(
     if verifier is None:
         _log.warning("authentication is off: whoever reaches this address may do everything")
     try:
-        await server.serve(sockets=[listener])
+        async with _extensions(config, kernel):
+            found = asyncio.create_task(kernel.suspensions.find_all())
+            await server.serve(sockets=[listener])
+            found.cancel()
     finally:
         await broker.stop()
+
+
+@contextlib.asynccontextmanager
+async def _extensions(config: GatewayConfig, kernel: Kernel) -> AsyncGenerator[None, None]:
+    """The extension process, where one is configured. Calls of handlers that waited when the last gateway ended are made
+    behind this."""
+    path = config.waiting.extensions
+    if path is None:
+        yield
+        return
+    try:
+        client = ExtensionClient(extensions.load(path), kernel.calls.extension_returned)
+        await client.start()
+    except ExtensionConfigError as exc:
+        raise ConfigError(f"extensions: {exc}") from None
+    kernel.calls.client = client
+    try:
+        yield
+    finally:
+        await client.stop()
 
 
 def _tell_folding(done: int, total: int) -> None:

@@ -24,6 +24,7 @@ from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
 from panels_gateway.http.service import ServiceRoutes
+from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
 from panels_gateway.panels.definition import DefinitionLimits
@@ -116,6 +117,7 @@ def create_app(
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
+            *SuspensionRoutes(desk).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={

@@ -36,6 +36,7 @@ class Reason(str, Enum):
     INVALID_RESULT = "INVALID_RESULT"
     WORKER_LOST = "WORKER_LOST"
     RESUME_FAILED = "RESUME_FAILED"
+    CANCELLED = "CANCELLED"
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):

@@ -54,6 +54,7 @@ class Grant:
     read: bool
     manage: bool
     triggers: tuple[Pattern, ...]
+    answers: tuple[Pattern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,15 @@ class Principal:
             return True
         return any(
             grant.panels.matches(panel_id) and any(pattern.matches(tool) for pattern in grant.triggers)
+            for grant in self.grants
+        )
+
+    def may_answer(self, panel_id: str, tool: str) -> bool:
+        """Whether they may answer what the handlers of ``tool`` ask."""
+        if self.grants is None:
+            return True
+        return any(
+            grant.panels.matches(panel_id) and any(pattern.matches(tool) for pattern in grant.answers)
             for grant in self.grants
         )
 
@@ -271,14 +281,21 @@ def _grant(entry: object) -> Grant:
     if not isinstance(allow, list) or len(allow) > MAX_PERMISSIONS_PER_GRANT:
         raise TokenError(f"expected allow to be a list of at most {MAX_PERMISSIONS_PER_GRANT} permissions")
     triggers: list[Pattern] = []
+    answers: list[Pattern] = []
     for permission in allow:
         if not isinstance(permission, str):
             raise TokenError("expected each permission to be a string")
         if permission.startswith("trigger:"):
             triggers.append(_pattern(permission.removeprefix("trigger:"), "trigger"))
+        elif permission.startswith("answer:"):
+            answers.append(_pattern(permission.removeprefix("answer:"), "answer"))
         elif permission not in ("read", "manage"):
-            raise TokenError("expected each permission to be read, manage or trigger:<tool|*>")
-    return Grant(_pattern(entry["id"], "id"), "read" in allow, "manage" in allow, tuple(triggers))
+            raise TokenError(
+                "expected each permission to be read, manage, trigger:<tool|*> or answer:<tool|*>"
+            )
+    return Grant(
+        _pattern(entry["id"], "id"), "read" in allow, "manage" in allow, tuple(triggers), tuple(answers)
+    )
 
 
 def _pattern(text: object, name: str) -> Pattern:

@@ -118,6 +118,16 @@ class RecordConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingConfig:
+    """What handlers may call (None: no more than the kernel itself offers), and how many may wait and for how long."""
+
+    extensions: Path | None
+    per_panel: int
+    total: int
+    lifetime_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
     """All of it. ``warnings`` are sentences for the log, which is not set up before this has been read."""
 
@@ -129,6 +139,7 @@ class GatewayConfig:
     stage_sampling: int
     client: ClientConfig
     panels: PanelsConfig
+    waiting: WaitingConfig
     record: RecordConfig
     queue: QueueConfig
     warnings: tuple[str, ...] = ()
@@ -166,6 +177,12 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             state_bytes=values.get("max_state_bytes", int),
             state_keys=values.get("max_state_keys", int),
             maxima=_maxima(values),
+        ),
+        waiting=WaitingConfig(
+            extensions=values.maybe("extensions", Path),
+            per_panel=values.get("max_suspensions_per_panel", int),
+            total=values.get("max_suspensions", int),
+            lifetime_ms=int(values.get("suspension_ttl", float) * 1_000),
         ),
         record=RecordConfig(
             durability=_DURABILITIES[values.get("durability", str)],

@@ -174,6 +174,23 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="What waits for one WebSocket before it is closed with 1013.",
     ),
     Option(
+        name="extensions", group=PANELS, kind="path",
+        help="TOML file that says what handlers may call with $ext, and where to; see docs/extensions.md. Without it, only "
+        "time, panels and human.",
+    ),
+    Option(
+        name="max-suspensions-per-panel", group=PANELS, kind="integer", default=100, minimum=1, maximum=100_000,
+        help="Handlers of a panel that may wait at a time; one more fails.",
+    ),
+    Option(
+        name="max-suspensions", group=PANELS, kind="integer", default=10_000, minimum=1, maximum=1_000_000,
+        help="Handlers that may wait in all.",
+    ),
+    Option(
+        name="suspension-ttl", group=PANELS, kind="number", default=604_800.0, minimum=1, maximum=31_536_000,
+        help="How long a handler may wait in all, in seconds, before it fails.",
+    ),
+    Option(
         name="max-panels", group=PANELS, kind="integer", default=1_000_000, minimum=1, maximum=100_000_000,
         help="Panels in all, in memory or not.",
     ),

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from panels_gateway.journal.fold import Retention
-from panels_gateway.journal.journal import Journal
+from panels_gateway.journal.journal import CorruptError, Journal, JournalError
 from panels_gateway.journal.local import LocalOptions, open_local
 from panels_gateway.journal.memory import MemoryJournal
 
 if TYPE_CHECKING:
     from panels_gateway.configuration.config import RecordConfig
 
+#: Bytes of the key that seals images.
+SEAL_KEY_BYTES: Final = 32
+
 _log = logging.getLogger("panels.gateway.journal")
+
+
+def load_seal_key(data_dir: Path) -> bytes:
+    """The key that seals the images of handlers that wait, made where there is none. Raises ``JournalError``."""
+    path = data_dir / "seal.key"
+    try:
+        if not path.exists():
+            draft = path.with_suffix(".new")
+            draft.unlink(missing_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(secrets.token_bytes(SEAL_KEY_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.rename(path)
+        key = path.read_bytes()
+    except OSError as exc:
+        raise JournalError(f"{path}: expected a key that can be read, got: {exc.strerror}") from None
+    if len(key) != SEAL_KEY_BYTES:
+        raise CorruptError(f"{path}: expected {SEAL_KEY_BYTES} bytes, got {len(key)}")
+    return key
 
 
 async def open_journal(
