@@ -114,8 +114,8 @@ class Connection:
         """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery`` could be made, with
         everything that the client has missed behind it."""
         kernel, panel = self._kernel, self.panel
-        kernel.connection_opened(self)
         self.room.join(self)
+        kernel.connection_opened(self)
         if recovery is None:
             recovered = None
         else:

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from panels_gateway.http.answers import demand, json_answer
-from panels_gateway.kernel.residents import Listed
+from panels_gateway.kernel.residents import Listed, Resident
 from panels_gateway.panels import definition
-from panels_gateway.panels.definition import trigger_name
+from panels_gateway.panels.definition import ToolDefinition
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB
 from panels_shared.names import is_name
@@ -102,7 +102,7 @@ class PanelRoutes:
         shown = {
             **self._summary(request, Listed.of_resident(resident)),
             "epoch": resident.panel.epoch,
-            **_description(resident.panel),
+            **_description(resident),
         }
         await self._kernel.turn.read()
         return json_answer(shown)
@@ -141,7 +141,16 @@ class PanelRoutes:
         }
 
 
-def _description(panel: Panel) -> dict[str, object]:
+def _trigger(resident: Resident, tool: ToolDefinition) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(tool.trigger)
+    if tool.name in resident.next_runs:
+        shown["lastDueAt"] = resident.fired.get(tool.name)
+        shown["nextRunAt"] = resident.next_runs[tool.name]
+    return shown
+
+
+def _description(resident: Resident) -> dict[str, object]:
+    panel = resident.panel
     made = panel.definition
     return {
         "tools": [
@@ -150,7 +159,7 @@ def _description(panel: Panel) -> dict[str, object]:
                 "description": tool.description,
                 "language": tool.handler.language,
                 "digest": tool.handler.digest.hex(),
-                "trigger": {"type": trigger_name(tool.trigger)},
+                "trigger": _trigger(resident, tool),
                 "capabilities": tool.capabilities,
                 "limits": {
                     "fuel": tool.limits.fuel,

@@ -19,6 +19,7 @@ from panels_gateway.journal.records import (
     Created,
     Defined,
     Deleted,
+    Fired,
     Parked,
     Ran,
     Record,
@@ -61,7 +62,8 @@ class PanelRun:
     """What a run brought for one panel. ``born``: it was not there before. ``deleted``: it is not there afterwards.
 
     ``answered`` has the last answer for each (subject, key), in the order in which they were given. ``parked`` has the last
-    record of each suspension, None for one that is over, and ``returned`` the answers to (suspension, call) since then.
+    record of each suspension, None for one that is over, and ``returned`` the answers to (suspension, call) since then;
+    ``fired`` the last due time of each tool.
     """
 
     created: Created | None = None
@@ -71,6 +73,7 @@ class PanelRun:
     answered: dict[tuple[str, str], Ran] = field(default_factory=dict[tuple[str, str], Ran])
     parked: dict[int, Parked | None] = field(default_factory=dict[int, "Parked | None"])
     returned: dict[tuple[int, int], Returned] = field(default_factory=dict[tuple[int, int], Returned])
+    fired: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def born(self) -> bool:
@@ -196,6 +199,7 @@ def _take(run: Run, record: Record) -> None:
         panel.answered.clear()
         panel.parked.clear()
         panel.returned.clear()
+        panel.fired.clear()
     elif type(record) is Parked:
         panel = _panel_of(run, record.panel)
         panel.parked[record.suspension] = record
@@ -205,6 +209,8 @@ def _take(run: Run, record: Record) -> None:
         panel = _panel_of(run, record.panel)
         panel.parked[record.suspension] = None
         _drop_returned(panel, record.suspension, keep=())
+    elif type(record) is Fired:
+        _panel_of(run, record.panel).fired[record.tool] = record.due_ms
     elif type(record) is Returned:
         _panel_of(run, record.panel).returned[record.suspension, record.call] = record
 

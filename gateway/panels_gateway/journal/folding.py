@@ -197,6 +197,7 @@ class Folding:
         execute("DELETE FROM history WHERE panel = ?", (number,))
         execute("DELETE FROM answers WHERE panel = ?", (number,))
         execute("DELETE FROM parked WHERE panel = ?", (number,))
+        execute("DELETE FROM fired WHERE panel = ?", (number,))
         execute("DELETE FROM returned WHERE panel = ?", (number,))
         execute("DELETE FROM panels WHERE number = ?", (number,))
 
@@ -212,6 +213,9 @@ class Folding:
             gained = self._commit(head, panel.commits, values)
         for answer in panel.answered.values():
             self._answer(head, answer)
+        for tool, due_ms in panel.fired.items():
+            execute = self._connection.execute
+            execute("INSERT OR REPLACE INTO fired VALUES (?, ?, ?)", (number, tool, due_ms))
         if panel.parked or panel.returned:
             self._park(number, panel)
         rows = 2 * (gained + len(panel.answered)) + _TRIM_ROWS

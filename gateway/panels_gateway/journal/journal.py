@@ -63,7 +63,8 @@ class StoredPanel:
 
     ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have been answered,
     the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``. ``waiting``
-    has the suspensions, without their images, which are read by ``Journal.waiting``.
+    has the suspensions, without their images, which are read by ``Journal.waiting``. ``fired`` has the last due
+    time of each tool that runs at times.
     """
 
     panel: int
@@ -77,6 +78,7 @@ class StoredPanel:
     position: int
     answers: list[tuple[Key, int]] = field(default_factory=list[tuple[Key, int]])
     waiting: list[Waiting] = field(default_factory=list[Waiting])
+    fired: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,8 @@ class Archive(Protocol):
         """A suspension with its image, None if there is none."""
         ...
 
-    async def waiting_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, greater than ``after``, at most ``limit``, in order."""
+    async def active_panels(self, *, after: str, limit: int) -> list[str]:
+        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at most ``limit``, in order."""
         ...
 
 

@@ -28,6 +28,7 @@ from panels_gateway.journal.records import (
     Created,
     Defined,
     Deleted,
+    Fired,
     Key,
     Parked,
     Ran,
@@ -60,6 +61,7 @@ class _Panel:
     commits: deque[Ran | Changed] = field(default_factory=deque[Ran | Changed])
     answers: dict[tuple[str, str], Ran] = field(default_factory=dict[tuple[str, str], Ran])
     parked: dict[int, Parked] = field(default_factory=dict[int, Parked])
+    fired: dict[str, int] = field(default_factory=dict[str, int])
     returned: dict[int, list[Returned]] = field(default_factory=dict[int, list[Returned]])
 
     @property
@@ -173,6 +175,7 @@ class MemoryJournal:
                 Waiting(replace_image(parked, b""), tuple(panel.returned.get(parked.suspension, ())))
                 for parked in panel.parked.values()
             ],
+            fired=dict(panel.fired),
             answers=[(run.key, run.at_ms) for run in panel.answers.values() if run.key is not None],
         )
 
@@ -230,8 +233,12 @@ class MemoryJournal:
             return None
         return Waiting(parked, tuple(found.returned.get(suspension, ())))
 
-    async def waiting_panels(self, *, after: str, limit: int) -> list[str]:
-        names = (name for name, number in self._numbers.items() if self._panels[number].parked)
+    async def active_panels(self, *, after: str, limit: int) -> list[str]:
+        names = (
+            name
+            for name, number in self._numbers.items()
+            if self._panels[number].parked or self._panels[number].fired
+        )
         return heapq.nsmallest(limit, (name for name in names if name > after))
 
     async def close(self) -> None:
@@ -266,12 +273,17 @@ class MemoryJournal:
         else:
             self._change(self._panels[record.panel], record)
 
-    def _change(self, panel: _Panel, record: Defined | Ran | Changed | Parked | Unparked | Returned) -> None:
+    def _change(
+        self, panel: _Panel, record: Defined | Ran | Changed | Parked | Unparked | Returned | Fired
+    ) -> None:
         if isinstance(record, Parked):
             panel.parked[record.suspension] = record
             calls = {call.call for call in record.calls}
             kept = [answer for answer in panel.returned.get(record.suspension, ()) if answer.call in calls]
             panel.returned[record.suspension] = kept
+            return
+        if isinstance(record, Fired):
+            panel.fired[record.tool] = record.due_ms
             return
         if isinstance(record, Unparked):
             panel.parked.pop(record.suspension, None)

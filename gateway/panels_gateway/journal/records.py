@@ -157,7 +157,15 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
     value: bytes
 
 
-Record = Source | Created | Defined | Deleted | Ran | Changed | Parked | Unparked | Returned
+class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """A tool that runs by itself was run for the due time ``due_ms``, or begins to be due after it."""
+
+    panel: int
+    tool: str
+    due_ms: int
+
+
+Record = Source | Created | Defined | Deleted | Ran | Changed | Parked | Unparked | Returned | Fired
 
 
 def replace_image(parked: Parked, image: bytes) -> Parked:

@@ -5,6 +5,7 @@
     state     one row per panel and key
     history   one row per panel and run of commits (``chunks.py``), from version ``floor`` + 1 to ``seq`` without a gap
     parked    handlers that wait, with their images;  returned: what their open calls were answered
+    fired     when tools that run at times were due last
     answers   what was answered to idempotency keys, the oldest with the lowest number
     sources   handlers by digest;  uses: which panel names which digest, in its definition or in its history
 
@@ -100,6 +101,12 @@ _TABLES: Final = (
         image BLOB NOT NULL,
         PRIMARY KEY (panel, suspension)
     ) STRICT""",
+    """CREATE TABLE fired (
+        panel INTEGER NOT NULL,
+        tool TEXT NOT NULL,
+        due_ms INTEGER NOT NULL,
+        PRIMARY KEY (panel, tool)
+    ) WITHOUT ROWID, STRICT""",
     """CREATE TABLE returned (
         panel INTEGER NOT NULL,
         suspension INTEGER NOT NULL,

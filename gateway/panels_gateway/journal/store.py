@@ -78,6 +78,7 @@ class Store:
                 self._folded().position,
                 self._keys(number),
                 self._waiting(number, None),
+                dict(self._connection.execute("SELECT tool, due_ms FROM fired WHERE panel = ?", (number,))),
             )
 
     def waiting(self, panel: int, suspension: int) -> Waiting | None:
@@ -86,13 +87,14 @@ class Store:
             found = self._waiting(panel, suspension)
             return found[0] if found else None
 
-    def waiting_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, greater than ``after``, at most ``limit``, in order."""
+    def active_panels(self, *, after: str, limit: int) -> list[str]:
+        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at most ``limit``, in order."""
         with self._snapshot():
             return [
                 row[0]
                 for row in self._connection.execute(
-                    "SELECT id FROM panels WHERE id > ? AND number IN (SELECT panel FROM parked) ORDER BY id LIMIT ?",
+                    "SELECT id FROM panels WHERE id > ? AND number IN (SELECT panel FROM parked UNION "
+                    "SELECT panel FROM fired) ORDER BY id LIMIT ?",
                     (after, limit),
                 )
             ]

@@ -12,12 +12,13 @@ from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
-from panels_gateway.journal.records import Changed, Key, Ran
+from panels_gateway.journal.records import Changed, Fired, Key, Ran
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import questions
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
+from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
@@ -47,6 +48,7 @@ class Commits:
         stages: Stages,
         handler_log: HandlerLog,
         suspensions: Suspensions,
+        timers: Timers,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -59,6 +61,7 @@ class Commits:
         self._stages = stages
         self._handler_log = handler_log
         self._suspensions = suspensions
+        self._timers = timers
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -100,8 +103,11 @@ class Commits:
             record = self._record(
                 trigger, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
             )
+        if trigger.due_ms is not None:
+            self._record_fired(trigger, resident)
         if seq.effects:
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
+            self._timers.committed(resident, origin, seq.mutations, seq.events, seq.version)
         if suspension is not None:
             self._suspensions.end(suspension)
         self._counters.completed += 1
@@ -154,6 +160,9 @@ class Commits:
             step = msgspec.structs.replace(outcome, image=b"")
             self._record(trigger, resident, step, None, seq.version, None)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
+            self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
+        if trigger.due_ms is not None:
+            self._record_fired(trigger, resident)
         self._counters.suspended += 1
         suspensions.park(trigger, resident, outcome, number)
 
@@ -175,6 +184,8 @@ class Commits:
             origin = suspension.origin
             outcome = with_steps(outcome, suspension.record.steps)
             self._suspensions.end(suspension)
+        if trigger.due_ms is not None and resident is not None:
+            self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
             record = self._record(trigger, resident, outcome, None, 0, origin.key)
         self._answering.settle(origin, Failure(outcome), record, resident)
@@ -206,6 +217,13 @@ class Commits:
         self._residents.recorded(resident, record, self._turn.record(record))
         return record
 
+    def _record_fired(self, trigger: Trigger, resident: Resident) -> None:
+        due_ms, tool = trigger.due_ms, trigger.tool.name
+        if due_ms is not None and due_ms > resident.fired.get(tool, -1):
+            resident.fired[tool] = due_ms
+            record = Fired(resident.panel.number, tool, due_ms)
+            self._residents.recorded(resident, record, self._turn.record(record))
+
     def change(self, resident: Resident, state: dict[str, bytes], *, cause: str, subject: str | None) -> int:
         """Makes ``state`` the whole state of the panel, as one commit; the version that it made."""
         panel = resident.panel
@@ -215,7 +233,9 @@ class Commits:
             panel.number, seq, int(self._wall_clock() * 1000), cause, subject or "", mutations_json
         )
         self._residents.recorded(resident, record, self._turn.record(record))
-        resident.room.publish(seq, messages.decode_mutations(mutations_json), mutations_json, [])
+        mutations = messages.decode_mutations(mutations_json)
+        resident.room.publish(seq, mutations, mutations_json, [])
+        self._timers.committed(resident, None, mutations, [], seq)
         self._dispatcher.invalidate(panel)
         return seq
 

@@ -20,6 +20,8 @@ class Counters:
     failed: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     refused_commits: int = 0
     suspended: int = 0
+    self_triggers: int = 0
+    chains_cut: int = 0
     overloaded: int = 0
     joined: int = 0
     repeated: int = 0

@@ -80,6 +80,7 @@ class Intake:
         idempotency_key: str | None = None,
         *,
         depth: int = 0,
+        due_ms: int | None = None,
     ) -> Trigger:
         """A trigger that may be submitted, now or later.
 
@@ -115,6 +116,7 @@ class Intake:
             request_id=request_id,
             key=key,
             depth=depth,
+            due_ms=due_ms,
         )
 
     def submit(self, trigger: Trigger) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
-from panels_gateway.journal.journal import Journal, JournalError
+from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
@@ -33,8 +33,9 @@ from panels_gateway.kernel.history import Histories
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
-from panels_gateway.kernel.residents import ResidentLimits, Residents
+from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
+from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
@@ -103,19 +104,6 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
-        self.residents.on_waiting = self.suspensions.restore
-        self.commits = Commits(
-            dispatcher,
-            self.residents,
-            answering,
-            self.turn,
-            self.counters,
-            self.stages,
-            handler_log,
-            self.suspensions,
-            clock=clock,
-            wall_clock=wall_clock,
-        )
         self.intake = Intake(
             dispatcher,
             self.residents,
@@ -126,6 +114,21 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
+        )
+        self.timers = Timers(self.intake, self.counters, wall_clock)
+        self.residents.on_loaded = self._loaded
+        self.commits = Commits(
+            dispatcher,
+            self.residents,
+            answering,
+            self.turn,
+            self.counters,
+            self.stages,
+            handler_log,
+            self.suspensions,
+            self.timers,
+            clock=clock,
+            wall_clock=wall_clock,
         )
         self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
         self.suspensions.callers = self.calls
@@ -140,6 +143,7 @@ class Kernel:
             self.preparer,
             self.histories,
             self.suspensions,
+            self.timers,
             maximum=limits.panels,
             wall_clock=wall_clock,
         )
@@ -163,13 +167,20 @@ class Kernel:
     def _journal_failed(self, error: JournalError) -> None:
         self.on_failure(error)
 
+    def _loaded(self, resident: Resident, waiting: list[Waiting]) -> None:
+        self.suspensions.restore(resident, waiting)
+        self.timers.attach(resident)
+
     def _request_send(self) -> None:
         self.turn.request_seal()
 
     # -- clients -----------------------------------------------------------------------------------------
 
     def connection_opened(self, connection: Watcher) -> None:
-        """A client's upgrade was accepted."""
+        """A client's upgrade was accepted, and it is in its panel's room."""
+        resident = self.residents.of(connection.panel)
+        if resident is not None and len(resident.room) == 1:
+            self.timers.arrived(resident)
         self.making.watchers[connection] = None
         self.counters.connections += 1
         self.counters.connections_total += 1
@@ -178,6 +189,9 @@ class Kernel:
         """A client's socket is gone."""
         if self.making.watchers.pop(connection, self) is None:
             self.counters.connections -= 1
+            resident = self.residents.of(connection.panel)
+            if resident is not None and len(resident.room) == 0:
+                self.timers.left(resident)
 
     # -- the broker --------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from panels_gateway.journal.journal import Journal
-from panels_gateway.journal.records import Created, Defined, Deleted
+from panels_gateway.journal.records import Created, Defined, Deleted, Fired
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.history import Histories
@@ -15,9 +15,10 @@ from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
+from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels import stored
-from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.panels.definition import Cron, Interval, PanelDefinition
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Refused, Trigger
 from panels_shared.errors import CloseCode, Code, RequestError
@@ -56,6 +57,7 @@ class Making:
         preparer: Preparer,
         histories: Histories,
         suspensions: Suspensions,
+        timers: Timers,
         *,
         maximum: int,
         wall_clock: Callable[[], float],
@@ -72,6 +74,7 @@ class Making:
         self._preparer = preparer
         self._histories = histories
         self._suspensions = suspensions
+        self._timers = timers
         self._wall_clock = wall_clock
         self._reserved: set[str] = set()
 
@@ -153,6 +156,7 @@ class Making:
         position = turn.record(created)
         resident = residents.enter(panel)
         residents.recorded(resident, created, position)
+        self._begin_timers(resident)
         turn.request_seal()
         return resident
 
@@ -179,10 +183,21 @@ class Making:
             self._commits.change(
                 resident, dict(definition.initial_state), cause="replace", subject=principal.subject
             )
+        self._begin_timers(resident)
         self._suspensions.replaced(resident)
         self._run_again(unanswered, resident)
         self._turn.request_seal()
         return resident
+
+    def _begin_timers(self, resident: Resident) -> None:
+        """Tools that run at times begin to be due now, those that were there before go on."""
+        now_ms = int(self._wall_clock() * 1000)
+        for tool in resident.panel.definition.tools:
+            if isinstance(tool.trigger, Interval | Cron) and tool.name not in resident.fired:
+                resident.fired[tool.name] = now_ms
+                record = Fired(resident.panel.number, tool.name, now_ms)
+                self._residents.recorded(resident, record, self._turn.record(record))
+        self._timers.attach(resident)
 
     def _record_sources(self, definition: PanelDefinition) -> tuple[bytes, ...]:
         sources = stored.sources(definition)
@@ -228,6 +243,7 @@ class Making:
             else:
                 self._answering.refuse(trigger, refused)
         self._suspensions.drop(resident, refused)
+        self._timers.detach(resident)
         self._residents.remove(resident)
         self._residents.deleted(resident, position)
         self.panels -= 1

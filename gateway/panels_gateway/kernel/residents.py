@@ -22,8 +22,19 @@ import msgspec
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.journal.journal import Journal, StoredPanel, Summary, Waiting
-from panels_gateway.journal.records import Changed, Created, Defined, Parked, Ran, Record, Returned, Unparked
+from panels_gateway.journal.records import (
+    Changed,
+    Created,
+    Defined,
+    Fired,
+    Parked,
+    Ran,
+    Record,
+    Returned,
+    Unparked,
+)
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.listeners import Listeners
 from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.panels import stored
@@ -62,10 +73,24 @@ class Resident:
     """One panel in memory.
 
     ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
-    ``unfolded`` counts all records of that kind, definitions too.
+    ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
+    that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
+    runs of each have not been answered.
     """
 
-    __slots__ = ("answers", "panel", "room", "tail", "unfolded", "waiting", "weight")
+    __slots__ = (
+        "answers",
+        "fired",
+        "firing",
+        "listeners",
+        "next_runs",
+        "panel",
+        "room",
+        "tail",
+        "unfolded",
+        "waiting",
+        "weight",
+    )
 
     def __init__(self, panel: Panel, room: Room, answers: Answers) -> None:
         self.panel = panel
@@ -74,12 +99,22 @@ class Resident:
         self.tail: deque[Ran | Changed] = deque()
         self.unfolded = 0
         self.waiting: dict[int, Suspension] = {}
+        self.listeners: Listeners | None = None
+        self.fired: dict[str, int] = {}
+        self.firing: dict[str, int] = {}
+        self.next_runs: dict[str, int] = {}
         self.weight = 0
 
     @property
     def in_use(self) -> bool:
         """Whether anything but its lane keeps it in memory."""
-        return self.unfolded > 0 or bool(self.waiting) or len(self.room) > 0 or self.answers.running > 0
+        return (
+            self.unfolded > 0
+            or bool(self.waiting)
+            or bool(self.next_runs)
+            or len(self.room) > 0
+            or self.answers.running > 0
+        )
 
 
 class Residents:
@@ -108,8 +143,8 @@ class Residents:
         self._fresh: dict[str, Resident] = {}
         #: Panels whose deletion is not folded: the journal would still give them back. Number by id.
         self._deleted: dict[str, int] = {}
-        #: Called with the suspensions of a panel that was loaded.
-        self.on_waiting: Callable[[Resident, list[Waiting]], None] = _ignore
+        #: Called with a panel that was loaded, and its suspensions.
+        self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
         self._next_key = 0
         self._next_tool = 0
         self._bytes = 0
@@ -169,8 +204,8 @@ class Residents:
             ) from None
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
-        if found.waiting:
-            self.on_waiting(resident, found.waiting)
+        resident.fired.update(found.fired)
+        self.on_loaded(resident, found.waiting)
         self._counters.loaded += 1
         return resident
 
@@ -279,7 +314,7 @@ class Residents:
     def recorded(
         self,
         resident: Resident,
-        record: Ran | Changed | Created | Defined | Parked | Unparked | Returned,
+        record: Ran | Changed | Created | Defined | Parked | Unparked | Returned | Fired,
         position: int,
     ) -> None:
         """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""

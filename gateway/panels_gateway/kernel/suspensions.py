@@ -361,9 +361,9 @@ class Suspensions:
             self.resume(suspension)
 
     async def find_all(self) -> None:
-        """Loads every panel that has suspensions, one after the other, so that those go on."""
+        """Loads every panel that has suspensions or tools that run at times, one after the other, so that those go on."""
         after = ""
-        while panel_ids := await self._journal.waiting_panels(after=after, limit=64):
+        while panel_ids := await self._journal.active_panels(after=after, limit=64):
             for panel_id in panel_ids:
                 await self._residents.open(panel_id)
             after = panel_ids[-1]

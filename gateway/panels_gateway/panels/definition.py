@@ -18,9 +18,12 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from datetime import datetime
+from typing import Any, Final, Literal, NoReturn
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from cronsim import CronSim, CronSimError
 
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
@@ -51,13 +54,14 @@ MIN_MEMORY_BYTES: Final = 64 * KIB
 #: time (some 50 ms) that everybody else waits.
 MAX_ELEMENTS: Final = 262_144
 
-#: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
-SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
 
 _CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
 # -- the body's shape -----------------------------------------------------------------------------------------
+
+
+Misfire = Literal["skip", "once", "all"]
 
 
 class Manual(msgspec.Struct, frozen=True, tag="manual", tag_field="type", forbid_unknown_fields=True):
@@ -68,12 +72,18 @@ class Interval(msgspec.Struct, frozen=True, tag="interval", tag_field="type", fo
     """Runs every ``ms`` milliseconds."""
 
     ms: int
+    misfire: Misfire = "skip"
 
 
 class Cron(msgspec.Struct, frozen=True, tag="cron", tag_field="type", forbid_unknown_fields=True):
-    """Runs by a cron ``expression`` of five fields."""
+    """Runs by a cron ``expression`` of five fields, in the time zone of that name.
+
+    ``misfire`` says what happens to due times that nobody was there for: they are skipped, run once, or all run.
+    """
 
     expression: str
+    timezone: str = "UTC"
+    misfire: Misfire = "skip"
 
 
 class OnEvent(msgspec.Struct, frozen=True, tag="event", tag_field="type", forbid_unknown_fields=True):
@@ -90,7 +100,15 @@ class OnStateChange(
     path: str
 
 
-Trigger = Manual | Interval | Cron | OnEvent | OnStateChange
+class Mount(msgspec.Struct, frozen=True, tag="mount", tag_field="type", forbid_unknown_fields=True):
+    """Runs when the first client comes to the panel."""
+
+
+class Unmount(msgspec.Struct, frozen=True, tag="unmount", tag_field="type", forbid_unknown_fields=True):
+    """Runs when the last client has left the panel."""
+
+
+Trigger = Manual | Interval | Cron | OnEvent | OnStateChange | Mount | Unmount
 
 MANUAL: Final = Manual()
 
@@ -100,6 +118,8 @@ _TRIGGER_NAMES: Final[Mapping[type, str]] = {
     Cron: "cron",
     OnEvent: "event",
     OnStateChange: "state_change",
+    Mount: "mount",
+    Unmount: "unmount",
 }
 
 
@@ -378,19 +398,32 @@ def _check_trigger(path: str, trigger: Trigger) -> None:
         case Interval(ms=ms):
             if not MIN_INTERVAL_MS <= ms <= MAX_INTERVAL_MS:
                 _refuse(f"{path}.ms", f"expected {MIN_INTERVAL_MS} to {MAX_INTERVAL_MS}, got {ms}")
-        case Cron(expression=expression):
+        case Cron(expression=expression, timezone=timezone):
             _check_chars(f"{path}.expression", expression, MAX_TRIGGER_TEXT_CHARS)
+            _check_chars(f"{path}.timezone", timezone, MAX_TRIGGER_TEXT_CHARS)
             if len(expression.split()) != 5:
                 _refuse(f"{path}.expression", "expected five fields: minute hour day month weekday")
+            check_cron(path, trigger)
         case OnEvent(pattern=pattern):
             _check_chars(f"{path}.pattern", pattern, MAX_TRIGGER_TEXT_CHARS)
         case OnStateChange(path=state_path):
             _check_chars(f"{path}.path", state_path, MAX_TRIGGER_TEXT_CHARS)
-        case Manual():
+        case Manual() | Mount() | Unmount():
             pass
-    name = trigger_name(trigger)
-    if name not in SUPPORTED_TRIGGERS:
-        _refuse(f"{path}.type", f"trigger type {name} is not supported by this version")
+
+
+def check_cron(path: str, cron: Cron) -> None:
+    """Refuses a cron trigger whose expression or time zone makes no sense."""
+    try:
+        zone = ZoneInfo(cron.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        _refuse(f"{path}.timezone", f"expected a time zone like Europe/Berlin, got {_cut(cron.timezone)}")
+    try:
+        next(CronSim(cron.expression, datetime.now(zone)))
+    except CronSimError as exc:
+        _refuse(f"{path}.expression", f"expected a cron expression: {exc}")
+    except StopIteration:
+        _refuse(f"{path}.expression", "expected a cron expression that is due at some time")
 
 
 def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:

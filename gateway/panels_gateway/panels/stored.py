@@ -11,16 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from panels_gateway.journal.records import Source
-from panels_gateway.panels.definition import (
-    Cron,
-    HandlerSource,
-    Interval,
-    Manual,
-    OnEvent,
-    OnStateChange,
-    PanelDefinition,
-    ToolDefinition,
-)
+from panels_gateway.panels.definition import HandlerSource, PanelDefinition, ToolDefinition, Trigger
 from panels_shared.limits import Limits
 from panels_shared.messages import Digest, Language
 
@@ -28,7 +19,7 @@ from panels_shared.messages import Digest, Language
 class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     digest: str
-    trigger: Manual | Interval | Cron | OnEvent | OnStateChange
+    trigger: Trigger
     capabilities: tuple[str, ...]
     limits: Limits
     description: str | None = None

@@ -91,8 +91,8 @@ NOBODY: Final[ReplyTo] = _Nobody()
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the
     only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock. ``key`` is the
-    idempotency key that it came under, None for none; ``request_id`` is only given back. ``depth`` counts the panels that triggered one another up to this one. ``resume`` is
-    where a handler that waited goes on; its ``args`` are empty then."""
+    idempotency key that it came under, None for none; ``request_id`` is only given back. ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due
+    time that a tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are empty then."""
 
     panel: Panel
     tool: Tool
@@ -105,6 +105,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     request_id: str | None = None
     key: Key | None = None
     depth: int = 0
+    due_ms: int | None = None
     resume: Resumption | None = None
 
     def with_tool(self, tool: Tool) -> Trigger:

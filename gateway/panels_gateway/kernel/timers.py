@@ -1,0 +1,190 @@
+"""Tools that run by themselves: at times, when events are emitted, when keys change, when clients come and go.
+
+    interval, cron        at due times (``panels.schedule``); a due time is recorded with what it did, and runs once
+    event, state_change   behind the commit that emitted or changed, in the same panel
+    mount, unmount        when the first client comes to a panel, and when the last one leaves
+
+They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the answer: a failure
+is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one deeper, and at ``MAX_DEPTH`` it is not
+run, but logged and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from panels_gateway.access.tokens import principal_of
+from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.intake import Intake
+from panels_gateway.kernel.listeners import Listeners
+from panels_gateway.kernel.residents import Resident
+from panels_gateway.panels.definition import Cron, Interval
+from panels_gateway.panels.panel import Mutation
+from panels_gateway.panels.schedule import due_after, missed
+from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Trigger
+from panels_shared.errors import RequestError
+
+_log = logging.getLogger("panels.gateway.timers")
+
+#: How deep triggers may cause one another.
+MAX_DEPTH: Final = 8
+#: A timer is set for so many seconds at the most, and looks again then: the wall clock may have been set.
+LONGEST_S: Final = 60.0
+
+
+class Timers:
+    """See the module's docstring. ``attach`` and ``detach`` follow a panel into memory and out of it."""
+
+    def __init__(self, intake: Intake, counters: Counters, wall_clock: Callable[[], float]) -> None:
+        self._intake = intake
+        self._counters = counters
+        self._wall_clock = wall_clock
+        self._handles: dict[tuple[Resident, str], asyncio.TimerHandle] = {}
+
+    def attach(self, resident: Resident) -> None:
+        """The panel is in memory, with the tools that it has now: what is due, or was missed, is run."""
+        self.detach(resident)
+        listeners = resident.listeners = Listeners.of(resident.panel.definition.tools)
+        if listeners is None:
+            return
+        now_ms = int(self._wall_clock() * 1000)
+        for tool, timed in listeners.timed:
+            last_ms = resident.fired.get(tool.name)
+            for due_ms in missed(timed, resident.panel.created_ms, last_ms, now_ms):
+                self._fire(resident, tool.name, due_ms)
+            self._set(resident, tool.name, timed, now_ms)
+
+    def detach(self, resident: Resident) -> None:
+        """The panel leaves memory, or is about to be given other tools."""
+        listeners = resident.listeners
+        resident.listeners = None
+        resident.next_runs.clear()
+        if listeners is not None:
+            for tool, _ in listeners.timed:
+                handle = self._handles.pop((resident, tool.name), None)
+                if handle is not None:
+                    handle.cancel()
+
+    def committed(
+        self,
+        resident: Resident,
+        cause: Trigger | None,
+        mutations: list[Mutation],
+        events: list[tuple[str, bytes]],
+        seq: int,
+    ) -> None:
+        """The panel committed: tools that listen to an event or a key of it are run behind."""
+        listeners = resident.listeners
+        if listeners is None:
+            return
+        depth = 0 if cause is None else cause.depth + 1
+        for tool, pattern in listeners.events:
+            for name, fragment in events:
+                if pattern.matches(name):
+                    args = b'{"type":"event","event":%b,"seq":%d}' % (fragment, seq)
+                    self._cause(resident, tool, args, depth)
+        for tool, pattern in listeners.keys:
+            keys = [mutation.key for mutation in mutations if pattern.matches(mutation.key)]
+            if keys:
+                args = b'{"type":"state_change","keys":%b,"seq":%d}' % (msgspec.json.encode(keys), seq)
+                self._cause(resident, tool, args, depth)
+
+    def arrived(self, resident: Resident) -> None:
+        """A client came to a panel that nobody watched."""
+        for tool in resident.listeners.mount if resident.listeners is not None else ():
+            self._cause(resident, tool, b'{"type":"mount"}', 0)
+
+    def left(self, resident: Resident) -> None:
+        """The last client left a panel."""
+        for tool in resident.listeners.unmount if resident.listeners is not None else ():
+            self._cause(resident, tool, b'{"type":"unmount"}', 0)
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    def _set(self, resident: Resident, tool: str, timed: Interval | Cron, after_ms: int) -> None:
+        due_ms = next(due_after(timed, resident.panel.created_ms, after_ms), None)
+        if due_ms is None:
+            return
+        resident.next_runs[tool] = due_ms
+        seconds = max(0.0, due_ms / 1000 - self._wall_clock())
+        loop = asyncio.get_running_loop()
+        self._handles[resident, tool] = loop.call_later(
+            min(seconds, LONGEST_S), self._rang, resident, tool, timed, due_ms
+        )
+
+    def _rang(self, resident: Resident, tool: str, timed: Interval | Cron, due_ms: int) -> None:
+        del self._handles[resident, tool]
+        now_ms = int(self._wall_clock() * 1000)
+        if now_ms < due_ms:
+            self._set(resident, tool, timed, due_ms - 1)
+            return
+        if not resident.firing.get(tool):  # else it takes longer than its interval, and this one is skipped
+            self._fire(resident, tool, due_ms)
+        # a loop that was held up skips what it missed: the next one is after now
+        self._set(resident, tool, timed, max(now_ms, due_ms))
+
+    def _fire(self, resident: Resident, tool: str, due_ms: int) -> None:
+        if due_ms <= resident.fired.get(tool, -1):
+            return
+        resident.firing[tool] = resident.firing.get(tool, 0) + 1
+        args = b'{"type":"timer","dueMs":%d}' % due_ms
+        self._cause(resident, tool, args, 0, due_ms=due_ms)
+
+    def _cause(
+        self, resident: Resident, tool: str, args: bytes, depth: int, *, due_ms: int | None = None
+    ) -> None:
+        panel = resident.panel
+        if self._intake.closing:
+            _answered(resident, tool, due_ms)
+            return
+        if depth >= MAX_DEPTH:
+            self._counters.chains_cut += 1
+            _log.error(
+                "panel %r: tool %r was not run: triggers cause one another %d deep", panel.id, tool, depth
+            )
+            return
+        caller = principal_of(f"panel:{panel.id}", expires_at=None, grants=None)
+        try:
+            trigger = self._intake.accept(
+                _Reply(resident, tool, due_ms), panel, tool, args, caller, None, depth=depth, due_ms=due_ms
+            )
+        except RequestError as exc:
+            _answered(resident, tool, due_ms)
+            _log.warning("panel %r: tool %r was not run by itself: %s", panel.id, tool, exc.message)
+            return
+        self._counters.self_triggers += 1
+        self._intake.submit(trigger)
+
+
+def _answered(resident: Resident, tool: str, due_ms: int | None) -> None:
+    if due_ms is not None:
+        resident.firing[tool] -= 1
+
+
+class _Reply:
+    """Nobody waits for a tool that ran by itself; its failure is logged."""
+
+    __slots__ = ("_due_ms", "_resident", "_tool")
+
+    def __init__(self, resident: Resident, tool: str, due_ms: int | None) -> None:
+        self._resident = resident
+        self._tool = tool
+        self._due_ms = due_ms
+
+    def answer(self, trigger: Trigger, answer: Answer) -> None:
+        _answered(self._resident, self._tool, self._due_ms)
+        if isinstance(answer, Failure):
+            text = f"{answer.outcome.reason.value}: {answer.outcome.message}"
+        elif isinstance(answer, Refused):
+            text = answer.message
+        else:
+            return
+        _log.warning("panel %r: tool %r, which ran by itself: %s", trigger.panel.id, self._tool, text)
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        return
