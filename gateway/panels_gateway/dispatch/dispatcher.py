@@ -115,13 +115,8 @@ class Dispatcher:
         lane = self._fleet.lanes.pop(panel.key)
         self.catalog.release(self._handlers.pop(panel.key))
         self._mover.end_epoch(lane)
-        triggers = [run.trigger for run in lane.queue]
-        for trigger in triggers:
-            self._backlog.release(len(trigger.args))
+        triggers = self._take_queue(lane)
         worker = lane.worker
-        if worker is not None:
-            worker.queued -= len(triggers)
-        lane.queue.clear()
         holders: dict[Worker, None] = dict.fromkeys(lane.positions)
         if worker is not None:
             holders[worker] = None
@@ -129,6 +124,25 @@ class Dispatcher:
             holder.tools.difference_update(lane.tools)
             self._rings.send(holder, m.Forget(lane.key, lane.tools))
         self._mover.detach(lane)
+        return triggers
+
+    def withdraw(self, panel: Panel) -> list[Trigger]:
+        """Takes back everything of ``panel`` that was not accepted, in order: the caller answers or offers it
+        again.
+        """
+        lane = self._fleet.lanes[panel.key]
+        self._mover.end_epoch(lane)
+        triggers = self._take_queue(lane)
+        self._mover.put(lane)
+        return triggers
+
+    def _take_queue(self, lane: Lane) -> list[Trigger]:
+        triggers = [run.trigger for run in lane.queue]
+        for trigger in triggers:
+            self._backlog.release(len(trigger.args))
+        if lane.worker is not None:
+            lane.worker.queued -= len(triggers)
+        lane.queue.clear()
         return triggers
 
     def invalidate(self, panel: Panel) -> None:

@@ -160,6 +160,7 @@ def _description(resident: Resident) -> dict[str, object]:
                 "language": tool.handler.language,
                 "digest": tool.handler.digest.hex(),
                 "trigger": _trigger(resident, tool),
+                "exclusive": tool.exclusive,
                 "capabilities": tool.capabilities,
                 "limits": {
                     "fuel": tool.limits.fuel,

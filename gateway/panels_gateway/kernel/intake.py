@@ -135,6 +135,13 @@ class Intake:
         if self._journal.backlog_bytes > MAX_BACKLOG_BYTES:
             self._overloaded(trigger, "journal", 500)
             return
+        resident = self._residents.of(trigger.panel)
+        if resident is not None and resident.holder is not None:
+            if len(resident.held) >= self._dispatcher.limits.queue_per_panel:
+                self._overloaded(trigger, "panel", 1_000)
+            else:
+                resident.held.append(trigger)
+            return
         try:
             self._dispatcher.offer(trigger, self.clock())
         except OverloadedError as exc:

@@ -75,13 +75,16 @@ class Resident:
     ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
     ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
     that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
-    runs of each have not been answered.
+    runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
+    behind it.
     """
 
     __slots__ = (
         "answers",
         "fired",
         "firing",
+        "held",
+        "holder",
         "listeners",
         "next_runs",
         "panel",
@@ -99,6 +102,8 @@ class Resident:
         self.tail: deque[Ran | Changed] = deque()
         self.unfolded = 0
         self.waiting: dict[int, Suspension] = {}
+        self.holder: Suspension | None = None
+        self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}
         self.firing: dict[str, int] = {}

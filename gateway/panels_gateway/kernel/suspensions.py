@@ -31,6 +31,7 @@ from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Resumption, Trigger
+from panels_shared.errors import Code
 from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import ExtensionCall, Failed, Reason, Suspended, Usage
 
@@ -150,6 +151,7 @@ class Suspensions:
             known = resident.waiting[number] = Suspension(record, origin)
             self.count += 1
             self._set_deadline(known)
+            self._hold(known, resident)
         else:
             known.park(record)
         suspension = known
@@ -184,6 +186,9 @@ class Suspensions:
         """Has the handler go on with the answers that there are, unless it runs or is about to."""
         if suspension.over or suspension.running or suspension.wanted or not suspension.answers:
             return
+        resident = self._residents.of(suspension.origin.panel)
+        if resident is None or resident.holder not in (None, suspension):
+            return  # it is resumed when the panel is released
         suspension.wanted = True
         self._ready.append(suspension)
         self._begin_more()
@@ -285,6 +290,8 @@ class Suspensions:
             del resident.waiting[suspension.number]
             record = Unparked(resident.panel.number, suspension.number)
             self._residents.recorded(resident, record, self._turn.record(record))
+            if resident.holder is suspension:
+                self._release(resident)
         self.count -= 1
         handle = self._deadlines.pop(suspension, None)
         if handle is not None:
@@ -292,6 +299,36 @@ class Suspensions:
         for call in suspension.calls.values():
             if call.call not in suspension.answers:
                 self.callers.cancel(suspension, call)
+
+    def _hold(self, suspension: Suspension, resident: Resident) -> None:
+        """Keeps everything else of the panel waiting, where the handler's tool is exclusive."""
+        if resident.holder is None and any(
+            tool.exclusive and tool.name == suspension.record.tool for tool in resident.panel.definition.tools
+        ):
+            resident.holder = suspension
+            for trigger in self._dispatcher.withdraw(resident.panel):
+                if trigger.resume is not None:
+                    self.take_back(trigger, resident)
+                else:
+                    resident.held.append(trigger)
+
+    def _release(self, resident: Resident) -> None:
+        resident.holder = None
+        held, resident.held = resident.held, deque()
+        for trigger in held:
+            tool = resident.panel.tools.get(trigger.tool.name)
+            if tool is None:
+                message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
+                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
+            else:
+                try:
+                    self._dispatcher.offer(trigger.with_tool(tool), self._clock())
+                except OverloadedError as exc:
+                    details = {"retryAfterMs": exc.retry_after_ms, "scope": exc.scope}
+                    message = f"the queue of the {exc.scope} is full; try again later"
+                    self._answering.refuse(trigger, Refused(Code.OVERLOADED, message, details))
+        for suspension in list(resident.waiting.values()):
+            self.resume(suspension)
 
     def fail(self, suspension: Suspension, reason: Reason, message: str) -> None:
         """Ends a suspension whose handler will not go on, and answers its trigger with an ERROR."""
@@ -314,6 +351,10 @@ class Suspensions:
 
     def drop(self, resident: Resident, refused: Refused) -> None:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
+        held, resident.held = resident.held, deque()
+        resident.holder = None
+        for trigger in held:
+            self._answering.refuse(trigger, refused)
         for suspension in list(resident.waiting.values()):
             self.end(suspension)
             self._answering.refuse(suspension.origin, refused)
@@ -352,6 +393,7 @@ class Suspensions:
             if record.key is not None:
                 resident.answers.begin(record.key)
             self._set_deadline(suspension)
+            self._hold(suspension, resident)
             for returned in found.returned:
                 if returned.call in suspension.calls:
                     suspension.answer(Answered(returned.call, returned.ok, returned.value))

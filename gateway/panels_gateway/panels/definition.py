@@ -146,6 +146,7 @@ class _ToolBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str | None = None
     capabilities: list[str] | None = None
     limits: _LimitsBody | None = None
+    exclusive: bool = False
 
 
 class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -184,7 +185,10 @@ class HandlerSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefinition:
-    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the default."""
+    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the default.
+
+    ``exclusive``: while a handler of it waits, no other trigger of the panel is run.
+    """
 
     name: str
     handler: HandlerSource
@@ -192,6 +196,7 @@ class ToolDefinition:
     description: str | None = None
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     limits: Limits = DEFAULT_LIMITS
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +327,7 @@ def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima:
         description=body.description,
         capabilities=own if own is not None else DEFAULT_CAPABILITIES if inherited is None else inherited,
         limits=_limits(f"{path}.limits", body.limits, maxima),
+        exclusive=body.exclusive,
     )
 
 

@@ -23,6 +23,7 @@ class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     capabilities: tuple[str, ...]
     limits: Limits
     description: str | None = None
+    exclusive: bool = False
 
 
 class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +52,7 @@ def encode(definition: PanelDefinition) -> bytes:
                     capabilities=tool.capabilities,
                     limits=tool.limits,
                     description=tool.description,
+                    exclusive=tool.exclusive,
                 )
                 for tool in definition.tools
             ),
@@ -84,6 +86,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
                 description=tool.description,
                 capabilities=tool.capabilities,
                 limits=tool.limits,
+                exclusive=tool.exclusive,
             )
             for tool in stored.tools
         ),
