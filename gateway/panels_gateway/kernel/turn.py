@@ -84,7 +84,8 @@ class Turn:
 
     async def read(self) -> None:
         """Returns when all that was done up to now is durable: who reads a state and then awaits this may show it."""
-        if not self._records and not self._sealed:
+        # a turn that recorded something and sent nobody anything is not among the sealed ones
+        if not self._records and not self._sealed and self._journal.durable >= self.position:
             return
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
