@@ -122,6 +122,7 @@ class Connection:
                 kernel.counters.resynced += 1
             else:
                 kernel.counters.recovered += 1
+                self.position = recovery.position
         state = panel.state_json() if recovered is None else None
         self.send(
             messages.connected(

@@ -61,10 +61,11 @@ class Resident:
     """One panel in memory.
 
     ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
-    ``unfolded`` counts all records of that kind, definitions too.
+    ``unfolded`` counts all records of that kind, definitions too. ``holds`` counts those who look at the panel and will await
+    something before they are done with it: each adds one, without awaiting since it got the resident, and takes it off again.
     """
 
-    __slots__ = ("answers", "panel", "room", "tail", "unfolded", "weight")
+    __slots__ = ("answers", "holds", "panel", "room", "tail", "unfolded", "weight")
 
     def __init__(self, panel: Panel, room: Room, answers: Answers) -> None:
         self.panel = panel
@@ -72,12 +73,13 @@ class Resident:
         self.answers = answers
         self.tail: deque[Ran | Changed] = deque()
         self.unfolded = 0
+        self.holds = 0
         self.weight = 0
 
     @property
     def in_use(self) -> bool:
         """Whether anything but its lane keeps it in memory."""
-        return self.unfolded > 0 or len(self.room) > 0 or self.answers.running > 0
+        return self.holds > 0 or self.unfolded > 0 or len(self.room) > 0 or self.answers.running > 0
 
 
 class Residents:
@@ -138,17 +140,20 @@ class Residents:
     async def open(self, panel_id: str) -> Resident | None:
         """The panel of that id, loaded from the journal where it must be; None where there is none.
 
+        It is in memory when this returns. Who awaits anything before being done with it adds to its ``holds``.
+
         Raises ``RequestError`` INTERNAL where what is stored cannot be read.
         """
-        resident = self.get(panel_id)
-        if resident is not None:
-            return resident
-        task = self._loading.get(panel_id)
-        if task is None:
-            task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
-            task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
-        # one caller that gives up must not take the panel from the others
-        return await asyncio.shield(task)
+        # what was loaded may be put away again before everybody who waited for it goes on
+        while (resident := self.get(panel_id)) is None:
+            task = self._loading.get(panel_id)
+            if task is None:
+                task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
+                task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
+            # one caller that gives up must not take the panel from the others
+            if await asyncio.shield(task) is None:
+                return None
+        return resident
 
     async def _load(self, panel_id: str) -> Resident | None:
         found = await self._journal.load(panel_id)
@@ -224,7 +229,9 @@ class Residents:
         self._by_key[panel.key] = resident
         self._weigh(resident)
         self.attach(panel)
+        resident.holds += 1  # whoever wants it gets it, however little there may be in memory
         self._put_away_spare()
+        resident.holds -= 1
         return resident
 
     def attach(self, panel: Panel) -> None:

@@ -107,9 +107,8 @@ class Turn:
         """
         self._append()
         departures = self.hub.seal()
-        afterwards = self._afterwards
-        if afterwards:
-            self._afterwards = []
+        # always another list: one that is empty now would be shared with the next turn, whose actions would leave with this one
+        afterwards, self._afterwards = self._afterwards, []
         if self._sealed or self._journal.durable < self.position:
             if departures or afterwards:
                 self._sealed.append(_Sealed(self.position, departures, afterwards))
