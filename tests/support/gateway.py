@@ -270,7 +270,9 @@ class Gateway:
     ) -> Resident:
         """Makes a panel, with the tools ``t`` and ``u`` unless others are named."""
         made = make_definition(panel_id, *(tools or ("t", "u")), state=state, **fields)
-        return await self.kernel.making.create(made)
+        resident = await self.kernel.making.create(made)
+        await self.settle()
+        return resident
 
     async def open(self, panel_id: str = "p") -> Resident:
         """The panel, which must be there."""
