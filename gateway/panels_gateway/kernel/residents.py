@@ -106,8 +106,9 @@ class Residents:
         self._unfolded: deque[tuple[int, Resident, Ran | Changed | Created | Defined | None]] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
-        #: Panels whose deletion is not folded: the journal would still give them back. Number by id.
-        self._deleted: dict[str, int] = {}
+        #: Panels whose deletion is not folded: the journal would still give them back. By number, since several of the same id
+        #: may have come and gone.
+        self._deleted: set[int] = set()
         self._next_key = 0
         self._next_tool = 0
         self._bytes = 0
@@ -149,16 +150,21 @@ class Residents:
             task = self._loading.get(panel_id)
             if task is None:
                 task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
-                task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
             # one caller that gives up must not take the panel from the others
             if await asyncio.shield(task) is None:
                 return None
         return resident
 
     async def _load(self, panel_id: str) -> Resident | None:
+        try:
+            return await self._read(panel_id)
+        finally:
+            del self._loading[panel_id]
+
+    async def _read(self, panel_id: str) -> Resident | None:
         found = await self._journal.load(panel_id)
         resident = self.get(panel_id)  # made meanwhile
-        if resident is not None or found is None or self.is_deleted(found.id, found.panel):
+        if resident is not None or found is None or self.is_deleted(found.panel):
             return resident
         try:
             panel = self._restore(found)
@@ -290,12 +296,12 @@ class Residents:
         """The panel's deletion was recorded in the batch at ``position``."""
         self._fresh.pop(resident.panel.id, None)
         resident.unfolded += 1
-        self._deleted[resident.panel.id] = resident.panel.number
+        self._deleted.add(resident.panel.number)
         self._unfolded.append((position, resident, None))
 
-    def is_deleted(self, panel_id: str, number: int) -> bool:
-        """Whether what the journal says of this panel is out of date: it was deleted."""
-        return self._deleted.get(panel_id) == number
+    def is_deleted(self, number: int) -> bool:
+        """Whether what the journal says of the panel of this number is out of date: it was deleted."""
+        return number in self._deleted
 
     def folded(self, position: int) -> None:
         """From the journal: it can give back everything up to ``position``."""
@@ -315,8 +321,8 @@ class Residents:
             panel = resident.panel
             if self._by_key.get(panel.key) is resident:
                 self._weigh(resident)
-            elif not resident.unfolded and self._deleted.get(panel.id) == panel.number:
-                del self._deleted[panel.id]
+            elif not resident.unfolded:
+                self._deleted.discard(panel.number)
         self._put_away_spare()
 
     # -- listing -----------------------------------------------------------------------------------------
@@ -333,7 +339,7 @@ class Residents:
         while looked_at < MAX_LOOKED_AT:
             rows = await self._journal.summaries(after=at, limit=LISTED_AT_ONCE)
             end = rows[-1].id if len(rows) == LISTED_AT_ONCE else None
-            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.id, row.panel)}
+            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.panel)}
             for panel_id in self._fresh:
                 if panel_id > at and (end is None or panel_id <= end):
                     listed[panel_id] = Listed.of_resident(self._fresh[panel_id])

@@ -384,6 +384,6 @@ class Resuming(RuleBasedStateMachine):
 
 
 Resuming.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestResuming = Resuming.TestCase

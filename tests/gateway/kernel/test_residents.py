@@ -218,8 +218,24 @@ async def test_open_does_not_bring_back_what_was_deleted() -> None:
     assert await gateway.kernel.residents.open("p") is None
     assert await listed(gateway) == []
     journal.fold()
-    assert not gateway.kernel.residents.is_deleted("p", resident.panel.number)
+    assert not gateway.kernel.residents.is_deleted(resident.panel.number)
     assert await gateway.kernel.residents.open("p") is None
+
+
+async def test_open_does_not_bring_back_any_of_several_that_were_deleted() -> None:
+    """The journal knows the first of three; all are gone, and none of that is folded."""
+    journal = Unfolded()
+    gateway = Gateway(journal)
+    resident = await gateway.add()
+    journal.fold()
+    gateway.kernel.making.delete(resident)
+    for _ in range(2):
+        gateway.kernel.making.delete(await gateway.add())
+    await gateway.settle()
+    assert await gateway.kernel.residents.open("p") is None
+    assert await listed(gateway) == []
+    await gateway.add()
+    assert await listed(gateway) == ["p"]
 
 
 # -- listing --------------------------------------------------------------------------------------------------
