@@ -129,6 +129,10 @@ class Socket:
         self.closed = (code, reason)
 
     @property
+    def is_closed(self) -> bool:
+        return self.closed is not None
+
+    @property
     def heard(self) -> list[dict[str, Any]]:
         """Every message up to now."""
         return [json.loads(payload) for payload in payloads(b"".join(self.frames))]

@@ -226,7 +226,7 @@ async def test_binary_message_closes_behind_what_is_queued() -> None:
     connection, socket = await connected(gateway)
     say(connection, "PING")
     connection.receive_binary()
-    assert socket.closed is None
+    assert not socket.is_closed
     await gateway.settle()
     assert socket.words[-1] == "PONG"
     assert socket.closed == (CloseCode.UNSUPPORTED_DATA, "expected text frames")

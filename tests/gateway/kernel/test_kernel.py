@@ -120,11 +120,12 @@ async def test_failure_is_raised_where_nobody_has_said_what_to_do() -> None:
 
 async def test_ready_follows_the_workers_and_the_shutdown() -> None:
     gateway = Gateway(workers=False)
-    assert not gateway.kernel.ready
+    ready = [gateway.kernel.ready]
     gateway.start_workers()
-    assert gateway.kernel.ready
+    ready.append(gateway.kernel.ready)
     gateway.kernel.intake.closing = True
-    assert not gateway.kernel.ready
+    ready.append(gateway.kernel.ready)
+    assert ready == [False, True, False]
 
 
 async def test_connections_are_counted_once() -> None:

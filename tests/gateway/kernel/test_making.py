@@ -220,11 +220,10 @@ async def test_delete_answers_what_waits_and_closes_the_clients_behind_everythin
     connection.receive_text('{"type":"TRIGGER","tool":"t","requestId":"r"}')
     await gateway.settle()
     gateway.kernel.making.delete(resident)
-    assert socket.closed is None
+    assert not socket.is_closed
     await gateway.settle()
     assert [message.get("code") for message in socket.heard] == [None, "PANEL_NOT_FOUND"]
-    assert socket.closed is not None
-    assert socket.closed[0] is CloseCode.PANEL_DELETED
+    assert socket.closed == (CloseCode.PANEL_DELETED, "the panel was deleted")
     assert bystander.closed is None
     assert gateway.kernel.making.panels == 1
     with pytest.raises(RequestError) as caught:
@@ -240,9 +239,9 @@ async def test_delete_closes_nobody_before_it_is_durable() -> None:
     gateway.journal.release(gateway.journal.position)
     gateway.kernel.making.delete(resident)
     await gateway.settle()
-    assert (socket.words, socket.closed) == (["CONNECTED 0"], None)
+    assert (socket.words, socket.is_closed) == (["CONNECTED 0"], False)
     gateway.journal.release(gateway.journal.position)
-    assert socket.closed is not None
+    assert socket.is_closed
 
 
 async def test_delete_and_create_again_makes_another_panel_whatever_is_folded() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from panels_gateway.journal.records import Source
 from panels_gateway.panels import stored
 from panels_gateway.panels.definition import PanelDefinition
 from tests.support.gateway import make_definition
 
 
-def sources_of(definition: PanelDefinition) -> dict[bytes, stored.Source]:
+def sources_of(definition: PanelDefinition) -> dict[bytes, Source]:
     return {source.digest: source for source in stored.sources(definition)}
 
 
@@ -21,7 +22,7 @@ def full() -> PanelDefinition:
             "name": "a",
             "handler": "$args",
             "description": "D",
-            "capabilities": ["http:*"],
+            "capabilities": ["state:read:*"],
             "limits": {"timeoutMs": 77},
         },
         {"name": "b", "handler": "$args", "trigger": {"type": "interval", "ms": 60_000}},
