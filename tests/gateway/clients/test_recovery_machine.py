@@ -228,7 +228,7 @@ class Resuming(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 2))
     def revert(self, back: int) -> None:
-        async def go() -> bool:
+        async def go() -> None:
             await self.gateway.settle()
             resident = await self.gateway.open()
             seq = max(0, resident.panel.seq - back)
@@ -240,9 +240,9 @@ class Resuming(RuleBasedStateMachine):
                 subject=None,
             )
             resident.holds -= 1
+            self.gateway.request_turn()
             self.states.append(dict(self.states[seq]))
             self.events.append(())
-            return True
 
         self.run(go())
 
@@ -384,6 +384,6 @@ class Resuming(RuleBasedStateMachine):
 
 
 Resuming.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestResuming = Resuming.TestCase

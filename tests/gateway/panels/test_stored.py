@@ -25,7 +25,7 @@ def full() -> PanelDefinition:
             "capabilities": ["state:read:*"],
             "limits": {"timeoutMs": 77},
         },
-        {"name": "b", "handler": "$args", "trigger": {"type": "interval", "ms": 60_000}},
+        {"name": "b", "handler": "$args", "trigger": {"type": "manual"}},
         {"name": "c", "handler": {"language": "wat", "source": "(module)"}},
     ]
     return make_definition("p", tools=tools, title="T", metadata={"a": [1, {"b": None}]})
