@@ -162,6 +162,18 @@ async def test_commits_made_while_history_was_read_are_told_as_well() -> None:
     assert found.position == 4
 
 
+@pytest.mark.parametrize("since", [1, 2])
+async def test_commit_that_was_made_and_folded_while_others_follow_is_never_a_silent_gap(since: int) -> None:
+    gateway = Gateway()
+    resident = await counted(gateway, 2)
+    found = await read(Asked(True, resident.panel.epoch, since), resident, gateway.kernel.histories)
+    await gateway.put(resident, n=3)
+    gateway.kernel.commits.change(resident, {"n": b"4"}, cause="test", subject=None)
+    assert [record.seq for record in resident.tail] == [4]
+    assert found is not None
+    assert found.complete(resident.panel, Topics()) is None
+
+
 async def test_commits_that_make_what_was_read_too_large_bring_the_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -384,6 +384,9 @@ class Resuming(RuleBasedStateMachine):
 
 
 Resuming.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestResuming = Resuming.TestCase
