@@ -88,7 +88,7 @@ async def test_trigger_that_is_not_accepted_is_an_error_and_counts_for_nothing()
     say(connection, "TRIGGER", tool="t")
     say(connection, "TRIGGER", tool="t", idempotencyKey="")
     await gateway.settle()
-    assert codes(socket) == ["TOOL_NOT_FOUND", "FORBIDDEN", "FORBIDDEN"]
+    assert codes(socket) == ["TOOL_NOT_FOUND", "FORBIDDEN", "PARSE_ERROR"]
     assert connection.in_flight == 0
 
 

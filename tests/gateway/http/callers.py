@@ -12,8 +12,8 @@ import jwt
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import create_app
-from panels_gateway.bus.broker import BrokerCounters
 from panels_gateway.configuration.config import load
+from panels_gateway.observe.counters import BrokerCounters
 from panels_shared.errors import CODES, Code
 from tests.support.gateway import Gateway
 

@@ -36,6 +36,6 @@ async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, gatew
     lines = response.text.splitlines()
     assert 'panels_http_requests_total{status="404"} 1' in lines
     assert "panels_panels 1" in lines
-    assert 'panels_dispatch{kind="workers"} 1' in lines
-    assert 'panels_bus_total{kind="bad_frames"} 0' in lines
+    assert "panels_workers 1" in lines
+    assert "panels_bus_bad_frames_total 0" in lines
     assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines
