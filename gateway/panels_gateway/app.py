@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -19,7 +18,7 @@ from panels_gateway.broadcast.outbox import OutboxLimits
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
 from panels_gateway.http.answers import answer_disconnect, answer_request_error, error_response
-from panels_gateway.http.desk import Desk
+from panels_gateway.http.desk import Desk, release
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
@@ -58,7 +57,7 @@ class GatewayApp:
             self._gate.open(scope)
             await self._upgrades.serve(scope, receive, send)
 
-    def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.counters.count_request(message["status"])
@@ -68,8 +67,12 @@ class GatewayApp:
             try:
                 self._gate.check_origin(scope)
             except RequestError as error:
-                return error_response(error)(scope, receive, counted)
-        return self._http(scope, receive, counted)
+                await error_response(error)(scope, receive, counted)
+                return
+        try:
+            await self._http(scope, receive, counted)
+        finally:
+            release(scope)
 
 
 def client_limits(config: ClientConfig) -> ClientLimits:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,7 @@ def test_command_refuses_a_port_that_is_in_use(tmp_path: Path) -> None:
         (
             [
                 "--no-auth",
-                "--workers-endpoint=tcp://127.0.0.1:0",
+                "--workers-endpoint=tcp://127.0.0.1:9",
                 "--curve-secret-key-file=/dev/null",
                 "--curve-worker-keys-file=/dev/null",
             ],
@@ -198,9 +199,11 @@ def test_command_logs_no_token_at_any_level(tmp_path: Path, secret_file: Path) -
 def test_command_serves_workers_over_tcp_with_curve_keys(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(zmq.curve_keypair()[1])
     (tmp_path / "workers").write_bytes(b"# a worker\n" + zmq.curve_keypair()[0] + b"\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     flags = [
         "--no-auth",
-        "--workers-endpoint=tcp://127.0.0.1:0",
+        f"--workers-endpoint=tcp://127.0.0.1:{port}",
         f"--curve-secret-key-file={tmp_path / 'secret'}",
         f"--curve-worker-keys-file={tmp_path / 'workers'}",
     ]

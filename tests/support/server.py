@@ -15,7 +15,7 @@ from panels_gateway.app import create_app
 from panels_gateway.configuration.config import load
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.server import GatewayServer, server_config
-from tests.support.fake_kernel import FakeKernel
+from tests.support.gateway import Gateway
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -29,7 +29,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    kernel: FakeKernel, *flags: str, secret_file: Path | None = None
+    gateway: Gateway, *flags: str, secret_file: Path | None = None
 ) -> AsyncIterator[tuple[int, GatewayServer]]:
     """The server on a free port, with authentication when there is a secret; stopped at the end."""
     auth = ["--no-auth"] if secret_file is None else ["--jwt-secret-file", str(secret_file)]
@@ -39,9 +39,9 @@ async def serving(
         verifier = TokenVerifier(load_keyring(secret_file, None, ()), TokenRules(), clock=time.time)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        app = create_app(kernel.as_kernel(), config, verifier, bus=BrokerCounters(), port=port)
+        app = create_app(gateway.kernel, config, verifier, bus=BrokerCounters(), port=port)
         server = GatewayServer(
-            server_config(app, config.listen), kernel.as_kernel(), grace_s=config.listen.shutdown_grace_s
+            server_config(app, config.listen), gateway.kernel, grace_s=config.listen.shutdown_grace_s
         )
         running = asyncio.create_task(server.serve(sockets=[listener]))
         # connections wait in the backlog until the server takes them: nothing to wait for here

@@ -66,7 +66,8 @@ class Room:
         if subscriber not in self._filtered:
             subscriber.position = self.seq
         self.leave(subscriber)
-        if subscriber.topics.are_default:
+        # one that was not told of the last versions is to hear so with the next one, which the shared frames cannot say
+        if subscriber.topics.are_default and subscriber.position == self.seq:
             self._everything[subscriber] = None
         else:
             self._filtered[subscriber] = None
@@ -94,12 +95,17 @@ class Room:
                 if not self._turn:
                     self._hub.dirty_rooms.append(self)
                 self._turn.append(Commit(seq, seq, mutations, patch, frames))
+        caught_up: list[Subscriber] = []
         for subscriber in self._filtered:
             topics = subscriber.topics
             frame = filtered_frames(topics, seq, subscriber.position, mutations, mutations_json, events)
             if frame:
                 self.send(subscriber, frame)
                 subscriber.position = seq
+                if topics.are_default:
+                    caught_up.append(subscriber)
+        for subscriber in caught_up:
+            self.join(subscriber)
 
     def send(self, subscriber: Subscriber, frame: bytes) -> None:
         """Queues ``frame`` for one client, behind everything published so far."""

@@ -124,6 +124,7 @@ class Connection:
                 kernel.counters.resynced += 1
             else:
                 kernel.counters.recovered += 1
+                self.position = recovery.position
         state = panel.state_json() if recovered is None else None
         self.send(
             messages.connected(
@@ -158,12 +159,13 @@ class Connection:
             self.send(messages.PONG)
         elif isinstance(message, messages.Subscribe):
             if self.topics.add(message.topics):
-                self.room.join(self)
+                self._topics_changed(message.requestId)
             else:
-                self.send(messages.error(Code.PARSE_ERROR, f"expected at most {MAX_TOPICS} topics, got more"))
+                text = f"expected at most {MAX_TOPICS} topics, got more"
+                self.send(messages.error(Code.PARSE_ERROR, text, _given(message.requestId)))
         elif isinstance(message, messages.Unsubscribe):
             self.topics.remove(message.topics)
-            self.room.join(self)
+            self._topics_changed(message.requestId)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)

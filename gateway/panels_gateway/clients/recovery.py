@@ -82,9 +82,12 @@ def _invalid(path: str, problem: str) -> RequestError:
 
 
 class Recovery:
-    """What was read for a client that resumes. ``since`` None: nothing can be made of what it has."""
+    """What was read for a client that resumes. ``since`` None: nothing can be made of what it has.
 
-    __slots__ = ("_commits", "_limit_bytes", "_resident", "_since")
+    ``position`` is the last version that the client will have been told of, once it has the frames of ``complete``.
+    """
+
+    __slots__ = ("_commits", "_limit_bytes", "_resident", "_since", "position")
 
     def __init__(
         self, resident: Resident, since: int | None, commits: list[Ran | Changed], limit_bytes: int
@@ -93,6 +96,7 @@ class Recovery:
         self._since = since
         self._commits = commits
         self._limit_bytes = limit_bytes
+        self.position = since or 0
 
     def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
         """The frames of everything since, for a client with these topics; None where it must have the whole state instead."""
@@ -102,9 +106,8 @@ class Recovery:
         commits = self._commits
         last = commits[-1].seq if commits else since
         commits += [record for record in self._resident.tail if record.seq > last]
-        if commits and commits[0].seq != since + 1:
-            return None
-        if (commits[-1].seq if commits else since) != panel.seq:
+        # one that was made and folded since history was read is in neither: then there are fewer than there were versions
+        if len(commits) != panel.seq - since:
             return None
         if sum(map(record_bytes, commits)) > self._limit_bytes:
             return None
@@ -115,6 +118,7 @@ class Recovery:
             if frame:
                 frames.append(frame)
                 position = record.seq
+        self.position = position
         return frames
 
 

@@ -65,6 +65,7 @@ class Upgrades:
             return
         subject, expires_at = principal.subject, principal.expires_at
         self._open[subject] = self._open.get(subject, 0) + 1
+        resident.holds += 1
         try:
             await websocket.serve(
                 self._kernel,
@@ -82,6 +83,7 @@ class Upgrades:
                 asked=asked,
             )
         finally:
+            resident.holds -= 1
             self._open[subject] -= 1
             if not self._open[subject]:
                 del self._open[subject]

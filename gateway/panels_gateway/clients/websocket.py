@@ -319,18 +319,21 @@ async def serve(
     await receive()  # websocket.connect
     recovery = await recoveries.read(asked, resident, kernel.histories)
     await send({"type": "websocket.accept", "subprotocol": subprotocol})
-    connection = Connection(
-        kernel,
-        resident.panel,
-        principal,
-        protocol,
-        client_id=secrets.token_urlsafe(12),
-        limits=limits,
-        topics=asked.topics,
-    )
-    protocol.attach(connection, Outbox(limits.outbox), counters)
-    if expires_in_s is not None:
-        protocol.expire_in(expires_in_s)
-    connection.open(recovery)
+    if kernel.residents.of(resident.panel) is not resident:
+        protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")  # while its history was read
+    else:
+        connection = Connection(
+            kernel,
+            resident.panel,
+            principal,
+            protocol,
+            client_id=secrets.token_urlsafe(12),
+            limits=limits,
+            topics=asked.topics,
+        )
+        protocol.attach(connection, Outbox(limits.outbox), counters)
+        if expires_in_s is not None:
+            protocol.expire_in(expires_in_s)
+        connection.open(recovery)
     while (await receive())["type"] != "websocket.disconnect":
         pass

@@ -17,6 +17,8 @@ from panels_shared.limits import MIB
 from panels_shared.names import is_name
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
     from panels_gateway.access.gate import Gate
     from panels_gateway.access.tokens import Principal
     from panels_gateway.kernel.kernel import Kernel
@@ -27,7 +29,17 @@ if TYPE_CHECKING:
 MAX_RECEIVING_BYTES: Final = 64 * MIB
 MAX_DEFINING: Final = 32
 
+#: The key of an ASGI scope under which the request keeps the panels that it holds in memory; see ``release``.
+HELD: Final = "panels.held"
+
 _HOST_PATTERN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+
+
+def release(scope: Scope) -> None:
+    """The request is answered: what it held in memory may be put away."""
+    held: list[Resident] = scope.pop(HELD, [])
+    for resident in held:
+        resident.holds -= 1
 
 
 class Desk:
@@ -76,6 +88,8 @@ class Desk:
             demand(manageable, "manage", panel_id)
         elif tool is None:
             demand(readable, "read", panel_id)
+        resident.holds += 1
+        request.scope.setdefault(HELD, []).append(resident)
         return resident
 
     async def body(self, request: Request, maximum: int) -> bytes:

@@ -14,6 +14,7 @@ from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.journal.journal import Journal
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.residents import Resident
+from panels_gateway.kernel.turn import Turn
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import Failed
 
@@ -29,8 +30,9 @@ class Page:
 class Histories:
     """Reads history. Everything here awaits, so that nothing it says may be older than what the caller has checked."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, turn: Turn) -> None:
         self._journal = journal
+        self._turn = turn
 
     async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
         """The commits after version ``seq``, about ``limit_bytes`` of them at the most. None where history does not reach
@@ -68,6 +70,7 @@ class Histories:
             )
         if seq == panel.seq:
             return dict(panel.state)
+        await self._turn.read()  # the journal does not know of commits of the open turn
         state = await self._journal.state_at(panel.number, seq)
         if state is None:
             raise RequestError(
@@ -78,6 +81,7 @@ class Histories:
 
     async def of_key(self, resident: Resident, key: str, *, limit: int) -> list[Ran | Changed]:
         """The commits that changed ``key``, as far as history reaches back, the newest first."""
+        await self._turn.read()
         return await self._journal.key_history(resident.panel.number, key, limit=limit)
 
 

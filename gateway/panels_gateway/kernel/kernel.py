@@ -90,7 +90,7 @@ class Kernel:
         self.residents = Residents(
             self.turn.hub, dispatcher, journal, self.counters, handler_log, limits.residents
         )
-        self.histories = Histories(journal)
+        self.histories = Histories(journal, self.turn)
         answering = Answering(self.residents, self.counters)
         self.suspensions = Suspensions(
             dispatcher,

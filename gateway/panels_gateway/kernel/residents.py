@@ -76,7 +76,8 @@ class Resident:
     ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
     that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
     runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
-    behind it.
+    behind it. ``holds`` counts those who look at the panel and will await something before they are done with it: each
+    adds one, without awaiting since it got the resident, and takes it off again.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Resident:
         "firing",
         "held",
         "holder",
+        "holds",
         "listeners",
         "next_runs",
         "panel",
@@ -108,13 +110,15 @@ class Resident:
         self.fired: dict[str, int] = {}
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
+        self.holds = 0
         self.weight = 0
 
     @property
     def in_use(self) -> bool:
         """Whether anything but its lane keeps it in memory."""
         return (
-            self.unfolded > 0
+            self.holds > 0
+            or self.unfolded > 0
             or bool(self.waiting)
             or bool(self.next_runs)
             or len(self.room) > 0
@@ -146,8 +150,9 @@ class Residents:
         self._unfolded: deque[tuple[int, Resident, Record | None]] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
-        #: Panels whose deletion is not folded: the journal would still give them back. Number by id.
-        self._deleted: dict[str, int] = {}
+        #: Panels whose deletion is not folded: the journal would still give them back. By number, since several of the same id
+        #: may have come and gone.
+        self._deleted: set[int] = set()
         #: Called with a panel that was loaded, and its suspensions.
         self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
         self._next_key = 0
@@ -182,22 +187,30 @@ class Residents:
     async def open(self, panel_id: str) -> Resident | None:
         """The panel of that id, loaded from the journal where it must be; None where there is none.
 
+        It is in memory when this returns. Who awaits anything before being done with it adds to its ``holds``.
+
         Raises ``RequestError`` INTERNAL where what is stored cannot be read.
         """
-        resident = self.get(panel_id)
-        if resident is not None:
-            return resident
-        task = self._loading.get(panel_id)
-        if task is None:
-            task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
-            task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
-        # one caller that gives up must not take the panel from the others
-        return await asyncio.shield(task)
+        # what was loaded may be put away again before everybody who waited for it goes on
+        while (resident := self.get(panel_id)) is None:
+            task = self._loading.get(panel_id)
+            if task is None:
+                task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
+            # one caller that gives up must not take the panel from the others
+            if await asyncio.shield(task) is None:
+                return None
+        return resident
 
     async def _load(self, panel_id: str) -> Resident | None:
+        try:
+            return await self._read(panel_id)
+        finally:
+            del self._loading[panel_id]
+
+    async def _read(self, panel_id: str) -> Resident | None:
         found = await self._journal.load(panel_id)
         resident = self.get(panel_id)  # made meanwhile
-        if resident is not None or found is None or self.is_deleted(found.id, found.panel):
+        if resident is not None or found is None or self.is_deleted(found.panel):
             return resident
         try:
             panel = self._restore(found)
@@ -270,7 +283,9 @@ class Residents:
         self._by_key[panel.key] = resident
         self._weigh(resident)
         self.attach(panel)
+        resident.holds += 1  # whoever wants it gets it, however little there may be in memory
         self._put_away_spare()
+        resident.holds -= 1
         return resident
 
     def attach(self, panel: Panel) -> None:
@@ -334,12 +349,12 @@ class Residents:
         """The panel's deletion was recorded in the batch at ``position``."""
         self._fresh.pop(resident.panel.id, None)
         resident.unfolded += 1
-        self._deleted[resident.panel.id] = resident.panel.number
+        self._deleted.add(resident.panel.number)
         self._unfolded.append((position, resident, None))
 
-    def is_deleted(self, panel_id: str, number: int) -> bool:
-        """Whether what the journal says of this panel is out of date: it was deleted."""
-        return self._deleted.get(panel_id) == number
+    def is_deleted(self, number: int) -> bool:
+        """Whether what the journal says of the panel of this number is out of date: it was deleted."""
+        return number in self._deleted
 
     def folded(self, position: int) -> None:
         """From the journal: it can give back everything up to ``position``."""
@@ -362,8 +377,8 @@ class Residents:
             panel = resident.panel
             if self._by_key.get(panel.key) is resident:
                 self._weigh(resident)
-            elif not resident.unfolded and self._deleted.get(panel.id) == panel.number:
-                del self._deleted[panel.id]
+            elif not resident.unfolded:
+                self._deleted.discard(panel.number)
         self._put_away_spare()
 
     # -- listing -----------------------------------------------------------------------------------------
@@ -380,7 +395,7 @@ class Residents:
         while looked_at < MAX_LOOKED_AT:
             rows = await self._journal.summaries(after=at, limit=LISTED_AT_ONCE)
             end = rows[-1].id if len(rows) == LISTED_AT_ONCE else None
-            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.id, row.panel)}
+            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.panel)}
             for panel_id in self._fresh:
                 if panel_id > at and (end is None or panel_id <= end):
                     listed[panel_id] = Listed.of_resident(self._fresh[panel_id])

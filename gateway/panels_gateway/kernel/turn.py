@@ -84,7 +84,8 @@ class Turn:
 
     async def read(self) -> None:
         """Returns when all that was done up to now is durable: who reads a state and then awaits this may show it."""
-        if not self._records and not self._sealed:
+        # a turn that recorded something and sent nobody anything is not among the sealed ones
+        if not self._records and not self._sealed and self._journal.durable >= self.position:
             return
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -106,9 +107,8 @@ class Turn:
         """
         self._append()
         departures = self.hub.seal()
-        afterwards = self._afterwards
-        if afterwards:
-            self._afterwards = []
+        # always another list: one that is empty now would be shared with the next turn, whose actions would leave with this one
+        afterwards, self._afterwards = self._afterwards, []
         if self._sealed or self._journal.durable < self.position:
             if departures or afterwards:
                 self._sealed.append(_Sealed(self.position, departures, afterwards))

@@ -22,14 +22,14 @@ class FakeSubscriber:
             self.topics.remove(["state", "events"])
             self.topics.add(topics)
         self.private: list[tuple[int, bytes]] = []
+        self.position = 0
         self.congested = False
         self.writes: list[bytes] = []
         self.kept: list[Commit | bytes] = []
 
-    def deliver(self, frames: bytes, items: list[Commit | bytes] | None) -> None:
+    def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
+        assert b"".join([item if isinstance(item, bytes) else item.frames for item in items]) == frames
         if self.congested:
-            assert items is not None
-            assert b"".join([item if isinstance(item, bytes) else item.frames for item in items]) == frames
             self.kept += items
         self.writes.append(frames)
 
@@ -47,6 +47,11 @@ class FakeSubscriber:
             else:
                 found.append(message["code"])
         return found
+
+
+def depart(hub: Hub) -> None:
+    for subscriber, frames, items in hub.seal():
+        subscriber.deliver(frames, items)
 
 
 def publish(room: Room, seq: int, key: str = "k", *events: str) -> None:
@@ -67,7 +72,7 @@ def test_hub_gives_the_caller_patch_events_and_result_in_one_write() -> None:
     room.join(other)
     publish(room, 1, "k", "a", "b")
     room.send(caller, answer("result"))
-    hub.flush()
+    depart(hub)
     assert caller.heard == ["patch1:k", "event1:a", "event1:b", "result"]
     assert other.heard == ["patch1:k", "event1:a", "event1:b"]
     assert len(caller.writes) == len(other.writes) == 1
@@ -79,12 +84,54 @@ def test_hub_writes_nothing_twice_and_nothing_when_there_is_nothing() -> None:
     subscriber = FakeSubscriber()
     room.join(subscriber)
     publish(room, 1)
-    hub.flush()
-    hub.flush()
+    depart(hub)
+    depart(hub)
     assert subscriber.heard == ["patch1:k"]
-    publish(room, 2, "")
-    hub.flush()
     assert len(subscriber.writes) == 1
+
+
+def test_hub_tells_of_a_commit_that_changed_nothing_so_that_versions_have_no_gap() -> None:
+    hub = Hub()
+    room = Room(hub)
+    everything, filtered = FakeSubscriber(), FakeSubscriber("state:k")
+    room.join(everything)
+    room.join(filtered)
+    publish(room, 1, "")
+    publish(room, 2)
+    depart(hub)
+    assert everything.heard == ["patch1", "patch2:k"]
+    assert filtered.heard == ["patch2:k"]
+    assert json.loads(payloads(filtered.writes[0])[0])["prevSeq"] == 0
+
+
+def test_hub_says_more_on_all_messages_of_a_commit_but_its_last() -> None:
+    hub = Hub()
+    room = Room(hub)
+    everything, filtered = FakeSubscriber(), FakeSubscriber("events")
+    room.join(everything)
+    room.join(filtered)
+    publish(room, 1, "k", "a", "b")
+    depart(hub)
+    for subscriber, expected in ((everything, [True, True, False]), (filtered, [True, False])):
+        told = [json.loads(payload) for payload in payloads(b"".join(subscriber.writes))]
+        assert [message.get("more", False) for message in told] == expected
+
+
+def test_hub_lets_a_sealed_turn_leave_while_the_next_one_is_open() -> None:
+    hub = Hub()
+    room = Room(hub)
+    subscriber = FakeSubscriber()
+    room.join(subscriber)
+    publish(room, 1)
+    first = hub.seal()
+    publish(room, 2)
+    room.send(subscriber, answer("result"))
+    second = hub.seal()
+    assert subscriber.heard == []
+    for to, frames, items in [*first, *second]:
+        to.deliver(frames, items)
+    assert subscriber.heard == ["patch1:k", "patch2:k", "result"]
+    assert hub.seal() == []
 
 
 def test_hub_tells_a_filtered_client_only_what_it_wants() -> None:
@@ -96,7 +143,7 @@ def test_hub_tells_a_filtered_client_only_what_it_wants() -> None:
         room.join(subscriber)
     publish(room, 1, "a", "x1", "y")
     publish(room, 2, "b", "y")
-    hub.flush()
+    depart(hub)
     assert one.heard == ["patch1:a", "event1:x1"]
     assert all_state.heard == ["patch1:a", "patch2:b"]
 
@@ -110,7 +157,7 @@ def test_hub_tells_a_client_that_joins_only_what_comes_after() -> None:
     room.join(late)
     room.send(late, answer("connected"))
     publish(room, 2)
-    hub.flush()
+    depart(hub)
     assert early.heard == ["patch1:k", "patch2:k"]
     assert late.heard == ["connected", "patch2:k"]
 
@@ -123,7 +170,7 @@ def test_hub_keeps_commits_whole_for_a_congested_client() -> None:
     room.join(slow)
     publish(room, 1, "k", "e")
     room.send(slow, answer("result"))
-    hub.flush()
+    depart(hub)
     assert [type(item) for item in slow.kept] == [Commit, bytes]
 
 
@@ -135,7 +182,7 @@ def test_hub_forgets_a_client_that_left() -> None:
     publish(room, 1)
     room.leave(subscriber)
     room.leave(subscriber)
-    hub.flush()
+    depart(hub)
     assert subscriber.heard == []
     assert len(room) == 0
 
@@ -169,7 +216,7 @@ def test_hub_keeps_every_client_s_order_and_loses_nothing(run: list[str | tuple[
                 if subscriber.topics.want_event("e"):
                     words.append(f"event{seq}:e")
         elif step == "flush":
-            hub.flush()
+            depart(hub)
         elif step[0] == "send":
             room.send(subscribers[int(step[1])], answer(f"answer{seq}"))
             expected[int(step[1])].append(f"answer{seq}")
@@ -177,5 +224,5 @@ def test_hub_keeps_every_client_s_order_and_loses_nothing(run: list[str | tuple[
             subscriber = subscribers[int(step[1])]
             subscriber.topics.remove(["events"])
             room.join(subscriber)
-    hub.flush()
+    depart(hub)
     assert [subscriber.heard for subscriber in subscribers] == expected

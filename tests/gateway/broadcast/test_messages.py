@@ -243,7 +243,7 @@ def test_result_has_every_field_of_the_protocol() -> None:
     assert message["requestId"] == "r-1"
     assert message["seq"] == 7
     result = message["result"]
-    assert result["status"] == "completed"
+    assert result["status"] == "success"
     assert result["returnValue"] == {"a": 1}
     assert result["stateMutations"] == [{"op": "set", "key": "k", "value": 1}]
     assert result["events"] == [{"name": "n", "payload": None, "timestamp": 5}]

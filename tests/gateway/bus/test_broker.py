@@ -15,7 +15,8 @@ import zmq
 
 from panels_gateway.bus.broker import FRAMES_PER_TURN, Broker
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.dispatch.job import Job
+from panels_gateway.dispatch.fleet import Run
+from panels_gateway.panels.trigger import Trigger
 from panels_shared import wire
 from panels_shared.messages import Heartbeat, Hello, Refusal
 from panels_shared.outcome import Outcome, Reason
@@ -24,10 +25,10 @@ from panels_shared.outcome import Outcome, Reason
 class NoResults:
     """Nothing runs here."""
 
-    def finish(self, job: Job, outcome: Outcome) -> bool:
+    def finish(self, run: Run, outcome: Outcome) -> None:
         raise AssertionError
 
-    def failed(self, job: Job, reason: Reason, message: str) -> None:
+    def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         raise AssertionError
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:

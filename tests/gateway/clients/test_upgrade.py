@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from tests.support.fake_kernel import FakeKernel
+from tests.support.gateway import Gateway, completed
 from tests.support.server import serving, until
 
 pytestmark = pytest.mark.anyio
@@ -25,14 +25,9 @@ SECRET = "s" * 32
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def kernel() -> FakeKernel:
-    made = FakeKernel()
-    made.add("p", n=b"1")
+async def gateway() -> Gateway:
+    made = Gateway()
+    await made.add("p", state={"n": 1})
     return made
 
 
@@ -44,8 +39,8 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def port(kernel: FakeKernel, secret_file: Path) -> AsyncIterator[int]:
-    async with serving(kernel, secret_file=secret_file) as (made, _):
+async def port(gateway: Gateway, secret_file: Path) -> AsyncIterator[int]:
+    async with serving(gateway, secret_file=secret_file) as (made, _):
         yield made
 
 
@@ -130,8 +125,8 @@ async def test_upgrade_refuses_web_pages_of_other_origins_first(port: int) -> No
         pass
 
 
-async def test_upgrade_conceals_panels_when_told_to(kernel: FakeKernel, secret_file: Path) -> None:
-    async with serving(kernel, "--conceal-panels", secret_file=secret_file) as (port, _):
+async def test_upgrade_conceals_panels_when_told_to(gateway: Gateway, secret_file: Path) -> None:
+    async with serving(gateway, "--conceal-panels", secret_file=secret_file) as (port, _):
         assert await refused(url(port)) == (401, "UNAUTHORIZED")
         assert await refused(url(port, "/panels/none/ws")) == (401, "UNAUTHORIZED")
         stranger = make_token(panels=[{"id": "q", "allow": ["read"]}])
@@ -140,20 +135,20 @@ async def test_upgrade_conceals_panels_when_told_to(kernel: FakeKernel, secret_f
         assert await refused(url(port, "/panels/none/ws", make_token())) == (404, "PANEL_NOT_FOUND")
 
 
-async def test_upgrade_is_refused_while_shutting_down(port: int, kernel: FakeKernel) -> None:
-    kernel.closing = True
+async def test_upgrade_is_refused_while_shutting_down(port: int, gateway: Gateway) -> None:
+    gateway.kernel.intake.closing = True
     assert await refused(url(port, token=make_token())) == (503, "UNAVAILABLE")
 
 
-async def test_upgrade_bounds_the_connections_of_a_subject(kernel: FakeKernel, secret_file: Path) -> None:
-    async with serving(kernel, "--max-connections-per-subject=2", secret_file=secret_file) as (port, _):
+async def test_upgrade_bounds_the_connections_of_a_subject(gateway: Gateway, secret_file: Path) -> None:
+    async with serving(gateway, "--max-connections-per-subject=2", secret_file=secret_file) as (port, _):
         ann = url(port, token=make_token(sub="ann"))
         first, second = await welcomed(ann), await welcomed(ann)
         assert await refused(ann) == (503, "OVERLOADED")
         async with await welcomed(url(port, token=make_token(sub="bob"))):
             pass
         await first.close()
-        await until(lambda: len(kernel.lost) == 2)
+        await until(lambda: gateway.kernel.counters.connections == 1)
         await (await welcomed(ann)).close()
         await second.close()
 
@@ -167,8 +162,8 @@ async def test_socket_is_closed_when_its_token_expires(port: int) -> None:
     assert caught.value.rcvd.code == 4401
 
 
-async def test_shutdown_closes_sockets_with_1012(kernel: FakeKernel, secret_file: Path) -> None:
-    async with serving(kernel, secret_file=secret_file) as (port, server):
+async def test_shutdown_closes_sockets_with_1012(gateway: Gateway, secret_file: Path) -> None:
+    async with serving(gateway, secret_file=secret_file) as (port, server):
         client = await welcomed(url(port, token=make_token()))
         server.stop()
         with pytest.raises(ConnectionClosed) as caught:
@@ -177,29 +172,39 @@ async def test_shutdown_closes_sockets_with_1012(kernel: FakeKernel, secret_file
     assert caught.value.rcvd.code == 1012
 
 
-async def test_shutdown_waits_for_triggers_that_run(kernel: FakeKernel) -> None:
-    kernel.unanswered = 1
-    async with serving(kernel) as (port, server):
+async def hold_a_trigger(gateway: Gateway) -> None:
+    gateway.respond = lambda call: None
+    gateway.submit(await gateway.open())
+    await gateway.settle()
+    assert gateway.held == gateway.kernel.unanswered == 1
+
+
+async def test_shutdown_waits_for_triggers_that_run(gateway: Gateway) -> None:
+    await hold_a_trigger(gateway)
+    async with serving(gateway) as (port, server):
         client = await welcomed(url(port))
         server.stop()
-        await until(lambda: kernel.closing)
+        await until(lambda: gateway.kernel.intake.closing)
         await client.ping()
-        kernel.unanswered = 0
+        gateway.answer_held(completed(1, events={"last": None}))
+        assert json.loads(await client.recv())["event"]["name"] == "last"
         with pytest.raises(ConnectionClosed):
             await client.recv()
 
 
-async def test_shutdown_does_not_wait_longer_than_its_grace(kernel: FakeKernel) -> None:
-    kernel.unanswered = 1
-    began = time.monotonic()
-    async with serving(kernel, "--shutdown-grace-s=0.1") as (_, server):
+async def test_shutdown_does_not_wait_longer_than_its_grace(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hold_a_trigger(gateway)
+    async with serving(gateway, "--shutdown-grace-s=0.1") as (_, server):
+        await until(lambda: server.started)
         server.stop()
-        await until(lambda: not server.started or kernel.closing)
-    assert time.monotonic() - began < 3
+        await until(lambda: "not answered in time" in caplog.text)
+    assert gateway.kernel.unanswered == 1
 
 
 async def test_no_token_reaches_a_log(
-    kernel: FakeKernel, secret_file: Path, caplog: pytest.LogCaptureFixture
+    gateway: Gateway, secret_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every route, good and bad, with every logger at its most talkative that the gateway's own setup allows."""
     good, bad = (
@@ -207,7 +212,7 @@ async def test_no_token_reaches_a_log(
         make_token("y" * 32, sub="CANARY"),
     )
     caplog.set_level(logging.INFO)
-    async with serving(kernel, secret_file=secret_file) as (port, _):
+    async with serving(gateway, secret_file=secret_file) as (port, _):
         for token in (good, bad, "CANARY-nonsense"):
             for path in ("/panels/p/ws", "/panels/none/ws", "/nowhere"):
                 try:
@@ -223,7 +228,7 @@ async def test_no_token_reaches_a_log(
                     ):
                         answer = await client.get(path, **how)  # type: ignore[arg-type]
                         _assert_silent(token, answer.text)
-        await until(lambda: len(kernel.lost) == len(kernel.opened))
+        await until(lambda: gateway.kernel.counters.connections == 0)
     for record in caplog.records:
         if record.name.startswith(("uvicorn", "panels")):
             _assert_silent("CANARY", record.getMessage())

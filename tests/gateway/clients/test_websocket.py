@@ -259,14 +259,14 @@ def test_websocket_keeps_frames_of_a_congested_client_and_sends_them_later(
 ) -> None:
     protocol, transport, _ = opened(loop)
     protocol.pause_writing()
-    assert protocol.congested
     protocol.deliver(b"\x81\x01a", [b"\x81\x01a"])
     protocol.deliver(b"\x81\x01b", [b"\x81\x01b"])
     assert transport.written == b""
     protocol.resume_writing()
     loop.run_until_complete(asyncio.sleep(0))
     assert payloads(transport.written) == [b"a", b"b"]
-    assert not protocol.congested
+    protocol.deliver(b"\x81\x01c", [b"\x81\x01c"])
+    assert payloads(transport.written) == [b"a", b"b", b"c"]
 
 
 def test_websocket_closes_a_slow_consumer_with_1013(loop: asyncio.AbstractEventLoop) -> None:

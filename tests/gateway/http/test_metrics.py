@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import pytest
+
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
 from panels_gateway.observe.metrics import BUS, DISPATCH, FAMILIES, SLOW_CONSUMERS
 from panels_gateway.observe.stages import STAGE_SECONDS
-from tests.support.fake_kernel import FakeKernel
+from tests.support.gateway import Gateway
+
+pytestmark = pytest.mark.anyio
 
 _LINE = re.compile(r'[a-z_]+(\{[a-z]+="[A-Za-z0-9_.]+"(,le="[0-9.e+-]+|,le="\+Inf")?"?\})? [0-9.e+-]+')
 
 
 def made() -> tuple[Metrics, HttpCounters, ClientCounters]:
     http, clients = HttpCounters(), ClientCounters()
-    return Metrics(FakeKernel().as_kernel(), http=http, clients=clients, bus=BrokerCounters()), http, clients
+    return Metrics(Gateway().kernel, http=http, clients=clients, bus=BrokerCounters()), http, clients
 
 
-def test_samples_are_valid_lines_grouped_by_family() -> None:
+async def test_samples_are_valid_lines_grouped_by_family() -> None:
     metrics, http, clients = made()
     http.count_request(200)
     clients.count_rejected_upgrade(401)
@@ -32,7 +36,7 @@ def test_samples_are_valid_lines_grouped_by_family() -> None:
         assert line.startswith("# ") or _LINE.fullmatch(line), line
 
 
-def test_slow_consumers_are_shown() -> None:
+async def test_slow_consumers_are_shown() -> None:
     metrics, _, clients = made()
     clients.slow_consumers += 2
     assert [sample.value for sample in metrics.samples() if sample.family is SLOW_CONSUMERS] == [2]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.support.fake_kernel import FakeKernel
+from tests.support.gateway import Gateway
 from tests.support.server import serving, until
 
 pytestmark = pytest.mark.anyio
@@ -18,20 +18,15 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def kernel() -> FakeKernel:
-    made = FakeKernel()
-    made.add("p")
+async def gateway() -> Gateway:
+    made = Gateway()
+    await made.add("p")
     return made
 
 
 @pytest.fixture
-async def port(kernel: FakeKernel) -> AsyncIterator[int]:
-    async with serving(kernel, "--header-timeout-s=0.3", "--body-timeout-s=0.3") as (made, _):
+async def port(gateway: Gateway) -> AsyncIterator[int]:
+    async with serving(gateway, "--header-timeout-s=0.3", "--body-timeout-s=0.3") as (made, _):
         yield made
 
 
@@ -136,8 +131,8 @@ async def test_client_that_sends_too_much_hears_why_and_keeps_its_connection(por
             assert response.json()["error"]["code"] == "TOO_LARGE"
 
 
-async def test_head_without_end_is_cut_at_its_limit_and_not_by_time(kernel: FakeKernel) -> None:
-    async with serving(kernel, "--header-timeout-s=30") as (port, _):
+async def test_head_without_end_is_cut_at_its_limit_and_not_by_time(gateway: Gateway) -> None:
+    async with serving(gateway, "--header-timeout-s=30") as (port, _):
         answer = await exchange(port, b"GET / HTTP/1.1\r\nX: ", *[b"x" * 30_000] * 20)
     assert answer == b"" or status_of(answer) == 431
 
@@ -165,15 +160,16 @@ async def test_a_byte_now_and_then_gains_no_time(port: int) -> None:
     assert asyncio.get_running_loop().time() - began < 2 < len(request) * 0.05
 
 
-async def test_body_that_comes_slowly_is_refused(kernel: FakeKernel) -> None:
-    async with serving(kernel, "--body-timeout-s=0.2") as (port, _):
+async def test_body_that_comes_slowly_is_refused(gateway: Gateway) -> None:
+    async with serving(gateway, "--body-timeout-s=0.2") as (port, _):
         head = b"POST /panels HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n"
         assert b"within 0.2 s" in await exchange(port, head, *[b" "] * 10, b"", pause_s=0.05)
 
 
-async def test_answer_that_nobody_takes_is_cut(kernel: FakeKernel) -> None:
-    kernel.add("large", text=b'"' + b"x" * 15_000_000 + b'"')
-    async with serving(kernel, "--body-timeout-s=0.2") as (port, server):
+async def test_answer_that_nobody_takes_is_cut(gateway: Gateway) -> None:
+    resident = await gateway.add("large")
+    resident.panel.state["text"] = b'"' + b"x" * 15_000_000 + b'"'
+    async with serving(gateway, "--body-timeout-s=0.2") as (port, server):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(get(b"/panels/large/state"))
         await reader.readexactly(1)
@@ -181,8 +177,8 @@ async def test_answer_that_nobody_takes_is_cut(kernel: FakeKernel) -> None:
         writer.transport.abort()
 
 
-async def test_connections_above_the_limit_are_answered_503(kernel: FakeKernel) -> None:
-    async with serving(kernel, "--max-connections=2") as (port, _):
+async def test_connections_above_the_limit_are_answered_503(gateway: Gateway) -> None:
+    async with serving(gateway, "--max-connections=2") as (port, _):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         for _, writer in held:
             writer.write(get(ending=b"\r\n"))
@@ -196,8 +192,8 @@ async def test_connections_above_the_limit_are_answered_503(kernel: FakeKernel) 
         held[1][1].close()
 
 
-async def test_no_socket_is_left_behind(kernel: FakeKernel) -> None:
-    async with serving(kernel, "--header-timeout-s=0.2") as (port, server):
+async def test_no_socket_is_left_behind(gateway: Gateway) -> None:
+    async with serving(gateway, "--header-timeout-s=0.2") as (port, server):
         bad = [
             get(headers=b"X: " + b"x" * 9_000 + b"\r\n" + UPGRADE, ending=b"\r\n"),
             b"GET",

@@ -1,0 +1,153 @@
+"""A panel's state and commits over HTTP, now and earlier, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.kernel.residents import Resident
+from panels_shared.errors import Code
+from tests.gateway.http.callers import assert_error, grant, make_client
+from tests.support.gateway import Gateway
+
+pytestmark = pytest.mark.anyio
+
+
+async def counted(gateway: Gateway, commits: int = 3) -> Resident:
+    """A panel whose ``n`` is its version."""
+    resident = await gateway.add("p", state={"n": 0})
+    for number in range(1, commits + 1):
+        await gateway.put(resident, n=number)
+    return resident
+
+
+async def get(client: httpx.AsyncClient, path: str, **query: str | int) -> Any:
+    response = await client.get(path, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_state_is_the_last_or_that_of_a_version(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    resident = await counted(gateway)
+    for query, seq in (({}, 3), ({"seq": 3}, 3), ({"seq": 1}, 1), ({"seq": 0}, 0)):
+        shown = await get(client, "/panels/p/state", **query)
+        assert shown == {"panelId": "p", "seq": seq, "epoch": resident.panel.epoch, "state": {"n": seq}}
+
+
+@pytest.mark.parametrize("seq", ["4", "-1", "x", "", "1.0", "٣", "9" * 17])
+async def test_state_refuses_what_is_no_version(
+    client: httpx.AsyncClient, gateway: Gateway, seq: str
+) -> None:
+    await counted(gateway)
+    response = await client.get("/panels/p/state", params={"seq": seq})
+    assert assert_error(response, Code.INVALID_REQUEST)["path"] == "seq"
+
+
+async def test_state_is_shown_when_what_it_shows_is_durable() -> None:
+    gateway = Gateway(MemoryJournal(hold=True))
+    async with make_client(gateway) as client:
+        adding = asyncio.create_task(gateway.add("p"))
+        await gateway.settle()
+        gateway.journal.release(gateway.journal.position)
+        gateway.submit(await adding, {"set": {"n": 1}})
+        await gateway.settle()
+        reading = asyncio.create_task(client.get("/panels/p/state"))
+        await gateway.settle()
+        assert not reading.done()
+        gateway.journal.release(gateway.journal.position)
+        assert (await reading).json()["state"] == {"n": 1}
+
+
+async def test_history_is_told_in_pages_without_a_gap(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    await counted(gateway, 5)
+    told: list[int] = []
+    since: int | None = 0
+    while since is not None:
+        page = await get(client, "/panels/p/history", since=since, limit=2)
+        told += [commit["seq"] for commit in page["commits"]]
+        since = page["next"]
+    assert told == [1, 2, 3, 4, 5]
+
+
+async def test_history_says_what_each_commit_was(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    resident = await gateway.add("p")
+    await gateway.trigger(resident, {"set": {"n": 1}, "emit": {"e": 2}})
+    await client.put("/panels/p", json={"kind": "k", "initialState": {"m": 1}})
+    ran, changed = (await get(client, "/panels/p/history"))["commits"]
+    assert (ran["cause"], ran["tool"], ran["fuelConsumed"]) == ("trigger", "t", 7)
+    assert ran["mutations"] == [{"op": "set", "key": "n", "value": 1}]
+    assert [event["name"] for event in ran["events"]] == ["e"]
+    assert (changed["cause"], changed["subject"], changed["events"]) == ("replace", None, [])
+    assert {mutation["key"]: mutation["op"] for mutation in changed["mutations"]} == {
+        "n": "delete",
+        "m": "set",
+    }
+
+
+async def test_history_refuses_a_version_yet_to_come_and_a_bad_limit(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    await counted(gateway)
+    for query, path in (({"since": "4"}, "since"), ({"limit": "0"}, "limit"), ({"limit": "1001"}, "limit")):
+        response = await client.get("/panels/p/history", params=query)
+        assert assert_error(response, Code.INVALID_REQUEST)["path"] == path
+
+
+async def test_history_that_was_trimmed_is_gone_and_not_cut_short() -> None:
+    gateway = Gateway(MemoryJournal(history_commits=1))
+    async with make_client(gateway) as client:
+        await counted(gateway, 5)
+        assert_error(await client.get("/panels/p/history"), Code.HISTORY_GONE)
+        assert_error(await client.get("/panels/p/state", params={"seq": "0"}), Code.HISTORY_GONE)
+        assert_error(await client.post("/panels/p/revert", json={"seq": 0}), Code.HISTORY_GONE)
+
+
+async def test_key_history_names_the_triggers_that_gave_a_key_its_values(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    resident = await gateway.add("p", state={})
+    await gateway.trigger(resident, {"set": {"a/b": 1}})
+    await gateway.trigger(resident, {"set": {"other": 1}}, tool="u")
+    await gateway.trigger(resident, {"delete": ["a/b"]}, tool="u")
+    shown = await get(client, "/panels/p/keys/a/b/history")
+    assert [(c["seq"], c["tool"], c["op"], c["value"]) for c in shown["commits"]] == [
+        (3, "u", "delete", None),
+        (1, "t", "set", 1),
+    ]
+    assert_error(await client.get(f"/panels/p/keys/{'k' * 257}/history"), Code.INVALID_REQUEST)
+
+
+async def test_revert_makes_an_old_state_the_newest_version(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    resident = await counted(gateway)
+    _, socket = gateway.connect(resident)
+    response = await client.post("/panels/p/revert", json={"seq": 1})
+    assert response.json() == {"id": "p", "seq": 4, "revertedTo": 1}
+    assert socket.words == ["CONNECTED 3", "PATCH 4"]
+    assert (await get(client, "/panels/p/state"))["state"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"{}", b'{"seq":"1"}', b'{"seq":9}', b'{"seq":-1}', b'{"seq":1,"x":1}']
+)
+async def test_revert_refuses_a_body(client: httpx.AsyncClient, gateway: Gateway, body: bytes) -> None:
+    await counted(gateway)
+    response = await client.post("/panels/p/revert", content=body)
+    assert assert_error(response, Code.INVALID_REQUEST)["path"] == "seq"
+
+
+async def test_histories_need_read_and_revert_needs_manage(
+    guarded: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    await counted(gateway)
+    reader, owner = grant("p", "read"), grant("p", "manage")
+    for path in ("state", "history", "keys/n/history"):
+        assert (await guarded.get(f"/panels/p/{path}", headers=reader)).status_code == 200
+        assert_error(await guarded.get(f"/panels/p/{path}", headers=owner), Code.FORBIDDEN)
+    assert_error(await guarded.post("/panels/p/revert", headers=reader, json={"seq": 1}), Code.FORBIDDEN)
+    assert (await guarded.post("/panels/p/revert", headers=owner, json={"seq": 1})).status_code == 200

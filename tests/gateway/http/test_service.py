@@ -1,0 +1,41 @@
+"""What the gateway says of itself."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.gateway.http.callers import make_client
+from tests.support.gateway import Gateway
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_health_follows_the_kernel(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    response = await client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (200, "ready")
+    gateway.kernel.intake.closing = True
+    response = await client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+
+
+async def test_health_waits_for_a_worker_and_names_the_durability() -> None:
+    gateway = Gateway(workers=False)
+    async with make_client(gateway, "--durability=none") as client:
+        response = await client.get("/health")
+        assert (response.status_code, response.json()["durability"]) == (503, "none")
+        gateway.start_workers()
+        assert (await client.get("/health")).status_code == 200
+
+
+async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    await gateway.add("p", state={"n": 123})
+    await client.get("/nowhere")
+    response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = response.text.splitlines()
+    assert 'panels_http_requests_total{status="404"} 1' in lines
+    assert "panels_panels 1" in lines
+    assert "panels_workers 1" in lines
+    assert "panels_bus_bad_frames_total 0" in lines
+    assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines

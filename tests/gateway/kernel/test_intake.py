@@ -1,0 +1,327 @@
+"""How triggers come in: who may, what the job will see, what is refused, and what is known of an idempotency key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from panels_gateway.access.tokens import ANONYMOUS, Principal, principal_of
+from panels_gateway.dispatch.limits import DispatchLimits
+from panels_gateway.journal.journal import JournalError
+from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.records import Ran
+from panels_gateway.kernel import intake as intakes
+from panels_gateway.kernel.intake import make_key
+from panels_gateway.kernel.kernel import KernelLimits
+from panels_gateway.kernel.residents import ResidentLimits
+from panels_gateway.panels.answers import MAX_FOLLOWERS, AnswerLimits
+from panels_gateway.panels.trigger import Failure, Refused, Succeeded
+from panels_shared.errors import Code, RequestError
+from panels_shared.outcome import Failed, Reason, Usage
+from tests.support.gateway import Caller, Gateway
+
+pytestmark = pytest.mark.anyio
+
+ANN = principal_of("ann", expires_at=None, grants=None)
+BOB = principal_of("bob", expires_at=None, grants=None)
+NOBODY = principal_of("eve", expires_at=None, grants=())
+
+
+class Unfolded(MemoryJournal):
+    """Folds only when it is told to."""
+
+    def _schedule(self) -> None:
+        return
+
+    def fold(self) -> None:
+        self._fold()
+
+
+async def refused(gateway: Gateway, *, tool: str = "t", principal: Principal = ANONYMOUS) -> RequestError:
+    resident = await gateway.open()
+    with pytest.raises(RequestError) as caught:
+        gateway.submit(resident, tool=tool, principal=principal)
+    return caught.value
+
+
+# -- what is accepted -----------------------------------------------------------------------------------------
+
+
+async def test_accept_refuses_what_may_not_be_triggered() -> None:
+    gateway = Gateway()
+    await gateway.add()
+    assert (await refused(gateway, tool="none")).code is Code.TOOL_NOT_FOUND
+    assert (await refused(gateway, principal=NOBODY)).code is Code.FORBIDDEN
+    gateway.kernel.intake.closing = True
+    assert (await refused(gateway)).code is Code.UNAVAILABLE
+
+
+async def test_accept_refuses_a_panel_that_is_gone() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    gateway.kernel.making.delete(resident)
+    with pytest.raises(RequestError) as caught:
+        gateway.submit(resident)
+    assert caught.value.code is Code.PANEL_NOT_FOUND
+
+
+async def test_job_sees_the_clock_the_randomness_and_the_scope_that_were_handed_in() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    gateway.wall_s = 1_234.5678
+    gateway.submit(resident, {"a": 1}, principal=ANN)
+    await gateway.settle()
+    (job,) = gateway.jobs
+    assert (job.now_ms, job.seed, json.loads(job.args)) == (1_234_567.0, 2**64 - 1, {"a": 1})
+    assert json.loads(job.scope) == {"sub": "ann"}
+
+
+@pytest.mark.parametrize("text", ["", "k" * 129, "a\nb", "\0", "\x7f"])
+def test_key_refuses_what_is_none(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        make_key("ann", text, "t", b"null")
+    assert caught.value.code is Code.PARSE_ERROR
+
+
+def test_key_tells_tools_args_and_subjects_apart() -> None:
+    keys = [
+        make_key("ann", "k", "t", b"1"),
+        make_key("bob", "k", "t", b"1"),
+        make_key("ann", "k", "u", b"1"),
+        make_key("ann", "k", "t", b"2"),
+    ]
+    assert len(set(keys)) == 4
+    assert len({key.fingerprint for key in keys}) == 3
+    assert make_key("ann", "k", "t", b"1") == keys[0]
+
+
+# -- full queues ----------------------------------------------------------------------------------------------
+
+
+async def test_submit_answers_overloaded_where_a_queue_is_full() -> None:
+    gateway = Gateway(dispatch=DispatchLimits(queue_per_panel=2))
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    caller = Caller()
+    for _ in range(3):
+        gateway.submit(resident, caller=caller)
+    (answer,) = caller.answers
+    assert isinstance(answer, Refused)
+    assert answer.code is Code.OVERLOADED
+    assert answer.details is not None
+    assert answer.details["scope"] == "panel"
+    assert (gateway.kernel.counters.triggers, gateway.kernel.counters.overloaded) == (3, 1)
+
+
+async def test_submit_answers_overloaded_while_the_journal_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway(MemoryJournal(hold=True))
+    resident = await gateway.add()
+    await gateway.settle()
+    monkeypatch.setattr(intakes, "MAX_BACKLOG_BYTES", gateway.journal.backlog_bytes - 1)
+    answer = await gateway.trigger(resident, key="k")
+    assert isinstance(answer, Refused)
+    assert answer.details == {"retryAfterMs": 500, "scope": "journal"}
+    gateway.journal.release(gateway.journal.position)
+    await gateway.settle()
+    assert isinstance(await gateway.trigger(resident, key="k"), Succeeded), "a refusal frees the key"
+
+
+# -- idempotency ----------------------------------------------------------------------------------------------
+
+
+async def test_key_that_was_answered_gets_the_same_answer_and_nothing_runs() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    first = await gateway.trigger(resident, {"set": {"n": 1}}, key="k")
+    await gateway.put(resident, n=2)
+    assert await gateway.trigger(resident, {"set": {"n": 1}}, key="k") == first
+    assert gateway.state(resident) == {"n": 2}
+    assert gateway.kernel.counters.repeated == 1
+
+
+async def test_key_that_runs_is_joined_and_all_get_the_answer() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    callers = [gateway.submit(resident, key="k") for _ in range(3)]
+    await gateway.settle()
+    assert gateway.held == 1
+    gateway.answer_held()
+    await gateway.settle()
+    answers = [caller.last for caller in callers]
+    assert isinstance(answers[0], Succeeded)
+    assert answers == [answers[0]] * 3
+    assert gateway.kernel.counters.joined == 2
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize(("args", "tool"), [(2, "t"), (1, "u")])
+async def test_key_used_for_something_else_is_a_conflict(answered: bool, args: object, tool: str) -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    gateway.submit(resident, 1, key="k")
+    if answered:
+        await gateway.settle()
+    caller = gateway.submit(resident, args, tool=tool, key="k")
+    assert isinstance(caller.last, Refused)
+    assert caller.last.code is Code.CONFLICT
+
+
+async def test_key_belongs_to_its_subject() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    for principal in (ANN, BOB, ANONYMOUS):
+        gateway.submit(resident, {"set": {"n": 1}}, key="k", principal=principal)
+    await gateway.settle()
+    assert resident.panel.seq == 3
+
+
+async def test_key_of_a_trigger_that_failed_gets_the_failure_again() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: Failed(Usage(fuel=5), Reason.HANDLER_ERROR, "no", 3, 4, b'{"a":1}')
+    resident = await gateway.add()
+    first = await gateway.trigger(resident, key="k")
+    assert isinstance(first, Failure)
+    assert await gateway.trigger(resident, key="k") == first
+    assert len(gateway.jobs) == 1
+
+
+async def test_key_of_a_trigger_that_no_worker_could_run_is_answered_too() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    gateway.respond = lambda call: None
+    caller = gateway.submit(resident, key="k")
+    await gateway.settle()
+    (trigger,) = [run.trigger for run in gateway.dispatcher._fleet.lanes[resident.panel.key].in_flight]
+    gateway.kernel.failed(trigger, Reason.WORKER_LOST, "its process died")
+    assert isinstance(caller.last, Failure)
+    assert gateway.submit(resident, key="k").answers == caller.answers
+
+
+async def test_key_of_a_trigger_that_was_refused_is_free() -> None:
+    gateway = Gateway(dispatch=DispatchLimits(queue_per_panel=1))
+    resident = await gateway.add()
+    gateway.submit(resident, {"set": {"other": 1}})
+    assert isinstance(gateway.submit(resident, {"set": {"n": 1}}, key="k").last, Refused)
+    await gateway.settle()
+    assert isinstance(await gateway.trigger(resident, {"set": {"n": 1}}, key="k"), Succeeded)
+    assert resident.panel.seq == 2
+
+
+async def test_key_is_forgotten_after_its_time() -> None:
+    limits = KernelLimits(residents=ResidentLimits(answers=AnswerLimits(ttl_ms=1_000)))
+    gateway = Gateway(limits=limits)
+    resident = await gateway.add()
+    await gateway.trigger(resident, key="k")
+    gateway.wall_s += 1.0
+    await gateway.trigger(resident, key="k")
+    assert len(gateway.jobs) == 1
+    gateway.wall_s += 0.001
+    await gateway.trigger(resident, key="k")
+    assert len(gateway.jobs) == 2
+
+
+async def test_key_is_forgotten_when_there_are_too_many() -> None:
+    limits = KernelLimits(residents=ResidentLimits(answers=AnswerLimits(keys=2)))
+    gateway = Gateway(limits=limits)
+    resident = await gateway.add()
+    for key in ("a", "b", "c"):
+        await gateway.trigger(resident, key=key)
+    await gateway.trigger(resident, key="c")
+    assert len(gateway.jobs) == 3
+    await gateway.trigger(resident, key="a")
+    assert len(gateway.jobs) == 4
+
+
+async def test_key_has_a_bounded_number_of_followers() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    caller = Caller()
+    for _ in range(MAX_FOLLOWERS + 1):
+        gateway.submit(resident, key="k", caller=caller)
+    assert caller.answers == []
+    gateway.submit(resident, key="k", caller=caller)
+    assert isinstance(caller.last, Refused)
+    assert caller.last.code is Code.OVERLOADED
+    await gateway.settle()
+    gateway.answer_held()
+    assert len(caller.answers) == MAX_FOLLOWERS + 2
+
+
+async def test_followers_of_a_trigger_that_is_refused_are_refused_with_it() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    callers = [gateway.submit(resident, key="k") for _ in range(2)]
+    gateway.kernel.making.delete(resident)
+    for caller in callers:
+        (answer,) = caller.answers
+        assert isinstance(answer, Refused)
+        assert answer.code is Code.PANEL_NOT_FOUND
+
+
+# -- answers that are read back from the journal --------------------------------------------------------------
+
+
+async def stored(journal: MemoryJournal | None = None) -> tuple[Gateway, Succeeded]:
+    gateway = Gateway(journal)
+    resident = await gateway.add()
+    answer = await gateway.trigger(resident, {"set": {"n": 1}}, key="k")
+    assert isinstance(answer, Succeeded)
+    return gateway, answer
+
+
+async def test_answer_is_kept_until_it_can_be_read_back() -> None:
+    journal = Unfolded()
+    gateway, first = await stored(journal)
+    resident = await gateway.open()
+    key = make_key("", "k", "t", b'{"set": {"n": 1}}')
+    for folded in (False, True):
+        known = resident.answers.look(key, 0)
+        assert (getattr(known, "record", None) is None) == folded
+        assert await gateway.trigger(resident, {"set": {"n": 1}}, key="k") == first
+        journal.fold()
+
+
+async def test_answer_that_is_no_longer_kept_is_a_conflict_and_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(panel: int, subject: str, key: str) -> Ran | None:
+        return None
+
+    async def broken(panel: int, subject: str, key: str) -> Ran | None:
+        raise JournalError("the row is damaged")
+
+    gateway, _ = await stored()
+    resident = await gateway.open()
+    reads: list[Callable[[int, str, str], object]] = [nothing, broken]
+    for read in reads:
+        monkeypatch.setattr(gateway.journal, "answer", read)
+        answer = await gateway.trigger(resident, {"set": {"n": 1}}, key="k")
+        assert isinstance(answer, Refused)
+        assert answer.code is Code.CONFLICT
+    assert len(gateway.jobs) == 1
+
+
+async def test_answers_that_are_being_read_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intakes, "MAX_LOOKUPS", 1)
+    gateway, first = await stored()
+    resident = await gateway.open()
+    callers = [gateway.submit(resident, {"set": {"n": 1}}, key="k") for _ in range(2)]
+    await gateway.settle()
+    assert callers[0].answers == [first]
+    assert isinstance(callers[1].last, Refused)
+    assert callers[1].last.code is Code.OVERLOADED
+
+
+async def test_answer_outlives_the_panel_s_stay_in_memory() -> None:
+    gateway = Gateway(limits=KernelLimits(residents=ResidentLimits(bytes=0)))
+    await gateway.add()
+    first = await gateway.trigger(await gateway.open(), {"set": {"n": 1}}, key="k")
+    await gateway.settle()
+    assert len(gateway.kernel.residents) == 0
+    assert await gateway.trigger(await gateway.open(), {"set": {"n": 1}}, key="k") == first
+    assert len(gateway.jobs) == 1
