@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import addressof, byref, c_uint8, c_uint64, c_void_p, memmove, string_at
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from wasmtime import _bindings
 
@@ -184,7 +184,8 @@ class Store:
         value = _bindings.wasmtime_val_t()
         global_get(self.ctx, handle, addressof(value))
         bits = int.from_bytes(string_at(addressof(value.of), 8), "little")
-        return bits & _BITS_OF_KIND[value.kind]
+        kind: Any = value.kind
+        return bits & _BITS_OF_KIND[kind]
 
     def set_global_bits(self, handle: int, bits: int) -> None:
         """Sets a mutable global of numbers to what ``get_global_bits`` gave."""
