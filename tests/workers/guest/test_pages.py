@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +45,7 @@ def test_difference_is_what_makes_one_memory_of_another(
         again[at : at + len(data)] = data
     assert again == memory
     ends = [(at, at + len(data)) for at, data in runs]
-    assert all(end < start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
+    assert all(end < start for (_, end), (start, _) in pairwise(ends))
 
 
 @given(memories, st.integers(0, PAGES * PAGE_BYTES), st.integers(0, 3 * PAGE_BYTES))

@@ -327,6 +327,7 @@ def test_imports_survive_any_numbers(name: str, numbers: list[int]) -> None:
         for event in outcome.events:
             json.loads(event)
     else:
+        assert isinstance(outcome, Failed)
         assert outcome.reason in (
             Reason.TRAP,
             Reason.INVALID_RESULT,
