@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from panels_shared.messages import Tool
+from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import Completed, Failed, Reason, Usage
 from panels_worker.guest.task import Execution, Program, Task
 
@@ -17,6 +17,12 @@ class FunctionProgram:
 
     function: Callable[[Mapping[str, bytes], object], dict[str, bytes | None]]
     tasks: list[Task] = field(default_factory=list)
+    resumed: list[tuple[bytes, Sequence[Answered]]] = field(default_factory=list)
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
+        """Runs the function with the first answer's value as its arguments."""
+        self.resumed.append((image, answers))
+        return self.run(replace(task, args=answers[0].value))
 
     def run(self, task: Task) -> Execution:
         self.tasks.append(task)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -89,6 +89,10 @@ class HashProgram:
             for key, value in changes.items()
         ]
         return Execution(Completed(usage, returned, msgspec.json.encode(mutations)), changes)
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[m.Answered]) -> Execution:
+        """``handle`` never suspends, so that nothing fits."""
+        return Execution(Failed(Usage(), Reason.RESUME_FAILED, "expected an image of this handler"), {})
 
 
 class NoReply:

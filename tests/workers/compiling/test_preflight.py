@@ -14,6 +14,7 @@ from tests.workers.modules import GOOD, leb, module, section, vector, wat
 
 MEMORY = '(memory (export "memory") 1)'
 ALLOC = '(func (export "alloc") (param i32) (result i32) (i32.const 0))'
+RESUME = '(func (export "resume") (param i64 i32 i32 i32) (result i32) (i32.const 0))'
 HANDLE = '(func (export "handle") (param i32 i32) (result i32) (i32.const 0))'
 
 
@@ -22,10 +23,18 @@ def test_preflight_admits_a_handler() -> None:
 
 
 def test_preflight_admits_every_import_that_the_host_has() -> None:
-    source = wat(f"(module {ABI} {HANDLE})")
+    source = wat(f"(module {ABI} {RESUME} {HANDLE})")
     assert preflight(source, "handle") is None
     HOST.linker.link(wasmtime.Module(ENGINE, source))
     assert len(PANELS_IMPORTS) == 13
+
+
+def test_preflight_refuses_a_module_that_calls_extensions_and_cannot_be_resumed() -> None:
+    refusal = preflight(wat(f"(module {ABI} {HANDLE})"), "handle")
+    assert refusal is not None
+    assert refusal.code == "missing_export"
+    assert "resume" in refusal.message
+    assert "ext_call" in refusal.message
 
 
 def test_preflight_admits_another_entry_and_optional_exports() -> None:

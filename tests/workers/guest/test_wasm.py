@@ -167,10 +167,14 @@ def test_emit_needs_a_name_a_json_payload_and_permission() -> None:
     assert code("(call $emit (i32.const 0) (i32.const 0) (i32.const 64) (i32.const 2))", _64="{}") == -4
 
 
-def test_ext_call_finds_no_extension() -> None:
-    call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))"
-    assert code(call, _0="x") == -2
-    assert code(call, make_task(capabilities=("ext:*",)), _0="x") == -1
+def test_ext_call_needs_names_a_json_array_and_permission() -> None:
+    call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 64) (i32.const 2)))"
+    allowed = make_task(capabilities=("ext:x",))
+    assert code(call, _0="x", _64="[]") == -2
+    assert code(call, allowed, _0="x", _64="[]") == 1
+    assert code(call, allowed, _0="x", _64="{}") == -4
+    assert code(call, allowed, _0="x", _64="[x") == -4
+    assert code(call, allowed, _0=".", _64="[]") == -4
 
 
 def test_result_that_is_not_json_is_invalid_result() -> None:
@@ -323,6 +327,7 @@ def test_imports_survive_any_numbers(name: str, numbers: list[int]) -> None:
         for event in outcome.events:
             json.loads(event)
     else:
+        assert isinstance(outcome, Failed)
         assert outcome.reason in (
             Reason.TRAP,
             Reason.INVALID_RESULT,

@@ -55,14 +55,14 @@ def run(
 def value(source: str, **job: Any) -> Any:
     """What a script returns."""
     outcome = run(source, **job).outcome
-    assert isinstance(outcome, Completed), (outcome.reason, outcome.message)
+    assert isinstance(outcome, Completed), outcome
     return json.loads(outcome.return_value)
 
 
 def failure(source: str, **job: Any) -> Failed:
     """How a script fails."""
     execution = run(source, **job)
-    assert isinstance(execution.outcome, Failed), execution.outcome.return_value
+    assert isinstance(execution.outcome, Failed), execution.outcome
     assert execution.changes == {}
     return execution.outcome
 

@@ -397,11 +397,13 @@ def test_whatever_a_handler_does_only_json_leaves_and_nothing_stays(
     handler = program(f"if ($args) {{ {hostile} let made = {expression}; {put} }}\n{fine}")
 
     def job(args: int) -> Completed | Failed:
-        return handler.run(
+        outcome = handler.run(
             make_task(
                 args=b"%d" % args, state={"list": b"[0]"}, capabilities=EVERYTHING, limits={"fuel": 10**9}
             )
         ).outcome
+        assert isinstance(outcome, Completed | Failed)
+        return outcome
 
     clean = job(0)
     assert isinstance(clean, Completed)

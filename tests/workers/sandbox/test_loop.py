@@ -7,12 +7,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 import zmq
 
-from panels_shared.messages import Goodbye, Hello, Job, Prepare, Result, Snapshot, Tool
+from panels_shared.messages import Answered, Goodbye, Hello, Job, Prepare, Result, Snapshot, Tool
 from panels_shared.outcome import Completed, Usage
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
@@ -130,8 +130,15 @@ def test_loop_sends_results_in_batches_and_in_order(gateway: FakeGateway, start:
     assert frames <= 40
 
 
+class NeverSuspended:
+    """Half of a program: what a test that resumes nothing does not use."""
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
+        raise AssertionError("nothing was suspended")
+
+
 def test_loop_sends_a_large_batch_as_one_frame_per_result(gateway: FakeGateway, start: Start) -> None:
-    class Large:
+    class Large(NeverSuspended):
         def run(self, task: Task) -> Execution:
             return Execution(Completed(Usage(), b'"' + b"x" * (LARGE_FRAME_BYTES // 4) + b'"'), {})
 
@@ -160,7 +167,7 @@ def test_loop_finishes_what_it_has_when_terminated(gateway: FakeGateway, start: 
 
 
 def test_loop_answers_and_ends_when_a_program_raises(gateway: FakeGateway, start: Start) -> None:
-    class Defect:
+    class Defect(NeverSuspended):
         def run(self, task: Task) -> Execution:
             raise KeyError("ours")
 

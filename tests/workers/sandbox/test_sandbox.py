@@ -8,12 +8,14 @@ import pytest
 
 from panels_shared.errors import WireError
 from panels_shared.messages import (
+    Answered,
     Delta,
     Forget,
     Job,
     Missing,
     Prepare,
     Result,
+    Resume,
     Revoke,
     Snapshot,
     Tool,
@@ -35,6 +37,11 @@ def job(
     number: int, *, index: int, panel: int = 1, epoch: int = 1, tool: int = 1, committed: int = -1
 ) -> Job:
     return Job(number, panel, epoch, index, committed, tool, b"1", b"{}", 5.0, 9)
+
+
+def resume(number: int, *, index: int, epoch: int = 1, tool: int = 1, value: bytes = b"1") -> Resume:
+    answers = (Answered(3, True, value),)
+    return Resume(number, 1, epoch, index, -1, tool, b"{}", 5.0, 9, b"image", answers)
 
 
 def count(state: Mapping[str, bytes], args: object) -> dict[str, bytes | None]:
@@ -203,3 +210,36 @@ def test_sandbox_refuses_what_no_gateway_sends(sandbox: Sandbox, message: ToWork
     sandbox.accept([message])
     with pytest.raises(WireError):
         sandbox.run_next()
+
+
+def test_resumption_takes_its_place_among_the_jobs(sandbox: Sandbox, program: FunctionProgram) -> None:
+    answers = run(sandbox, tool(), Snapshot(1, 1, {}), job(1, index=0), resume(2, index=1), job(3, index=2))
+    assert completed(answers) == [1, 2, 3]
+    assert program.resumed == [(b"image", (Answered(3, True, b"1"),))]
+    assert program.tasks[-1].state["n"] == b"3"
+
+
+def test_resumption_is_undone_as_a_job_is(sandbox: Sandbox, program: FunctionProgram) -> None:
+    run(sandbox, tool(), Snapshot(1, 1, {}), job(1, index=0), resume(2, index=1))
+    answers = run(sandbox, Delta(1, 2, 1, 0, {}), resume(3, index=0, epoch=2))
+    assert completed(answers) == [3]
+    assert program.tasks[-1].state["n"] == b"2"
+
+
+def test_resumption_that_fails_takes_its_index(sandbox: Sandbox) -> None:
+    answers = run(sandbox, tool(), Snapshot(1, 1, {}), resume(1, index=0, value=b"2"), job(2, index=1))
+    assert [type(answer.outcome) for answer in answers if isinstance(answer, Result)] == [Failed, Completed]
+
+
+def test_resumption_without_what_it_needs_is_missing(sandbox: Sandbox) -> None:
+    answers = run(
+        sandbox, resume(1, index=0), tool(), resume(2, index=0), Snapshot(1, 1, {}), resume(3, index=1)
+    )
+    assert answers == [Missing(1, "tool"), Missing(2, "replica"), Missing(3, "replica")]
+    assert run(sandbox, tool(2, b"gone"), resume(4, index=0, tool=2)) == [Missing(4, "artifact")]
+    assert completed(run(sandbox, resume(5, index=0))) == [5]
+
+
+def test_revoked_resumption_is_not_begun(sandbox: Sandbox, program: FunctionProgram) -> None:
+    assert run(sandbox, tool(), Snapshot(1, 1, {}), resume(1, index=0), Revoke(1, 1)) == []
+    assert program.resumed == []

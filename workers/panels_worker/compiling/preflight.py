@@ -19,6 +19,7 @@ from panels_worker.compiling.reader import Reader, RefusedError
 from panels_worker.compiling.signatures import (
     ALLOC,
     ENTRY,
+    EXT_CALL,
     IMPORTS,
     NUMBERS,
     OPTIONAL_EXPORTS,
@@ -50,6 +51,7 @@ class _Module:
     types: list[Signature | None] = field(default_factory=list)
     #: type indices of all functions, imported ones first
     functions: list[int] = field(default_factory=list)
+    calls_extensions: bool = False
     memories: int = 0
     exports: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -150,6 +152,7 @@ def _imports(reader: Reader, module: _Module) -> None:
                 f"import {full_name}: expected {describe(known)}, got {describe(_type(module, index))}",
             )
         module.functions.append(index)
+        module.calls_extensions |= (origin, name) == EXT_CALL
 
 
 def _functions(reader: Reader, module: _Module) -> None:
@@ -216,6 +219,9 @@ def _check_exports(module: _Module, entry: str) -> None:
         raise RefusedError("missing_export", "expected an export memory (a memory), got none")
     for name, wanted in (("alloc", ALLOC), (entry, ENTRY), *OPTIONAL_EXPORTS.items()):
         _check_export(module, name, wanted)
+    if module.calls_extensions and "resume" not in module.exports:
+        text = "expected an export resume, because the module imports panels.ext_call: it gets the answers"
+        raise RefusedError("missing_export", text)
 
 
 def _check_export(module: _Module, name: str, wanted: Signature) -> None:

@@ -29,6 +29,9 @@ _WASI_IMPORTS: Final[dict[str, Signature]] = {
 }
 IMPORTS: Final = {abi.MODULE: PANELS_IMPORTS, wasi.MODULE: _WASI_IMPORTS}
 
+#: Who imports this one has to export ``resume``.
+EXT_CALL: Final = (abi.MODULE, "ext_call")
+
 ENTRY: Final = _signature("ii", "i")
 ALLOC: Final = _signature("i", "i")
 OPTIONAL_EXPORTS: Final = {"_initialize": _signature(""), "resume": _signature("Iiii", "i")}

@@ -122,14 +122,14 @@ class WasmHost:
     def _ext_call(self, raw: Any) -> None:
         run = self._current()
         run.effects.count_call()
+        values = [raw[at * I64_STEP] & 0xFFFF_FFFF for at in range(6)]
         try:
-            name = run.read_text(raw[0] & 0xFFFF_FFFF, raw[I64_STEP] & 0xFFFF_FFFF)
-            allowed = run.effects.task.capabilities.may_call(name)
+            extension, method = run.read_text(*values[0:2]), run.read_text(*values[2:4])
+            raw[0] = run.effects.call_extension(extension, method, run.read(*values[4:6]))
+        except Denied:
+            raw[0] = DENIED
         except InvalidValue:
             raw[0] = INVALID
-            return
-        # no extension is registered: whoever may call one finds none
-        raw[0] = ABSENT if allowed else DENIED
 
 
 # Raw values are 16 bytes apart, so an i32 index steps by 4: a slice takes several arguments at once.

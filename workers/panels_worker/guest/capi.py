@@ -41,6 +41,7 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_memory_data_size": (c_size_t, (c_void_p, c_void_p)),
     "wasmtime_memory_grow": (c_void_p, (c_void_p, c_void_p, c_uint64, c_void_p)),
     "wasmtime_global_get": (None, (c_void_p, c_void_p, c_void_p)),
+    "wasmtime_global_set": (c_void_p, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_trap_new": (c_void_p, (c_char_p, c_size_t)),
     "wasmtime_trap_code": (ctypes.c_bool, (c_void_p, c_void_p)),
     "wasm_trap_message": (None, (c_void_p, c_void_p)),
@@ -77,6 +78,7 @@ memory_data = _bind("wasmtime_memory_data")
 memory_data_size = _bind("wasmtime_memory_data_size")
 memory_grow = _bind("wasmtime_memory_grow")
 global_get = _bind("wasmtime_global_get")
+global_set = _bind("wasmtime_global_set")
 trap_new = _bind("wasmtime_trap_new")
 trap_code = _bind("wasmtime_trap_code")
 trap_message = _bind("wasm_trap_message")

@@ -12,7 +12,9 @@ from typing import Final
 
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
-from panels_shared.outcome import Completed, LogLine, Usage
+from panels_shared.limits import MAX_CALL_ARGS_BYTES, MAX_CALLS, MAX_OPEN_CALLS
+from panels_shared.outcome import Completed, LogLine, Suspended, Usage
+from panels_worker.guest.calls import Calls, is_name
 from panels_worker.guest.task import Task
 
 #: Security limits on names.
@@ -36,6 +38,10 @@ class InvalidValue(Exception):  # noqa: N818
     """The guest gave what is not a name, or not a JSON value. The text is for the client."""
 
 
+class InvalidName(InvalidValue):
+    """The guest gave what cannot be the name of an extension or of a method."""
+
+
 class Effects:
     """See the module's docstring. Methods raise ``LimitReached``, ``Denied`` or ``InvalidValue``."""
 
@@ -47,6 +53,7 @@ class Effects:
         "calls",
         "changes",
         "events",
+        "extension_calls",
         "log",
         "return_value",
         "task",
@@ -57,6 +64,8 @@ class Effects:
         self.task = task
         self.calls = 0
         self.changes: dict[str, bytes | None] = {}
+        #: None for a handler that has never called one.
+        self.extension_calls: Calls | None = None
         self.events: list[bytes] = []
         self.views: list[bytes] = []
         self.return_value = b"null"
@@ -181,6 +190,41 @@ class Effects:
             b'{"viewId":%b,"command":%b,"params":%b}' % (_encode(view_id), _encode(command), params)
         )
 
+    def call_extension(self, extension: str, method: str, args: bytes) -> int:
+        """Records the call of a method with ``args``, a JSON array; the call's number."""
+        if not (is_name(extension) and is_name(method)):
+            raise InvalidName("expected the names of an extension and a method")
+        may_call = self.task.capabilities.may_call
+        if not (may_call(extension) or may_call(f"{extension}.{method}")):
+            raise Denied(f"expected the capability ext:{extension} or ext:{extension}.{method}")
+        try:
+            jsonvalue.validate(args)
+        except InvalidJsonError as exc:
+            raise InvalidValue(f"arguments of {extension}.{method}: {exc.problem}") from None
+        if args.lstrip(b" \t\r\n")[:1] != b"[":
+            raise InvalidValue(f"arguments of {extension}.{method}: expected a JSON array")
+        calls = self.known_calls()
+        if len(args) > MAX_CALL_ARGS_BYTES:
+            raise LimitReached(f"expected at most {MAX_CALL_ARGS_BYTES} bytes of arguments, got {len(args)}")
+        if len(calls.requests) >= MAX_CALLS:
+            raise LimitReached(f"expected at most {MAX_CALLS} extension calls at once")
+        if len(calls.open) >= MAX_OPEN_CALLS:
+            raise LimitReached(f"expected at most {MAX_OPEN_CALLS} extension calls that wait for an answer")
+        self._charge(len(args))
+        return calls.make(extension, method, args)
+
+    def known_calls(self) -> Calls:
+        """The calls of a handler, made when there are none yet."""
+        if self.extension_calls is None:
+            self.extension_calls = Calls()
+        return self.extension_calls
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is an extension call that is not answered."""
+        calls = self.extension_calls
+        return calls is not None and bool(calls.open)
+
     def returns(self, value: bytes) -> None:
         """Sets the return value, a JSON value; the last one counts."""
         try:
@@ -212,25 +256,31 @@ class Effects:
 
     def completed(self, usage: Usage) -> Completed:
         """The outcome of a job that ran to its end."""
-        changes = self.changes
-        if changes:
-            mutations = [
-                b'{"op":"delete","key":%b}' % _encode(key)
-                if value is None
-                else b'{"op":"set","key":%b,"value":%b}' % (_encode(key), value)
-                for key, value in changes.items()
-            ]
-            encoded = b"[%b]" % b",".join(mutations)
-        else:
-            encoded = b"[]"
         return Completed(
-            usage,
-            self.return_value,
-            encoded,
-            tuple(self.events),
-            b"[%b]" % b",".join(self.views) if self.views else b"[]",
-            tuple(self.log),
+            usage, self.return_value, self._mutations(), tuple(self.events), self._views(), tuple(self.log)
         )
+
+    def suspended(self, usage: Usage, image: bytes) -> Suspended:
+        """The outcome of a job that waits for extensions, and is ``image``."""
+        calls = self.extension_calls
+        requests = () if calls is None else tuple(calls.requests)
+        events, log = tuple(self.events), tuple(self.log)
+        return Suspended(usage, requests, image, self._mutations(), events, self._views(), log)
+
+    def _mutations(self) -> bytes:
+        changes = self.changes
+        if not changes:
+            return b"[]"
+        mutations = [
+            b'{"op":"delete","key":%b}' % _encode(key)
+            if value is None
+            else b'{"op":"set","key":%b,"value":%b}' % (_encode(key), value)
+            for key, value in changes.items()
+        ]
+        return b"[%b]" % b",".join(mutations)
+
+    def _views(self) -> bytes:
+        return b"[%b]" % b",".join(self.views) if self.views else b"[]"
 
 
 def _check_name(what: str, name: str) -> None:

@@ -105,11 +105,16 @@ def near_memory_limit(used_bytes: int, limits: Limits) -> bool:
     return used_bytes + NEAR_LIMIT_BYTES > limits.memory_bytes
 
 
-def conclude(effects: Effects, usage: Usage, failure: Failed | None) -> Execution:
-    """The execution of a job that failed, or (None) completed. A failed job keeps its log and changes
-    nothing.
+def conclude(effects: Effects, usage: Usage, failure: Failed | None, image: bytes | None = None) -> Execution:
+    """The execution of a job that failed, or was suspended as ``image``, or (None) completed.
+
+    A failed job keeps its log and changes nothing. A completed one drops the calls that it did not wait for.
     """
     if failure is None:
+        if image is not None:
+            return Execution(effects.suspended(usage, image), effects.changes)
+        if effects.waits:
+            effects.write_log(2, "extension calls that the handler did not wait for were dropped")
         return Execution(effects.completed(usage), effects.changes)
     return Execution(msgspec.structs.replace(failure, usage=usage, log=tuple(effects.log)), {})
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import addressof, byref, c_uint8, c_uint64, c_void_p
-from typing import Final, NoReturn
+from ctypes import addressof, byref, c_uint8, c_uint64, c_void_p, memmove, string_at
+from typing import Any, Final, NoReturn
 
 from wasmtime import _bindings
 
@@ -17,6 +17,7 @@ from panels_worker.guest.capi import (
     export_get,
     get_fuel,
     global_get,
+    global_set,
     instantiate,
     memory_data,
     memory_data_size,
@@ -35,6 +36,8 @@ from panels_worker.guest.linker import Template, take_pending
 from panels_worker.guest.traps import GuestTrap, HostStop, InstantiationError, TrapKind, trap_of
 
 _MAX_ARGS: Final = 8
+#: Which bits of a value count, by its kind: i32, i64, f32, f64.
+_BITS_OF_KIND: Final = {0: 0xFFFF_FFFF, 1: (1 << 64) - 1, 2: 0xFFFF_FFFF, 3: (1 << 64) - 1}
 #: The most exports of one instance that may be looked up.
 MAX_EXPORTS: Final = 64
 
@@ -175,6 +178,23 @@ class Store:
         value = _bindings.wasmtime_val_t()
         global_get(self.ctx, handle, addressof(value))
         return int(value.of.i32)
+
+    def get_global_bits(self, handle: int) -> int:
+        """The value of a global of numbers, as 64 bits."""
+        value = _bindings.wasmtime_val_t()
+        global_get(self.ctx, handle, addressof(value))
+        bits = int.from_bytes(string_at(addressof(value.of), 8), "little")
+        kind: Any = value.kind
+        return bits & _BITS_OF_KIND[kind]
+
+    def set_global_bits(self, handle: int, bits: int) -> None:
+        """Sets a mutable global of numbers to what ``get_global_bits`` gave."""
+        value = _bindings.wasmtime_val_t()
+        global_get(self.ctx, handle, addressof(value))
+        memmove(addressof(value.of), bits.to_bytes(8, "little"), 8)
+        error = global_set(self.ctx, handle, addressof(value))
+        if error:
+            raise RuntimeError(take_error(error))
 
     def fuel(self) -> int:
         """What is left of the fuel: exact after a normal return."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from panels_shared.limits import Limits
+from panels_shared.messages import Answered
 from panels_shared.outcome import Outcome
 from panels_worker.guest.capabilities import Capabilities
 
@@ -29,8 +30,8 @@ class Task:
 
 
 class Execution(NamedTuple):
-    """How a task ended. ``changes`` is what the replica takes over (None for a deleted key): {} unless
-    completed.
+    """How a task ended. ``changes`` is what the replica takes over (None for a deleted key): {} for a
+    task that failed.
     """
 
     outcome: Outcome
@@ -42,4 +43,12 @@ class Program(Protocol):
 
     def run(self, task: Task) -> Execution:
         """Runs the handler in a pristine instance. Never raises for anything that a guest does."""
+        ...
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
+        """Goes on with the handler that was suspended as ``image``, by giving it ``answers`` in their order.
+
+        ``task.args`` is not looked at. Never raises, whatever the image is: one that does not fit fails as
+        RESUME_FAILED.
+        """
         ...

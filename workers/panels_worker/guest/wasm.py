@@ -2,60 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
+from typing import Final
 
 import msgspec
-from wasmtime import Module
+from wasmtime import GlobalType, Module
 
 from panels_shared.limits import Limits
+from panels_shared.messages import Answered
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.guest import endings
 from panels_worker.guest.abi import WasmHost
+from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
+from panels_worker.guest.image import ImageError
+from panels_worker.guest.linker import Template
+from panels_worker.guest.pages import Baseline
 from panels_worker.guest.run import WasmRun
 from panels_worker.guest.store import Store
+from panels_worker.guest.suspension import Continuity, start_task
 from panels_worker.guest.task import Execution, Task
 
-#: What the entry returns for a handler that waits for an extension.
-_SUSPENDED = 1
+#: What the entry and ``resume`` return for a handler that waits for an extension.
+_SUSPENDED: Final = 1
+_NUMBERS: Final = ("i32", "i64", "f32", "f64")
 
 
 class WasmProgram:
     """One compiled module and its entry, ready to run.
 
-    Raises ``wasmtime.WasmtimeError`` for a module with an import that ``host`` does not define; the preflight
-    has refused such a module before it was compiled.
+    ``digest`` names the handler in the images of its suspensions. Raises ``wasmtime.WasmtimeError`` for a module
+    with an import that ``host`` does not define; the preflight has refused such a module before it was compiled.
     """
 
-    __slots__ = ("_entry", "_has_initialize", "_host", "_template", "_warm")
+    __slots__ = ("_continuity", "_entry", "_has_initialize", "_has_resume", "_host", "_template", "_warm")
 
-    def __init__(self, host: WasmHost, module: Module, entry: str) -> None:
+    def __init__(self, host: WasmHost, module: Module, entry: str, digest: bytes = bytes(32)) -> None:
         self._host = host
-        self._has_initialize = any(export.name == "_initialize" for export in module.exports)
+        names = {export.name for export in module.exports}
+        self._has_initialize = "_initialize" in names
+        self._has_resume = "resume" in names
         self._template = host.linker.link(module)
         self._entry = entry.encode()
+        self._continuity = Continuity(digest, _carried(module))
         self._warm = False
 
     def run(self, task: Task) -> Execution:
         """Runs the entry in a fresh instance; see ``task.Program``."""
+
+        def begin(run: WasmRun) -> tuple[Store, Callable[[], int]]:
+            store = _open(self._template, task.limits)
+            return store, lambda: self._enter(store, run, task.args)
+
+        return self._execute(Effects(task), begin)
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
+        """Calls ``resume`` in an instance made from the image; see ``task.Program``."""
+
+        def begin(run: WasmRun) -> tuple[Store, Callable[[], int]]:
+            baseline = self._baseline(run)
+            limits = task.limits
+            stored = self._continuity.unpack(image, baseline, limits)
+            run.effects.extension_calls = Calls(stored.calls_made, stored.open_calls)
+            # a start function must not see another time than it saw for the baseline
+            self._host.run = WasmRun(Effects(start_task(limits)))
+            store = _open(self._template, limits)
+            self._host.run = run
+
+            def go_on() -> int:
+                run.enter(store)
+                self._continuity.revive(run, store, stored)
+                return self._answer(store, run, answers)
+
+            return store, go_on
+
+        return self._execute(Effects(task), begin)
+
+    def _execute(self, effects: Effects, begin: _Begin) -> Execution:
+        """One segment, in the store that ``begin`` opens."""
         started = perf_counter_ns()
-        limits = task.limits
-        effects = Effects(task)
+        limits = effects.task.limits
         run = self._host.run = WasmRun(effects)
         store: Store | None = None
         failure: Failed | None = None
+        suspended: bytes | None = None
         used = 0
+        fuel_used = -1
         try:
-            store = self._open(limits)
-            code = self._enter(store, run, task.args)
+            store, enter = begin(run)
+            code = enter()
             fuel_used = limits.fuel - store.fuel()
-            if code or run.failure is not None:
-                failure = _failure_of(code, run.failure)
+            if code == _SUSPENDED and run.failure is None and effects.waits and self._has_resume:
+                suspended = self._continuity.capture(run, store, self._baseline(run))
+            elif code or run.failure is not None:
+                failure = _failure_of(code, run.failure, waits=effects.waits)
         except ENDINGS as ending:
             failure = _explain(ending, run, limits)
             fuel_used = endings.fuel_used(ending, limits, None if store is None else store.fuel())
+        except ImageError as error:
+            failure = endings.failed(Reason.RESUME_FAILED, str(error))
         finally:
             self._host.run = None
             if store is not None:
@@ -67,16 +115,7 @@ class WasmProgram:
         elapsed_us = (perf_counter_ns() - started) // 1_000
         usage = Usage(fuel_used, elapsed_us, used, used, effects.calls, self._warm)
         self._warm = True
-        return endings.conclude(effects, usage, failure)
-
-    def _open(self, limits: Limits) -> Store:
-        return Store(
-            self._template,
-            fuel=limits.fuel,
-            epoch_ticks=ticks(limits.deadline_ms),
-            memory_bytes=limits.memory_bytes,
-            table_elements=MAX_TABLE_ELEMENTS,
-        )
+        return endings.conclude(effects, usage, failure, suspended)
 
     def _enter(self, store: Store, run: WasmRun, args: bytes) -> int:
         """Copies ``args`` into the guest and calls the entry; returns the entry's code."""
@@ -87,11 +126,67 @@ class WasmProgram:
         run.write(pointer, args)
         return store.call_i32(store.export(self._entry), pointer, len(args))
 
+    def _answer(self, store: Store, run: WasmRun, answers: Sequence[Answered]) -> int:
+        """Calls ``resume`` for each answer to an open call, until it is done; returns its last code."""
+        calls = run.effects.known_calls()
+        alloc, resume = store.export(b"alloc"), store.export(b"resume")
+        code = _SUSPENDED
+        for answer in answers:
+            if code != _SUSPENDED:
+                break
+            if not calls.answer(answer.call):
+                continue
+            value = answer.value
+            pointer = store.call_i32(alloc, len(value))
+            run.write(pointer, value)
+            code = store.call_i32(resume, answer.call, int(answer.ok), pointer, len(value))
+        return code
 
-def _failure_of(code: int, said: str | None) -> Failed:
+    def _baseline(self, run: WasmRun) -> Baseline:
+        """The memory that instances begin with. ``run`` stays the job that host functions serve."""
+        if (known := self._continuity.baseline) is not None:
+            return known
+        limits = run.effects.task.limits
+        probe = self._host.run = WasmRun(Effects(start_task(limits)))
+        store = _open(self._template, limits)
+        try:
+            probe.enter(store)
+            return self._continuity.begin_with(probe)
+        finally:
+            store.close()
+            self._host.run = run
+
+
+_Begin = Callable[[WasmRun], tuple[Store, Callable[[], int]]]
+
+
+def _open(template: Template, limits: Limits) -> Store:
+    return Store(
+        template,
+        fuel=limits.fuel,
+        epoch_ticks=ticks(limits.deadline_ms),
+        memory_bytes=limits.memory_bytes,
+        table_elements=MAX_TABLE_ELEMENTS,
+    )
+
+
+def _carried(module: Module) -> tuple[bytes, ...]:
+    """The exported mutable globals of numbers, which an image carries."""
+    return tuple(
+        export.name.encode()
+        for export in module.exports
+        if isinstance(export.type, GlobalType)
+        and export.type.mutable
+        and str(export.type.content) in _NUMBERS
+    )
+
+
+def _failure_of(code: int, said: str | None, *, waits: bool = False) -> Failed:
     """The failure of a handler that returned ``code``; ``said`` is what it passed to ``fail``, if it did."""
     if said is not None:
         text = said or "the handler failed without a message"
+    elif code == _SUSPENDED and waits:
+        text = "the handler was suspended, but it does not export resume"
     elif code == _SUSPENDED:
         text = "the handler was suspended, but no extension call is pending"
     else:

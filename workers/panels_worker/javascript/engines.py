@@ -25,7 +25,7 @@ def compile_engine(name: str, engine: Engine) -> bytes:
 @cache
 def engine_digest(name: str) -> bytes:
     """The name of the compiled module in the artifact store: a digest of everything that it is made of."""
-    parts = [b"panels engine v3", name.encode(), engine_source(name)]
+    parts = [b"panels engine v4", name.encode(), engine_source(name)]
     if name == QUICKJS:
         parts += [image.prelude(), rejections.TRACKER.encode()]
     return hashlib.sha256(b"\0".join(parts)).digest()

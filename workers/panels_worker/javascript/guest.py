@@ -141,7 +141,7 @@ class GuestRun(WasmRun):
     it always.
     """
 
-    __slots__ = ("_guest", "_handles", "buffer", "out", "store", "undefined")
+    __slots__ = ("_guest", "_handles", "_spent", "buffer", "out", "store", "undefined")
 
     def __init__(self, guest: JavaScriptGuest, effects: Effects, store: Store) -> None:
         super().__init__(effects)
@@ -149,6 +149,8 @@ class GuestRun(WasmRun):
         self.store = store
         self.enter(store)
         self._handles: dict[bytes, int] = {}
+        # bound: a few for each call into the handler's world
+        self._spent: list[int] = []
         self.buffer = self.out = self.undefined = 0
         if (places := guest.places) is not None:
             self.buffer, self.out, self.undefined = places.buffer, places.out, places.undefined
@@ -206,7 +208,11 @@ class GuestRun(WasmRun):
 
     def new_string(self, data: bytes) -> int:
         """A handle to a string."""
-        return self.call(b"new_string", self.put(data), len(data))
+        pointer = self.put(data)
+        handle = self.call(b"new_string", pointer, len(data))
+        if pointer != self.buffer:
+            self.store.call(self.export(b"qjs_free"), pointer, len(data))
+        return handle
 
     def string(self, handle: int) -> str:
         """The string of a handle; a value of another type is an error. Lone surrogates come as replacement
@@ -270,12 +276,30 @@ class GuestRun(WasmRun):
 
         Afterwards the prelude knows what they were rejected with. A queue that never ends uses up the fuel.
         """
+        self.run_jobs()
+        if self.has_rejections():
+            self.collect()
+
+    def run_jobs(self) -> None:
+        """Runs the queue of jobs to its end."""
         while self.has_jobs():
             self.call(b"execute_pending_jobs")
-        if self.has_rejections():
-            self.invoke(self.property(self.places.world, b"collect"))
-            while self.has_jobs():
-                self.call(b"execute_pending_jobs")
+
+    def collect(self) -> None:
+        """Has the prelude look at the promises that are left rejected, and runs what that makes."""
+        self.invoke(self.property(self.places.world, b"collect"))
+        self.run_jobs()
+
+    def spend(self, handle: int) -> int:
+        """``handle``, which is not needed in a later segment."""
+        self._spent.append(handle)
+        return handle
+
+    def free_spent(self) -> None:
+        """Frees the handles that were spent, so that they are not carried from segment to segment."""
+        for handle in self._spent:
+            self.store.call(self.export(b"free_value"), handle)
+        self._spent.clear()
 
     def _checked(self, status: int) -> int:
         if status == OK:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from panels_shared import jsonvalue
-from panels_worker.guest.effects import Denied, Effects
+from panels_worker.guest.effects import Denied, Effects, InvalidName
 
 
 class GuestValues(Protocol):
@@ -69,6 +69,16 @@ def _seed(run: GuestValues) -> int:
     return run.new_string(b"[%d,%d,%d]" % (number & 0x7FFF_FFFF, number >> 31 & 0x7FFF_FFFF, number >> 33))
 
 
+def _ext_call(run: GuestValues, extension: str = "", method: str = "", args: str = "[]") -> int:
+    try:
+        number = run.effects.call_extension(extension, method, args.encode())
+    except Denied:
+        return run.call(b"new_null")
+    except InvalidName:
+        return run.call(b"new_undefined")
+    return run.new_string(b"%d" % number)
+
+
 #: By the names of the globals that the prelude finds them under.
 HOST_FUNCTIONS: Final[Mapping[bytes, HostFunction]] = {
     b"h_state_get": _state_get,
@@ -78,4 +88,5 @@ HOST_FUNCTIONS: Final[Mapping[bytes, HostFunction]] = {
     b"h_scope": _scope,
     b"h_now": _now,
     b"h_seed": _seed,
+    b"h_ext_call": _ext_call,
 }

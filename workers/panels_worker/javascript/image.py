@@ -54,13 +54,13 @@ def run_prelude(guest: JavaScriptGuest, source: bytes, tracker: int) -> bytes:
         jobs = rejections.find_jobs(pending, memory)
         rejections.install(run, memory, jobs, tracker)
         run.invoke(run.property(world, b"forget"))
-        main, finish = run.property(world, b"main"), run.property(world, b"finish")
+        main, resume, finish = (run.property(world, name) for name in (b"main", b"resume", b"finish"))
         run.invoke(run.property(world, b"warm"))
         room = run.call(b"qjs_alloc", _ROOM_BYTES)
         run.store.call(run.export(b"qjs_free"), room, _ROOM_BYTES)
         if run.store.get_global_i32(run.export(b"__stack_pointer")) != stack_pointer:
             raise GuestChangedError("expected a guest whose stack is empty between calls")
-        Places(run.buffer, run.out, world, main, finish, run.undefined, jobs).store(run)
+        Places(run.buffer, run.out, world, main, resume, finish, run.undefined, jobs).store(run)
         return run.read(0, run.store.memory_bytes(run.memory))
     finally:
         run.close()

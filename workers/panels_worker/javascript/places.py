@@ -8,16 +8,16 @@ from typing import Final, NamedTuple
 from panels_worker.guest.run import WasmRun
 from panels_worker.javascript.assets import GuestChangedError
 
-_PLACES: Final = struct.Struct("<4s7i")
+_PLACES: Final = struct.Struct("<4s8i")
 _PLACES_AT: Final = 16
-_MAGIC: Final = b"PNL2"
+_MAGIC: Final = b"PNL3"
 
 
 class Places(NamedTuple):
     """Addresses and handles in the guest after the prelude.
 
     - ``buffer``, ``out``: addresses of the buffers of ``GuestRun``.
-    - ``world``, ``main``, ``finish``, ``undefined``: handles.
+    - ``world``, ``main``, ``resume``, ``finish``, ``undefined``: handles.
     - ``jobs``: the address of the head of the engine's list of pending jobs, which points at itself when it
       is empty.
 
@@ -28,6 +28,7 @@ class Places(NamedTuple):
     out: int
     world: int
     main: int
+    resume: int
     finish: int
     undefined: int
     jobs: int

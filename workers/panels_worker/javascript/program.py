@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Final
 
 import msgspec
 
+from panels_shared.limits import Limits
+from panels_shared.messages import Answered
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.guest import endings
+from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import ticks
+from panels_worker.guest.image import Identity, Image, ImageError, unpack
+from panels_worker.guest.pages import Baseline
 from panels_worker.guest.task import Execution, Task
 from panels_worker.guest.traps import HostStop, InstantiationError
 from panels_worker.javascript.compilation import compile_script
@@ -19,9 +25,19 @@ from panels_worker.javascript.errors import FailureReport, explain
 from panels_worker.javascript.guest import GuestRun, JavaScriptGuest, ScriptError, open_to_prepare
 from panels_worker.javascript.script import Script
 from panels_worker.javascript.snapshot import Snapshot, restore, take_snapshot
+from panels_worker.javascript.suspension import (
+    baseline_of,
+    capture,
+    encode_answers,
+    identity_of,
+    revive,
+)
 
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
+_NEVER_SETTLES: Final = (
+    "the handler awaits a promise that never settles; there are no timers and nothing else to wait for"
+)
 
 
 class _Change(msgspec.Struct, array_like=True):
@@ -44,13 +60,19 @@ _decode_report = msgspec.json.Decoder(_Report).decode
 
 
 class JavaScriptProgram:
-    """One handler: its snapshot, made at first use, and what is called in it."""
+    """One handler: its snapshot, made at first use, and what is called in it.
 
-    __slots__ = ("_finish", "_guest", "_main", "_script", "_snapshot", "_warm")
+    ``digest`` names the handler in the images of its suspensions.
+    """
 
-    def __init__(self, guest: JavaScriptGuest, script: Script) -> None:
+    __slots__ = ("_digest", "_finish", "_fits", "_guest", "_main", "_script", "_snapshot", "_warm")
+
+    def __init__(self, guest: JavaScriptGuest, script: Script, digest: bytes = bytes(32)) -> None:
         self._guest = guest
         self._script = script
+        self._digest = digest
+        # made by the first suspension: what images of this handler fit to, and are compared with
+        self._fits: tuple[Identity, Baseline] | None = None
         self._warm = False
         run = open_to_prepare(guest)
         try:
@@ -64,25 +86,42 @@ class JavaScriptProgram:
         """What is copied into every job's instance."""
         return self._snapshot
 
+    def fits(self) -> tuple[Identity, Baseline]:
+        """What images of this handler fit to, and the memory that they are compared with."""
+        if self._fits is None:
+            baseline = baseline_of(self._guest, self._snapshot)
+            self._fits = identity_of(self._guest, self._digest), baseline
+        return self._fits
+
     def run(self, task: Task) -> Execution:
         """Runs the handler; see ``task.Program``."""
+        return self._execute(Effects(task), None, ())
+
+    def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
+        """Goes on with the handler; see ``task.Program``."""
+        return self._execute(Effects(task), image, answers)
+
+    def _execute(self, effects: Effects, image: bytes | None, answers: Sequence[Answered]) -> Execution:
+        """One segment: from the beginning, or (``image``) from a suspension."""
         started = perf_counter_ns()
-        limits = task.limits
-        effects = Effects(task)
-        fuel = limits.fuel
+        limits = effects.task.limits
         fuel_used = -1
         used = 0
         run: GuestRun | None = None
         failure: Failed | None = None
+        suspended: bytes | None = None
         try:
-            run = self._guest.open(
-                effects, fuel=fuel, epoch_ticks=ticks(limits.deadline_ms), memory_bytes=limits.memory_bytes
-            )
-            if not restore(run, self._snapshot):
-                raise InstantiationError
-            report = self._enter(run, task)
-            fuel_used = fuel - run.store.fuel()
-            failure = self._apply(report, effects)
+            stored = None if image is None else self._unpack(image, effects)
+            run = self._open(effects)
+            if stored is None:
+                report = self._enter(run)
+            else:
+                revive(run, stored)
+                report = self._continue(run, answers)
+            fuel_used = limits.fuel - run.store.fuel()
+            failure, pending = self._apply(report, effects)
+            if pending and failure is None:
+                suspended = capture(run, effects.known_calls(), *self.fits())
         except ENDINGS as ending:
             failure = endings.explain(ending, limits, who="the JavaScript engine")
             if fuel_used < 0:
@@ -90,6 +129,8 @@ class JavaScriptProgram:
         except ScriptError as error:
             # the prelude itself failed: out of memory or stack, as a rule
             failure = explain(FailureReport(error.name, error.message, error.stack), self._script)
+        except ImageError as error:
+            failure = endings.failed(Reason.RESUME_FAILED, str(error))
         finally:
             if run is not None:
                 used = run.store.memory_bytes(run.memory)
@@ -98,43 +139,80 @@ class JavaScriptProgram:
             fuel_used, (perf_counter_ns() - started) // 1_000, used, used, effects.calls, self._warm
         )
         self._warm = True
-        if (
-            failure is not None
-            and endings.near_memory_limit(used, limits)
-            and (failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS)
-        ):
-            failure = endings.failed(Reason.MEMORY_LIMIT, "the handler ran out of memory")
-        return endings.conclude(effects, usage, failure)
+        if failure is not None:
+            failure = _blame_memory(failure, used, limits)
+        return endings.conclude(effects, usage, failure, suspended)
 
-    def _enter(self, run: GuestRun, task: Task) -> bytes:
+    def _unpack(self, image: bytes, effects: Effects) -> Image:
+        """The image, which ``effects`` then goes on from. Raises ``ImageError``."""
+        identity, baseline = self.fits()
+        stored = unpack(image, identity, baseline, memory_bytes=effects.task.limits.memory_bytes)
+        effects.extension_calls = Calls(stored.calls_made, stored.open_calls)
+        return stored
+
+    def _open(self, effects: Effects) -> GuestRun:
+        """An instance with the handler in it. Raises ``InstantiationError``."""
+        limits = effects.task.limits
+        run = self._guest.open(
+            effects,
+            fuel=limits.fuel,
+            epoch_ticks=ticks(limits.deadline_ms),
+            memory_bytes=limits.memory_bytes,
+        )
+        try:
+            if restore(run, self._snapshot):
+                return run
+        except BaseException:
+            run.close()
+            raise
+        run.close()
+        raise InstantiationError
+
+    def _enter(self, run: GuestRun) -> bytes:
         """Runs the handler and everything that it left in the engine's queue; what the prelude says at the
         end.
         """
-        answer = run.invoke(self._main, run.new_string(task.args))
+        args = run.new_string(run.effects.task.args)
+        answer = run.invoke(self._main, args)
         if run.call(b"get_string", answer) == 0 and not run.has_jobs() and not run.has_rejections():
             return run.take_result()
-        run.drain()
-        if run.call(b"get_string", run.invoke(self._finish)) != 0:
+        run.spend(args)
+        run.spend(answer)
+        return self._settle(run)
+
+    def _continue(self, run: GuestRun, answers: Sequence[Answered]) -> bytes:
+        """Gives the handler its answers, and runs what they set going; what the prelude says at the end."""
+        text = run.spend(run.new_string(encode_answers(answers, run.effects.known_calls())))
+        run.spend(run.invoke(run.places.resume, text))
+        return self._settle(run)
+
+    def _settle(self, run: GuestRun) -> bytes:
+        """Runs the queue to its end. Rejections are looked at when no more is to come that might handle them."""
+        run.run_jobs()
+        if run.has_rejections() and not (run.effects.waits and self._is_pending(run)):
+            run.collect()
+        if run.call(b"get_string", run.spend(run.invoke(self._finish))) != 0:
             raise HostStop("expected the handler's world to say how it ended")
         return run.take_result()
 
-    def _apply(self, text: bytes, effects: Effects) -> Failed | None:
-        """Turns what the guest says into effects, each checked as if a stranger said it."""
+    def _is_pending(self, run: GuestRun) -> bool:
+        function = run.spend(run.property(run.places.world, b"isPending"))
+        return run.truth(run.spend(run.invoke(function)))
+
+    def _apply(self, text: bytes, effects: Effects) -> tuple[Failed | None, bool]:
+        """Turns what the guest says into effects, each checked as if a stranger said it.
+
+        How it failed, if it did, and whether it waits.
+        """
         try:
             report = _decode_report(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return Failed(
-                Usage(), Reason.INVALID_RESULT, "expected a result of valid JSON, got something else"
-            )
+            text_of_failure = "expected a result of valid JSON, got something else"
+            return Failed(Usage(), Reason.INVALID_RESULT, text_of_failure), False
         if report.error is not None:
-            return explain(report.error, self._script)
-        if report.pending:
-            return Failed(
-                Usage(),
-                Reason.HANDLER_ERROR,
-                "the handler awaits a promise that never settles;"
-                " there are no timers and nothing else to wait for",
-            )
+            return explain(report.error, self._script), False
+        if report.pending and not effects.waits:
+            return Failed(Usage(), Reason.HANDLER_ERROR, _NEVER_SETTLES), False
         state = effects.task.state
         for change in report.mutations:
             if change.value is msgspec.UNSET:
@@ -149,4 +227,13 @@ class JavaScriptProgram:
         for view, command, params in report.views:
             effects.view(view, command, bytes(params))
         effects.returns(bytes(report.result))
-        return None
+        return None, report.pending
+
+
+def _blame_memory(failure: Failed, used_bytes: int, limits: Limits) -> Failed:
+    """``failure``, or MEMORY_LIMIT for a handler that the engine had no room left for."""
+    if endings.near_memory_limit(used_bytes, limits) and (
+        failure.reason is Reason.TRAP or failure.message in _NO_ROOM_FOR_WORDS
+    ):
+        return endings.failed(Reason.MEMORY_LIMIT, "the handler ran out of memory")
+    return failure

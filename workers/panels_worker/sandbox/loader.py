@@ -38,17 +38,17 @@ class ArtifactLoader:
             return None
         try:
             if artifact.kind is Kind.SCRIPT:
-                return self._script(artifact.payload)
+                return self._script(artifact.payload, tool.digest)
             module = wasmtime.Module.deserialize(self.engine, artifact.payload)
         except (wasmtime.WasmtimeError, msgspec.DecodeError, ScriptError, GuestTrap):
             logger.exception("artifact %s does not load", tool.digest.hex())
             return None
-        return WasmProgram(self._host, module, tool.entry)
+        return WasmProgram(self._host, module, tool.entry, tool.digest)
 
-    def _script(self, payload: bytes) -> Program | None:
+    def _script(self, payload: bytes, digest: bytes) -> Program | None:
         if self._guest is None:
             engine = self._store.get(engine_digest(QUICKJS))
             if engine is None:
                 return None
             self._guest = JavaScriptGuest.load(self.engine, engine.payload)
-        return JavaScriptProgram(self._guest, decode(payload))
+        return JavaScriptProgram(self._guest, decode(payload), digest)

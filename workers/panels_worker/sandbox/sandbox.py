@@ -18,7 +18,18 @@ from typing import Final, Protocol
 
 from panels_shared.errors import LimitError, WireError
 from panels_shared.limits import Limits
-from panels_shared.messages import Delta, Forget, Job, Missing, Result, Revoke, Snapshot, Tool, ToWorker
+from panels_shared.messages import (
+    Delta,
+    Forget,
+    Job,
+    Missing,
+    Result,
+    Resume,
+    Revoke,
+    Snapshot,
+    Tool,
+    ToWorker,
+)
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.task import Program, Task
@@ -98,7 +109,7 @@ class Sandbox:
         Raises ``WireError`` when the gateway sent what no gateway sends.
         """
         message = self.queue.popleft()
-        if type(message) is Job:
+        if type(message) is Job or type(message) is Resume:
             return self._run(message)
         self._apply(message)
         return None
@@ -109,7 +120,7 @@ class Sandbox:
         self._bindings.clear()
         self._replicas.clear()
 
-    def _run(self, job: Job) -> Result | Missing:
+    def _run(self, job: Job | Resume) -> Result | Missing:
         key = job.tool
         binding = self._bindings.get(key)
         if binding is None:
@@ -128,7 +139,7 @@ class Sandbox:
                 return Missing(job.job, "artifact")
         task = Task(
             binding.name,
-            job.args,
+            job.args if type(job) is Job else b"null",
             job.scope,
             job.now_ms,
             job.seed,
@@ -138,7 +149,10 @@ class Sandbox:
         )
         self.started += 1
         try:
-            outcome, changes = program.run(task)
+            if type(job) is Resume:
+                outcome, changes = program.resume(task, job.image, job.answers)
+            else:
+                outcome, changes = program.run(task)
         except Exception:
             logger.exception("a program raised")
             self.defect = True
@@ -187,7 +201,7 @@ class Sandbox:
         kept = [
             message
             for message in self.queue
-            if not (type(message) is Job and message.panel == panel and message.epoch <= epoch)
+            if not (isinstance(message, Job | Resume) and message.panel == panel and message.epoch <= epoch)
         ]
         if len(kept) < len(self.queue):
             self.queue.clear()

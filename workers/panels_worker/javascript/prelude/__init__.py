@@ -17,6 +17,7 @@ PARTS: Final = (
     "json",
     "state",
     "effects",
+    "extensions",
     "chance",
     "console",
     "text",

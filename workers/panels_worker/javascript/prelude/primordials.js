@@ -25,6 +25,9 @@ const trim = uncurry(String.prototype.trim), trimEnd = uncurry(String.prototype.
 const toLowerCase = uncurry(String.prototype.toLowerCase), charCodeAt = uncurry(String.prototype.charCodeAt);
 const numberToString = uncurry(Number.prototype.toString);
 const mapGet = uncurry(Map.prototype.get), mapSet = uncurry(Map.prototype.set);
+const mapDelete = uncurry(Map.prototype.delete);
+const mapSize = uncurry(Object.getOwnPropertyDescriptor(Map.prototype, "size").get);
+const rejectedPromise = uncurry(Promise.reject);
 const join = uncurry(arrayPrototype.join), arrayIncludes = uncurry(arrayPrototype.includes);
 const errorToString = uncurry(Error.prototype.toString);
 const typedArrayTag = uncurry(
@@ -33,6 +36,7 @@ const typedArrayTag = uncurry(
 const hostGet = globalThis.h_state_get, hostHas = globalThis.h_state_has;
 const hostKeys = globalThis.h_state_keys, hostLog = globalThis.h_log;
 const hostScope = globalThis.h_scope, hostSeed = globalThis.h_seed, hostNow = globalThis.h_now;
+const hostCall = globalThis.h_ext_call;
 for (const name of ownKeys(globalThis)) {
   if (typeof name === "string" && name.startsWith("h_")) delete globalThis[name];
 }

@@ -69,7 +69,7 @@ function report() {
 
 function finish() {
   if (collected) report();
-  if (!settled) return '{"pending":true}';
+  if (!settled) return mapSize(waiting) ? suspended() : '{"pending":true}';
   if (failed) return `{"error":${described(failure)}}`;
   try {
     const result = value === undefined ? "null" : encode(value, "return value");
@@ -128,6 +128,12 @@ function warm() {
   };
   settled = failed = false;
   main("null");
+  try {
+    callExtension("warm", "warm", [1]);
+  } catch {} // nobody may
+  mapSet(waiting, 1, { __proto__: null, resolve() {}, error: undefined, reject: undefined });
+  resume('[[1,true,{"status":200}]]');
+  suspended();
   handler = kept;
   entries = create(null), order = [], trail = [], open = [], events = views = "";
   settled = failed = asked = false;
@@ -164,6 +170,8 @@ const asyncGeneratorPrototype = getPrototypeOf(async function* () {});
 return {
   warm,
   main,
+  resume,
+  isPending: () => !settled,
   finish,
   // Whether a source is the body of one function: the engine would also take one that ends it and goes on
   // behind, but none can do so in two functions that are closed by different brackets.

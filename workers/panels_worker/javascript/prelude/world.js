@@ -1,15 +1,3 @@
-const $ext = new $Proxy(create(null), {
-  get: (_, name) =>
-    typeof name !== "string" || name === "then"
-      ? undefined
-      : new $Proxy(create(null), {
-          get: (_, method) =>
-            typeof method !== "string" || method === "then"
-              ? undefined
-              : () => $Promise.reject(new $Error(`no extension ${stringify(name)} is registered`)),
-        }),
-});
-
 delete globalThis.gc;
 
 // -- what ordinary code expects of any host ---------------------------------------------------------------
