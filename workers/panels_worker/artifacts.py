@@ -53,7 +53,7 @@ _MAC_BYTES: Final = 32
 #: The hexadecimal digits of a digest.
 _NAME_CHARS: Final = 64
 #: Goes up when the engine's flags or an artifact's meaning change, so that older files are compiled again.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 class Kind(enum.IntEnum):

@@ -120,7 +120,8 @@ class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
     The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler from, and
     ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger, ``key`` the idempotency key
-    that it came under, ``steps`` how many segments have committed. It ends at ``deadline_ms`` by the wall clock.
+    that it came under, ``steps`` how many segments have committed. It ends at ``deadline_ms`` by the wall clock; ``made_ms`` says when
+    each of the calls was made.
     """
 
     panel: int
@@ -138,6 +139,7 @@ class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
     depth: int = 0
     request_id: str | None = None
     key: Key | None = None
+    made_ms: tuple[int, ...] = ()
 
 
 class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8):

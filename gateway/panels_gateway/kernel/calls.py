@@ -134,7 +134,7 @@ class CallMaker:
                 f"expected time.sleep(ms) with ms from 0 to {MAX_SLEEP_MS}",
             )
             return
-        due_ms = suspension.record.at_ms + ms
+        due_ms = suspension.made_ms[call.call] + ms
         seconds = min(ms, max(0.0, due_ms - self._wall_clock() * 1000)) / 1000
         loop = asyncio.get_running_loop()
         self._timers[suspension, call.call] = loop.call_later(seconds, self._rang, suspension, call)

@@ -27,17 +27,18 @@ class Suspension:
 
     - ``record``: the last step; its image is empty once the journal can give it back.
     - ``origin``: the trigger that will be answered at the end.
-    - ``calls``: the open calls by number, those that have an answer already included.
+    - ``calls``: the open calls by number, those that have an answer already included; ``made_ms``: when each was made.
     - ``answers``: what came, and the handler was not given yet.
     - ``running``: the answers that it is being resumed with, () while it waits.
     """
 
-    __slots__ = ("answers", "calls", "origin", "over", "record", "running", "wanted")
+    __slots__ = ("answers", "calls", "made_ms", "origin", "over", "record", "running", "wanted")
 
     def __init__(self, record: Parked, origin: Trigger) -> None:
         self.record = record
         self.origin = origin
         self.calls: dict[int, ExtensionCall] = {call.call: call for call in record.calls}
+        self.made_ms: dict[int, int] = _made_ms(record)
         self.answers: dict[int, Answered] = {}
         self.running: tuple[Answered, ...] = ()
         self.wanted = False
@@ -88,11 +89,16 @@ class Suspension:
         self.record = record
         self.running = ()
         self.calls = {call.call: call for call in record.calls}
+        self.made_ms = _made_ms(record)
 
     def stored(self, record: Parked) -> None:
         """The journal can give ``record`` back: its image need not be kept in memory."""
         if self.record is record:
             self.record = replace_image(record, b"")
+
+
+def _made_ms(record: Parked) -> dict[int, int]:
+    return {call.call: ms for call, ms in zip(record.calls, record.made_ms, strict=True)}
 
 
 def seal(key: bytes, panel: int, suspension: int, digest: bytes, image: bytes) -> bytes:

@@ -129,6 +129,7 @@ class Suspensions:
         origin = known.origin if known is not None else trigger
         now_ms = self.now_ms()
         calls = [*(known.still_open() if known is not None else ()), *outcome.calls]
+        made_ms = known.made_ms if known is not None else {}
         record = Parked(
             resident.panel.number,
             number,
@@ -145,6 +146,7 @@ class Suspensions:
             origin.depth,
             origin.request_id,
             origin.key,
+            tuple(made_ms.get(call.call, now_ms) for call in calls),
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         if known is None:

@@ -74,7 +74,8 @@ class Compiler:
             self._want_engine(name)
         if (refusal := self._refused.get(digest)) is not None:
             self._answers.append((digest, refusal))
-        elif self._store.get(digest) is not None:
+        elif self._has_engines(request.language) and self._store.get(digest) is not None:
+            # without its engine, as after an upgrade, no sandbox could run what is there
             self._answers.append((digest, None))
         elif not self._is_underway(digest):
             if len(self._waiting) >= self._max_waiting:
@@ -133,7 +134,7 @@ class Compiler:
     def _next(self) -> Request | None:
         """The first request whose engines are there, taken out of the queue."""
         for at, request in enumerate(self._waiting):
-            if all(name in self._engines for name in _NEEDS.get(request.language, ())):
+            if self._has_engines(request.language):
                 del self._waiting[at]
                 return request
         return None
@@ -168,6 +169,9 @@ class Compiler:
         self._answers.append((request.digest, refusal))
 
     # -- script engines ------------------------------------------------------------------------------------
+
+    def _has_engines(self, language: str) -> bool:
+        return all(name in self._engines for name in _NEEDS.get(language, ()))
 
     def _want_engine(self, name: str) -> None:
         """Makes an engine available, here and in the store: by loading it, or by compiling it first."""
