@@ -1,4 +1,4 @@
-"""The command ``panels-gateway``.
+"""The command ``panels-gateway``: serves, unless the first argument is one of ``panels_gateway.commands``.
 
 Processes
     Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be read at
@@ -22,8 +22,8 @@ Shutdown
     SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within ``--shutdown-grace-s``: stop
     accepting sockets; refuse new triggers and wait for the answers to those that run; close WebSockets with 1012; let HTTP
     answers finish; stop the broker; close the journal; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
-    cannot work, 69 when an address cannot be had, 65 for a data directory that cannot be read, 74 when the disk fails,
-    1 for a defect.
+    cannot work, 69 when an address or the data directory is in use, 65 for a data directory that cannot be read, 74 when
+    the disk fails, 1 for a defect.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import uvloop
 
@@ -49,9 +49,10 @@ from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import create_app, state_limits
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
-from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
+from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
+from panels_gateway.configuration.config import AuthConfig, GatewayConfig, load
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
-from panels_gateway.journal.journal import CorruptError, Journal, JournalError
+from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.opening import open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
@@ -63,40 +64,24 @@ from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
 
-#: BSD's EX_UNAVAILABLE: an address or file that somebody else has.
-EXIT_UNAVAILABLE: Final = 69
-#: BSD's EX_DATAERR: what is stored is damaged, foreign, or newer than this program.
-EXIT_DATA: Final = 65
-#: BSD's EX_IOERR: the disk failed, or is full.
-EXIT_IO: Final = 74
-
-
-class UnavailableError(Exception):
-    """Something that the gateway needs is in use or out of reach; one line for the operator."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the gateway until it is told to stop; the exit code."""
+    """Runs the gateway until it is told to stop, or the command that is named; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and not arguments[0].startswith("-"):
+        from panels_gateway.commands.dispatch import run
+
+        return run(arguments, os.environ, directory=Path.cwd())
     try:
-        config = load(sys.argv[1:] if arguments is None else arguments, os.environ, directory=Path.cwd())
+        config = load(arguments, os.environ, directory=Path.cwd())
         configure_logging(config.log_level)
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier = _make_verifier(config.auth)
         with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
             uvloop.run(_serve(config, verifier, listener))
-    except ConfigError as exc:
-        print(f"panels-gateway: {exc}", file=sys.stderr)
-        return EXIT_CONFIG
-    except UnavailableError as exc:
-        print(f"panels-gateway: {exc}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
-    except CorruptError as exc:
-        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
-        return EXIT_DATA
-    except JournalError as exc:
-        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
-        return EXIT_IO
+    except (ConfigError, UnavailableError, JournalError) as exc:
+        return end(exc)
     return 0
 
 
@@ -124,6 +109,7 @@ async def _serve_from(
         journal,
         KernelLimits(
             panels=config.panels.count,
+            backlog_bytes=config.record.backlog_bytes,
             residents=ResidentLimits(
                 bytes=config.record.resident_bytes,
                 state=state_limits(config.panels),

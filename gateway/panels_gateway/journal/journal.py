@@ -7,6 +7,7 @@ store makes of batches (rows, indexes, files) is its own affair; what it must gi
     JournalError                 nothing more can be appended: the process must end (exit code 74)
     ├── PositionError            the batch is not the next one: somebody else has appended
     ├── FencedError              a writer with a higher fence has opened the journal
+    ├── InUseError               another process has the data directory open: stop it, or use another directory
     └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
 """
 
@@ -30,6 +31,10 @@ class PositionError(JournalError):
 
 class FencedError(JournalError):
     """Another writer has taken over."""
+
+
+class InUseError(JournalError):
+    """A data directory that another process has open. Nothing is wrong with it."""
 
 
 class CorruptError(JournalError):
@@ -80,6 +85,14 @@ class History:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FoldingState:
+    """How folding is: ``up`` while something folds, ``deaths`` counts the processes that ended without being asked to."""
+
+    up: bool
+    deaths: int
+
+
 class Journal(Protocol):
     """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
 
@@ -128,6 +141,11 @@ class Journal(Protocol):
     @property
     def backlog_bytes(self) -> int:
         """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
+        ...
+
+    @property
+    def folding(self) -> FoldingState:
+        """How folding is at the moment."""
         ...
 
     def append(self, batch: Batch) -> None:

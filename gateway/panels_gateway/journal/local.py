@@ -30,8 +30,16 @@ from panels_gateway.journal.directory import DataDirectory, Durability, Opening
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
-from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary
+from panels_gateway.journal.journal import (
+    CorruptError,
+    FoldingState,
+    History,
+    JournalError,
+    StoredPanel,
+    Summary,
+)
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
 from panels_gateway.journal.records import Batch, Changed, Ran
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
@@ -55,6 +63,7 @@ class LocalOptions:
 
     - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first batch;
     - ``retention``: how much is kept of each panel;
+    - ``backlog_bytes``: the bound that the kernel keeps the backlog below, for warnings;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
     - ``restart``: how it is started again; ``stop_s``: how long it may take to end.
     """
@@ -62,6 +71,7 @@ class LocalOptions:
     segment_bytes: int = SEGMENT_BYTES
     rotate_s: float = 2.0
     retention: Retention = field(default_factory=Retention)
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     command: Sequence[str] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_s: float = 10.0
@@ -99,6 +109,7 @@ class LocalJournal:
         self._panels = folded.panels
         self._sealed: deque[Segment] = deque(opening.unfolded)
         self._sealed_bytes = sum(segment.size for segment in opening.unfolded)
+        self._pressure = Pressure(options.backlog_bytes)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._deletions: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -168,6 +179,10 @@ class LocalJournal:
     def counters(self) -> LogCounters:
         """What the log has done. ``batches / syncs`` is how many turns share an fdatasync."""
         return self._log.counters
+
+    @property
+    def folding(self) -> FoldingState:
+        return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
 
     @property
     def folding_starts(self) -> int:
@@ -280,6 +295,7 @@ class LocalJournal:
         self._sealed.append(segment)
         self._sealed_bytes += segment.size
         self._folding.sealed(segment.last)
+        self._watch()
 
     def _on_folded(self, position: int) -> None:
         if position <= self._folded:
@@ -292,12 +308,18 @@ class LocalJournal:
             done.append(segment.path)
         if done:
             self._delete(done)
+            self._watch()
         self.on_folded(position)
         ready = [future for wanted, future in self._waiters if wanted <= position]
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > position]
         for future in ready:
             if not future.done():
                 future.set_result(None)
+
+    def _watch(self) -> None:
+        told = self._pressure.look(self.backlog_bytes)
+        if told is not None:
+            _logger.log(*told)
 
     def _delete(self, paths: list[Path]) -> None:
         """Deletes in another thread: giving back a few megabytes can take the file system milliseconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.journal import Journal
 from panels_gateway.journal.local import LocalOptions, open_local
 from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from panels_gateway.configuration.config import RecordConfig
@@ -35,12 +37,32 @@ async def open_journal(
         answers=record.answer_keys,
         answer_ttl_ms=record.answer_ttl_ms,
     )
+    # segments much smaller than the bound: what is not folded yet then includes little that could not have been
+    segment_bytes = min(SEGMENT_BYTES, record.backlog_bytes // 8)
+    read: set[int] = set()
+
+    def tell(done: int, total: int) -> None:
+        read.add(done)
+        on_progress(done, total)
+
+    started_s = time.monotonic()
     journal = await open_local(
         data_dir,
         durability=record.durability,
-        options=LocalOptions(retention=retention),
-        on_progress=on_progress,
+        options=LocalOptions(
+            segment_bytes=segment_bytes, backlog_bytes=record.backlog_bytes, retention=retention
+        ),
+        on_progress=tell,
     )
     for notice in journal.notices:
         _log.warning("%s", notice)
+    _log.info(
+        "opened %s: %d panels, position %d, durability %s; the last %d batches had to be folded, all of it took %.2f s",
+        data_dir,
+        journal.panels,
+        journal.position,
+        record.durability,
+        journal.position - min(read, default=journal.position),
+        time.monotonic() - started_s,
+    )
     return journal

@@ -24,6 +24,7 @@ from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.counters import Counters
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
-    """Bounds of what the kernel holds: ``panels`` in all, and what of them is in memory."""
+    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal may wait."""
 
     panels: int = 1_000_000
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     residents: ResidentLimits = field(default_factory=ResidentLimits)
 
 
@@ -104,6 +106,7 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
+            backlog_bytes=limits.backlog_bytes,
         )
         self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(

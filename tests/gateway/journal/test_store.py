@@ -490,7 +490,7 @@ def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
     assert not list(tmp_path.glob("*.part*"))
     with pytest.raises(JournalError, match="expected no file there"):
         backup(world.path, target, no_progress, tail=lambda _after: [], now_ms=NOW_MS)
-    assert restore(target, tmp_path / "data") == 4
+    assert restore(target, tmp_path / "data").position == 4
     with pytest.raises(JournalError, match="empty directory"):
         restore(target, tmp_path / "data")
     restored = Store(tmp_path / "data" / schema.DATABASE)
