@@ -60,6 +60,7 @@ from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
@@ -77,25 +78,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_logging(config.log_level)
         for warning in config.warnings:
             _log.warning("%s", warning)
-        verifier = _make_verifier(config.auth)
+        verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
         with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
-            uvloop.run(_serve(config, verifier, listener))
+            uvloop.run(_serve(config, verifier, curve, listener))
     except (ConfigError, UnavailableError, JournalError) as exc:
         return end(exc)
     return 0
 
 
-async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket) -> None:
+async def _serve(
+    config: GatewayConfig, verifier: TokenVerifier | None, curve: CurveKeys | None, listener: socket.socket
+) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, listener)
+        await _serve_from(journal, config, verifier, curve, listener)
     finally:
         await journal.close()
     _log.info("stopped")
 
 
 async def _serve_from(
-    journal: Journal, config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket
+    journal: Journal,
+    config: GatewayConfig,
+    verifier: TokenVerifier | None,
+    curve: CurveKeys | None,
+    listener: socket.socket,
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -118,7 +125,7 @@ async def _serve_from(
         ),
         stages=Stages(config.stage_sampling),
     )
-    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
+    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
