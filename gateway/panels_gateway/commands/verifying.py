@@ -36,4 +36,4 @@ def report(found: Audit) -> list[str]:
         count = len(found.findings)
         more = " or more" if count >= MAX_FINDINGS else ""
         return [*lines, f"{count}{more} {'thing is' if count == 1 else 'things are'} wrong"]
-    return [*lines, f"nothing is wrong: {found.panels} panels, position {found.position}"]
+    return [*lines, f"nothing is wrong; position {found.position}, panels: {found.panels}"]

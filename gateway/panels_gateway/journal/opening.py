@@ -57,11 +57,11 @@ async def open_journal(
     for notice in journal.notices:
         _log.warning("%s", notice)
     _log.info(
-        "opened %s: %d panels, position %d, durability %s; the last %d batches had to be folded, all of it took %.2f s",
+        "opened %s at position %d, durability %s; panels: %d, batches that had to be folded first: %d, all in %.2f s",
         data_dir,
-        journal.panels,
         journal.position,
         record.durability,
+        journal.panels,
         journal.position - min(read, default=journal.position),
         time.monotonic() - started_s,
     )

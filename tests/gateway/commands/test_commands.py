@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -266,7 +269,7 @@ def test_verify_finds_nothing_wrong_and_changes_nothing(
     directory: Path = request.getfixturevalue(kind)
     before = contents(directory)
     assert command(directory, "verify") == 0
-    assert capsys.readouterr().out.startswith("nothing is wrong: ")
+    assert capsys.readouterr().out.startswith("nothing is wrong; position ")
     assert contents(directory) == before
 
 
@@ -379,3 +382,34 @@ def test_help_fits_80_columns(name: str, capsys: Captured, monkeypatch: pytest.M
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("exit codes" in line for line in lines)
+
+
+#: Runs a command and kills the process where the function of ``transfer`` that is named is about to be called.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from panels_gateway.commands.dispatch import run
+from panels_gateway.journal import transfer
+
+def die(*_arguments, **_options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+holder, name = (transfer.Folding, "checkpoint") if sys.argv[1] == "checkpoint" else (transfer, sys.argv[1])
+setattr(holder, name, die)
+run(sys.argv[2:], {}, directory=Path("/nowhere"))
+"""
+
+
+@pytest.mark.parametrize("place", ["grouped", "checkpoint", "publish"])
+def test_backup_that_is_killed_leaves_no_file_of_that_name_and_can_be_repeated(
+    crashed: Path, tmp_path: Path, place: str
+) -> None:
+    copy = tmp_path / "copy"
+    words = [sys.executable, "-c", _KILLED, place, "backup", f"--data-dir={crashed}", str(copy)]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not copy.exists()
+    assert (tmp_path / "copy.part").exists()
+    assert command(crashed, "backup", copy) == 0
+    assert [path.name for path in tmp_path.glob("copy*")] == ["copy"]
+    assert command(tmp_path / "new", "restore", copy) == 0
+    assert command(tmp_path / "new", "verify") == 0

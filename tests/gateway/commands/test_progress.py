@@ -29,10 +29,15 @@ def test_bar_shows_the_share(done: int, total: int, expected: str) -> None:
 
 def test_terminal_gets_one_line_that_ends_even_after_an_error() -> None:
     stream = Terminal()
-    with pytest.raises(KeyError), Progress("copying", stream) as progress:
-        progress(1, 2)
-        progress(1, 2)
-        raise KeyError
+
+    def fail() -> None:
+        with Progress("copying", stream) as progress:
+            progress(1, 2)
+            progress(1, 2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert stream.getvalue() == f"\r{bar('copying', 1, 2)}\n"
 
 
