@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-"):
         from panels_gateway.commands.dispatch import run
 
+        # what a command writes holds everybody's state: a backup is its owner's alone, and so is an unfinished one
+        os.umask(0o077)
         return run(arguments, os.environ, directory=Path.cwd())
     try:
         config = load(arguments, os.environ, directory=Path.cwd())

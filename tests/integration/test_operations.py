@@ -75,6 +75,7 @@ def test_backup_under_load_restores_to_a_moment_not_before_its_start(make_system
             copy = system.folder / f"copy-{number}"
             done = run(system, "backup", copy)
             assert done.returncode == 0, done.stderr
+            assert copy.stat().st_mode & 0o777 == 0o600
             moments.append((copy, before, dict(told)))
             # the next one meets another log: this one has been folded, and its segments deleted, meanwhile
             folded = system.http.get("/health").json()["journal"]["position"]
