@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -40,6 +41,11 @@ def folder_of(system: System) -> psutil.Process:
     found = eventually(look, what="a folding process")
     assert found is not None
     return found
+
+
+def has_folded(system: System, position: int) -> bool:
+    """Whether the gateway has folded its log so far."""
+    return bool(system.http.get("/health").json()["journal"]["folded"] >= position)
 
 
 @contextmanager
@@ -79,7 +85,7 @@ def test_backup_under_load_restores_to_a_moment_not_before_its_start(make_system
             moments.append((copy, before, dict(told)))
             # the next one meets another log: this one has been folded, and its segments deleted, meanwhile
             folded = system.http.get("/health").json()["journal"]["position"]
-            eventually(lambda at=folded: system.http.get("/health").json()["journal"]["folded"] >= at)
+            eventually(partial(has_folded, system, folded))
         live = run(system, "verify")
         assert live.returncode == 0, live.stdout
     for copy, before, after in moments:

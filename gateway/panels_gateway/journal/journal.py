@@ -8,6 +8,7 @@ store makes of batches (rows, indexes, files) is its own affair; what it must gi
     ├── PositionError            the batch is not the next one: somebody else has appended
     ├── FencedError              a writer with a higher fence has opened the journal
     ├── InUseError               another process has the data directory open: stop it, or use another directory
+    ├── LateError                a read that waits for folding has waited too long: nothing is wrong, and appending goes on
     └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
 """
 
@@ -35,6 +36,10 @@ class FencedError(JournalError):
 
 class InUseError(JournalError):
     """A data directory that another process has open. Nothing is wrong with it."""
+
+
+class LateError(JournalError):
+    """What was to be read is not folded yet, and was waited for as long as may be."""
 
 
 class CorruptError(JournalError):
@@ -169,12 +174,15 @@ class Journal(Protocol):
         ...
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it.
+
+        Raises ``LateError`` where that is not folded in time.
+        """
         ...
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
         """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
-        in it."""
+        in it. Raises ``LateError`` where that is not folded in time."""
         ...
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:

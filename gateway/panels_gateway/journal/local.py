@@ -35,6 +35,7 @@ from panels_gateway.journal.journal import (
     FoldingState,
     History,
     JournalError,
+    LateError,
     StoredPanel,
     Summary,
 )
@@ -65,7 +66,8 @@ class LocalOptions:
     - ``retention``: how much is kept of each panel;
     - ``backlog_bytes``: the bound that the kernel keeps the backlog below, for warnings;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
-    - ``restart``: how it is started again; ``stop_s``: how long it may take to end.
+    - ``restart``: how it is started again; ``stop_s``: how long it may take to end;
+    - ``patience_s``: how long a read waits for what it needs to be folded.
     """
 
     segment_bytes: int = SEGMENT_BYTES
@@ -75,6 +77,7 @@ class LocalOptions:
     command: Sequence[str] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_s: float = 10.0
+    patience_s: float = 10.0
 
 
 class LocalJournal:
@@ -209,11 +212,11 @@ class LocalJournal:
         return await self._read(lambda: self._store.history(panel, since=since, limit_bytes=limit_bytes))
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.key_history(panel, key, limit=limit))
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.state_at(panel, seq))
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
@@ -258,6 +261,14 @@ class LocalJournal:
 
     async def _read(self, read: Callable[[], _T]) -> _T:
         return await self._loop.run_in_executor(self._reader, read)
+
+    async def _fold_for_reading(self) -> None:
+        try:
+            await asyncio.wait_for(self._fold(), self._options.patience_s)
+        except TimeoutError:
+            raise LateError(
+                f"{self.backlog_bytes:,} bytes of the log wait to be folded, and were waited for in vain"
+            ) from None
 
     async def _fold(self) -> None:
         """Returns when everything appended so far is folded."""

@@ -594,6 +594,36 @@ def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
     folding.close()
 
 
+def test_serve_moves_a_large_wal_before_it_folds_anything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that always dies while it moves the WAL makes no progress, so that it is given up before the disk is full."""
+    world.append(created(1, "p"))
+    reading, writing = os.pipe()
+    os.write(writing, b"9\n")
+    os.close(writing)
+    folding = Folding(world.path)
+    monkeypatch.setattr(folder, "CHECKPOINT_BYTES", -1)
+
+    def never(after: int, upto: int) -> list[Batch]:
+        raise AssertionError("something was folded before the WAL was moved")
+
+    def die() -> bool:
+        raise JournalError("died")
+
+    monkeypatch.setattr(folding, "checkpoint", die)
+    with pytest.raises(JournalError, match="died"):
+        folder.serve(
+            folding,
+            folder.Orders(reading),
+            never,
+            lambda _position: None,
+            lambda: NOW_MS,
+        )
+    os.close(reading)
+    folding.close()
+
+
 @pytest.mark.parametrize("line", [b"x\n", b"-1\n", b"\n", b"1" * 40])
 def test_orders_refuse_what_is_not_a_position(line: bytes) -> None:
     reading, writing = os.pipe()
