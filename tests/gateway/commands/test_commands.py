@@ -21,6 +21,7 @@ from panels_gateway.journal.directory import read_meta
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.local import open_local
 from panels_gateway.journal.segments import segment_paths
+from panels_gateway.journal.store import Store
 from tests.gateway.commands.builders import (
     FOLDED,
     SOURCE,
@@ -413,3 +414,14 @@ def test_backup_that_is_killed_leaves_no_file_of_that_name_and_can_be_repeated(
     assert [path.name for path in tmp_path.glob("copy*")] == ["copy"]
     assert command(tmp_path / "new", "restore", copy) == 0
     assert command(tmp_path / "new", "verify") == 0
+
+
+def test_backup_keeps_history_that_another_retention_would_trim(crashed: Path, tmp_path: Path) -> None:
+    """The commits are of 1970; how long they are kept is the affair of the gateway, which may be told otherwise."""
+    assert command(crashed, "backup", tmp_path / "copy") == 0
+    assert command(tmp_path / "new", "restore", tmp_path / "copy") == 0
+    store = Store(tmp_path / "new" / "panels.db")
+    history = store.history(1, since=0, limit_bytes=1 << 20)
+    store.close()
+    assert history is not None
+    assert [commit.seq for commit in history.commits] == list(range(1, 10))
