@@ -32,7 +32,7 @@ from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
 from panels_gateway.panels.panel import Mutation
-from panels_gateway.panels.trigger import Answer, Trigger
+from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.errors import CloseCode
 from panels_shared.messages import PoolId, Refusal, WorkerId
@@ -102,11 +102,15 @@ class Caller:
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.progresses: list[Progress] = []
         self.named: dict[str | None, Answer] = {}
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         self.answers.append(answer)
         self.named[trigger.request_id] = answer
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        self.progresses.append(progress)
 
     @property
     def last(self) -> Answer:

@@ -106,7 +106,8 @@ _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordConfig:
-    """What is kept of panels, for how long, and how safely. Times in milliseconds; ``resident_bytes`` of state in memory."""
+    """What is kept of panels, for how long, and how safely. Times in milliseconds; ``resident_bytes`` of state in memory,
+    ``backlog_bytes`` of the log that may wait to be folded."""
 
     durability: Durability
     history_commits: int
@@ -115,6 +116,7 @@ class RecordConfig:
     answer_ttl_ms: int
     answer_keys: int
     resident_bytes: int
+    backlog_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,19 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory:
     return _build(values, directory, tuple(TABLE.mistyped(environment)))
 
 
+def load_data_dir(
+    config: str | None, data_dir: str | None, environment: Mapping[str, str], *, directory: Path
+) -> Path:
+    """The data directory of a gateway with that ``--config`` and ``--data-dir``, environment and working directory.
+
+    Raises ``ConfigError``.
+    """
+    given = (("config", config), ("data-dir", data_dir))
+    flags = [f"--{name}={value}" for name, value in given if value is not None]
+    values = TABLE.read(flags, environment, directory=directory, read_file=_read_file)
+    return _data_dir(directory / values.get("data_dir", Path))
+
+
 def _read_file(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(MAX_CONFIG_FILE_BYTES + 1)
@@ -192,6 +207,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             answer_ttl_ms=int(values.get("idempotency_ttl", float) * 1_000),
             answer_keys=values.get("idempotency_keys", int),
             resident_bytes=values.get("max_resident_bytes", int),
+            backlog_bytes=values.get("max_backlog_bytes", int),
         ),
         queue=QueueConfig(
             per_panel=values.get("max_queue_per_panel", int),

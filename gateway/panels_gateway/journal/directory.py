@@ -19,11 +19,14 @@ from zlib import crc32
 
 import msgspec
 
-from panels_gateway.journal.journal import CorruptError, FencedError, JournalError
+from panels_gateway.journal.journal import CorruptError, FencedError, InUseError, JournalError
 from panels_gateway.journal.segments import Segment, Tail, cut, examine, segment_paths, sync_folder
 
 #: The version of ``meta`` and of what lies where.
 DIRECTORY_VERSION: Final = 1
+#: The file of what is known of the directory, and the folder of segments.
+META: Final = "meta"
+LOG: Final = "log"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 Durability = Literal["process", "power"]
@@ -110,6 +113,36 @@ def raised(incarnation: int) -> int:
     return incarnation + 1 + secrets.randbelow(1 << 31)
 
 
+def read_meta(directory: Path) -> Meta | None:
+    """What is known of ``directory``, None where it has no journal.
+
+    Raises ``CorruptError`` for what is damaged, foreign or newer, and ``OSError``.
+    """
+    path = directory / META
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        if segment_paths(directory / LOG):
+            raise CorruptError(f"{path}: expected this file beside a log, got none") from None
+        return None
+    try:
+        return decode_meta(data)
+    except CorruptError as error:
+        raise CorruptError(f"{path}: {error}") from None
+
+
+def tail_of(meta: Meta | None, *, boot: str | None = None) -> Tail:
+    """What the end of the log may look like, by how the directory was left. ``boot`` is the machine's boot id, None to ask.
+
+    A directory that is open at the moment looks as one whose gateway died.
+    """
+    if meta is None or meta.closed is not None:
+        return Tail.WHOLE
+    if meta.boot == (boot or boot_id()):
+        return Tail.TORN
+    return Tail.UNSYNCED if meta.durability == "power" else Tail.LOST
+
+
 class DataDirectory:
     """A data directory, locked from construction to ``release``.
 
@@ -119,16 +152,16 @@ class DataDirectory:
 
     def __init__(self, path: Path, *, boot: str | None = None) -> None:
         self.path = path
-        self.log = path / "log"
+        self.log = path / LOG
         self._boot = boot
-        self._meta_path = path / "meta"
+        self._meta_path = path / META
         self._lock: int | None = None
         self.meta: Meta | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             self._acquire(self._lock)
-            self.meta = self._read()
+            self.meta = read_meta(path)
         except OSError as error:
             self.release()
             raise JournalError(f"{path}: the data directory cannot be used: {error.strerror}") from error
@@ -141,33 +174,16 @@ class DataDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise JournalError(
+            raise InUseError(
                 f"{self.path}: expected a data directory that nobody uses, but the process {holder} has it open"
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
-    def _read(self) -> Meta | None:
-        try:
-            data = self._meta_path.read_bytes()
-        except FileNotFoundError:
-            if segment_paths(self.log):
-                raise CorruptError(f"{self._meta_path}: expected this file beside a log, got none") from None
-            return None
-        try:
-            return decode_meta(data)
-        except CorruptError as error:
-            raise CorruptError(f"{self._meta_path}: {error}") from None
-
     @property
     def tail(self) -> Tail:
         """What the end of the log may look like, by how the directory was left."""
-        meta = self.meta
-        if meta is None or meta.closed is not None:
-            return Tail.WHOLE
-        if meta.boot == (self._boot or boot_id()):
-            return Tail.TORN
-        return Tail.UNSYNCED if meta.durability == "power" else Tail.LOST
+        return tail_of(self.meta, boot=self._boot)
 
     def begin(self, durability: Durability, *, store: bytes, folded: int) -> Opening:
         """Examines and cuts the log, and takes the next fence. ``store`` is the id that the store has, ``folded`` the position

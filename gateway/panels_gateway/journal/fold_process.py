@@ -63,6 +63,8 @@ class FoldProcess:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self.starts = 0
+        #: How many processes ended without being asked to.
+        self.deaths = 0
 
     def start(self) -> None:
         """Starts it, and goes on starting it until ``stop``."""
@@ -110,6 +112,7 @@ class FoldProcess:
             code = await self._run()
             if self._stopping.is_set():
                 return
+            self.deaths += 1
             failures = 1 if self._folded > before >= 0 else failures + 1
             if code == FINAL_CODE or failures >= self._policy.attempts:
                 self._on_failed(

@@ -87,6 +87,10 @@ def serve(
 ) -> None:
     """Folds as far as ``orders`` go, until they end. Raises ``JournalError``."""
     say(folding.position)
+    # Before anything is folded: were it after, a process that always dies while it moves the WAL would make progress each
+    # time, be started again for ever, and let the WAL grow until the disk is full.
+    if folding.wal_bytes > CHECKPOINT_BYTES:
+        folding.checkpoint()
     while not orders.ended:
         if not orders.wait(IDLE_S):
             folding.sweep(now_ms=now_ms())

@@ -7,6 +7,8 @@ store makes of batches (rows, indexes, files) is its own affair; what it must gi
     JournalError                 nothing more can be appended: the process must end (exit code 74)
     ├── PositionError            the batch is not the next one: somebody else has appended
     ├── FencedError              a writer with a higher fence has opened the journal
+    ├── InUseError               another process has the data directory open: stop it, or use another directory
+    ├── LateError                a read that waits for folding has waited too long: nothing is wrong, and appending goes on
     └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
 """
 
@@ -30,6 +32,14 @@ class PositionError(JournalError):
 
 class FencedError(JournalError):
     """Another writer has taken over."""
+
+
+class InUseError(JournalError):
+    """A data directory that another process has open. Nothing is wrong with it."""
+
+
+class LateError(JournalError):
+    """What was to be read is not folded yet, and was waited for as long as may be."""
 
 
 class CorruptError(JournalError):
@@ -92,6 +102,14 @@ class History:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FoldingState:
+    """How folding is: ``up`` while something folds, ``deaths`` counts the processes that ended without being asked to."""
+
+    up: bool
+    deaths: int
+
+
 class Archive(Protocol):
     """What can be read back of folded batches. One thread calls it, the loop's, and nothing here blocks that thread."""
 
@@ -100,12 +118,15 @@ class Archive(Protocol):
         ...
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it.
+
+        Raises ``LateError`` where that is not folded in time.
+        """
         ...
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
         """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
-        in it."""
+        in it. Raises ``LateError`` where that is not folded in time."""
         ...
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
@@ -169,6 +190,11 @@ class Journal(Archive, Protocol):
     @property
     def backlog_bytes(self) -> int:
         """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
+        ...
+
+    @property
+    def folding(self) -> FoldingState:
+        """How folding is at the moment."""
         ...
 
     def append(self, batch: Batch) -> None:

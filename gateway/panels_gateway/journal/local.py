@@ -30,8 +30,18 @@ from panels_gateway.journal.directory import DataDirectory, Durability, Opening
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
-from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary, Waiting
+from panels_gateway.journal.journal import (
+    CorruptError,
+    FoldingState,
+    History,
+    JournalError,
+    LateError,
+    StoredPanel,
+    Summary,
+    Waiting,
+)
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
 from panels_gateway.journal.records import Batch, Changed, Ran
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
@@ -55,16 +65,20 @@ class LocalOptions:
 
     - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first batch;
     - ``retention``: how much is kept of each panel;
+    - ``backlog_bytes``: the bound that the kernel keeps the backlog below, for warnings;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
-    - ``restart``: how it is started again; ``stop_s``: how long it may take to end.
+    - ``restart``: how it is started again; ``stop_s``: how long it may take to end;
+    - ``patience_s``: how long a read waits for what it needs to be folded.
     """
 
     segment_bytes: int = SEGMENT_BYTES
     rotate_s: float = 2.0
     retention: Retention = field(default_factory=Retention)
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     command: Sequence[str] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_s: float = 10.0
+    patience_s: float = 10.0
 
 
 class LocalJournal:
@@ -99,6 +113,7 @@ class LocalJournal:
         self._panels = folded.panels
         self._sealed: deque[Segment] = deque(opening.unfolded)
         self._sealed_bytes = sum(segment.size for segment in opening.unfolded)
+        self._pressure = Pressure(options.backlog_bytes)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._deletions: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -170,6 +185,10 @@ class LocalJournal:
         return self._log.counters
 
     @property
+    def folding(self) -> FoldingState:
+        return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
+
+    @property
     def folding_starts(self) -> int:
         """How often a folding process has been started: more than 1 means that one died."""
         return self._folding.starts
@@ -194,11 +213,11 @@ class LocalJournal:
         return await self._read(lambda: self._store.history(panel, since=since, limit_bytes=limit_bytes))
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.key_history(panel, key, limit=limit))
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.state_at(panel, seq))
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
@@ -250,6 +269,14 @@ class LocalJournal:
     async def _read(self, read: Callable[[], _T]) -> _T:
         return await self._loop.run_in_executor(self._reader, read)
 
+    async def _fold_for_reading(self) -> None:
+        try:
+            await asyncio.wait_for(self._fold(), self._options.patience_s)
+        except TimeoutError:
+            raise LateError(
+                f"{self.backlog_bytes:,} bytes of the log wait to be folded, and were waited for in vain"
+            ) from None
+
     async def _fold(self) -> None:
         """Returns when everything appended so far is folded."""
         position = self._position
@@ -286,6 +313,7 @@ class LocalJournal:
         self._sealed.append(segment)
         self._sealed_bytes += segment.size
         self._folding.sealed(segment.last)
+        self._watch()
 
     def _on_folded(self, position: int) -> None:
         if position <= self._folded:
@@ -298,12 +326,18 @@ class LocalJournal:
             done.append(segment.path)
         if done:
             self._delete(done)
+            self._watch()
         self.on_folded(position)
         ready = [future for wanted, future in self._waiters if wanted <= position]
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > position]
         for future in ready:
             if not future.done():
                 future.set_result(None)
+
+    def _watch(self) -> None:
+        told = self._pressure.look(self.backlog_bytes)
+        if told is not None:
+            _logger.log(*told)
 
     def _delete(self, paths: list[Path]) -> None:
         """Deletes in another thread: giving back a few megabytes can take the file system milliseconds."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from panels_gateway.journal.chunks import encode_record, last_changes
 from panels_gateway.journal.journal import (
     FencedError,
+    FoldingState,
     History,
     JournalError,
     PositionError,
@@ -130,6 +131,10 @@ class MemoryJournal:
     def backlog_bytes(self) -> int:
         # what waits here goes within a turn; only held batches can pile up, and only in a test
         return sum(len(encode(batch)) for batch in self._unfolded) if self.hold else 0
+
+    @property
+    def folding(self) -> FoldingState:
+        return FoldingState(up=True, deaths=0)
 
     def append(self, batch: Batch) -> None:
         if self.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.journal import CorruptError, Journal, JournalError
 from panels_gateway.journal.local import LocalOptions, open_local
 from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from panels_gateway.configuration.config import RecordConfig
@@ -61,12 +63,32 @@ async def open_journal(
         answers=record.answer_keys,
         answer_ttl_ms=record.answer_ttl_ms,
     )
+    # segments much smaller than the bound: what is not folded yet then includes little that could not have been
+    segment_bytes = min(SEGMENT_BYTES, record.backlog_bytes // 8)
+    read: set[int] = set()
+
+    def tell(done: int, total: int) -> None:
+        read.add(done)
+        on_progress(done, total)
+
+    started_s = time.monotonic()
     journal = await open_local(
         data_dir,
         durability=record.durability,
-        options=LocalOptions(retention=retention),
-        on_progress=on_progress,
+        options=LocalOptions(
+            segment_bytes=segment_bytes, backlog_bytes=record.backlog_bytes, retention=retention
+        ),
+        on_progress=tell,
     )
     for notice in journal.notices:
         _log.warning("%s", notice)
+    _log.info(
+        "opened %s at position %d, durability %s; panels: %d, batches that had to be folded first: %d, all in %.2f s",
+        data_dir,
+        journal.position,
+        record.durability,
+        journal.panels,
+        journal.position - min(read, default=journal.position),
+        time.monotonic() - started_s,
+    )
     return journal

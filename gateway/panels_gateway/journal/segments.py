@@ -143,8 +143,14 @@ def read_segment(path: Path, *, store: bytes | None = None, torn: bool = False) 
     stem = path.name.removesuffix(SUFFIX)
     if not (stem.isascii() and stem.isdigit()):
         raise CorruptError(f"{path}: expected a segment named after its first position")
-    data = _read(path)
-    header = _header(data, path, int(stem), store)
+    yield from decode_segment(_read(path), path, int(stem), store=store, torn=torn)
+
+
+def decode_segment(
+    data: memoryview, path: Path, first: int, *, store: bytes | None = None, torn: bool = False
+) -> Iterator[Batch]:
+    """The batches in ``data``, what stands in the segment ``path`` whose first position is ``first``. See ``read_segment``."""
+    header = _header(data, path, first, store)
     for found in [header] if isinstance(header, Broken) else scan(data, header):
         if isinstance(found, Frame):
             try:

@@ -133,6 +133,16 @@ class Store:
         except msgspec.MsgspecError as exc:
             raise self._corrupt(where, "a record", str(exc)) from exc
 
+    def source(self, digest: bytes) -> Source | None:
+        """The handler of that digest, None if no panel uses it."""
+        row = self._row("SELECT language, entry, source, crc FROM sources WHERE digest = ?", digest)
+        if row is None:
+            return None
+        source = Source(digest, *row[:3])
+        if chunks.source_crc(source) != row[3]:
+            raise self._corrupt(f"source {digest.hex()}", f"checksum {row[3]}", "another")
+        return source
+
     def summaries(self, *, after: str, limit: int) -> list[Summary]:
         """The panels whose id is greater than ``after`` by code points, at most ``limit``, by id."""
         with self._snapshot():

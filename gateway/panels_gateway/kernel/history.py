@@ -7,16 +7,20 @@ the two, and what is in both is taken once.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import EmittedEvent
-from panels_gateway.journal.journal import Journal
+from panels_gateway.journal.journal import Journal, LateError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.kernel.turn import Turn
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import Failed
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Histories:
         return Page(commits, complete=True)
 
     async def state_at(self, resident: Resident, seq: int) -> dict[str, bytes]:
-        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE."""
+        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE, OVERLOADED."""
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             raise RequestError(
@@ -71,7 +75,7 @@ class Histories:
         if seq == panel.seq:
             return dict(panel.state)
         await self._turn.read()  # the journal does not know of commits of the open turn
-        state = await self._journal.state_at(panel.number, seq)
+        state = await _in_time(self._journal.state_at(panel.number, seq))
         if state is None:
             raise RequestError(
                 Code.HISTORY_GONE,
@@ -80,9 +84,22 @@ class Histories:
         return state
 
     async def of_key(self, resident: Resident, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that changed ``key``, as far as history reaches back, the newest first."""
+        """The commits that changed ``key``, as far as history reaches back, the newest first.
+
+        Raises ``RequestError`` OVERLOADED.
+        """
         await self._turn.read()
-        return await self._journal.key_history(resident.panel.number, key, limit=limit)
+        return await _in_time(self._journal.key_history(resident.panel.number, key, limit=limit))
+
+
+async def _in_time(reading: Awaitable[_T]) -> _T:
+    """What is read, or OVERLOADED where the journal is too far behind to be read."""
+    try:
+        return await reading
+    except LateError:
+        message = "the journal is behind, and this cannot be read before it has caught up; try again later"
+        details = {"retryAfterMs": 1_000, "scope": "journal"}
+        raise RequestError(Code.OVERLOADED, message, details) from None
 
 
 def _newer(resident: Resident, seq: int) -> list[Ran | Changed]:

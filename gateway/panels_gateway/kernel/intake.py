@@ -28,21 +28,23 @@ from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Refused, ReplyTo, Trigger
 from panels_shared.errors import Code, RequestError
-from panels_shared.limits import MIB
 
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
 
 _log = logging.getLogger("panels.gateway.intake")
 
-#: Bytes of records that may wait to be written or folded; above this new triggers are OVERLOADED.
-MAX_BACKLOG_BYTES: Final = 256 * MIB
+#: What is said about when to try again while the journal is behind.
+JOURNAL_RETRY_MS: Final = 500
 #: Answers that are being read from the journal at a time; a security limit.
 MAX_LOOKUPS: Final = 256
 
 
 class Intake:
-    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from then on."""
+    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from then on.
+
+    ``backlog_bytes`` is how much of the journal may wait to be written or folded; above it new triggers are OVERLOADED.
+    """
 
     def __init__(
         self,
@@ -56,8 +58,10 @@ class Intake:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random_bits: Callable[[int], int],
+        backlog_bytes: int,
     ) -> None:
         self.closing = False
+        self.backlog_bytes = backlog_bytes
         self.clock = clock
         self._dispatcher = dispatcher
         self._residents = residents
@@ -132,8 +136,8 @@ class Intake:
         self._turn.request_seal()
 
     def _offer(self, trigger: Trigger) -> None:
-        if self._journal.backlog_bytes > MAX_BACKLOG_BYTES:
-            self._overloaded(trigger, "journal", 500)
+        if self.backlogged:
+            self._overloaded(trigger, "journal", JOURNAL_RETRY_MS)
             return
         resident = self._residents.of(trigger.panel)
         if resident is not None and resident.holder is not None:
@@ -146,6 +150,17 @@ class Intake:
             self._dispatcher.offer(trigger, self.clock())
         except OverloadedError as exc:
             self._overloaded(trigger, exc.scope, exc.retry_after_ms)
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether so much of the journal waits that nothing more may be added to it."""
+        return self._journal.backlog_bytes > self.backlog_bytes
+
+    def require_room(self) -> None:
+        """Raises ``RequestError`` OVERLOADED while nothing more may be added to the journal."""
+        if self.backlogged:
+            details = {"retryAfterMs": JOURNAL_RETRY_MS, "scope": "journal"}
+            raise RequestError(Code.OVERLOADED, "the queue of the journal is full; try again later", details)
 
     def _overloaded(self, trigger: Trigger, scope: str, retry_after_ms: int) -> None:
         self._counters.overloaded += 1

@@ -25,6 +25,7 @@ from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
@@ -49,9 +50,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
-    """Bounds of what the kernel holds: ``panels`` in all, and what of them is in memory."""
+    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal may wait."""
 
     panels: int = 1_000_000
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
 
@@ -114,6 +116,7 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
+            backlog_bytes=limits.backlog_bytes,
         )
         self.timers = Timers(self.intake, self.counters, wall_clock)
         self.residents.on_loaded = self._loaded

@@ -490,7 +490,7 @@ def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
     assert not list(tmp_path.glob("*.part*"))
     with pytest.raises(JournalError, match="expected no file there"):
         backup(world.path, target, no_progress, tail=lambda _after: [], now_ms=NOW_MS)
-    assert restore(target, tmp_path / "data") == 4
+    assert restore(target, tmp_path / "data").position == 4
     with pytest.raises(JournalError, match="empty directory"):
         restore(target, tmp_path / "data")
     restored = Store(tmp_path / "data" / schema.DATABASE)
@@ -591,6 +591,36 @@ def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
     os.close(reading)
     assert said == [0, 2, 4]
     assert folding.wal_bytes == 0
+    folding.close()
+
+
+def test_serve_moves_a_large_wal_before_it_folds_anything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that always dies while it moves the WAL makes no progress, so that it is given up before the disk is full."""
+    world.append(created(1, "p"))
+    reading, writing = os.pipe()
+    os.write(writing, b"9\n")
+    os.close(writing)
+    folding = Folding(world.path)
+    monkeypatch.setattr(folder, "CHECKPOINT_BYTES", -1)
+
+    def never(after: int, upto: int) -> list[Batch]:
+        raise AssertionError("something was folded before the WAL was moved")
+
+    def die() -> bool:
+        raise JournalError("died")
+
+    monkeypatch.setattr(folding, "checkpoint", die)
+    with pytest.raises(JournalError, match="died"):
+        folder.serve(
+            folding,
+            folder.Orders(reading),
+            never,
+            lambda _position: None,
+            lambda: NOW_MS,
+        )
+    os.close(reading)
     folding.close()
 
 
