@@ -133,8 +133,10 @@ class Connection:
                 recovered=None if recovery is None else recovered is not None,
             )
         )
-        for frame in recovered or ():
-            self.room.send(self, frame)
+        if recovered is not None:
+            for frame in recovered.frames:
+                self.room.send(self, frame)
+            self.position = recovered.position
 
     # -- from the client ---------------------------------------------------------------------------------
 
@@ -156,16 +158,18 @@ class Connection:
             self.send(messages.PONG)
         elif isinstance(message, messages.Subscribe):
             if self.topics.add(message.topics):
-                self.room.join(self)
+                self._topics_changed(message.requestId)
             else:
-                self.send(messages.error(Code.PARSE_ERROR, f"expected at most {MAX_TOPICS} topics, got more"))
+                text = f"expected at most {MAX_TOPICS} topics, got more"
+                self.send(messages.error(Code.PARSE_ERROR, text, _given(message.requestId)))
         elif isinstance(message, messages.Unsubscribe):
             self.topics.remove(message.topics)
-            self.room.join(self)
+            self._topics_changed(message.requestId)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
         if request_id is not msgspec.UNSET:
+            self.position = self.panel.seq  # SUBSCRIBED moves the client there too
             self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
 
     def receive_binary(self) -> None:

@@ -11,7 +11,7 @@ and is added in ``complete``, in the step in which the client joins its room. So
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from panels_gateway.broadcast.hub import commit_frames
@@ -81,6 +81,13 @@ def _invalid(path: str, problem: str) -> RequestError:
     return RequestError(Code.INVALID_REQUEST, f"{path}: {problem}", {"path": path})
 
 
+class Told(NamedTuple):
+    """The frames of what a client has missed, and the version that it has been told of then: what follows names it."""
+
+    frames: list[bytes]
+    position: int
+
+
 class Recovery:
     """What was read for a client that resumes. ``since`` None: nothing can be made of what it has."""
 
@@ -94,8 +101,8 @@ class Recovery:
         self._commits = commits
         self._limit_bytes = limit_bytes
 
-    def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, for a client with these topics; None where it must have the whole state instead."""
+    def complete(self, panel: Panel, topics: Topics) -> Told | None:
+        """Everything since, for a client with these topics; None where it must have the whole state instead."""
         since = self._since
         if since is None:
             return None
@@ -115,7 +122,7 @@ class Recovery:
             if frame:
                 frames.append(frame)
                 position = record.seq
-        return frames
+        return Told(frames, position)
 
 
 async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
