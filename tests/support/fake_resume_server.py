@@ -166,13 +166,23 @@ class FakeServer:
     async def _watch(self, socket: WebSocket) -> None:
         await socket.accept()
         panel, query = self._panels[socket.path_params["id"]], socket.query_params
-        raw = [part[7:] for part in socket.scope["query_string"].decode().split("&") if part.startswith("topics=")]
+        raw = [
+            part[7:]
+            for part in socket.scope["query_string"].decode().split("&")
+            if part.startswith("topics=")
+        ]
         topics: Sequence[str] = DEFAULT_TOPICS
         if raw:
             # a comma within a topic is escaped, so that the text is split before it is decoded
             topics = [unquote_plus(part) for part in raw[0].split(",") if part]
         client = Client(socket, topics, panel.seq)
-        greeting: Json = {"type": "CONNECTED", "panelId": "", "seq": panel.seq, "epoch": panel.epoch, "clientId": "c"}
+        greeting: Json = {
+            "type": "CONNECTED",
+            "panelId": "",
+            "seq": panel.seq,
+            "epoch": panel.epoch,
+            "clientId": "c",
+        }
         messages = self._missed(panel, client, query)
         greeting["recovered"] = messages is not None or self._fault is Fault.SILENT
         if messages is None:
@@ -189,7 +199,9 @@ class FakeServer:
             panel.clients.remove(client)
 
     def _missed(self, panel: Panel, client: Client, query: Mapping[str, str]) -> list[Json] | None:
-        if query["since"] == "none" or (query.get("epoch") != panel.epoch and self._fault is not Fault.ANY_EPOCH):
+        if query["since"] == "none" or (
+            query.get("epoch") != panel.epoch and self._fault is not Fault.ANY_EPOCH
+        ):
             return None
         since = int(query["since"])
         if since > panel.seq:
@@ -240,7 +252,11 @@ class FakeServer:
 async def serving(fault: Fault) -> AsyncIterator[str]:
     """The URL of a server with this fault, while the context lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(FakeServer(fault).app(), ws="websockets-sansio", log_config=None, lifespan="off")
+        # those that it accepts inherit this; head and body of an answer are two writes
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        config = uvicorn.Config(
+            FakeServer(fault).app(), ws="websockets-sansio", log_config=None, lifespan="off"
+        )
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         # connections wait in the backlog until the server takes them: nothing to wait for here

@@ -70,7 +70,9 @@ class ResumingClient:
             raise ProtocolError(f"expected a version after {self.position}, got {seq} again")
         if seq > self.head:
             if previous(message) > self.head:
-                raise GapError(f"expected what follows version {self.head}, got what follows {previous(message)}")
+                raise GapError(
+                    f"expected what follows version {self.head}, got what follows {previous(message)}"
+                )
             self.head = seq
         if kind == "PATCH":
             self._apply(message)

@@ -157,7 +157,9 @@ class Panel:
         """A WebSocket that asks to resume, as ``asks`` says."""
         query: dict[str, str] = {"since": str(asks["since"])}
         if asks["epoch"] != "absent":
-            query["epoch"] = {"current": self.epochs[-1], "former": self.epochs[0]}.get(asks["epoch"], "elsewhere")
+            query["epoch"] = {"current": self.epochs[-1], "former": self.epochs[0]}.get(
+                asks["epoch"], "elsewhere"
+            )
         path = f"{self.socket_base}/panels/{self.id}/ws?{urlencode(query)}"
         if "topics" in asks:
             path += "&topics=" + ",".join(quote(topic, safe="") for topic in asks["topics"])
@@ -241,7 +243,11 @@ class Verdict:
 
 
 def run_all(
-    url: str, vectors: Sequence[Mapping[str, Any]], *, token: str | None = None, history_commits: int | None = None
+    url: str,
+    vectors: Sequence[Mapping[str, Any]],
+    *,
+    token: str | None = None,
+    history_commits: int | None = None,
 ) -> Iterator[Verdict]:
     """The verdicts, one after the other. Raises ``httpx.TransportError`` where nobody answers at ``url``."""
     url = url.rstrip("/")
@@ -252,7 +258,9 @@ def run_all(
             if needed is not None and (history_commits is None or history_commits > needed):
                 yield Verdict(name, f"needs a server that keeps at most {needed} commits", skipped=True)
                 continue
-            panel = Panel(http, f"ws{url.removeprefix('http')}", f"vector-{name}-{secrets.token_hex(4)}", token)
+            panel = Panel(
+                http, f"ws{url.removeprefix('http')}", f"vector-{name}-{secrets.token_hex(4)}", token
+            )
             problem = ""
             try:
                 run(vector, panel)
@@ -271,7 +279,9 @@ def main() -> int:
         prog="scripts/resume_vectors", description="Take a server through the vectors of resuming."
     )
     parser.add_argument("url", help="where the server is, like http://127.0.0.1:3001")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="vectors to run, without .json; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="vectors to run, without .json; all by default"
+    )
     parser.add_argument("--token", help="sent as Authorization: Bearer; must allow everything on vector-*")
     parser.add_argument(
         "--history-commits",

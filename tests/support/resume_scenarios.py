@@ -25,7 +25,9 @@ def commit(
     emit: Sequence[tuple[str, Any]] = (),
 ) -> Json:
     """A trigger of the tool ``apply``."""
-    return {"commit": {"set": dict(sets or {}), "delete": list(delete), "emit": [list(pair) for pair in emit]}}
+    return {
+        "commit": {"set": dict(sets or {}), "delete": list(delete), "emit": [list(pair) for pair in emit]}
+    }
 
 
 # -- messages -------------------------------------------------------------------------------------------------
@@ -149,13 +151,25 @@ def _plain() -> Iterator[Json]:
         sent=recovered(2, patch(1, gone("a")), patch(2, put("a", None))),
         ends={"seq": 2, "state": {"a": None}},
     )
-    keys: Json = {"ключ": "значение", "鍵": {"深い": ["値"]}, "👩‍🚀": "🚀", "e\u0301": 1, "\u00e9": 2, "a b/c?d=e&f": True, "": 0}
+    keys: Json = {
+        "ключ": "значение",
+        "鍵": {"深い": ["値"]},
+        "👩‍🚀": "🚀",
+        "e\u0301": 1,
+        "\u00e9": 2,
+        "a b/c?d=e&f": True,
+        "": 0,
+    }
     yield vector(
         "unicode-keys",
         "Keys are any text: other scripts, joined emoji, two spellings of é that are two keys, punctuation, the empty key.",
         operations=[commit(keys), commit(delete=["e\u0301", ""])],
         had={"seq": 0, "state": {}},
-        sent=recovered(2, patch(1, *(put(key, value) for key, value in keys.items())), patch(2, gone("e\u0301"), gone(""))),
+        sent=recovered(
+            2,
+            patch(1, *(put(key, value) for key, value in keys.items())),
+            patch(2, gone("e\u0301"), gone("")),
+        ),
         ends={"seq": 2, "state": {key: value for key, value in keys.items() if key not in ("e\u0301", "")}},
     )
     yield vector(
@@ -211,7 +225,10 @@ def _topics() -> Iterator[Json]:
         had={"seq": 1, "state": {"x": 1}},
         asks={"topics": ["state:x"]},
         sent=recovered(4, patch(2, put("x", 2))),
-        then={"operations": [commit({"y": 5}), commit({"x": 6})], "messages": [patch(6, put("x", 6), prevSeq=2)]},
+        then={
+            "operations": [commit({"y": 5}), commit({"x": 6})],
+            "messages": [patch(6, put("x", 6), prevSeq=2)],
+        },
         ends={"seq": 6, "state": {"x": 6}},
     )
     yield vector(
@@ -227,10 +244,16 @@ def _topics() -> Iterator[Json]:
     yield vector(
         "filtered-prefix",
         "A * at the end of a topic matches all keys that begin so, and the key that is just the prefix.",
-        operations=[commit({"user:1": "ada", "users": 1, "user:": 0}), commit({"other": 1}), commit(delete=["user:1"])],
+        operations=[
+            commit({"user:1": "ada", "users": 1, "user:": 0}),
+            commit({"other": 1}),
+            commit(delete=["user:1"]),
+        ],
         had={"seq": 0, "state": {}},
         asks={"topics": ["state:user:*"]},
-        sent=recovered(3, patch(1, put("user:1", "ada"), put("user:", 0)), patch(3, gone("user:1"), prevSeq=1)),
+        sent=recovered(
+            3, patch(1, put("user:1", "ada"), put("user:", 0)), patch(3, gone("user:1"), prevSeq=1)
+        ),
         ends={"seq": 3, "state": {"user:": 0}},
     )
     yield vector(
@@ -250,10 +273,15 @@ def _topics() -> Iterator[Json]:
     yield vector(
         "filtered-event-prefix",
         "Prefixes of event names, beside a key: all messages of one commit carry the same prevSeq.",
-        operations=[commit({"y": 1}), commit({"x": 2}, emit=[("chat.said", "hi"), ("chat", "no"), ("typing", 1)])],
+        operations=[
+            commit({"y": 1}),
+            commit({"x": 2}, emit=[("chat.said", "hi"), ("chat", "no"), ("typing", 1)]),
+        ],
         had={"seq": 0, "state": {}},
         asks={"topics": ["state:x", "event:chat.*"]},
-        sent=recovered(2, patch(2, put("x", 2), prevSeq=0, more=True), event(2, "chat.said", "hi", prevSeq=0)),
+        sent=recovered(
+            2, patch(2, put("x", 2), prevSeq=0, more=True), event(2, "chat.said", "hi", prevSeq=0)
+        ),
         ends={"seq": 2, "state": {"x": 2}, "events": [[2, "chat.said", "hi"]]},
     )
     yield vector(
@@ -268,7 +296,11 @@ def _topics() -> Iterator[Json]:
     yield vector(
         "topics-changed",
         "A client that watched everything resumes with one key: it keeps the state that it has, and hears of that key.",
-        operations=[commit({"x": 1, "y": 1}, emit=[("e", 1)]), commit({"y": 2}, emit=[("e", 2)]), commit({"x": 3})],
+        operations=[
+            commit({"x": 1, "y": 1}, emit=[("e", 1)]),
+            commit({"y": 2}, emit=[("e", 2)]),
+            commit({"x": 3}),
+        ],
         had={"seq": 1, "state": {"x": 1, "y": 1}},
         asks={"topics": ["state:x"]},
         sent=recovered(3, patch(3, put("x", 3), prevSeq=1)),
@@ -281,7 +313,10 @@ def _topics() -> Iterator[Json]:
         had={"seq": 1, "state": {"x": 1}},
         asks={"since": "none", "topics": ["state:x", "state:y"]},
         sent=resynced(2, {"x": 1, "y": 2}),
-        then={"operations": [commit({"z": 3}), commit({"y": 4})], "messages": [patch(4, put("y", 4), prevSeq=2)]},
+        then={
+            "operations": [commit({"z": 3}), commit({"y": 4})],
+            "messages": [patch(4, put("y", 4), prevSeq=2)],
+        },
         ends={"seq": 4, "state": {"x": 1, "y": 4}},
     )
     yield vector(
@@ -305,7 +340,11 @@ def _topics() -> Iterator[Json]:
     yield vector(
         "topics-escaped",
         "Topics are joined by commas and each is percent-encoded: a comma within one is %2C.",
-        operations=[commit({"a,b": 1, "a": 1, "b": 1, "ä +": 1}), commit({"a": 2}), commit({"a,b": 3, "ä +": 3})],
+        operations=[
+            commit({"a,b": 1, "a": 1, "b": 1, "ä +": 1}),
+            commit({"a": 2}),
+            commit({"a,b": 3, "ä +": 3}),
+        ],
         had={"seq": 1, "state": {"a,b": 1, "ä +": 1}},
         asks={"topics": ["state:a,b", "state:ä +"]},
         sent=recovered(3, patch(3, put("a,b", 3), put("ä +", 3), prevSeq=1)),
@@ -339,9 +378,7 @@ def _units() -> Iterator[Json]:
             "heard": [patch(4, put("n", 4), firstSeq=2, more=True), event(2, "at", 2)],
         },
         asks={"since": 2},
-        sent=recovered(
-            4, patch(3, put("n", 3), more=True), event(3, "at", 3), patch(4, put("n", 4))
-        ),
+        sent=recovered(4, patch(3, put("n", 3), more=True), event(3, "at", 3), patch(4, put("n", 4))),
         ends={"seq": 4, "state": {"n": 4}, "events": [[2, "at", 2], [3, "at", 3]]},
     )
     yield vector(
