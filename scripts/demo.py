@@ -289,7 +289,9 @@ def describe(message: dict[str, Any]) -> str:
     kind = message["type"]
     if kind == "CONNECTED":
         state = shorten(message["state"], 50) if "state" in message else "as you have it"
-        resumed = {True: ", recovered", False: ", not recovered"}.get(message.get("recovered"), "")
+        resumed = ""
+        if "recovered" in message:
+            resumed = ", recovered" if message["recovered"] else ", not recovered"
         return f"{message['panelId']}, seq {message['seq']}{resumed}, state {state}"
     if kind == "PATCH":
         changes = (
