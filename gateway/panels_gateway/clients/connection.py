@@ -170,6 +170,7 @@ class Connection:
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
         if request_id is not msgspec.UNSET:
+            self.position = self.panel.seq  # SUBSCRIBED moves the client there too
             self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
 
     def receive_binary(self) -> None:
