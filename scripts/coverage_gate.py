@@ -1,8 +1,9 @@
 """Compares the coverage of every module with its floors in ``tests/coverage_floors.toml``.
 
-One run of the unit tests, with coverage's contexts, gives both figures: what all unit tests reach of a module, and what
-its own do. Its own are ``tests/<package>/<room>/test_<module>.py``. A module may fall short of a floor by nothing, and one
-without an entry has to reach the default. ``--update`` writes today's figures (rounded down) as the floors.
+One run of the unit tests, with coverage's contexts, gives both figures: what all unit tests reach of a
+module, and what its own do. Its own are ``tests/<package>/<room>/test_<module>.py``. A module may fall short
+of a floor by nothing, and one without an entry has to reach the default. ``--update`` writes today's figures
+(rounded down) as the floors.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import coverage
 ROOT: Final = Path(__file__).resolve().parents[1]
 FLOORS: Final = ROOT / "tests" / "coverage_floors.toml"
 DATA: Final = ROOT / "build" / "coverage"
-#: Package folder, and the folder of its tests. Integration and security tests start processes and are not counted. The
-#: worker is not in the gate yet: its unit tests start processes too, and take minutes under a tracer.
+#: Package folder, and the folder of its tests. Integration and security tests start processes and are
+#: not counted. The worker is not in the gate yet: its unit tests start processes too, and take
+#: minutes under a tracer.
 PACKAGES: Final = {
     "gateway/panels_gateway": "tests/gateway",
     "shared/panels_shared": "tests/shared",
@@ -69,7 +71,8 @@ def measure() -> Iterator[tuple[str, tuple[int, int]]]:
                 "/", "."
             ).removesuffix(".py")
             contexts = data.contexts_by_lineno(str(path))
-            # a line that runs when the module is imported is reached by whoever imports it, the tests of its own too
+            # a line that runs when the module is imported is reached by whoever imports it,
+            # the tests of its own too
             reached = sum(
                 any(not name or name.startswith(own_test(own)) for name in contexts.get(line, ()))
                 for line in statements
@@ -80,7 +83,9 @@ def measure() -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def own_test(module: str) -> str:
-    """How pytest-cov's contexts of a test module begin: they are node ids, like tests/x/test_y.py::test_z|run."""
+    """How pytest-cov's contexts of a test module begin: they are node ids, like
+    tests/x/test_y.py::test_z|run.
+    """
     return module.replace(".", "/") + ".py::"
 
 
@@ -92,8 +97,14 @@ def read_floors() -> dict[str, tuple[int, int]]:
 def written(figures: dict[str, tuple[int, int]]) -> str:
     """The file of floors: only modules below the default have an entry."""
     lines = [
-        "# Floors of modules that do not reach the default of scripts/coverage yet: per cent of statements that all unit",
-        "# tests and the module's own execute. They only rise; scripts/coverage --update writes what is so now.",
+        (
+            "# Floors of modules that do not reach the default of scripts/coverage yet: per cent "
+            "of statements that all unit"
+        ),
+        (
+            "# tests and the module's own execute. They only rise; scripts/coverage "
+            "--update writes what is so now."
+        ),
     ]
     for name, (everything, own) in sorted(figures.items()):
         if everything < DEFAULT[0] or own < DEFAULT[1]:

@@ -1,8 +1,9 @@
-"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to watch.
+"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to
+watch.
 
-Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies in one
-temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come from somewhere
-that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
+Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies
+in one temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come
+from somewhere that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class DemoError(Exception):
     """Something that the person at the terminal has to know; the text is all they see."""
 
 
-# -- the terminal ---------------------------------------------------------------------------------------------
+# -- the terminal -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def shorten(value: object, width: int = 84) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-# -- processes ------------------------------------------------------------------------------------------------
+# -- processes ----------------------------------------------------------------------------------------------
 
 
 def _end_with_parent() -> None:
@@ -190,7 +191,7 @@ def served_page() -> Iterator[str]:
         server.server_close()
 
 
-# -- the system -----------------------------------------------------------------------------------------------
+# -- the system ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,10 @@ class System:
 
 
 def wait_until_ready(url: str, children: list[Child]) -> None:
-    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for long."""
+    """Returns once /health says 200.
+
+    Raises ``DemoError`` if a child ends first, or nothing happens for long.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     answer = "no answer"
     while time.monotonic() < deadline:
@@ -247,7 +251,7 @@ def create_panels(system: System) -> None:
                 raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
 
 
-# -- the client -----------------------------------------------------------------------------------------------
+# -- the client ---------------------------------------------------------------------------------------------
 
 
 def describe(message: dict[str, Any]) -> str:
@@ -344,7 +348,7 @@ async def show(screen: Screen, system: System) -> None:
         expect("RESULT", await eve.trigger("fine"))
 
 
-# -- the whole ------------------------------------------------------------------------------------------------
+# -- the whole ----------------------------------------------------------------------------------------------
 
 
 def parse_arguments() -> argparse.Namespace:

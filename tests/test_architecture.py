@@ -19,7 +19,8 @@ RULES = {
     GATEWAY: {"panels_worker", "wasmtime", "quickjs_rs", "pyseccomp"},
     WORKER: {"panels_gateway", "starlette", "uvicorn", "jwt", "httpx", "websockets", "httptools"},
     SHARED: {
-        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess", "threading",
+        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
+        "threading",
         "multiprocessing", "wasmtime", "uvloop", "starlette", "uvicorn", "jwt", "httpx", "websockets",
     },
 }  # fmt: skip
@@ -61,7 +62,9 @@ def test_package_imports_nothing_that_is_not_its_own(package: Path) -> None:
     ],
 )
 def test_process_loads_nothing_that_is_not_its_own(module: str, package: Path) -> None:
-    """What a dependency drags in counts too: a secret's library in a sandbox is one import away from a secret."""
+    """What a dependency drags in counts too: a secret's library in a sandbox is one
+    import away from a secret.
+    """
     script = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
 

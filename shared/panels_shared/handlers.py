@@ -1,4 +1,6 @@
-"""What a handler is before anything is known of it: language, source and entry, its digest, and what it may do."""
+"""What a handler is before anything is known of it: language, source and entry, its
+digest, and what it may do.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Names, and the patterns that stand for them: a name, or a prefix and ``*``.
 
-Topics, capabilities, the claim ``panels`` of a token and the definition of a panel all name things this way, so it
-is written here once. A ``*`` has a meaning only at the end of a pattern; ``*`` alone stands for every name.
+Topics, capabilities, the claim ``panels`` of a token and the definition of a panel all name things
+this way, so it is written here once. A ``*`` has a meaning only at the end of a pattern; ``*``
+alone stands for every name.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The job changed nothing. ``message`` is for the client: no inner detail, at most 4 KiB.
 
     ``line``, ``column`` are 1-based positions in the handler's own source, 0 where not known. ``details``
-    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``, ``path``), ``{}`` for none.
+    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``,
+    ``path``), ``{}`` for none.
     """
 
     usage: Usage

@@ -1,7 +1,9 @@
-"""A thousand random modules, loaded and run as handlers: none of them ends the process, and every one has a defined outcome.
+"""A thousand random modules, loaded and run as handlers: none of them ends the process, and every
+one has a defined outcome.
 
-``wasm-tools smith`` makes them with the exports of panels ABI v1 and with its imports to choose from, so that most are run and many
-call the host with whatever is on their stack. Every eighth may use what is refused, every second only traps by what it is given.
+``wasm-tools smith`` makes them with the exports of panels ABI v1 and with its imports to choose from, so that
+most are run and many call the host with whatever is on their stack. Every eighth may use what is refused,
+every second only traps by what it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from tests.workers.builders import ABI
 COUNT = 1_000
 #: Modules in one call of the runner: what it has to do again after a death is no more.
 AT_ONCE = 4
-EXPORTS = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) unreachable) (func (export "handle") (param i32 i32) (result i32) unreachable))'  # fmt: skip
+EXPORTS = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) unreachable) (func (export "handle") (param i32 i32) (result i32) unreachable))'  # fmt: skip  # noqa: E501
 REFUSED = (
     "gc",
     "exceptions",
@@ -66,7 +68,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.wasm"))[int(sys.argv[3]):]:
     if type(sound.run(make_task()).outcome) is not Completed:
         word = "poisoned"
     out.write(f"ran {word} calls={min(1, first.outcome.usage.host_calls)}\\n")
-"""
+"""  # noqa: E501
 
 
 def _tool() -> str:

@@ -1,4 +1,6 @@
-"""A kernel without workers, for tests of the gateway's edges: panels are made at once, triggers answered by a function."""
+"""A kernel without workers, for tests of the gateway's edges: panels are made at once,
+triggers answered by a function.
+"""
 
 from __future__ import annotations
 

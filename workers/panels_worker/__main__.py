@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"panels-worker: {exc}", file=sys.stderr)
         return Exit.BOOT
     except OSError as exc:
-        print(f"panels-worker: cache-dir: expected a directory to write to, got: {exc}; give another --cache-dir",
+        print("panels-worker: cache-dir: expected a directory to write to, got: "
+              f"{exc}; give another --cache-dir",
               file=sys.stderr)  # fmt: skip
         return Exit.BOOT
     return pool.run()

@@ -94,7 +94,10 @@ class ArtifactStore:
 
     @classmethod
     def create(cls, folder: Path) -> ArtifactStore:
-        """The store in ``folder``; a folder that does not exist is made, with a new key. Raises ``OSError``."""
+        """The store in ``folder``; a folder that does not exist is made, with a new key.
+
+        Raises ``OSError``.
+        """
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "key"
         with contextlib.suppress(FileExistsError):
@@ -112,7 +115,10 @@ class ArtifactStore:
 
     @classmethod
     def open(cls, folder: Path, key: bytes | None = None) -> ArtifactStore:
-        """The store in ``folder``, whose key is read unless it is given. Raises ``OSError``, ``ValueError``."""
+        """The store in ``folder``, whose key is read unless it is given.
+
+        Raises ``OSError``, ``ValueError``.
+        """
         found = (folder / "key").read_bytes() if key is None else key
         if len(found) != _KEY_BYTES:
             raise ValueError(f"expected a key of {_KEY_BYTES} bytes in {folder.name}/key, got {len(found)}")

@@ -1,4 +1,7 @@
-"""Where a request carries its token, and what web page it comes from. Pure functions over pieces of an ASGI scope."""
+"""Where a request carries its token, and what web page it comes from.
+
+Pure functions over pieces of an ASGI scope.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class Credentials:
 
 
 def take_credentials(scope: MutableMapping[str, Any]) -> Credentials:
-    """The credentials in an ASGI scope, which then no longer holds them: whatever logs the scope later cannot log a token.
+    """The credentials in an ASGI scope, which then no longer holds them: whatever logs the scope
+    later cannot log a token.
 
     A token is taken from ``?token=``, ``Authorization: Bearer`` and, on an upgrade, the offered subprotocols
     (``panels.v1, bearer.<token>``). Raises ``CredentialsError`` for two that differ.
@@ -82,8 +86,8 @@ def _split_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], l
 class OriginPolicy:
     """Which web pages may speak to the gateway.
 
-    A browser tells the page's origin and cannot be made not to; everything else sends none and is let in. Compared byte
-    by byte: browsers write origins in one canonical form.
+    A browser tells the page's origin and cannot be made not to; everything else sends none and is let in.
+    Compared byte by byte: browsers write origins in one canonical form.
     """
 
     def __init__(self, allowed: Iterable[str] | None, *, own: Iterable[str]) -> None:

@@ -25,7 +25,9 @@ class Gate:
         self.conceals = conceals
 
     def open(self, scope: MutableMapping[str, Any]) -> None:
-        """Takes the credentials out of an ASGI scope, first of all: what comes after can neither log nor leak them."""
+        """Takes the credentials out of an ASGI scope, first of all: what comes after can
+        neither log nor leak them.
+        """
         try:
             scope[_CREDENTIALS] = take_credentials(scope)
         except CredentialsError as exc:

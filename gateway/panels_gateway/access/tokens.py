@@ -2,12 +2,12 @@
 
 A token is a JWS in compact form (RFC 7519). It is checked in this order, the cheap and structural first:
 
-    length → three base64url parts → strict JSON header → the key its kid names → the key's algorithms → signature
+    length → three base64url parts → strict JSON header → the key its kid names → its algorithms → signature
     → strict JSON claims → exp, nbf, iat → iss, aud → sub, panels
 
-``exp`` is required, a number, and not further away than ``TokenRules.max_lifetime_s``. The claim ``panels`` is optional:
-``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the bearer may do everything; with it,
-nothing else. One that is malformed refuses the whole token.
+``exp`` is required, a number, and not further away than ``TokenRules.max_lifetime_s``. The claim ``panels``
+is optional: ``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the bearer may do
+everything; with it, nothing else. One that is malformed refuses the whole token.
 
 What this does not protect against: a stolen token works until it expires; there is no revocation list.
 """
@@ -119,8 +119,8 @@ class _Verified:
 class TokenVerifier:
     """Tells whose a token is.
 
-    Verified tokens are remembered (at most ``MAX_CACHED_TOKENS``, keyed by the token itself, in memory only); their
-    times are checked on every use all the same.
+    Verified tokens are remembered (at most ``MAX_CACHED_TOKENS``, keyed by the token itself, in memory only);
+    their times are checked on every use all the same.
     """
 
     def __init__(self, keyring: Keyring, rules: TokenRules, *, clock: Callable[[], float]) -> None:
@@ -199,7 +199,7 @@ def _object_in(text: bytes, name: str) -> Mapping[str, Any]:
     return value
 
 
-# -- claims ---------------------------------------------------------------------------------------------------
+# -- claims -------------------------------------------------------------------------------------------------
 
 
 def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:

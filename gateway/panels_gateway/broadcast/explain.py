@@ -1,8 +1,9 @@
 """Why a client's JSON object is not what it should be: which field is wrong, and what was expected of it.
 
-The decoders of ``messages`` and of the HTTP trigger body are quick and say only that something is wrong. This is the slow
-path behind them. It takes the object apart into its top-level members without looking into their values, so that a
-value that is not JSON at all is still told from its neighbours; then it judges each member on its own.
+The decoders of ``messages`` and of the HTTP trigger body are quick and say only that something is wrong.
+This is the slow path behind them. It takes the object apart into its top-level members without looking
+into their values, so that a value that is not JSON at all is still told from its neighbours; then it
+judges each member on its own.
 
 Nothing is accepted here: whoever calls has already refused the text.
 """
@@ -18,14 +19,16 @@ from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 
 MAX_REQUEST_ID_CHARS: Final = 256
-#: Tokens of a text that are looked at before it is only judged as a whole, a few milliseconds' worth. A security limit.
+#: Tokens of a text that are looked at before it is only judged as a whole, a few milliseconds'
+#: worth. A security limit.
 MAX_TOKENS: Final = 20_000
 
 _MAX_SHOWN_CHARS: Final = 64
 _SPACE: Final = re.compile(r"[ \t\n\r]*+")
 _STRING: Final = re.compile(r'"(?:[^"\\]++|(?:\\.)++)*+"', re.DOTALL)
-#: What matters for finding the end of a value: strings, runs of brackets, and commas. A quote that begins no string is a
-#: token too: without it, each quote behind it would be tried as the beginning of one, to the end of the text.
+#: What matters for finding the end of a value: strings, runs of brackets, and commas. A quote that
+#: begins no string is a token too: without it, each quote behind it would be tried as the beginning of
+#: one, to the end of the text.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|(?:\\.)++)*+"|[\[{]++|[\]}]++|,|"', re.DOTALL)
 
 #: What is wrong with a decoded value, None for nothing.
@@ -42,7 +45,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a field has to be. ``expected`` is said when it is missing; None for a field that may be missing."""
+    """What a field has to be.
+
+    ``expected`` is said when it is missing; None for a field that may be missing.
+    """
 
     check: Check
     expected: str | None = None
@@ -85,7 +91,9 @@ def _skip(text: str, at: int) -> int:
 
 
 def _end_of_value(text: str, at: int, budget: int) -> tuple[int, int]:
-    """Where the comma or brace behind the value at ``at`` stands, -1 for nowhere, and what is left of the budget."""
+    """Where the comma or brace behind the value at ``at`` stands, -1 for nowhere, and
+    what is left of the budget.
+    """
     depth = 0
     for token in _TOKEN.finditer(text, at):
         budget -= 1
@@ -148,7 +156,7 @@ def shown(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"
 
 
-# -- checks ---------------------------------------------------------------------------------------------------
+# -- checks -------------------------------------------------------------------------------------------------
 
 
 def check_text(maximum: int) -> Check:

@@ -1,4 +1,5 @@
-"""WebSocket frames of the server's side (RFC 6455 section 5.2), for messages that are built once and sent to many.
+"""WebSocket frames of the server's side (RFC 6455 section 5.2), for messages that are
+built once and sent to many.
 
 Server frames are unmasked, so the same bytes go to every client.
 """

@@ -1,9 +1,10 @@
 """Fan-out: who watches a panel, and what of this turn each of them is to be sent.
 
-During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the turn returns
-every client's frames as one *departure*, in the order in which they arose, and forgets the turn; the departures leave
-when the turn is durable, while later turns are collected already. Most clients hear everything: for them the bytes of a
-turn are joined once and shared. A commit costs the same for any number of such clients; a departure costs one write each.
+During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the
+turn returns every client's frames as one *departure*, in the order in which they arose, and forgets the turn;
+the departures leave when the turn is durable, while later turns are collected already. Most clients hear
+everything: for them the bytes of a turn are joined once and shared. A commit costs the same for any number of
+such clients; a departure costs one write each.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from panels_gateway.panels.panel import Mutation
 class Subscriber(Protocol):
     """A client as the hub sees it.
 
-    ``private`` and ``position`` belong to the hub: what only this client is sent this turn, each frame with the number of
-    the room's commits that come before it; and the version of the last commit that it was told of, or that cannot concern
-    it, which is kept only for clients whose topics are not the default.
+    ``private`` and ``position`` belong to the hub: what only this client is sent this turn, each frame with
+    the number of the room's commits that come before it; and the version of the last commit that it was told
+    of, or that cannot concern it, which is kept only for clients whose topics are not the default.
     """
 
     topics: Topics
@@ -30,7 +31,10 @@ class Subscriber(Protocol):
     position: int
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Sends ``frames``. ``items`` is the same in parts, for a client that cannot write now and has to keep them."""
+        """Sends ``frames``.
+
+        ``items`` is the same in parts, for a client that cannot write now and has to keep them.
+        """
 
 
 class Departure(NamedTuple):
@@ -42,7 +46,10 @@ class Departure(NamedTuple):
 
 
 class Room:
-    """One panel's watchers, and what the open turn has brought for them. ``seq`` is the last version published."""
+    """One panel's watchers, and what the open turn has brought for them.
+
+    ``seq`` is the last version published.
+    """
 
     __slots__ = ("_everything", "_filtered", "_hub", "_turn", "seq")
 
@@ -61,7 +68,10 @@ class Room:
         return [*self._everything, *self._filtered]
 
     def join(self, subscriber: Subscriber) -> None:
-        """Adds a client, or sorts it anew after its topics changed. It hears what is published from now on."""
+        """Adds a client, or sorts it anew after its topics changed.
+
+        It hears what is published from now on.
+        """
         self._collect_early()
         if subscriber not in self._filtered:
             subscriber.position = self.seq
@@ -83,7 +93,9 @@ class Room:
         mutations_json: bytes,
         events: list[tuple[str, bytes]],
     ) -> None:
-        """Broadcasts one commit: its PATCH to whoever wants the state, then its EVENTs (name, JSON object)."""
+        """Broadcasts one commit: its PATCH to whoever wants the state, then its EVENTs
+        (name, JSON object).
+        """
         self.seq = seq
         if self._everything:
             # a commit that changed nothing after all is told too: versions have no gaps
@@ -108,7 +120,9 @@ class Room:
         subscriber.private.append((len(self._turn) if subscriber in self._everything else 0, frame))
 
     def collect(self, departures: list[Departure]) -> None:
-        """Moves the turn of everyone who hears everything into ``departures``, with their private frames in place."""
+        """Moves the turn of everyone who hears everything into ``departures``, with their
+        private frames in place.
+        """
         turn = self._turn
         if not turn:
             return
@@ -145,7 +159,9 @@ def filtered_frames(
     mutations_json: bytes,
     events: list[tuple[str, bytes]],
 ) -> bytes:
-    """The frames of one commit for a client with these topics, which was last told of version ``position``; b"" for none."""
+    """The frames of one commit for a client with these topics, which was last told of version
+    ``position``; b"" for none.
+    """
     patch = b""
     if mutations:
         if topics.all_state:
@@ -190,7 +206,10 @@ def _departure(subscriber: Subscriber, items: list[Commit | bytes]) -> Departure
 
 
 class Hub:
-    """The rooms and clients with something to send. ``early`` is what was collected before the end of the turn."""
+    """The rooms and clients with something to send.
+
+    ``early`` is what was collected before the end of the turn.
+    """
 
     __slots__ = ("dirty_rooms", "dirty_subscribers", "early")
 
@@ -200,7 +219,9 @@ class Hub:
         self.early: list[Departure] = []
 
     def seal(self) -> list[Departure]:
-        """Everything queued since the last call, a departure for each client or, where somebody joined, several."""
+        """Everything queued since the last call, a departure for each client or, where
+        somebody joined, several.
+        """
         departures, self.early = self.early, []
         if self.dirty_rooms:
             rooms, self.dirty_rooms = self.dirty_rooms, []

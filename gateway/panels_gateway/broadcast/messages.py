@@ -1,7 +1,7 @@
 """The client protocol's messages: decoding what clients send, encoding what they are sent. Pure.
 
-``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated before, so
-that no value is decoded and encoded again on its way.
+``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated
+before, so that no value is decoded and encoded again on its way.
 """
 
 from __future__ import annotations
@@ -181,7 +181,10 @@ def _explain_whole(text: bytes | str) -> str:
 
 
 def decode_mutations(fragment: bytes) -> list[Mutation]:
-    """The mutations in a worker's JSON array. Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``."""
+    """The mutations in a worker's JSON array.
+
+    Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``.
+    """
     return _mutations_decoder.decode(fragment)
 
 
@@ -196,7 +199,8 @@ PONG: Final = b'{"type":"PONG"}'
 def connected(
     panel_id: str, state: bytes | None, seq: int, client_id: str, *, epoch: str, recovered: bool | None
 ) -> bytes:
-    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client keeps the one that it has.
+    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client
+    keeps the one that it has.
 
     ``recovered`` answers a client that asked to resume, None one that did not.
     """
@@ -222,8 +226,8 @@ def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
 def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
     """PATCH: a commit's mutations (a JSON array) and the version that they made.
 
-    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last told of, where
-    that is not the one before ``seq``: nothing between the two concerns its topics.
+    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last
+    told of, where that is not the one before ``seq``: nothing between the two concerns its topics.
     """
     return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
 
@@ -263,7 +267,9 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
 
 
 def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
-    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
+    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and
+    ``previous`` are as in ``patch``.
+    """
     return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
 
 
@@ -324,7 +330,10 @@ def error(
 
 
 def failure_details(failed: Failed) -> dict[str, object]:
-    """The ``details`` of an EXECUTION_ERROR. What a worker wrote as JSON is decoded here, once, and checked."""
+    """The ``details`` of an EXECUTION_ERROR.
+
+    What a worker wrote as JSON is decoded here, once, and checked.
+    """
     details: dict[str, object] = {}
     if failed.details != b"{}" and len(failed.details) <= MAX_FAILURE_DETAILS_BYTES:
         try:

@@ -1,14 +1,16 @@
 """One client of one panel, without I/O: what it may do, what it hears, and what it waits for.
 
-The shell (``websocket``) feeds it text frames and offers a ``Transport``; the intake has its triggers run, and answers them.
+The shell (``websocket``) feeds it text frames and offers a ``Transport``; the intake has its
+triggers run, and answers them.
 
     state        receive(TRIGGER)         answer            receive(SUBSCRIBE)     lost()
     open         intake.submit            RESULT or ERROR   topics change          closed
     closed       nothing                  dropped           nothing                closed
 
-A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in the panel's queue at a
-time and the rest wait here, so that one client's burst delays another's trigger by a bounded number of jobs;
-at most ``ClientLimits.in_flight`` in all are unanswered, and one more is answered OVERLOADED at once.
+A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in
+the panel's queue at a time and the rest wait here, so that one client's burst delays another's trigger
+by a bounded number of jobs; at most ``ClientLimits.in_flight`` in all are unanswered, and one more is
+answered OVERLOADED at once.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ class Transport(Protocol):
     """The way to one client's socket."""
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Writes whole WebSocket frames. ``items`` is the same in parts, to be kept while the client does not read."""
+        """Writes whole WebSocket frames.
+
+        ``items`` is the same in parts, to be kept while the client does not read.
+        """
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Starts the closing handshake."""
@@ -109,8 +114,9 @@ class Connection:
         self.closed = False
 
     def open(self, recovery: Recovery | None = None) -> None:
-        """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery`` could be made, with
-        everything that the client has missed behind it."""
+        """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery``
+        could be made, with everything that the client has missed behind it.
+        """
         kernel, panel = self._kernel, self.panel
         kernel.connection_opened(self)
         self.room.join(self)
@@ -233,7 +239,10 @@ class Connection:
         self._transport.deliver(frames, items)
 
     def lost(self) -> None:
-        """The socket is gone: leaves the room. Triggers already accepted still run; their answers are dropped."""
+        """The socket is gone: leaves the room.
+
+        Triggers already accepted still run; their answers are dropped.
+        """
         if not self.closed:
             self.closed = True
             self.private.clear()

@@ -1,7 +1,8 @@
 """The WebSocket upgrade: refused by a real HTTP answer, or handed over to the WebSocket shell.
 
-The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room for one more (503). With
-``conceal_panels`` the token comes before the panel, and a panel that the token may not read is 404.
+The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room
+for one more (503). With ``conceal_panels`` the token comes before the panel, and a panel that the
+token may not read is 404.
 """
 
 from __future__ import annotations

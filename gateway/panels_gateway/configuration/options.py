@@ -1,4 +1,7 @@
-"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference of it."""
+"""Every option of the gateway, once.
+
+``panels_shared.options`` makes flags, environment, file and reference of it.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="allowed-origins", group=LISTEN, kind="list",
-        help="Origins whose web pages may connect, like https://app.example.org; * for any. Without it, only pages of "
-        "the gateway's own address. Clients that are not browsers send no Origin and are not affected.",
+        help="Origins whose web pages may connect, like https://app.example.org; * for any. Without "
+             "it, only pages of the gateway's own address. Clients that are not browsers send no "
+             "Origin and are not affected.",
     ),
     Option(
         name="header-timeout-s", group=LISTEN, kind="number", default=5.0, minimum=0.1, maximum=60,
@@ -51,7 +55,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Seconds that running triggers are given when the gateway is told to stop.",
     ),
     Option(
-        name="log-level", group=LISTEN, kind="text", default="info", choices=("debug", "info", "warning", "error"),
+        name="log-level", group=LISTEN, kind="text", default="info",
+        choices=("debug", "info", "warning", "error"),
         help="What is logged, to stderr.",
     ),
     Option(
@@ -60,8 +65,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="workers-endpoint", group=WORKERS, kind="text",
-        help="Where workers connect: ipc:///path or tcp://address:port. Without it, workers.sock in the data directory. "
-        "tcp needs both CURVE key files.",
+        help="Where workers connect: ipc:///path or tcp://address:port. Without it, workers.sock in the data "
+             "directory. tcp needs both CURVE key files.",
     ),
     Option(
         name="data-dir", group=WORKERS, kind="path", default=Path(".panels"),
@@ -73,19 +78,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="curve-worker-keys-file", group=WORKERS, kind="path",
-        help="File with the CURVE public keys of the workers that may connect: one of 40 characters (Z85) a line.",
+        help="File with the CURVE public keys of the workers that may connect: one of "
+             "40 characters (Z85) a line.",
     ),
     Option(
         name="durability", group=RECORD, kind="text", default="process", choices=("process", "power", "none"),
-        help="What a commit survives before anybody hears of it: process (kill -9 of everything), power (the machine losing "
-        "power), or none (nothing is written; for benchmarks and tests).",
+        help="What a commit survives before anybody hears of it: process (kill -9 of everything), power (the "
+             "machine losing power), or none (nothing is written; for benchmarks and tests).",
     ),
     Option(
         name="history-commits", group=RECORD, kind="integer", default=10_000, minimum=1, maximum=10_000_000,
         help="Commits of each panel that can be read back and resumed from; older ones go.",
     ),
     Option(
-        name="history-bytes", group=RECORD, kind="bytes", default=16 * MIB, minimum=64 * KIB, maximum=16 * GIB,
+        name="history-bytes", group=RECORD, kind="bytes", default=16 * MIB, minimum=64 * KIB,
+        maximum=16 * GIB,
         help="Bytes of each panel's history; the oldest commits go first.",
     ),
     Option(
@@ -101,8 +108,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Answered idempotency keys of each panel; over it, the oldest are forgotten before their time.",
     ),
     Option(
-        name="max-resident-bytes", group=RECORD, kind="bytes", default=512 * MIB, minimum=MIB, maximum=1024 * GIB,
-        help="State of panels in memory; above it, panels that nobody uses are put away, to be loaded when asked for.",
+        name="max-resident-bytes", group=RECORD, kind="bytes", default=512 * MIB, minimum=MIB,
+        maximum=1024 * GIB,
+        help="State of panels in memory; above it, panels that nobody uses are put away, to "
+             "be loaded when asked for.",
     ),
     Option(
         name="jwt-secret-file", group=AUTH, kind="path",
@@ -115,11 +124,17 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="jwt-algorithms", group=AUTH, kind="list", choices=JWT_ALGORITHMS,
-        help="Algorithms that tokens may be signed with. Without it: HS256 for the secret, and for each key of the set "
-        "its alg, else the usual one of its kind.",
+        help="Algorithms that tokens may be signed with. Without it: HS256 for the secret, and for each key "
+             "of the set its alg, else the usual one of its kind.",
     ),
-    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be or, as a list, hold. Without it, not checked."),
-    Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, not checked."),
+    Option(
+        name="jwt-audience", group=AUTH, kind="text",
+        help="What a token's aud must be or, as a list, hold. Without it, not checked.",
+    ),
+    Option(
+        name="jwt-issuer", group=AUTH, kind="text",
+        help="What a token's iss must be. Without it, not checked.",
+    ),
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
         help="How far in the future a token's exp may be, in seconds.",
@@ -130,16 +145,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="conceal-panels", group=AUTH, kind="flag", default=False,
-        help="Check the token before the panel on upgrade, and answer 404 for panels that the token may not read, so that "
-        "nobody learns which ids exist.",
+        help="Check the token before the panel on upgrade, and answer 404 for panels that the token may not "
+             "read, so that nobody learns which ids exist.",
     ),
     Option(
         name="max-connections", group=CLIENTS, kind="integer", default=10_000, minimum=1, maximum=1_000_000,
         help="Sockets of clients in all.",
     ),
     Option(
-        name="max-connections-per-subject", group=CLIENTS, kind="integer", default=2_048, minimum=1, maximum=1_000_000,
-        help="WebSockets of one token subject; tokens without a subject, and all clients under no-auth, count as one.",
+        name="max-connections-per-subject", group=CLIENTS, kind="integer", default=2_048, minimum=1,
+        maximum=1_000_000,
+        help="WebSockets of one token subject; tokens without a subject, and all clients "
+             "under no-auth, count as one.",
     ),
     Option(
         name="max-frame-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=KIB, maximum=16 * MIB,
@@ -155,29 +172,36 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="max-admitted", group=CLIENTS, kind="integer", default=64, minimum=1, maximum=16_384,
-        help="How many of them stand in the panel's queue at a time; the rest wait their turn with the connection.",
+        help="How many of them stand in the panel's queue at a time; the rest wait their "
+             "turn with the connection.",
     ),
     Option(
         name="trigger-rate", group=CLIENTS, kind="number", default=0.0, maximum=1_000_000,
-        help="Triggers a second of one WebSocket in the long run, more is answered RATE_LIMITED; 0 for no limit.",
+        help="Triggers a second of one WebSocket in the long run, more is answered "
+             "RATE_LIMITED; 0 for no limit.",
     ),
     Option(
         name="trigger-burst", group=CLIENTS, kind="integer", default=100, minimum=1, maximum=1_000_000,
         help="How many of them at once.",
     ),
     Option(
-        name="send-buffer-soft-bytes", group=CLIENTS, kind="bytes", default=256 * KIB, minimum=16 * KIB, maximum=64 * MIB,
+        name="send-buffer-soft-bytes", group=CLIENTS, kind="bytes", default=256 * KIB, minimum=16 * KIB,
+        maximum=64 * MIB,
         help="What waits for one WebSocket that reads slowly before its PATCHes are merged.",
     ),
     Option(
-        name="send-buffer-hard-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=64 * KIB, maximum=256 * MIB,
+        name="send-buffer-hard-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=64 * KIB,
+        maximum=256 * MIB,
         help="What waits for one WebSocket before it is closed with 1013.",
     ),
     Option(
         name="max-panels", group=PANELS, kind="integer", default=1_000_000, minimum=1, maximum=100_000_000,
         help="Panels in all, in memory or not.",
     ),
-    Option(name="max-tools", group=PANELS, kind="integer", default=64, minimum=1, maximum=4_096, help="Tools of a panel."),
+    Option(
+        name="max-tools", group=PANELS, kind="integer", default=64, minimum=1, maximum=4_096,
+        help="Tools of a panel.",
+    ),
     Option(
         name="max-state-bytes", group=PANELS, kind="bytes", default=16 * MIB, minimum=KIB, maximum=32 * MIB,
         help="State of a panel, as JSON.",
@@ -199,7 +223,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Arguments of all triggers that wait.",
     ),
     Option(
-        name="max-fuel", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.fuel, minimum=1, maximum=10**15,
+        name="max-fuel", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.fuel, minimum=1,
+        maximum=10**15,
         help="limits.fuel: about one unit per WebAssembly instruction.",
     ),
     Option(
@@ -207,7 +232,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         maximum=600_000, help="limits.timeoutMs: wall clock.",
     ),
     Option(
-        name="max-memory-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.memory_bytes, minimum=64 * KIB,
+        name="max-memory-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.memory_bytes,
+        minimum=64 * KIB,
         maximum=GIB, help="limits.memoryBytes: linear memory.",
     ),
     Option(
@@ -215,15 +241,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         maximum=10_000_000, help="limits.hostCalls: calls out of the sandbox.",
     ),
     Option(
-        name="max-output-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.output_bytes, minimum=KIB,
-        maximum=32 * MIB, help="limits.outputBytes: mutations, events, view commands and return value together.",
+        name="max-output-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.output_bytes,
+        minimum=KIB,
+        maximum=32 * MIB,
+        help="limits.outputBytes: mutations, events, view commands and return value together.",
     ),
     Option(
-        name="max-events", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.events, minimum=1, maximum=100_000,
+        name="max-events", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.events, minimum=1,
+        maximum=100_000,
         help="limits.events: events, and as many view commands.",
     ),
     Option(
-        name="max-log-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.log_bytes, minimum=1, maximum=16 * MIB,
+        name="max-log-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.log_bytes, minimum=1,
+        maximum=16 * MIB,
         help="limits.logBytes: log text kept.",
     ),
 )  # fmt: skip

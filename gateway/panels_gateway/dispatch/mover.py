@@ -39,7 +39,10 @@ class Mover:
             self.move(lane, lane.target, lane.moved_s)
 
     def end_epoch(self, lane: Lane, *, keep_position: bool = True) -> None:
-        """Ends the lane's epoch, if one is open; see ``Epochs.end``. Call ``put`` or ``detach`` afterwards."""
+        """Ends the lane's epoch, if one is open; see ``Epochs.end``.
+
+        Call ``put`` or ``detach`` afterwards.
+        """
         revoke = self._epochs.end(lane, keep_position=keep_position)
         if revoke is not None and lane.worker is not None:
             self._rings.send(lane.worker, revoke)

@@ -5,6 +5,6 @@
        │        restart (pure)                      │                              └ http ── egress
        └ child ═══════ socketpair: framing, messages ═╛
 
-The gateway's side imports neither httpx nor any extension; ``client.ExtensionClient`` is the whole of it. Authors of
-extensions need ``extension`` and ``testing``.
+The gateway's side imports neither httpx nor any extension; ``client.ExtensionClient`` is the whole of it.
+Authors of extensions need ``extension`` and ``testing``.
 """

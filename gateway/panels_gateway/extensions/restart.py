@@ -1,4 +1,7 @@
-"""When the extension process is started again after it ended. Pure: times are monotonic seconds, chance is handed in."""
+"""When the extension process is started again after it ended.
+
+Pure: times are monotonic seconds, chance is handed in.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ class RestartPolicy:
     - ``maximum_s``: the longest delay.
     - ``jitter``: a delay is shortened by up to this share of itself.
     - ``stable_after_s``: a process that lived this long starts the count of failures anew.
-    - ``restarts_per_minute``: above it the delay is the longest. It never gives up: a handler that can crash an
-      extension must not be able to end all extensions. A configuration that is wrong has an exit code of its own, and
-      that ends the restarts.
+    - ``restarts_per_minute``: above it the delay is the longest. It never gives up: a handler that can crash
+      an extension must not be able to end all extensions. A configuration that is wrong has an exit code of
+      its own, and that ends the restarts.
     """
 
     initial_s: float = 0.1
@@ -48,7 +51,9 @@ class Restarts:
     _ends: deque[float] = field(default_factory=deque)
 
     def next_start_s(self, now_s: float, *, lived_s: float, chance: float) -> float:
-        """When to start again after a process that lived ``lived_s`` ended at ``now_s``; ``chance`` is from 0 to 1."""
+        """When to start again after a process that lived ``lived_s`` ended at ``now_s``;
+        ``chance`` is from 0 to 1.
+        """
         policy, ends = self.policy, self._ends
         while ends and ends[0] <= now_s - WINDOW_S:
             ends.popleft()

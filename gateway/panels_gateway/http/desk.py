@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.kernel.residents import Resident
 
-#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these the answer is
-#: OVERLOADED at once.
+#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these
+#: the answer is OVERLOADED at once.
 MAX_RECEIVING_BYTES: Final = 64 * MIB
 MAX_DEFINING: Final = 32
 
@@ -59,7 +59,9 @@ class Desk:
     async def find(
         self, request: Request, principal: Principal, *, manage: bool = False, tool: str | None = None
     ) -> Resident:
-        """The panel in the path. Raises ``RequestError`` when there is none or the bearer lacks the permission.
+        """The panel in the path.
+
+        Raises ``RequestError`` when there is none or the bearer lacks the permission.
 
         That to trigger ``tool`` is not checked here but by the intake, for every way to trigger.
         """

@@ -32,7 +32,9 @@ MAX_FORK_BYTES: Final = KIB
 
 
 class ForkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a fork: the new panel's id, made up when there is none, and the version to begin at, the last by default."""
+    """Body of a fork: the new panel's id, made up when there is none, and the version to begin
+    at, the last by default.
+    """
 
     id: str | None = None
     seq: int | None = None

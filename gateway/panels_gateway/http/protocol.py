@@ -3,15 +3,17 @@
 Every socket of a client begins here, WebSockets too until they are upgraded. What is bounded, and how:
 
     ┌ connected ┐ first byte      ┌ head ┐ complete       ┌ body ┐ complete   ┌ answer ┐ taken
-    │ header    │ ─────────────▶ │ header│ ────────────▶ │ body  │ ─────────▶ │ body   │ ────▶ keep-alive, or closed
+    │ header    │ ─────────────▶ │ header│ ────────────▶ │ body  │ ─────────▶ │ body   │ ────▶ reuse or close
     └ timeout ──┘                 └ timeout, MAX_HEAD ─┘   └ timeout ──────┘   └ timeout ─────────┘
 
-A time-out is for the whole phase and not for the next byte, so that a byte a second gains nothing. A head that is too large
-or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is answered 431 or 400 and the
-socket closed, before any application code sees it. A body that is refused half-way is read and thrown away for what is left of
-its time, since a socket closed under a client that still sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
+A time-out is for the whole phase and not for the next byte, so that a byte a second gains nothing. A head
+that is too large or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is
+answered 431 or 400 and the socket closed, before any application code sees it. A body that is refused
+half-way is read and thrown away for what is left of its time, since a socket closed under a client that still
+sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
 
-What this does not protect against: many sockets, each within the bounds; that is the work of ``max_connections``.
+What this does not protect against: many sockets, each within the bounds; that is the work of
+``max_connections``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from panels_shared.errors import CODES, Code
 from panels_shared.limits import KIB
 
-#: Security limits of a request's head. ``websockets`` refuses lines of 8 KiB and 128 headers later; these come first.
+#: Security limits of a request's head. ``websockets`` refuses lines of 8 KiB and 128 headers
+#: later; these come first.
 MAX_HEAD_BYTES: Final = 32 * KIB
 MAX_LINE_BYTES: Final = 8 * KIB - 192
 MAX_HEADERS: Final = 100
@@ -50,7 +53,10 @@ class HeadRefusedError(Exception):
 
 
 class HardenedHttpProtocol(HttpToolsProtocol):
-    """See the module's docstring. ``with_limits`` makes a class with other limits, as uvicorn takes only classes."""
+    """See the module's docstring.
+
+    ``with_limits`` makes a class with other limits, as uvicorn takes only classes.
+    """
 
     limits: HttpLimits = HttpLimits()
 

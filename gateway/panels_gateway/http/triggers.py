@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A caller over HTTP: ``answered`` resolves when the turn that answered has left. One that went away is dropped."""
+    """A caller over HTTP: ``answered`` resolves when the turn that answered has left.
+
+    One that went away is dropped.
+    """
 
     __slots__ = ("_turn", "answered")
 

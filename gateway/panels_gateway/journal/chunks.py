@@ -1,8 +1,8 @@
 """How runs of commits, answers and checksums stand in rows.
 
-A chunk is a run of consecutive commits of one panel: ``records`` is a MessagePack array of them, ``undo`` a MessagePack map from
-each key that they changed to its value before the first of them, nil for none. Applying ``undo`` to the state after a
-chunk gives the state before it.
+A chunk is a run of consecutive commits of one panel: ``records`` is a MessagePack array of them, ``undo`` a
+MessagePack map from each key that they changed to its value before the first of them, nil for none. Applying
+``undo`` to the state after a chunk gives the state before it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def decode_undo(data: bytes) -> dict[str, bytes | None]:
 
 
 def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
-    """The commits of a chunk behind the first ``skip``, each with its size in bytes, decoded as they are asked for.
+    """The commits of a chunk behind the first ``skip``, each with its size in bytes,
+    decoded as they are asked for.
 
     Raises ``msgspec.DecodeError``.
     """
@@ -107,7 +108,9 @@ def value_of(mutation: Mutation) -> bytes | None:
 
 
 def last_changes(commits: Sequence[Commit]) -> dict[str, tuple[bytes | None, int]]:
-    """What ``commits``, in order, leave under each key that they change, and the version of the last change."""
+    """What ``commits``, in order, leave under each key that they change, and the
+    version of the last change.
+    """
     last: dict[str, tuple[Mutation, int]] = {}
     for commit, mutations in zip(commits, mutations_of(commits), strict=True):
         for mutation in mutations:

@@ -1,7 +1,7 @@
 """What a run of batches comes to, panel by panel. Pure: no clock, no I/O.
 
-A run is coalesced before anything is written: a key set a thousand times is written once, and a panel made and deleted inside a
-run is not written at all.
+A run is coalesced before anything is written: a key set a thousand times is written once, and a panel made
+and deleted inside a run is not written at all.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ RUN_BYTES: Final = 16 * MIB
 class Retention:
     """How much is kept of each panel, counted from the newest backwards.
 
-    History goes in whole chunks, the oldest first. At least ``commits`` commits are kept, as far as ``history_bytes``
-    (records and undo) and ``age_ms`` allow; answers likewise, one by one. Age is by the wall clock: when it jumps back things
-    are kept for longer, within the other bounds, and nothing goes before what is older by version.
+    History goes in whole chunks, the oldest first. At least ``commits`` commits are kept, as far as
+    ``history_bytes`` (records and undo) and ``age_ms`` allow; answers likewise, one by one. Age is by the
+    wall clock: when it jumps back things are kept for longer, within the other bounds, and nothing goes
+    before what is older by version.
     """
 
     commits: int = 10_000
@@ -46,7 +47,9 @@ class Retention:
 
 @dataclass(slots=True)
 class PanelRun:
-    """What a run brought for one panel. ``born``: it was not there before. ``deleted``: it is not there afterwards.
+    """What a run brought for one panel.
+
+    ``born``: it was not there before. ``deleted``: it is not there afterwards.
 
     ``answered`` has the last answer for each (subject, key), in the order in which they were given.
     """
@@ -76,8 +79,8 @@ class Run:
 def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
     """What ``batches`` come to after those up to ``position``, which are passed over.
 
-    Raises ``PositionError`` for a gap, ``FencedError`` for a batch of a writer that had been fenced off, and ``CorruptError`` for
-    records that cannot follow one another.
+    Raises ``PositionError`` for a gap, ``FencedError`` for a batch of a writer that had been fenced off, and
+    ``CorruptError`` for records that cannot follow one another.
     """
     run = Run(position, fence)
     panels = run.panels
@@ -110,7 +113,9 @@ def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
 
 
 def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """``batches`` in groups that fit into memory and make a transaction of a good size, taken as they are asked for."""
+    """``batches`` in groups that fit into memory and make a transaction of a good size,
+    taken as they are asked for.
+    """
     group: list[Batch] = []
     count = size = 0
     for batch in batches:

@@ -1,8 +1,9 @@
 """The folding process, as the gateway sees it: started, told, heard, started again.
 
-It reads positions from its standard input, one a line: everything up to that position lies in segments that have ended.
-It writes positions to its standard output: everything up to that position is folded and on the disk, beginning with the
-one that it found. It ends at the end of its input. Its standard error is the gateway's.
+It reads positions from its standard input, one a line: everything up to that position lies in
+segments that have ended. It writes positions to its standard output: everything up to that position
+is folded and on the disk, beginning with the one that it found. It ends at the end of its input. Its
+standard error is the gateway's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """When a folding process that ended is started again: after ``initial_s``, doubled each time, at most ``maximum_s``.
+    """When a folding process that ended is started again: after ``initial_s``, doubled each
+    time, at most ``maximum_s``.
 
     ``attempts`` that ended one after the other without folding anything are a failure.
     """
@@ -114,7 +116,8 @@ class FoldProcess:
             if code == FINAL_CODE or failures >= self._policy.attempts:
                 self._on_failed(
                     JournalError(
-                        f"the folding process cannot go on: it ended with exit code {code} (attempt {failures})"
+                        "the folding process cannot go on: it ended with exit code "
+                        f"{code} (attempt {failures})"
                     )
                 )
                 return

@@ -1,20 +1,22 @@
 """The folding process: ``python -m panels_gateway.journal.folder DATA_DIR``.
 
-Processes. The gateway starts one and talks to it by pipes. Folding is in a process of its own so that neither its CPU, nor the
-interpreter's lock, nor a checkpoint can stall the gateway's loop. It runs at a lower priority.
+Processes. The gateway starts one and talks to it by pipes. Folding is in a process of its own so
+that neither its CPU, nor the interpreter's lock, nor a checkpoint can stall the gateway's loop. It
+runs at a lower priority.
 
-Protocol. On standard input, lines with a decimal position: the log may be read as far as that. On standard output, such
-lines too: all up to that position is folded and on the disk, so readers find it and its segments may be removed. The
-first line says where the store stands, before anything was read. Both go up only.
+Protocol. On standard input, lines with a decimal position: the log may be read as far as that. On standard
+output, such lines too: all up to that position is folded and on the disk, so readers find it and its segments
+may be removed. The first line says where the store stands, before anything was read. Both go up only.
 
 Threads. None but the main one.
 
-Shutdown. At the end of its input, which is also how the gateway's death looks, it folds what it was told of, moves the WAL
-into the file, and exits with 0. SIGINT is for the gateway and ignored. SIGKILL at any point loses nothing: the segments are
-there until a transaction that folded them is on the disk.
+Shutdown. At the end of its input, which is also how the gateway's death looks, it folds what it was told of,
+moves the WAL into the file, and exits with 0. SIGINT is for the gateway and ignored. SIGKILL at any point
+loses nothing: the segments are there until a transaction that folded them is on the disk.
 
-Errors. One sentence on standard error, then exit code 74: disk full, an I/O error, a corrupt file or log. A retry in the same
-process could hide a lost page; another process begins again at the position that is on the disk.
+Errors. One sentence on standard error, then exit code 74: disk full, an I/O error, a corrupt file
+or log. A retry in the same process could hide a lost page; another process begins again at the
+position that is on the disk.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Orders:
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Takes what has come, waiting for it for at most ``timeout_s``; whether there was something, the end included.
+        """Takes what has come, waiting for it for at most ``timeout_s``; whether there was
+        something, the end included.
 
         Raises ``JournalError`` for a line that is not a position.
         """

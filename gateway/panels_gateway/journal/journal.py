@@ -1,13 +1,13 @@
 """The seam between the kernel and whatever keeps its records.
 
-The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable. What a
-store makes of batches (rows, indexes, files) is its own affair; what it must give back is written here, and tested by
-``tests/gateway/journal/contract.py`` for every store.
+The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable.
+What a store makes of batches (rows, indexes, files) is its own affair; what it must give back is written
+here, and tested by ``tests/gateway/journal/contract.py`` for every store.
 
     JournalError                 nothing more can be appended: the process must end (exit code 74)
     ├── PositionError            the batch is not the next one: somebody else has appended
     ├── FencedError              a writer with a higher fence has opened the journal
-    └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
+    └── CorruptError             what is stored does not pass its checks, is foreign, or is too new for us
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Summary:
 class StoredPanel:
     """A panel as the journal knows it after all batches up to ``position``.
 
-    ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have been answered,
-    the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``.
+    ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that
+    have been answered, the oldest first, each with the time of the answer; the answers themselves are
+    read by ``Journal.answer``.
     """
 
     panel: int
@@ -73,7 +74,8 @@ class StoredPanel:
 class History:
     """Commits of one panel, in order and without a gap, the first of which made version ``since + 1``.
 
-    ``complete`` is False where the limit cut it short. None instead of this says that history no longer reaches back so far.
+    ``complete`` is False where the limit cut it short. None instead of this says that history no
+    longer reaches back so far.
     """
 
     commits: Sequence[Ran | Changed]
@@ -81,13 +83,18 @@ class History:
 
 
 class Journal(Protocol):
-    """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
+    """A store of batches.
 
-    #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by the methods.
-    #: ``on_durable`` is not called for what was durable already when ``append`` returned. Neither is called within ``append``.
+    One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly.
+    """
+
+    #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by
+    #: the methods. ``on_durable`` is not called for what was durable already when ``append`` returned.
+    #: Neither is called within ``append``.
     on_durable: Callable[[int], None]
     on_folded: Callable[[int], None]
-    #: Called in the loop, once at most, with an error that nobody waited for: the process must end, as when ``append`` raises.
+    #: Called in the loop, once at most, with an error that nobody waited for: the process must end, as
+    #: when ``append`` raises.
     on_failed: Callable[[JournalError], None]
 
     @property
@@ -97,7 +104,10 @@ class Journal(Protocol):
 
     @property
     def incarnation(self) -> int:
-        """Another number whenever history may have been lost. Clients are shown it as part of each panel's epoch."""
+        """Another number whenever history may have been lost.
+
+        Clients are shown it as part of each panel's epoch.
+        """
         ...
 
     @property
@@ -117,7 +127,9 @@ class Journal(Protocol):
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next panel gets a higher one."""
+        """The highest number that any panel had when the journal was opened; the next
+        panel gets a higher one.
+        """
         ...
 
     @property
@@ -127,19 +139,26 @@ class Journal(Protocol):
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
+        """Bytes that are not durable, or not folded, yet.
+
+        The kernel takes no more triggers while they pass its bound.
+        """
         ...
 
     def append(self, batch: Batch) -> None:
         """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
 
-        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A batch may not be
-        larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what one turn brings.
+        Raises ``JournalError``, after which the process must end: what is on the disk is no longer
+        known. A batch may not be larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel
+        bounds what one turn brings.
         """
         ...
 
     async def load(self, panel_id: str) -> StoredPanel | None:
-        """The panel of that id, None if there is none. It reads folded batches only: the caller knows what is newer."""
+        """The panel of that id, None if there is none.
+
+        It reads folded batches only: the caller knows what is newer.
+        """
         ...
 
     async def summaries(self, *, after: str, limit: int) -> list[Summary]:
@@ -151,12 +170,17 @@ class Journal(Protocol):
         ...
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``.
+
+        What was appended before is in it.
+        """
         ...
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
-        in it."""
+        """The state as it was at version ``seq``, None where history does not reach back so far.
+
+        What was appended before is in it.
+        """
         ...
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:

@@ -21,7 +21,8 @@ _log = logging.getLogger("panels.gateway.journal")
 async def open_journal(
     data_dir: Path, record: RecordConfig, on_progress: Callable[[int, int], None]
 ) -> Journal:
-    """The journal, open for writing; what was left to be folded is folded, and ``on_progress`` hears how far that is.
+    """The journal, open for writing; what was left to be folded is folded, and
+    ``on_progress`` hears how far that is.
 
     Raises ``JournalError``: the directory cannot be used, or what is in it is damaged, foreign or newer.
     """

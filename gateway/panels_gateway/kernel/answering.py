@@ -42,7 +42,10 @@ class Answering:
 
 
 def answer_of(record: Ran, seq: int) -> Answer:
-    """The answer that ``record`` stands for. ``seq`` is the panel's version now, told where there were no effects."""
+    """The answer that ``record`` stands for.
+
+    ``seq`` is the panel's version now, told where there were no effects.
+    """
     outcome = record.outcome
     if isinstance(outcome, Completed):
         return Succeeded(outcome, record.seq or seq, record.queue_us, record.total_us)

@@ -1,4 +1,6 @@
-"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered, in one synchronous step."""
+"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered,
+in one synchronous step.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class Commits:
         self._wall_clock = wall_clock
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits what the run did and answers its trigger; confirms the run, or refuses it where the commit cannot be."""
+        """Commits what the run did and answers its trigger; confirms the run, or refuses it
+        where the commit cannot be.
+        """
         trigger = run.trigger
         panel = trigger.panel
         if outcome.log:

@@ -1,8 +1,9 @@
-"""What a panel was: its commits and its states at earlier versions, from the journal and from what is not folded yet.
+"""What a panel was: its commits and its states at earlier versions, from the journal and
+from what is not folded yet.
 
-The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while somebody reads, so
-that a reader takes from the journal first and then, without awaiting, what of the tail is newer: there is no gap between
-the two, and what is in both is taken once.
+The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while
+somebody reads, so that a reader takes from the journal first and then, without awaiting, what of the tail is
+newer: there is no gap between the two, and what is in both is taken once.
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ class Page:
 
 
 class Histories:
-    """Reads history. Everything here awaits, so that nothing it says may be older than what the caller has checked."""
+    """Reads history.
+
+    Everything here awaits, so that nothing it says may be older than what the caller has checked.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
-        """The commits after version ``seq``, about ``limit_bytes`` of them at the most. None where history does not reach
-        back so far, or ``seq`` is yet to come."""
+        """The commits after version ``seq``, about ``limit_bytes`` of them at the most.
+
+        None where history does not reach back so far, or ``seq`` is yet to come.
+        """
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             return None

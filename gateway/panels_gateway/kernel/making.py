@@ -42,7 +42,10 @@ class Watcher(Protocol):
 
 
 class Making:
-    """See the module's docstring. ``panels`` counts the panels there are, in memory or not; ``maximum`` bounds them."""
+    """See the module's docstring.
+
+    ``panels`` counts the panels there are, in memory or not; ``maximum`` bounds them.
+    """
 
     def __init__(
         self,
@@ -87,10 +90,11 @@ class Making:
         return self._make(definition, dict(definition.initial_state or {}))
 
     async def fork(self, source: Resident, panel_id: str, seq: int | None) -> Resident:
-        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its history begins
-        anew, at version 0.
+        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its
+        history begins anew, at version 0.
 
-        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST
+        (a version yet to come).
         """
         self._reserve(panel_id)
         try:
@@ -156,8 +160,9 @@ class Making:
     async def replace(
         self, resident: Resident, definition: PanelDefinition, principal: Principal
     ) -> Resident:
-        """Gives the panel this definition: its tools are replaced, and its state too where the definition has an
-        ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run are run by the new tools.
+        """Gives the panel this definition: its tools are replaced, and its state too where the definition
+        has an ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run
+        are run by the new tools.
 
         Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE.
         """

@@ -3,9 +3,10 @@
     journal ──open──▶ resident ──put_away──▶ journal
     making ──enter──▶ resident ──remove───▶ deleted
 
-A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal, and those that
-nobody has used for the longest time are put away when the states in memory pass ``ResidentLimits.bytes``. A panel stays while
-anything of it is under way: a client that watches, a trigger that is queued or runs, a commit that is not folded.
+A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal,
+and those that nobody has used for the longest time are put away when the states in memory pass
+``ResidentLimits.bytes``. A panel stays while anything of it is under way: a client that watches, a trigger
+that is queued or runs, a commit that is not folded.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class ResidentLimits:
 class Resident:
     """One panel in memory.
 
-    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
-    ``unfolded`` counts all records of that kind, definitions too.
+    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest
+    first, and ``unfolded`` counts all records of that kind, definitions too.
     """
 
     __slots__ = ("answers", "panel", "room", "tail", "unfolded", "weight")
@@ -81,7 +82,10 @@ class Resident:
 
 
 class Residents:
-    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the oldest first."""
+    """See the module's docstring.
+
+    ``get`` and ``of`` are O(1); iteration is in the order of last use, the oldest first.
+    """
 
     def __init__(
         self,
@@ -119,7 +123,9 @@ class Residents:
 
     @property
     def state_bytes(self) -> int:
-        """About how much memory the states in memory take, kept up to date as panels come, go and are used."""
+        """About how much memory the states in memory take, kept up to date as panels
+        come, go and are used.
+        """
         return self._bytes
 
     def get(self, panel_id: str) -> Resident | None:
@@ -235,7 +241,9 @@ class Residents:
     # -- going -------------------------------------------------------------------------------------------
 
     def detach(self, panel: Panel) -> list[Trigger]:
-        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to answer."""
+        """Ends dispatching for the panel; its triggers that have not been answered, which
+        are the caller's to answer.
+        """
         return self._dispatcher.remove_panel(panel)
 
     def remove(self, resident: Resident) -> None:
@@ -271,7 +279,9 @@ class Residents:
     # -- the journal -------------------------------------------------------------------------------------
 
     def recorded(self, resident: Resident, record: Ran | Changed | Created | Defined, position: int) -> None:
-        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""
+        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in
+        memory until that is folded.
+        """
         resident.unfolded += 1
         if isinstance(record, (Ran, Changed)):
             resident.tail.append(record)
@@ -317,8 +327,9 @@ class Residents:
     async def page(
         self, after: str, limit: int, wanted: Callable[[str], bool]
     ) -> tuple[list[Listed], str | None]:
-        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next page begins
-        (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be short and have a next one.
+        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next
+        page begins (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be
+        short and have a next one.
         """
         found: list[Listed] = []
         looked_at = 0

@@ -1,11 +1,11 @@
 """What handlers log, on its way into the gateway's log.
 
-Writing a line costs the gateway's one thread about 20 µs, and a job may log a thousand: without a bound, whoever writes
-a handler decides how fast everybody else is served, and how soon the disk is full.
+Writing a line costs the gateway's one thread about 20 µs, and a job may log a thousand: without a bound,
+whoever writes a handler decides how fast everybody else is served, and how soon the disk is full.
 
-Queue: none, lines are written at once. Unit: characters, a line counting ``LINE_CHARS`` more than its text. Bound: a token
-bucket for each panel and one for all. Overflow policy: lines are dropped and counted, and the panel's next line that is
-written says how many.
+Queue: none, lines are written at once. Unit: characters, a line counting ``LINE_CHARS`` more than its text.
+Bound: a token bucket for each panel and one for all. Overflow policy: lines are dropped and counted, and the
+panel's next line that is written says how many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ TOTAL_BUDGET: Final = RateLimit(per_s=256 * KIB, burst=MIB)
 
 
 class _PanelLog:
-    """What one panel may still log, and how many of its lines were dropped since the last that was written."""
+    """What one panel may still log, and how many of its lines were dropped since the
+    last that was written.
+    """
 
     __slots__ = ("bucket", "dropped")
 

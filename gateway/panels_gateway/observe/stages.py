@@ -7,7 +7,8 @@
     commit   the result becomes state, messages and an answer
     send     what one loop turn has for all clients is handed to their sockets
 
-Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs what counting to that costs.
+Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs
+what counting to that costs.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Histogram:
 class Stages:
     """See the module's docstring. ``every``: one in so many is timed, 0 for none.
 
-    ``decodes``, ``finishes`` and ``flushes`` count down; whoever takes one to zero times that one and calls ``again``.
+    ``decodes``, ``finishes`` and ``flushes`` count down; whoever takes one to zero times that
+    one and calls ``again``.
     """
 
     __slots__ = ("again", "decodes", "finishes", "flushes", "histograms")
@@ -69,8 +71,10 @@ class Stages:
     def finished(
         self, submitted_s: float, sent_s: float, execution_us: int, accepted_s: float, began_s: float
     ) -> None:
-        """A trigger is committed and answered. The first two times and ``accepted_s`` are of the kernel's clock, ``began_s`` is
-        of ``perf_counter``."""
+        """A trigger is committed and answered.
+
+        The first two times and ``accepted_s`` are of the kernel's clock, ``began_s`` is of ``perf_counter``.
+        """
         self.finishes = self.again
         histograms = self.histograms
         execute_s = min(max(execution_us, 0), 60_000_000) / 1e6

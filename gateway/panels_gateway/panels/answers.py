@@ -3,11 +3,11 @@
     unknown ──begin──▶ running ──settle──▶ answered ──(ttl, bound)──▶ unknown
                           └────abandon────▶ unknown        the trigger was not run after all
 
-A key belongs to a subject: two users may use the same one. The answer itself is the record of the journal; it is kept here
-until the record can be read back from there, and only the key after that.
+A key belongs to a subject: two users may use the same one. The answer itself is the record of the journal; it
+is kept here until the record can be read back from there, and only the key after that.
 
-Queue: answered keys, the oldest first. Unit: keys. Bound: ``AnswerLimits``. Overflow policy: the oldest are forgotten, and a
-trigger that comes under such a key again runs again.
+Queue: answered keys, the oldest first. Unit: keys. Bound: ``AnswerLimits``. Overflow policy: the oldest are
+forgotten, and a trigger that comes under such a key again runs again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,20 @@ class _Answered(msgspec.Struct):
 
 
 class Running(msgspec.Struct):
-    """A key whose trigger has not been answered. ``followers`` came under the same key and get the same answer."""
+    """A key whose trigger has not been answered.
+
+    ``followers`` came under the same key and get the same answer.
+    """
 
     key: Key
     followers: list[Trigger]
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A key that has been answered. ``record`` holds the answer, None where it must be read from the journal."""
+    """A key that has been answered.
+
+    ``record`` holds the answer, None where it must be read from the journal.
+    """
 
     record: Ran | None
 
@@ -81,7 +87,9 @@ class Answers:
         return len(self._running)
 
     def look(self, key: Key, now_ms: int) -> Running | Answered | Conflict | None:
-        """What is known of ``key``; None for nothing, after which the caller runs the trigger and calls ``begin``."""
+        """What is known of ``key``; None for nothing, after which the caller runs the
+        trigger and calls ``begin``.
+        """
         name = _name(key)
         running = self._running.get(name)
         if running is not None:

@@ -6,9 +6,10 @@
     │   └── Trigger         Manual | Interval | Cron | OnEvent | OnStateChange
     └── initial_state       key → JSON bytes
 
-``parse`` checks the cheap and structural first (size, JSON, shape), then the meaning of each field. Every refusal is
-a ``RequestError`` with INVALID_REQUEST whose ``details.path`` names the field, like ``tools[0].handler.source``.
-Unknown fields are refused: a misspelt ``limits`` must not mean no limits. All bounds are security limits.
+``parse`` checks the cheap and structural first (size, JSON, shape), then the meaning of each field. Every
+refusal is a ``RequestError`` with INVALID_REQUEST whose ``details.path`` names the field, like
+``tools[0].handler.source``. Unknown fields are refused: a misspelt ``limits`` must not mean no limits. All
+bounds are security limits.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ MIN_INTERVAL_MS: Final = 100
 MAX_INTERVAL_MS: Final = 7 * 24 * 3_600 * 1_000
 MIN_MEMORY_BYTES: Final = 64 * KIB
 
-#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and with it the
-#: time (some 50 ms) that everybody else waits.
+#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and
+#: with it the time (some 50 ms) that everybody else waits.
 MAX_ELEMENTS: Final = 262_144
 
 #: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
@@ -57,7 +58,7 @@ SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
 _CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
-# -- the body's shape -----------------------------------------------------------------------------------------
+# -- the body's shape ---------------------------------------------------------------------------------------
 
 
 class Manual(msgspec.Struct, frozen=True, tag="manual", tag_field="type", forbid_unknown_fields=True):
@@ -138,7 +139,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     metadata: dict[str, Any] = {}
 
 
-# -- what comes of it -----------------------------------------------------------------------------------------
+# -- what comes of it ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,10 @@ class HandlerSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefinition:
-    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the default."""
+    """One tool of a panel.
+
+    ``capabilities`` is the effective list: its own, else its panel's, else the default.
+    """
 
     name: str
     handler: HandlerSource
@@ -176,8 +180,11 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelDefinition:
-    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON, None where
-    the body has none (a PUT then keeps the state)."""
+    """A validated definition.
+
+    ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON, None where the body has none
+    (a PUT then keeps the state).
+    """
 
     id: str
     kind: str
@@ -222,7 +229,7 @@ def parse(
     )
 
 
-# -- fields ---------------------------------------------------------------------------------------------------
+# -- fields -------------------------------------------------------------------------------------------------
 
 
 def _refuse(path: str, problem: str) -> NoReturn:
@@ -401,8 +408,8 @@ def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:
         if _CAPABILITY_PATTERN.fullmatch(pattern) is None:
             _refuse(
                 f"{path}[{index}]",
-                "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, view:update:<view|*> "
-                "or ext:<name|*>, with a * only at the end",
+                "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, "
+                "view:update:<view|*> or ext:<name|*>, with a * only at the end",
             )
     return tuple(dict.fromkeys(patterns))
 
@@ -417,7 +424,8 @@ def _state(values: dict[str, Any], limits: DefinitionLimits) -> dict[str, bytes]
             _refuse(
                 "initialState", f"expected keys of at most {MAX_KEY_BYTES} bytes, got {len(key.encode())}"
             )
-        # encoded again on purpose: one canonical text, without white space or duplicate keys, goes to everyone
+        # encoded again on purpose: one canonical text, without white space or duplicate
+        # keys, goes to everyone
         encoded = state[key] = jsonvalue.encode(value)
         size += len(key) + len(encoded)
     if size > limits.state_bytes:

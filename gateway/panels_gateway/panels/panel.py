@@ -1,7 +1,7 @@
 """A panel: its identity, its tools, and its state with the version after each commit.
 
-Pure: no clock, no I/O. The kernel is its only writer, and it writes only whole commits, so that every reader between
-two calls sees the effects of complete jobs.
+Pure: no clock, no I/O. The kernel is its only writer, and it writes only whole commits, so that every reader
+between two calls sees the effects of complete jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ MAX_KEY_CHARS: Final = 256
 
 
 class Mutation(msgspec.Struct, frozen=True, gc=False):
-    """One change of one key, as a worker reports it and as clients see it. ``value`` is JSON, absent for delete."""
+    """One change of one key, as a worker reports it and as clients see it.
+
+    ``value`` is JSON, absent for delete.
+    """
 
     op: Literal["set", "delete"]
     key: str
@@ -53,7 +56,8 @@ class Panel:
     - ``state``: top-level key → value as JSON. Replaced key by key, never decoded.
     - ``seq``: the version; goes up by one for each commit with any effect, mutations or events.
     - ``key`` numbers this stay in memory, for workers; ``number`` is the panel's in the journal, for ever.
-    - ``epoch``: names this history. A panel of the same id that was made anew, or that lost commits, has another.
+    - ``epoch``: names this history. A panel of the same id that was made anew, or that
+      lost commits, has another.
     - ``state_bytes``: what ``StateLimits.bytes`` counts, kept in step at a cost of O(changes).
     """
 
@@ -126,7 +130,8 @@ class Panel:
         return seq
 
     def replace_state(self, state: Mapping[str, bytes]) -> tuple[int, list[tuple[str, bytes | None]]]:
-        """Makes ``state`` the whole state, as one version; returns it and what changed, None for deleted keys.
+        """Makes ``state`` the whole state, as one version; returns it and what changed, None for deleted
+        keys.
 
         The version goes up even when nothing changed: a caller that replaced the state sees that it did.
         """

@@ -89,7 +89,7 @@ async def guarded(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[httpx.Asy
         yield made
 
 
-# -- panels ---------------------------------------------------------------------------------------------------
+# -- panels -------------------------------------------------------------------------------------------------
 
 
 async def test_post_makes_a_panel(client: httpx.AsyncClient) -> None:
@@ -251,7 +251,7 @@ async def test_ws_url_is_made_from_the_public_url(kernel: FakeKernel) -> None:
         assert (await client.get("/panels/p")).json()["wsUrl"] == "wss://panels.example.org/panels/p/ws"
 
 
-# -- triggers -------------------------------------------------------------------------------------------------
+# -- triggers -----------------------------------------------------------------------------------------------
 
 
 async def test_trigger_answers_with_the_result(client: httpx.AsyncClient, kernel: FakeKernel) -> None:
@@ -325,7 +325,7 @@ async def test_trigger_of_an_unknown_panel_is_not_found(client: httpx.AsyncClien
     assert_error(await client.post("/panels/none/trigger/inc"), Code.PANEL_NOT_FOUND)
 
 
-# -- the gateway ----------------------------------------------------------------------------------------------
+# -- the gateway --------------------------------------------------------------------------------------------
 
 
 async def test_health_follows_the_kernel(client: httpx.AsyncClient, kernel: FakeKernel) -> None:
@@ -373,7 +373,7 @@ async def test_a_defect_answers_without_its_detail(client: httpx.AsyncClient, ke
     assert "inner" not in response.text
 
 
-# -- who may what ---------------------------------------------------------------------------------------------
+# -- who may what -------------------------------------------------------------------------------------------
 
 
 async def test_everything_but_health_and_metrics_wants_a_token(

@@ -19,7 +19,7 @@ def test_exposition_writes_each_family_once_and_its_samples_below() -> None:
     samples = [Sample(PANELS, 3), *by_status(HTTP_REQUESTS, {404: 2, 200: 1})]
     assert exposition(samples).decode() == (
         "# HELP panels_panels Panels there are.\n# TYPE panels_panels gauge\npanels_panels 3\n"
-        "# HELP panels_http_requests_total HTTP requests, by status.\n# TYPE panels_http_requests_total counter\n"
+        "# HELP panels_http_requests_total HTTP requests, by status.\n# TYPE panels_http_requests_total counter\n"  # noqa: E501
         'panels_http_requests_total{status="200"} 1\npanels_http_requests_total{status="404"} 2\n'
     )
 

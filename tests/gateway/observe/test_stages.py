@@ -43,7 +43,7 @@ def test_exposition_is_what_prometheus_reads() -> None:
     lines = exposition(stages.samples()).decode().splitlines()
     assert lines[1] == "# TYPE panels_stage_seconds histogram"
     sample = re.compile(
-        r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'
+        r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'  # noqa: E501
     )
     assert all(sample.fullmatch(line) for line in lines[2:])
     assert 'panels_stage_seconds_count{stage="send"} 1' in lines

@@ -66,8 +66,8 @@ def test_counter_example_counts_emits_and_returns() -> None:
 
 def test_program_runs_alike_every_time() -> None:
     program = make_program(
-        "(call $random (i32.const 0) (i32.const 8)) (i64.store (i32.const 8) (i64.trunc_f64_s (call $now_ms)))"
-        "(call $fail (i32.const 0) (i32.const 16)) (i32.const 0)"
+        "(call $random (i32.const 0) (i32.const 8)) (i64.store (i32.const 8) (i64.trunc_f64_s (call "
+        "$now_ms)))(call $fail (i32.const 0) (i32.const 16)) (i32.const 0)"
     )
     assert failed(program).message == failed(program).message
     assert failed(program, make_task(seed=8)).message != failed(program).message
@@ -168,7 +168,7 @@ def test_emit_needs_a_name_a_json_payload_and_permission() -> None:
 
 
 def test_ext_call_finds_no_extension() -> None:
-    call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))"
+    call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)))"  # noqa: E501
     assert code(call, _0="x") == -2
     assert code(call, make_task(capabilities=("ext:*",)), _0="x") == -1
 
@@ -196,10 +196,11 @@ def test_log_is_kept_for_failed_and_completed_jobs_and_cut_at_its_limit() -> Non
 
 def test_wasi_writes_go_to_the_log_and_files_do_not_exist() -> None:
     program = make_program(
-        "(i32.store (i32.const 100) (i32.const 0)) (i32.store (i32.const 104) (i32.const 3))"
-        "(drop (call $fd_write (i32.const 1) (i32.const 100) (i32.const 1) (i32.const 200)))"
-        "(drop (call $fd_write (i32.const 2) (i32.const 100) (i32.const 1) (i32.const 200)))"
-        "(i32.add (i32.sub (i32.load (i32.const 200)) (i32.const 3)) (i32.sub (call $fd_read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)) (i32.const 8)))",
+        "(i32.store (i32.const 100) (i32.const 0)) (i32.store (i32.const 104) (i32.const 3))(drop (call "
+        "$fd_write (i32.const 1) (i32.const 100) (i32.const 1) (i32.const 200)))(drop (call $fd_write "
+        "(i32.const 2) (i32.const 100) (i32.const 1) (i32.const 200)))(i32.add (i32.sub (i32.load "
+        "(i32.const 200)) (i32.const 3)) (i32.sub (call $fd_read (i32.const 0) (i32.const 0) (i32.const 0) "
+        "(i32.const 0)) (i32.const 8)))",
         data={0: "out"},
     )
     assert [(line.level, line.text) for line in completed(program.run(make_task())).log] == [
@@ -227,12 +228,15 @@ def test_proc_exit_ends_the_job(status: int, reason: Reason | None) -> None:
         ("(i32.load (i32.const 70000))", {}, Reason.TRAP),
         ("(loop (drop (call $now_ms)) (br 0)) (i32.const 0)", {"host_calls": 100}, Reason.LIMIT_EXCEEDED),
         (
-            "(loop (drop (call $emit (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 1))) (br 0)) (i32.const 0)",
+            (
+                "(loop (drop (call $emit (i32.const 0) (i32.const 1) (i32.const 1) (i32.const "
+                "1))) (br 0)) (i32.const 0)"
+            ),
             {"events": 10},
             Reason.LIMIT_EXCEEDED,
         ),
         (
-            "(loop (drop (call $emit (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 1))) (br 0)) (i32.const 0)",
+            "(loop (drop (call $emit (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 1))) (br 0)) (i32.const 0)",  # noqa: E501
             {"output_bytes": 10},
             Reason.LIMIT_EXCEEDED,
         ),
@@ -263,13 +267,13 @@ def test_fuel_is_reported_where_it_is_known() -> None:
 
 
 def test_module_that_needs_more_memory_than_its_limit_says_so() -> None:
-    source = '(module (memory (export "memory") 40) (func (export "alloc") (param i32) (result i32) (i32.const 0)) (func (export "handle") (param i32 i32) (result i32) (i32.const 0)))'
+    source = '(module (memory (export "memory") 40) (func (export "alloc") (param i32) (result i32) (i32.const 0)) (func (export "handle") (param i32 i32) (result i32) (i32.const 0)))'  # noqa: E501
     program = WasmProgram(HOST, wasmtime.Module(ENGINE, source), "handle")
     assert failed(program, make_task(limits={"memory_bytes": 1 << 20})).reason is Reason.MEMORY_LIMIT
 
 
 def test_alloc_that_lies_ends_the_job() -> None:
-    source = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) (i32.const -1)) (func (export "handle") (param i32 i32) (result i32) (i32.const 0)))'
+    source = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) (i32.const -1)) (func (export "handle") (param i32 i32) (result i32) (i32.const 0)))'  # noqa: E501
     program = WasmProgram(HOST, wasmtime.Module(ENGINE, source), "handle")
     assert failed(program).reason is Reason.TRAP
 

@@ -209,5 +209,5 @@ def test_regular_expressions_are_otherwise_as_they_were() -> None:
       return [r instanceof RegExp, RegExp(r) === r, RegExp(r, "i").flags, new R("a").test("a"), r.constructor === RegExp,
         "abab".split(/b/), [..."abab".matchAll(r)].length, "ab".replace(r, "x"), new RegExp("a", undefined).flags,
         RegExp.prototype === r.__proto__, new RegExp(/a/g).flags, "xay".search("a")]
-    """
+    """  # noqa: E501
     assert value(source) == [True, True, "i", True, True, ["a", "a", ""], 2, "x", "", True, "g", 1]

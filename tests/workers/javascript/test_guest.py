@@ -19,9 +19,9 @@ KNOWN_GUESTS = {
     TRANSFORM: "c4710d5258585122a70f0b3ee3bc19d085742e6f94f48aa0b8057630ebaca745",
 }
 WHAT_TO_DO = (
-    "a new release changed it. Let scripts/test pass but for this test, make docs/language-features.md and docs/ecmascript.md "
-    "anew as they say, read what changed in both, and only then put the new digest here and the new version into "
-    "pyproject.toml and deploy/requirements.txt"
+    "a new release changed it. Let scripts/test pass but for this test, make docs/language-features.md and "
+    "docs/ecmascript.md anew as they say, read what changed in both, and only then put the new digest here "
+    "and the new version into pyproject.toml and deploy/requirements.txt"
 )
 TRANSFORM_EXPORTS = {
     "qjst_alloc": ("i", "i"),
@@ -37,7 +37,7 @@ def unknown(name: str, digest: str) -> str | None:
     """What to tell whoever runs the tests with a module of this digest; None for the known one."""
     if digest == KNOWN_GUESTS[name]:
         return None
-    return f"expected the {name} module of quickjs-rs 0.2.6, got {digest} from {version('quickjs-rs')}: {WHAT_TO_DO}"
+    return f"expected the {name} module of quickjs-rs 0.2.6, got {digest} from {version('quickjs-rs')}: {WHAT_TO_DO}"  # noqa: E501
 
 
 @pytest.mark.parametrize("name", [QUICKJS, TRANSFORM])

@@ -27,7 +27,8 @@ values = st.recursive(
     max_leaves=6,
 )
 _OPERATIONS = (
-    "set", "method set", "define", "assign", "undefine", "delete", "method delete", "update", "alias", "copy", "graft",
+    "set", "method set", "define", "assign", "undefine", "delete", "method delete", "update", "alias", "copy",
+    "graft",
     "inner set", "inner delete", "inner define", "push", "pop", "splice", "reverse", "truncate",
     "has", "list", "loop", "stringify", "spread", "nothing new",
 )  # fmt: skip
@@ -92,7 +93,7 @@ seen.push(Reflect.ownKeys(target).sort(), onState ? [...$state.keys()].sort() : 
 const left = {};
 for (const key of Object.keys(target)) Object.defineProperty(left, key, { value: get(key), enumerable: true });
 return [seen, left];
-"""
+"""  # noqa: E501
 
 
 @settings(max_examples=250, deadline=None)

@@ -5,9 +5,9 @@
                            │  └──Drain, leave()──▶ LEAVING   wants no more, still answers
     JOINING, LEAVING ──────┴──────────────depart()──▶ LEFT   the end
 
-The owner feeds every frame that it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what ``drain``
-returns, and asks ``take_reset`` after each feed: True means that everything known from the gateway (tools,
-replicas, queued jobs) is void, and comes before the messages just returned.
+The owner feeds every frame that it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what
+``drain`` returns, and asks ``take_reset`` after each feed: True means that everything known from the gateway
+(tools, replicas, queued jobs) is void, and comes before the messages just returned.
 
 Silence is not the end of a session: a gateway that comes back with the same session has lost nothing, and one
 that has lost everything says so by a new session. Silence while there is no connection either is for the

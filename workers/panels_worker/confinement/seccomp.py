@@ -21,28 +21,32 @@ from typing import Final
 ALLOWED: Final = (
     # reading, writing, waiting
     "read", "write", "pread64", "close", "lseek", "recvfrom", "sendto", "recvmsg", "sendmsg", "poll", "ppoll",
-    "epoll_wait", "epoll_pwait", "epoll_ctl", "futex", "fcntl", "getsockopt", "getsockname", "getpeername", "shutdown",
-    "fstat",
+    "epoll_wait", "epoll_pwait", "epoll_ctl", "futex", "fcntl", "getsockopt", "getsockname", "getpeername",
+    "shutdown", "fstat",
     # memory; what is executable has rules of its own below
     "brk", "munmap", "madvise", "mremap", "memfd_create", "ftruncate",
     # time, chance, identity
-    "clock_gettime", "clock_nanosleep", "nanosleep", "clock_getres", "gettimeofday", "getrandom", "getpid", "gettid",
+    "clock_gettime", "clock_nanosleep", "nanosleep", "clock_getres", "gettimeofday", "getrandom", "getpid",
+    "gettid",
     # threads and signals
-    "sched_yield", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "membarrier",
+    "sched_yield", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall",
+    "membarrier",
     # libzmq's threads may still be starting
-    "set_robust_list", "rseq", "sched_getparam", "sched_getscheduler", "sched_setscheduler", "sched_getaffinity",
+    "set_robust_list", "rseq", "sched_getparam", "sched_getscheduler", "sched_setscheduler",
+    "sched_getaffinity",
     # leaving
     "exit", "exit_group",
 )  # fmt: skip
 
 #: Nothing of ours asks for these, so whoever does is taken for what it is.
 FATAL: Final = (
-    "execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "process_vm_readv", "process_vm_writev",
-    "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_getfd", "pidfd_send_signal",
-    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount", "move_mount", "open_tree",
-    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "request_key", "personality",
-    "init_module", "finit_module", "delete_module", "kexec_load", "swapon", "swapoff", "reboot",
-    "setuid", "setgid", "setresuid", "setresgid", "setgroups", "capset", "socketpair", "bind", "listen", "accept4",
+    "execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "process_vm_readv",
+    "process_vm_writev", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_getfd",
+    "pidfd_send_signal", "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount",
+    "move_mount", "open_tree", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key",
+    "request_key", "personality", "init_module", "finit_module", "delete_module", "kexec_load", "swapon",
+    "swapoff", "reboot", "setuid", "setgid", "setresuid", "setresgid", "setgroups", "capset", "socketpair",
+    "bind", "listen", "accept4",
 )  # fmt: skip
 
 _PROT_WRITE: Final = 0x2

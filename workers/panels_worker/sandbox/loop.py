@@ -238,7 +238,10 @@ class Loop:
         self._unsent.clear()
 
     def _wait(self) -> bool:
-        """Spins for a while if that was worth it lately, then sleeps. True when there is something to read."""
+        """Spins for a while if that was worth it lately, then sleeps.
+
+        True when there is something to read.
+        """
         spin = self._spin
         began_s = time.perf_counter()
         budget_us = spin.budget_us
