@@ -23,7 +23,6 @@ PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a 
 Digest = NewType("Digest", bytes)  #: SHA-256 of a handler, see ``handler_digest``
 PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; never used again
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
-JobId = NewType("JobId", int)  #: a job, unique in one run of the gateway
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 #: Characters in the id of a panel or the name of a tool. A security limit.
 MAX_NAME_CHARS: Final = 128
@@ -58,7 +58,7 @@ class Patterns:
     prefixes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Patterns:
+    def of(cls, texts: Iterable[str]) -> Self:
         """The patterns that ``texts`` write."""
         patterns = [Pattern.of(text) for text in texts]
         return cls(

@@ -20,7 +20,7 @@ and bounds. All limits here are security limits. Nothing but ``WireError`` is ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgpack
@@ -64,12 +64,6 @@ _packer = msgspec.msgpack.Encoder()
 def encode(messages: Sequence[ToWorker | ToGateway]) -> bytes:
     """One frame with ``messages``, of which there are between 1 and ``MAX_MESSAGES``."""
     return _packer.encode((PROTOCOL_VERSION, messages))
-
-
-def split(messages: Sequence[ToWorker | ToGateway]) -> Iterator[Sequence[ToWorker | ToGateway]]:
-    """``messages`` in runs that each fit into one frame by count."""
-    for start in range(0, len(messages), MAX_MESSAGES):
-        yield messages[start : start + MAX_MESSAGES]
 
 
 def decode_to_worker(frame: bytes) -> list[ToWorker]:

@@ -35,10 +35,14 @@ from panels_gateway.extensions.messages import (
     Ready,
     Returned,
 )
-from panels_gateway.extensions.restart import RestartPolicy, Restarts
+from panels_shared.restart import RestartPolicy, Restarts
 
 logger = logging.getLogger("panels.extensions")
 
+#: A handler that can crash an extension must not end all extensions, nor keep them starting without a pause.
+RESTART: Final = RestartPolicy(
+    initial_s=0.1, maximum_s=10.0, stable_after_s=5.0, restarts_per_minute=30, prompt=False
+)
 #: The exit code of a process whose configuration cannot be used; it is not started again.
 EXIT_CONFIG: Final = 78
 
@@ -84,7 +88,7 @@ class ExtensionClient:
         self._config = config
         self._on_returned = on_returned
         self._calls = calls or Calls()
-        self._restarts = Restarts(policy or RestartPolicy())
+        self._restarts = Restarts(policy or RESTART)
         self._heartbeat = heartbeat or Heartbeat()
         self._command = command
         self._child: Child | None = None

@@ -74,11 +74,6 @@ def decode_commits(data: bytes) -> list[Commit]:
     return _run_decoder.decode(data)
 
 
-def decode_undo(data: bytes) -> dict[str, bytes | None]:
-    """Raises ``msgspec.DecodeError``."""
-    return _undo_decoder.decode(data)
-
-
 def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
     """The commits of a chunk behind the first ``skip``, each with its size in bytes,
     decoded as they are asked for.

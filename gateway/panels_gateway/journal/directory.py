@@ -21,7 +21,8 @@ from zlib import crc32
 import msgspec
 
 from panels_gateway.journal.journal import CorruptError, FencedError, JournalError
-from panels_gateway.journal.segments import Segment, Tail, cut, examine, segment_paths, sync_folder
+from panels_gateway.journal.segments import Segment, Tail, cut, examine, segment_paths
+from panels_gateway.journal.syncing import sync_file, sync_folder
 
 #: The version of ``meta`` and of what lies where.
 DIRECTORY_VERSION: Final = 1
@@ -242,11 +243,7 @@ class DataDirectory:
         SQLite then loses its way.
         """
         for _, path in segment_paths(self.log):
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_file(path)
         sync_folder(self.log)
         sync_folder(self.path)
 

@@ -32,6 +32,7 @@ from panels_gateway.journal.frames import (
 )
 from panels_gateway.journal.journal import CorruptError, FencedError, JournalError
 from panels_gateway.journal.records import Batch
+from panels_gateway.journal.syncing import sync_folder
 
 #: Bytes after which the next batch opens another segment.
 SEGMENT_BYTES: Final = 8 * 1_048_576
@@ -311,15 +312,6 @@ def cut(examined: Examined) -> None:
             path.unlink()
     except OSError as error:
         raise JournalError(f"{error.filename}: the log cannot be cut: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts the names in ``folder`` on the disk. Raises ``OSError``."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class SegmentWriter:

@@ -5,7 +5,7 @@ has been folded. So nothing else is needed. It has no log, no lock and no incarn
 into an empty data directory, and the caller then makes a journal of that (``DataDirectory.adopt``), which
 gives it another identity and incarnation, so that clients see that history went elsewhere.
 
-An exported panel is a JSON object (``EXPORT_FORMAT``, ``EXPORT_VERSION``):
+An exported panel is a JSON object (``EXPORT_VERSION``):
 
     format      "panels.panel"           version    1
     id, epoch, createdMs, seq            of the panel when it was exported
@@ -32,12 +32,12 @@ from panels_gateway.journal.folding import Folding
 from panels_gateway.journal.journal import CorruptError, JournalError
 from panels_gateway.journal.records import Batch, Created, Record, Source
 from panels_gateway.journal.store import Store
+from panels_gateway.journal.syncing import sync_file, sync_folder
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Language
 
-EXPORT_FORMAT: Final = "panels.panel"
 EXPORT_VERSION: Final = 1
 
 #: Called with how much is done, of how much.
@@ -267,14 +267,10 @@ def _require_absent(target: Path) -> None:
 
 def _publish(draft: Path, target: Path) -> None:
     try:
-        descriptor = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(draft)
         os.link(draft, target)  # unlike a rename, it never takes the place of a file
         draft.unlink()
-        schema.sync_directory(target.parent)
+        sync_folder(target.parent)
     except OSError as exc:
         raise JournalError(f"{target}: {exc.strerror}") from exc
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -30,6 +29,7 @@ from panels_shared.handlers import (
     DEFAULT_ENTRY,
     MAX_ENTRY_CHARS,
     handler_digest,
+    is_capability,
     max_source_bytes,
 )
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
@@ -54,8 +54,6 @@ MAX_ELEMENTS: Final = 262_144
 
 #: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
 SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
-
-_CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
 # -- the body's shape ---------------------------------------------------------------------------------------
@@ -405,7 +403,7 @@ def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:
         _refuse(path, f"expected at most {MAX_CAPABILITIES} capabilities, got {len(patterns)}")
     for index, pattern in enumerate(patterns):
         _check_chars(f"{path}[{index}]", pattern, MAX_CAPABILITY_CHARS)
-        if _CAPABILITY_PATTERN.fullmatch(pattern) is None:
+        if not is_capability(pattern):
             _refuse(
                 f"{path}[{index}]",
                 "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, "

@@ -43,7 +43,6 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_global_get": (None, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_trap_new": (c_void_p, (c_char_p, c_size_t)),
     "wasmtime_trap_code": (ctypes.c_bool, (c_void_p, c_void_p)),
-    "wasm_trap_message": (None, (c_void_p, c_void_p)),
     "wasm_trap_delete": (None, (c_void_p,)),
     "wasmtime_error_message": (None, (c_void_p, c_void_p)),
     "wasmtime_error_delete": (None, (c_void_p,)),
@@ -79,7 +78,6 @@ memory_grow = _bind("wasmtime_memory_grow")
 global_get = _bind("wasmtime_global_get")
 trap_new = _bind("wasmtime_trap_new")
 trap_code = _bind("wasmtime_trap_code")
-trap_message = _bind("wasm_trap_message")
 trap_delete = _bind("wasm_trap_delete")
 error_message = _bind("wasmtime_error_message")
 error_delete = _bind("wasmtime_error_delete")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from panels_shared.messages import WorkerId
-from panels_worker.pool.restart import RestartPolicy, Restarts
+from panels_shared.restart import RestartPolicy, Restarts
 from panels_worker.settings import Bounds
 from panels_worker.status import Exit, Report, State
 
