@@ -85,11 +85,11 @@ def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
     settings.register_profile("coverage", max_examples=EXAMPLES, derandomize=True, database=None)
     settings.load_profile("coverage")
     for item in items:
-        function = getattr(item, "function", None)
+        function: Any = getattr(item, "function", None)
         given = getattr(function, "_hypothesis_internal_use_settings", None)
         if given is not None:
             function._hypothesis_internal_use_settings = _few(given)
-        machine = getattr(item, "cls", None)
+        machine: Any = getattr(item, "cls", None)
         if isinstance(getattr(machine, "settings", None), settings):
             machine.settings = _few(machine.settings)
 

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def gate() -> ModuleType:
     """scripts/coverage_gate.py, which is no part of a package."""
     spec = importlib.util.spec_from_file_location("coverage_gate", ROOT / "scripts" / "coverage_gate.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -82,7 +83,8 @@ def test_measure_tells_own_tests_from_others(gate: ModuleType, tmp_path: Path) -
     tracer = sys.gettrace()
     measured.start()
     spec = importlib.util.spec_from_file_location("hub_under_test", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     measured.switch_context("tests/pkg/room/test_hub.py::test_mine|run")
