@@ -150,7 +150,7 @@ def read_floors(text: str) -> dict[str, Reach]:
 def written(figures: Mapping[str, Reach]) -> str:
     """The file of floors for ``figures``."""
     lines = [
-        "# The least that each module must reach: per cent of its statements that all unit tests, and its own,",
+        "# The least that each module must reach: per cent of its statements that all unit tests and its own",
         "# execute. scripts/coverage compares, and --update writes this file. Floors rise and never fall.",
     ]
     for name, reach in sorted(figures.items()):

@@ -1,4 +1,4 @@
-"""The coverage gate itself: a module that falls fails it, and a module's own tests are told from the others."""
+"""The coverage gate itself: a module that falls fails it, and its own tests are told from others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The keys that tokens are verified with. Read from files at start and on reload, never from the network.
+"""The keys that tokens are verified with.
+
+They are read from files at start-up and on reload, never from the network.
 
 A key fixes its algorithms before any token is seen: those of one family (HMAC, RSA, one elliptic
 curve, Ed25519), so that a public key can never be taken for an HMAC secret. A token's header only
@@ -76,9 +78,7 @@ class VerificationKey:
     _prepared: Any = field(repr=False)
 
     def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether ``signature`` is this key's by ``algorithm``; False too when that is
-        not one of its algorithms.
-        """
+        """Whether this key made ``signature`` by ``algorithm``, which must be one of its algorithms."""
         implementation = self.algorithms.get(algorithm)
         return implementation is not None and implementation.verify(message, self._prepared, signature)
 
@@ -104,9 +104,9 @@ class Keyring:
         return sum(map(len, self._by_kid.values()))
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys of that kid, () when there is none.
+        """The keys with that kid, () if there are none.
 
-        A token without a kid is for the keys without one, or for the only kid there is.
+        A token without a kid matches the keys without one, or all keys if there is only one kid.
         """
         if kid is None and None not in self._by_kid and len(self._by_kid) == 1:
             return next(iter(self._by_kid.values()))
@@ -257,7 +257,7 @@ def _shown(value: object) -> str:
 
 
 def read_key_file(path: Path, option: str, maximum: int) -> bytes:
-    """What a file of keys holds, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
+    """The content of a key file, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)

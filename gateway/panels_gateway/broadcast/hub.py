@@ -1,4 +1,4 @@
-"""Fan-out: who watches a panel, and what of this turn each of them is to be sent.
+"""Fan-out: who watches a panel, and what each watcher is sent of this turn.
 
 During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the
 turn returns every client's frames as one *departure*, in the order in which they arose, and forgets the turn;
@@ -38,7 +38,7 @@ class Subscriber(Protocol):
 
 
 class Departure(NamedTuple):
-    """What one client is sent of one turn."""
+    """What one client is sent of one turn, as bytes and in parts."""
 
     subscriber: Subscriber
     frames: bytes
@@ -64,11 +64,11 @@ class Room:
         return len(self._everything) + len(self._filtered)
 
     def subscribers(self) -> list[Subscriber]:
-        """Everyone here."""
+        """All subscribers in this room."""
         return [*self._everything, *self._filtered]
 
     def join(self, subscriber: Subscriber) -> None:
-        """Adds a client, or sorts it anew after its topics changed.
+        """Adds a client, or files it again after its topics changed.
 
         It hears what is published from now on.
         """
@@ -82,7 +82,7 @@ class Room:
             self._filtered[subscriber] = None
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Removes a client; nothing happens when it is not here."""
+        """Removes a client; does nothing if it is not here."""
         self._everything.pop(subscriber, None)
         self._filtered.pop(subscriber, None)
 
@@ -93,12 +93,10 @@ class Room:
         mutations_json: bytes,
         events: list[tuple[str, bytes]],
     ) -> None:
-        """Broadcasts one commit: its PATCH to whoever wants the state, then its EVENTs
-        (name, JSON object).
-        """
+        """Broadcasts one commit: its PATCH, then its ``events`` (name, JSON object)."""
         self.seq = seq
         if self._everything:
-            # a commit that changed nothing after all is told too: versions have no gaps
+            # a commit that changed nothing is broadcast too, because versions have no gaps
             told = bool(mutations) or not events
             patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
             frames = _event_frames([fragment for _, fragment in events], seq) if events else b""
@@ -120,9 +118,7 @@ class Room:
         subscriber.private.append((len(self._turn) if subscriber in self._everything else 0, frame))
 
     def collect(self, departures: list[Departure]) -> None:
-        """Moves the turn of everyone who hears everything into ``departures``, with their
-        private frames in place.
-        """
+        """Adds to ``departures`` what the clients without a filter are sent, private frames in their places."""
         turn = self._turn
         if not turn:
             return
@@ -145,7 +141,7 @@ class Room:
             departures.append(_departure(subscriber, items))
 
     def _collect_early(self) -> None:
-        # what was published before somebody joined is not for the newcomer
+        # a newcomer must not get what was published before it joined
         if self._turn:
             self._hub.dirty_rooms.remove(self)
             self.collect(self._hub.early)
@@ -159,8 +155,9 @@ def filtered_frames(
     mutations_json: bytes,
     events: list[tuple[str, bytes]],
 ) -> bytes:
-    """The frames of one commit for a client with these topics, which was last told of version
-    ``position``; b"" for none.
+    """The frames of one commit for a client with these topics, b"" if it gets none.
+
+    ``position`` is the version that the client was last told of.
     """
     patch = b""
     if mutations:
@@ -181,7 +178,7 @@ def filtered_frames(
 def commit_frames(
     topics: Topics, seq: int, position: int, mutations_json: bytes, events: list[tuple[str, bytes]]
 ) -> bytes:
-    """The frames of a commit that is told again, from history; b"" where it does not concern these topics."""
+    """The frames of a commit that is replayed from history; b"" if it does not concern these topics."""
     if topics.are_default:
         told = mutations_json != b"[]" or not events
         patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
@@ -219,8 +216,9 @@ class Hub:
         self.early: list[Departure] = []
 
     def seal(self) -> list[Departure]:
-        """Everything queued since the last call, a departure for each client or, where
-        somebody joined, several.
+        """Returns everything queued since the last call.
+
+        There is one departure for each client, or several if somebody joined meanwhile.
         """
         departures, self.early = self.early, []
         if self.dirty_rooms:

@@ -74,7 +74,7 @@ ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as a worker reports it; only its name is of interest here."""
+    """An event as a worker reports it, of which only the name is decoded."""
 
     name: str
     payload: msgspec.Raw = _NULL
@@ -82,7 +82,7 @@ class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageError(RequestError):
-    """A client message that cannot be taken. ``request_id`` is its requestId where one could be read."""
+    """A client message that is refused. ``request_id`` is its requestId, if one could be read."""
 
     def __init__(self, code: Code, message: str, request_id: str | None = None) -> None:
         super().__init__(code, message)
@@ -123,7 +123,7 @@ def decode(text: bytes | str) -> ClientMessage:
 
 
 def check_key(value: object) -> str | None:
-    """What is wrong with an idempotency key, None for nothing."""
+    """What is wrong with an idempotency key; None if nothing is."""
     if not isinstance(value, str):
         return f"expected a string, got {kind_of(value)}"
     if not (0 < len(value) <= MAX_KEY_CHARS and value.isprintable()):
@@ -150,7 +150,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 
 
 def _explain(text: bytes | str) -> MessageError:
-    """Why ``text`` is not a message. The one place that says so, whichever check refused it."""
+    """The error for ``text``, which is not a message, whichever check refused it."""
     members = members_of(text)
     if members is None:
         return MessageError(Code.PARSE_ERROR, _explain_whole(text))
@@ -199,10 +199,11 @@ PONG: Final = b'{"type":"PONG"}'
 def connected(
     panel_id: str, state: bytes | None, seq: int, client_id: str, *, epoch: str, recovered: bool | None
 ) -> bytes:
-    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client
-    keeps the one that it has.
+    """CONNECTED: the panel's version and epoch, and its whole ``state``.
 
-    ``recovered`` answers a client that asked to resume, None one that did not.
+    ``state`` is None if the client keeps the state that it has.
+
+    ``recovered`` tells a client that asked to resume whether it could; None if it did not ask.
     """
     return b'{"type":"CONNECTED","panelId":%b%b,"seq":%d,"epoch":%b,"clientId":%b%b}' % (
         _encode(panel_id),
@@ -227,7 +228,7 @@ def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | Non
     """PATCH: a commit's mutations (a JSON array) and the version that they made.
 
     ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last
-    told of, where that is not the one before ``seq``: nothing between the two concerns its topics.
+    told of, if that is not ``seq`` - 1: nothing between the two concerns its topics.
     """
     return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
 

@@ -1,4 +1,4 @@
-"""What waits to be sent to one client that reads more slowly than its panel speaks. Pure.
+"""The frames that wait for a client that reads more slowly than its panel changes. Pure.
 
 Queue: frames and commits, in order. Unit: bytes of frames. Bound: ``OutboxLimits``. Overflow policy: above
 ``soft_bytes`` the PATCHes that wait are merged into one that holds each key's last change, in the place of
@@ -23,8 +23,9 @@ from panels_shared.limits import KIB, MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Bytes that may wait for one client: above ``soft_bytes`` PATCHes are merged, above
-    ``hard_bytes`` it is closed.
+    """How many bytes may wait for one client.
+
+    Above ``soft_bytes`` PATCHes are merged; above ``hard_bytes`` the client is closed.
     """
 
     soft_bytes: int = 256 * KIB

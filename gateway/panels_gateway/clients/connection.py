@@ -114,8 +114,10 @@ class Connection:
         self.closed = False
 
     def open(self, recovery: Recovery | None = None) -> None:
-        """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery``
-        could be made, with everything that the client has missed behind it.
+        """Joins the panel's room and sends CONNECTED.
+
+        CONNECTED carries the current state or, if ``recovery`` can be completed, is followed by
+        everything that the client missed.
         """
         kernel, panel = self._kernel, self.panel
         kernel.connection_opened(self)
@@ -175,7 +177,7 @@ class Connection:
             self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
 
     def receive_binary(self) -> None:
-        """A binary message came, which the protocol has no use for: closes with 1003."""
+        """Closes with 1003: the protocol has no binary messages."""
         self.close(CloseCode.UNSUPPORTED_DATA, "expected text frames")
 
     def _trigger(self, message: Trigger) -> None:
@@ -230,12 +232,12 @@ class Connection:
             self._kernel.turn.request_seal()
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Closes the socket behind everything that is queued."""
+        """Closes the socket after everything that is queued has been sent."""
         if not self.closed:
             self._kernel.turn.after(lambda: self._transport.close(code, reason))
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """From the turn, when it leaves."""
+        """Called by the turn when it leaves."""
         self._transport.deliver(frames, items)
 
     def lost(self) -> None:

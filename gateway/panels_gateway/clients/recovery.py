@@ -26,10 +26,9 @@ from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
 
-#: What is missed is sent, and not the state, up to this many bytes even where the state is smaller:
-#: events are in it too.
+#: Missed commits of up to this many bytes are sent even if the state is smaller, because they contain events.
 RECOVERY_FLOOR_BYTES: Final = 256 * KIB
-#: And never more than this.
+#: Missed commits of more bytes than this are never sent.
 MAX_RECOVERY_BYTES: Final = 4 * MIB
 #: Characters of an epoch, digits of a version; security limits.
 MAX_EPOCH_CHARS: Final = 64
@@ -40,8 +39,8 @@ MAX_SINCE_DIGITS: Final = 16
 class Asked:
     """What the query of an upgrade asks for.
 
-    ``since`` None: to start over with the whole state, which the client says when it had a state that it
-    cannot use any more (``since=none``). ``topics`` None: the default ones.
+    ``since`` is None if the client wants the whole state because it can no longer use the one it had
+    (``since=none``). ``topics`` is None for the default ones.
     """
 
     resumes: bool = False
@@ -92,7 +91,7 @@ def _invalid(path: str, problem: str) -> RequestError:
 
 
 class Recovery:
-    """What was read for a client that resumes. ``since`` None: nothing can be made of what it has."""
+    """What was read for a client that resumes. If ``since`` is None, it needs the whole state."""
 
     __slots__ = ("_commits", "_limit_bytes", "_resident", "_since")
 
@@ -105,9 +104,7 @@ class Recovery:
         self._limit_bytes = limit_bytes
 
     def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, for a client with these topics; None where it must have
-        the whole state instead.
-        """
+        """The frames that a client with these topics missed; None if it needs the whole state instead."""
         since = self._since
         if since is None:
             return None
@@ -131,7 +128,7 @@ class Recovery:
 
 
 async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
-    """What the journal has for a client that resumes; None for one that does not."""
+    """Reads what a client that resumes has missed; None for a client that does not resume."""
     if not asked.resumes:
         return None
     panel = resident.panel

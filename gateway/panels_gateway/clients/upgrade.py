@@ -57,7 +57,7 @@ class Upgrades:
         self._open: dict[str | None, int] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One upgrade request, and the client behind it until it is gone."""
+        """Serves one upgrade request, and its client until the socket is gone."""
         try:
             resident, principal = await self._check(scope)
             asked = recovery.parse(scope["query_string"])
@@ -93,7 +93,7 @@ class Upgrades:
         if match is None:
             raise RequestError(Code.NOT_FOUND, "there is no WebSocket at this path; expected /panels/{id}/ws")
         panel_id = match[1]
-        # an id that no panel can have is not worth a look into the journal
+        # no need to ask the journal for an id that no panel can have
         known = is_name(panel_id)
         resident = None
         if not self._gate.conceals:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 #: Bytes in the transport above which a client counts as congested; below the low mark it catches up.
 WRITE_HIGH_BYTES: Final = 64 * KIB
 WRITE_LOW_BYTES: Final = 16 * KIB
-#: How much a client that catches up is given at a time.
+#: How many bytes a client that catches up is given at a time.
 CATCH_UP_BYTES: Final = 64 * KIB
 #: A read of this size is followed by others in the same loop turn, up to 8 MiB: the event loop reads on while
 #: its buffer comes back full. One client's flood would hold the loop for a second, so the rest waits until
@@ -51,7 +51,7 @@ LARGE_READ_BYTES: Final = 64 * KIB
 #: Frames of one fragmented message, and control frames a second: security limits.
 MAX_FRAGMENTS: Final = 256
 MAX_CONTROL_FRAMES_PER_S: Final = 50
-#: Seconds that a client whose socket takes nothing is given after it was told to go.
+#: How long a client whose socket takes nothing has to leave after it was told to, in seconds.
 CLOSE_TIMEOUT_S: Final = 5.0
 
 #: The ASGI scope extension under which the protocol offers itself to the application.
@@ -139,7 +139,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _split(self, data: bytes) -> None:
-        """Takes ``data`` apart into whole frames; what is left waits for more."""
+        """Splits ``data`` into whole frames; an incomplete one waits for more bytes."""
         at, size = 0, len(data)
         max_size = self.config.ws_max_size
         while size - at >= 2:
@@ -157,7 +157,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
                     break
                 length = int.from_bytes(data[at + 2 : at + 10], "big")
             if length > max_size or second < 0x80:
-                # too big or unmasked: the library refuses it by its header alone
+                # the frame is too large or unmasked: the library refuses it by its header alone
                 super().data_received(data[at:])
                 return
             end = at + header + 4 + length
@@ -180,9 +180,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
 
     @staticmethod
     def _frame_bytes(head: bytearray) -> int:
-        """How many bytes ``_split`` needs to get further: the whole frame, or its header
-        while that is not known.
-        """
+        """How many bytes ``_split`` needs: the whole frame or, until its size is known, its header."""
         if len(head) < 2:
             return 2
         length = head[1] & 0x7F
@@ -257,8 +255,9 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     # -- outbound ----------------------------------------------------------------------------------------
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Writes frames, or keeps them while the client is congested; closes a client
-        that is too far behind.
+        """Writes frames, or keeps them while the client is congested.
+
+        Closes a client that has fallen too far behind.
         """
         if self.close_sent or self.transport.is_closing():
             return
@@ -320,8 +319,7 @@ async def serve(
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``expires_in_s`` is when to close it for its token's sake, None for never; ``asked`` is
-    what it asked to begin with.
+    ``expires_in_s`` is how long its token stays valid, None for ever; ``asked`` is what the query asks for.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect

@@ -22,7 +22,7 @@ from panels_shared.limits import Limits
 from panels_shared.options import MAX_CONFIG_FILE_BYTES, Values
 from panels_shared.rate import RateLimit
 
-#: BSD's EX_CONFIG: a supervisor should not start this again before somebody changed something.
+#: BSD's EX_CONFIG: a supervisor should not start this again until somebody has changed something.
 EXIT_CONFIG: Final = 78
 
 _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -32,7 +32,7 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 class ListenConfig:
     """Where clients come in.
 
-    ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in seconds.
+    ``allowed_origins`` is None for the gateway's own only, and ``("*",)`` for any. Times are in seconds.
     """
 
     host: str
@@ -58,7 +58,7 @@ class WorkersConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
-    """How clients are known. Unless ``enabled`` everybody may do everything."""
+    """How clients are identified. Unless ``enabled``, everybody may do everything."""
 
     enabled: bool
     secret_file: Path | None
@@ -87,7 +87,7 @@ class ClientConfig:
 class PanelsConfig:
     """Bounds of panels: how many, their definitions and their state.
 
-    ``maxima`` is how far a tool may raise its limits.
+    ``maxima`` bounds the limits that a tool may ask for.
     """
 
     count: int
@@ -115,7 +115,7 @@ _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power":
 class RecordConfig:
     """What is kept of panels, for how long, and how safely.
 
-    Times in milliseconds; ``resident_bytes`` of state in memory.
+    Times are in milliseconds; ``resident_bytes`` bounds the states in memory.
     """
 
     durability: Durability
@@ -129,7 +129,7 @@ class RecordConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
-    """All of it. ``warnings`` are sentences for the log, which is not set up before this has been read."""
+    """The whole configuration. ``warnings`` are sentences for the log, which is set up after this is read."""
 
     listen: ListenConfig
     workers: WorkersConfig
@@ -147,8 +147,8 @@ class GatewayConfig:
 def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory: Path) -> GatewayConfig:
     """The configuration that the command line, the environment and the file give.
 
-    ``directory`` is what relative paths of the first two are relative to; those in the file are relative to
-    the file. Raises ``ConfigError``; ``SystemExit`` after --help and --version.
+    Relative paths are taken from ``directory`` or, in the file, from the file's own folder. Raises
+    ``ConfigError``; ``SystemExit`` after --help and --version.
     """
     values = TABLE.read(arguments, environment, directory=directory, read_file=_read_file)
     return _build(values, directory, tuple(TABLE.mistyped(environment)))

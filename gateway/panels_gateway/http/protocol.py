@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks.
+"""uvicorn's HTTP protocol, with the bounds that uvicorn does not set.
 
 Every socket of a client begins here, WebSockets too until they are upgraded. What is bounded, and how:
 
@@ -33,7 +33,7 @@ MAX_HEAD_BYTES: Final = 32 * KIB
 MAX_LINE_BYTES: Final = 8 * KIB - 192
 MAX_HEADERS: Final = 100
 
-#: How long after its own time-out the application is given to tell the client, in seconds.
+#: How long the application has to answer after its own time-out, in seconds.
 ANSWER_GRACE_S: Final = 1.0
 
 _ONCE_ONLY: Final = frozenset((b"host", b"content-length", b"origin", b"authorization"))
@@ -41,7 +41,7 @@ _ONCE_ONLY: Final = frozenset((b"host", b"content-length", b"origin", b"authoriz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Times in seconds, for a whole phase; sockets of clients in all."""
+    """Time-outs of whole phases, in seconds, and how many sockets there may be."""
 
     header_timeout_s: float = 5.0
     body_timeout_s: float = 30.0
@@ -100,7 +100,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _abort(self) -> None:
-        # whoever is this slow would not read an answer either
+        # a client this slow would not read an answer either
         self._deadline = None
         self.transport.abort()
 
@@ -111,7 +111,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if self._in_head:
             self._fed_bytes += len(data)
         super().data_received(data)
-        # the parser keeps a line that has not ended to itself, so it is bounded by what it was fed
+        # the parser does not report a line before its end, so the bound is on what it was fed
         if self._in_head and self._fed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, f"expected a request head of at most {MAX_HEAD_BYTES} bytes")
 

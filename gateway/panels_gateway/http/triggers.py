@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A caller over HTTP: ``answered`` resolves when the turn that answered has left.
+    """A caller over HTTP. ``answered`` resolves once the turn that holds the answer has left.
 
-    One that went away is dropped.
+    The answer to a caller that went away is dropped.
     """
 
     __slots__ = ("_turn", "answered")

@@ -1,7 +1,7 @@
 """What the gateway counts, as plain integers that cost nothing to count; ``metrics`` says how they are shown.
 
-Each object is handed to whoever counts in it. They lie here, below everybody who counts
-and everybody who reads.
+Each object is handed to whoever counts in it. They are defined here, in a layer below all
+who count and all who read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClientCounters:
 
 @dataclass(slots=True)
 class BrokerCounters:
-    """What passed the socket between gateway and workers."""
+    """What passed through the socket between gateway and workers."""
 
     frames_in: int = 0
     frames_out: int = 0

@@ -17,8 +17,8 @@ class RedactingFormatter(logging.Formatter):
     """Formats as ``logging.Formatter``, tracebacks included, with everything that looks like a token
     replaced.
 
-    The second line of defence: requests lose their credentials before anything can log them. This one stands
-    behind libraries that log what they parse, and behind whatever we forgot.
+    This is the second line of defence, against libraries that log what they parse and against our own
+    mistakes. The first is that requests lose their credentials before anything can log them.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -32,9 +32,7 @@ class RedactingFormatter(logging.Formatter):
         return "".join([c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """The line itself: one line, so that nothing a client or handler says can look
-        like another record.
-        """
+        """The record as one line, so that no text of a client or handler can pass for another record."""
         return super().formatMessage(record).replace("\n", "\\n")
 
 

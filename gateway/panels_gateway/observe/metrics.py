@@ -16,7 +16,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Family(NamedTuple):
-    """One metric: its name, what kind it is, what it says, and the name of its label, "" for none."""
+    """One metric: its name, its kind, its help text, and the name of its label ("" for none)."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

@@ -1,11 +1,9 @@
-"""Where a trigger's time goes: a histogram for each stage of its way, of one trigger in so many.
+"""Where a trigger's time goes: a histogram for each stage, from a sample of all triggers.
 
-    decode   a client's text frame becomes a message
-    queue    the job waits in the gateway
-    wire     from there to the worker and back, its own queue there included
-    execute  the handler, as the worker measured it
-    commit   the result becomes state, messages and an answer
-    send     what one loop turn has for all clients is handed to their sockets
+    decode   a client's text frame becomes a message queue    the job waits in the gateway wire     from there
+    to the worker and back, its own queue there included execute  the handler, as the worker measured it
+    commit   the result becomes state, messages and an answer send     what one turn of the loop has for all
+    clients is handed to their sockets
 
 Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs
 what counting to that costs.
