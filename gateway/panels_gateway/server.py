@@ -1,4 +1,4 @@
-"""uvicorn, set up for the gateway: our protocols, no logs of its own, and a shutdown in the right order."""
+"""uvicorn, set up for the gateway: our protocols, no logs of its own, and an ordered shutdown."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Room:
         subscriber.private.append((len(self._turn) if subscriber in self._everything else 0, frame))
 
     def collect(self, departures: list[Departure]) -> None:
-        """Adds to ``departures`` what the clients without a filter are sent, private frames in their places."""
+        """Adds to ``departures`` what clients without a filter are sent, private frames included."""
         turn = self._turn
         if not turn:
             return

@@ -4,8 +4,7 @@
     meta      a line of JSON with its checksum, replaced whole: identity, fence, incarnation, how it was left
     log/      segments (segments.py)
 
-The store of folded batches lies beside them and is no affair of this module, but for the
-position that it has folded.
+The store of folded batches lies beside them. This module only needs to know how far it has folded.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Durability = Literal["process", "power"]
 
 
 class Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of a directory.
+    """The content of ``meta``.
 
     - ``store``: 16 bytes in hexadecimal, the store's id; each segment repeats them;
     - ``fence``: of the last writer; each takes the next one;
@@ -57,9 +56,9 @@ class _Version(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a writer begins with.
+    """What was found when a directory was opened for writing.
 
-    ``last`` is the last position there is, ``unfolded`` what the store does not know yet.
+    ``last`` is the last position there is, ``unfolded`` the batches that the store does not have yet.
 
     ``notices`` are sentences for the log: what was cut, what was lost.
     """
@@ -73,7 +72,7 @@ class Opening:
 
 
 def boot_id() -> str:
-    """A word that changes with each start of the machine."""
+    """The machine's boot id, which changes with each start."""
     return _BOOT_ID.read_text().strip()
 
 
@@ -166,7 +165,7 @@ class DataDirectory:
 
     @property
     def tail(self) -> Tail:
-        """What the end of the log may look like, by how the directory was left."""
+        """What may be wrong with the end of the log, by how the directory was left."""
         meta = self.meta
         if meta is None or meta.closed is not None:
             return Tail.WHOLE
@@ -200,7 +199,7 @@ class DataDirectory:
             )
         try:
             self.log.mkdir(mode=0o700, exist_ok=True)
-            # cut first: after a crash between the two, the old meta still says why a cut is allowed
+            # the cut comes first: after a crash between the two, the old meta still says why a cut is allowed
             cut(examined)
             if durability == "power":
                 self.sync()
@@ -238,9 +237,9 @@ class DataDirectory:
     def sync(self) -> None:
         """Puts the log on the disk. Raises ``OSError``.
 
-        The store is synced by whoever writes it, and must not be touched here: closing any descriptor
-        of a database takes away the locks of all connections that this process has to it (POSIX), and
-        SQLite then loses its way.
+        The store is synced by whoever writes it, and must not be touched here: closing any descriptor of a
+        database takes away the locks of all connections that this process has to it (POSIX), and SQLite
+        would then read an old state.
         """
         for _, path in segment_paths(self.log):
             sync_file(path)

@@ -1,4 +1,4 @@
-"""What a run of batches comes to, panel by panel. Pure: no clock, no I/O.
+"""The net effect of a run of batches, panel by panel. Pure: no clock, no I/O.
 
 A run is coalesced before anything is written: a key set a thousand times is written once, and a panel made
 and deleted inside a run is not written at all.
@@ -22,7 +22,7 @@ CHUNK_COMMITS: Final = 1_000
 CHUNK_BYTES: Final = 512 * KIB
 
 
-#: A transaction folds about so many records, and about so many bytes; one batch may be more.
+#: About how many records and bytes a transaction folds; a single batch may have more.
 RUN_RECORDS: Final = 8_192
 RUN_BYTES: Final = 16 * MIB
 
@@ -47,9 +47,9 @@ class Retention:
 
 @dataclass(slots=True)
 class PanelRun:
-    """What a run brought for one panel.
+    """The net effect of a run on one panel.
 
-    ``born``: it was not there before. ``deleted``: it is not there afterwards.
+    ``born``: the run made it. ``deleted``: the run deleted it.
 
     ``answered`` has the last answer for each (subject, key), in the order in which they were given.
     """
@@ -77,7 +77,7 @@ class Run:
 
 
 def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
-    """What ``batches`` come to after those up to ``position``, which are passed over.
+    """Coalesces ``batches``, passing over those up to ``position``.
 
     Raises ``PositionError`` for a gap, ``FencedError`` for a batch of a writer that had been fenced off, and
     ``CorruptError`` for records that cannot follow one another.

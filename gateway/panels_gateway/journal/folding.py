@@ -1,7 +1,6 @@
-"""The writer of ``panels.db``: folds runs of batches into rows, trims what is past retention,
-moves the WAL into the file.
+"""The writer of ``panels.db``: folds batches, trims what is past retention, moves the WAL into the file.
 
-There is one, in the folding process. Each run is one transaction, which has the position in it: a run is
+There is one, in the folding process. Each run is one transaction that also stores the position, so a run is
 folded once, however often it is offered. Trimming is part of the transactions and bounded by what they add,
 so it takes no time of its own.
 """
@@ -76,7 +75,7 @@ class Folding:
 
     @property
     def position(self) -> int:
-        """The position of the last batch folded; all up to it is on the disk."""
+        """The position of the last folded batch. Everything up to it is on the disk."""
         return self._meta.position
 
     @property
@@ -107,8 +106,9 @@ class Folding:
         return self._meta.position
 
     def sweep(self, *, now_ms: int) -> None:
-        """Trims a few hundred panels more, whether or not anything happened to them;
-        call it again and again.
+        """Trims the next few hundred panels, even if nothing happened to them.
+
+        Call it again and again.
         """
         self._transaction(lambda: self._sweep(now_ms))
 
@@ -376,7 +376,7 @@ class Folding:
         )
         execute(insert, values)
         if not self._connection.changes():
-            # a key that was forgotten by its time and came again: the answer is a new one, and the youngest
+            # the key had expired and came again: its answer is a new one, and the youngest
             old: int = execute(
                 "DELETE FROM answers WHERE panel = ? AND subject = ? AND key = ? RETURNING bytes",
                 (head.panel, key.subject, key.key),
@@ -407,8 +407,9 @@ class Folding:
     # -- retention ------------------------------------------------------------------------------------------
 
     def _trim_history(self, head: _Head, now_ms: int, rows: int) -> bool:
-        """Removes at most ``rows`` chunks that are past retention, the oldest first;
-        whether there was one.
+        """Removes at most ``rows`` chunks that are past retention, the oldest first.
+
+        Returns whether there was one.
         """
         keep = self._retention
         execute = self._connection.execute
@@ -437,8 +438,9 @@ class Folding:
         return head.floor != before
 
     def _trim_answers(self, head: _Head, now_ms: int, rows: int) -> bool:
-        """Removes at most ``rows`` answers that are past retention, the oldest first;
-        whether there was one.
+        """Removes at most ``rows`` answers that are past retention, the oldest first.
+
+        Returns whether there was one.
         """
         keep = self._retention
         execute = self._connection.execute

@@ -1,5 +1,4 @@
-"""The bytes of a segment: its header, its frames, and what can be said about a frame that
-does not pass its checks.
+"""The bytes of a segment: its header, its frames, and what is wrong with a broken frame.
 
 Pure: bytes in, values or verdicts out. The layout stands in docs/journal.md, with test vectors
 in tests/vectors/journal.
@@ -71,7 +70,7 @@ class Frame:
 
 
 class Break(Enum):
-    """Why a frame is none.
+    """How a frame is broken.
 
     - ``TORN``: the data ends inside it, as it does when a write stops half way;
     - ``DAMAGED``: it is all there and does not pass its checks.
@@ -83,7 +82,7 @@ class Break(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Where a segment stops making sense. ``position`` is that of the frame which should have stood there."""
+    """Where a segment breaks. ``position`` is that of the frame which should have been there."""
 
     offset: int
     position: int
@@ -107,10 +106,9 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes | memoryview, first: int) -> Header | Broken:
-    """The header of the segment that is named after position ``first``, or why it is none.
+    """The header of the segment named after position ``first``, or how it is broken.
 
-    Raises ``CorruptError`` for what this program must leave alone whatever happened: another
-    program's file, or a newer one.
+    Raises ``CorruptError`` for what this program must never touch: another program's file, or a newer one.
     """
     known = bytes(data[:HEADER_BYTES])
     if not MAGIC.startswith(known[:8]) and any(known):
@@ -145,7 +143,7 @@ def encode_frame(payload: bytes, position: int, *, synced: int, salt: int) -> by
 
 
 def read_frame(data: memoryview, offset: int, position: int, salt: int) -> Frame | Broken:
-    """The frame at ``offset``, which must be that of ``position``, or why it is none.
+    """The frame at ``offset``, which must be that of ``position``, or how it is broken.
 
     ``offset`` is not at the data's end.
     """
@@ -186,7 +184,7 @@ def scan(data: memoryview, header: Header) -> Iterator[Frame | Broken]:
 def heads_behind(data: memoryview, broken: Broken, salt: int) -> Iterator[tuple[int, int]]:
     """(position, synced) of every later frame whose head stands behind ``broken``, at whatever offset.
 
-    Looks at every byte, about half a second per MiB: it runs only when something is broken.
+    It looks at every byte, which takes about half a second per MiB, and runs only if something is broken.
     """
     for start in range(broken.offset + 1, len(data) - HEAD_BYTES + 1):
         (position,) = _WORD.unpack_from(data, start + 8)

@@ -1,8 +1,8 @@
 """The seam between the kernel and whatever keeps its records.
 
-The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable.
-What a store makes of batches (rows, indexes, files) is its own affair; what it must give back is written
-here, and tested by ``tests/gateway/journal/contract.py`` for every store.
+The kernel appends one batch per turn of its loop, and nobody hears of a batch before it is durable. How a
+store keeps batches (rows, indexes, files) is its own affair. What it must give back is written here, and
+``tests/gateway/journal/contract.py`` tests it for every store.
 
     JournalError                 nothing more can be appended: the process must end (exit code 74)
     ├── PositionError            the batch is not the next one: somebody else has appended
@@ -21,7 +21,7 @@ from panels_shared.errors import PanelsError
 
 
 class JournalError(PanelsError):
-    """The journal cannot be used, or not any more. The text is one sentence for the operator."""
+    """The journal cannot be used, or can no longer be used. The text is one sentence for the operator."""
 
 
 class PositionError(JournalError):
@@ -74,7 +74,7 @@ class StoredPanel:
 class History:
     """Commits of one panel, in order and without a gap, the first of which made version ``since + 1``.
 
-    ``complete`` is False where the limit cut it short. None instead of this says that history no
+    ``complete`` is False if the limit cut it short. Methods return None instead of this if history no
     longer reaches back so far.
     """
 
@@ -85,7 +85,7 @@ class History:
 class Journal(Protocol):
     """A store of batches.
 
-    One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly.
+    Only the loop's thread calls it. Nothing blocks that thread except ``append``, briefly.
     """
 
     #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by
@@ -99,12 +99,12 @@ class Journal(Protocol):
 
     @property
     def fence(self) -> int:
-        """What each batch of this writer must name."""
+        """The fence of this writer, which each of its batches must carry."""
         ...
 
     @property
     def incarnation(self) -> int:
-        """Another number whenever history may have been lost.
+        """A number that changes whenever history may have been lost.
 
         Clients are shown it as part of each panel's epoch.
         """
@@ -117,19 +117,17 @@ class Journal(Protocol):
 
     @property
     def durable(self) -> int:
-        """The position up to which every batch survives what the mode promises to survive."""
+        """The position up to which every batch is durable: it survives what the mode promises."""
         ...
 
     @property
     def folded(self) -> int:
-        """The position up to which the methods that read know of batches."""
+        """The position up to which the reading methods know of batches."""
         ...
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next
-        panel gets a higher one.
-        """
+        """The highest panel number when the journal was opened; the next panel gets a higher one."""
         ...
 
     @property
@@ -155,7 +153,7 @@ class Journal(Protocol):
         ...
 
     async def load(self, panel_id: str) -> StoredPanel | None:
-        """The panel of that id, None if there is none.
+        """The panel with that id, None if there is none.
 
         It reads folded batches only: the caller knows what is newer.
         """

@@ -1,5 +1,4 @@
-"""The journal of one data directory on this machine: a log that is appended to, and a
-store that it is folded into.
+"""The journal of a local data directory: a log, and the store that it is folded into.
 
 Threads and processes:
 
@@ -155,7 +154,7 @@ class LocalJournal:
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next one gets one more."""
+        """The highest panel number when the journal was opened; the next panel gets a higher one."""
         return self._last_panel
 
     @property
@@ -173,7 +172,7 @@ class LocalJournal:
 
     @property
     def folding_starts(self) -> int:
-        """How often a folding process has been started: more than 1 means that one died."""
+        """How often a folding process has been started; more than once means that one died."""
         return self._folding.starts
 
     def append(self, batch: Batch) -> None:
@@ -212,7 +211,7 @@ class LocalJournal:
         def say(done: int, total: int) -> None:
             self._loop.call_soon_threadsafe(progress, done, total)
 
-        # all that is asked for is folded: nothing of the log has to be read, and segments may go meanwhile
+        # everything asked for is folded, so the log need not be read, and segments may be deleted meanwhile
         await asyncio.to_thread(
             transfer.backup,
             self._directory.path / schema.DATABASE,
@@ -345,8 +344,7 @@ class LocalJournal:
         await self._folding.stop(grace_s=self._options.stop_s)
         if self._deletions:
             await asyncio.wait(self._deletions)
-        # the reader first: the last connection to close is the one that leaves a tidy file,
-        # and it must be a writer's
+        # the reader closes first: the last connection to close tidies up the file, and must be a writer's
         await self._read(self._store.close)
         self._reader.shutdown(wait=False)
         try:

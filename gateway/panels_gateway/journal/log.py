@@ -4,7 +4,7 @@
     PowerLog      gives frames to a thread, which writes all that wait and syncs once; the durable survives
                   the loss of power, and later batches go on being appended meanwhile
 
-Both say in the loop what has become durable and which segments have ended, and both stop for
+Both report in the loop what has become durable and which segments have ended, and both stop for
 good at the first error.
 """
 
@@ -21,7 +21,7 @@ from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Batch
 from panels_gateway.journal.segments import Segment, SegmentWriter
 
-#: Bytes that the writing thread takes at once, so that a segment is not overrun by more than this.
+#: How many bytes the writing thread takes at once, so that no segment outgrows its bound by more than this.
 GROUP_BYTES: Final = 4 * 1_048_576
 
 
@@ -168,13 +168,13 @@ class PowerLog:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        # what the thread has said last is still in the loop's queue
+        # the thread's last report is still in the loop's queue
         await asyncio.sleep(0)
         if self._failure is not None:
             raise self._failure
 
     def _run(self) -> None:
-        """The thread: takes all that waits, writes it, syncs once, says so."""
+        """The thread's body: takes all that waits, writes it, syncs once, and reports it."""
         try:
             while self._turn():
                 pass

@@ -1,7 +1,7 @@
 """A journal that keeps nothing: for mode ``none`` and for tests.
 
-It gives back everything that the seam promises for as long as it lives. What is lost with it is lost with all
-panels' epochs, so a client never takes up an old history by mistake.
+It keeps every promise of the seam for as long as it lives. Panels' epochs are lost with it, so a client never
+resumes an old history by mistake.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class MemoryJournal:
         self.on_durable(position)
 
     def fail(self, error: JournalError) -> None:
-        """What a disk that fails does to a journal: nothing can be appended any more."""
+        """Behaves as on a failing disk: nothing can be appended any more."""
         self.closed = True
         self.on_failed(error)
 

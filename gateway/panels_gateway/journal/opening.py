@@ -21,10 +21,11 @@ _log = logging.getLogger("panels.gateway.journal")
 async def open_journal(
     data_dir: Path, record: RecordConfig, on_progress: Callable[[int, int], None]
 ) -> Journal:
-    """The journal, open for writing; what was left to be folded is folded, and
-    ``on_progress`` hears how far that is.
+    """Opens the journal for writing.
 
-    Raises ``JournalError``: the directory cannot be used, or what is in it is damaged, foreign or newer.
+    What was left to be folded is folded first; ``on_progress`` is told how far that is.
+
+    Raises ``JournalError`` if the directory cannot be used, or if its content is damaged, foreign or newer.
     """
     if record.durability == "none":
         _log.warning("durability is none: panels end with this process")

@@ -58,7 +58,7 @@ class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this.
+    """A panel was given another definition. A new state, if there was one, is a ``Changed`` after this.
 
     ``digests`` has every handler that ``definition`` names.
     """
@@ -77,8 +77,10 @@ class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
-    """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint``
-    the first 16 bytes of a SHA-256 over tool and args, so that the same key for something else is noticed.
+    """The idempotency key of a trigger.
+
+    ``subject`` is whose key it is ("" for anonymous). ``fingerprint`` is the first 16 bytes of a SHA-256 over
+    tool and args, and shows that the same key is used for something else.
     """
 
     subject: str
@@ -87,7 +89,7 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """A trigger ran to its end, and this is how.
+    """A trigger ran to its end, with this outcome.
 
     ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are
     recorded only for the sake of their ``key``. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed``

@@ -59,7 +59,7 @@ class Tail(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment file that holds the batches ``first`` to ``last``, at least one, in ``size`` bytes."""
+    """A segment file of ``size`` bytes, which holds the batches ``first`` to ``last``, at least one."""
 
     path: Path
     first: int
@@ -69,11 +69,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What has to go before the log can be used: ``path`` is cut to ``size`` bytes, or removed
-    if None; ``behind`` goes.
+    """What must be cut before the log can be used.
 
-    ``reason`` is a sentence for the operator. ``lost`` is False where nothing can have
-    been acknowledged that goes.
+    ``path`` is cut to ``size`` bytes, or removed if that is None; the files ``behind`` are removed.
+
+    ``reason`` is a sentence for the operator. ``lost`` is False if nothing that is cut
+    can have been acknowledged.
     """
 
     path: Path
@@ -100,7 +101,7 @@ class Examined:
 
 
 def segment_path(folder: Path, first: int) -> Path:
-    """Where the segment that begins with position ``first`` lies."""
+    """The path of the segment that begins with position ``first``."""
     return folder / f"{first:016d}{SUFFIX}"
 
 
@@ -288,8 +289,9 @@ def _later(
 
 
 def cut(examined: Examined) -> None:
-    """Makes the cut that ``examined`` asks for, the end first: interrupted, it leaves what
-    asks for the same cut again.
+    """Makes the cut that ``examined`` asks for.
+
+    It begins at the end, so that the next start asks for the same cut if this one is interrupted.
 
     Raises ``JournalError`` if the disk does not allow it.
     """
@@ -345,7 +347,7 @@ class SegmentWriter:
         self._first = 0
         self._last = encoder.position
         self._size = 0
-        #: Why nothing can be written any more.
+        #: The reason why nothing can be written any more.
         self.failure: JournalError | None = None
 
     @property
@@ -387,7 +389,7 @@ class SegmentWriter:
             raise self._fail(f"cannot be written: {error.strerror}") from error
         self._size += written
         if written != len(data):
-            # the rest would say why; it is not tried, because a frame is appended whole or never
+            # writing the rest would say why; it is not tried, because a frame is appended whole or never
             raise self._fail(f"took only {written} of {len(data)} bytes: the disk or a quota is full")
         self._last = last
 

@@ -1,7 +1,7 @@
-"""What is folded, read back: panels, their history, and answers.
+"""Reads what is folded: panels, their history, and answers.
 
 Reads are exact as of one position each, while the folding process goes on: a method sees one snapshot from
-its first row to its last. Nothing is cached but what SQLite caches, and opening reads one row.
+its first row to its last. Only SQLite caches anything, and opening reads one row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Store:
 
     @property
     def connection(self) -> apsw.Connection:
-        """For backup and verification, which read more than a panel."""
+        """The connection, for backup and verification, which read more than one panel."""
         return self._connection
 
     def folded(self) -> Folded:
@@ -97,11 +97,11 @@ class Store:
             ]
 
     def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, as many as fit into ``limit_bytes``, but one
-        at least if there is one.
+        """The commits after version ``since``, as many as fit into ``limit_bytes``, but at
+        least one if there is one.
 
-        None where history does not reach back so far, or there is no such panel. A version that is not folded
-        yet has nothing behind it.
+        None if history does not reach back so far, or if there is no such panel. No commits come after a
+        version that is not folded yet.
         """
         with self._snapshot():
             bounds = self._bounds(panel)
@@ -125,9 +125,7 @@ class Store:
             return History(commits, True)
 
     def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach, or
-        is not folded so far.
-        """
+        """The state at version ``seq``; None if history does not reach it, or is not folded so far."""
         with self._snapshot():
             bounds = self._bounds(panel)
             if bounds is None or not bounds[0] <= seq <= bounds[1]:

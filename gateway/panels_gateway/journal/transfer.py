@@ -1,9 +1,9 @@
-"""Taking a store, or a panel, elsewhere and back.
+"""Backup and restore of a store, export and import of a panel.
 
-A backup is one file: a copy of the database as of one moment, into which what was durable and not yet folded
-has been folded. So nothing else is needed. It has no log, no lock and no incarnation; ``restore`` puts it
-into an empty data directory, and the caller then makes a journal of that (``DataDirectory.adopt``), which
-gives it another identity and incarnation, so that clients see that history went elsewhere.
+A backup is one file: a copy of the database as of one moment, into which everything durable has been folded.
+So nothing else is needed. It has no log, no lock and no incarnation; ``restore`` puts it into an empty data
+directory, and the caller then makes a journal of that (``DataDirectory.adopt``), which gives it another
+identity and incarnation, so that clients see that history went elsewhere.
 
 An exported panel is a JSON object (``EXPORT_VERSION``):
 

@@ -1,4 +1,4 @@
-"""Reads everything that is stored, says what is wrong with it, and changes nothing.
+"""Reads everything that is stored and reports what is wrong with it. Changes nothing.
 
 What is checked: SQLite's own integrity check; every checksum; that each record decodes and belongs where it
 lies; that history runs from its floor to the panel's version without a gap; that going back by the undo
@@ -6,7 +6,7 @@ values and forward by the records meets at the same state; that sums and counts 
 every handler named is there and has its digest; that nothing belongs to a panel that is not there; and that
 the log goes on where the store ends.
 
-What cannot be seen: a change to an ``at_ms`` column, or one that also changed the checksum with it.
+It cannot see a change to an ``at_ms`` column, or one that changed the checksum too.
 """
 
 from __future__ import annotations

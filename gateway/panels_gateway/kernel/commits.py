@@ -29,11 +29,17 @@ _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 class InvalidOutcomeError(PanelsError):
-    """A worker said that a job completed, with something that is not what it must be."""
+    """A worker reported a job as completed with a result that is not valid."""
 
 
 class Commits:
-    """The only writer of panel state. Every run that the dispatcher accepts comes here once."""
+    """The only writer of panel state.
+
+    The owner calls ``finish`` once for each run that the dispatcher accepts, in the order of ``accept`` for
+    each panel, and before anything else that could change the panel. Each method is one synchronous step:
+    nobody can see a commit without its record, its broadcast and its answer, and all of them leave with the
+    turn. Checking costs O(bytes of the outcome), committing O(mutations).
+    """
 
     def __init__(
         self,
@@ -59,8 +65,9 @@ class Commits:
         self._wall_clock = wall_clock
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits what the run did and answers its trigger; confirms the run, or refuses it
-        where the commit cannot be.
+        """Commits the run's effects and answers its trigger.
+
+        The run is confirmed, or refused if its effects cannot be committed.
         """
         trigger = run.trigger
         panel = trigger.panel
@@ -104,7 +111,7 @@ class Commits:
             stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
-        """No worker could run the trigger."""
+        """Answers a trigger that no worker could run."""
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
@@ -137,7 +144,7 @@ class Commits:
         return record
 
     def change(self, resident: Resident, state: dict[str, bytes], *, cause: str, subject: str | None) -> int:
-        """Makes ``state`` the whole state of the panel, as one commit; the version that it made."""
+        """Makes ``state`` the whole state of the panel, as one commit. Returns the new version."""
         panel = resident.panel
         seq, changes = panel.replace_state(state)
         mutations_json = messages.changes_json(changes)
@@ -151,7 +158,7 @@ class Commits:
 
 
 def check(outcome: Completed) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
-    """What a worker reports, checked so that it cannot break a frame: a worker may be compromised.
+    """Checks what a worker reports, which may be compromised, so that it cannot break a client's frame.
 
     Raises ``InvalidOutcomeError``.
     """

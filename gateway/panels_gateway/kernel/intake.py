@@ -1,4 +1,4 @@
-"""Where every trigger comes in, whoever sends it: connections, HTTP, timers, other panels, tests.
+"""Where every trigger comes in, whoever sends it: a connection, HTTP, a timer, another panel, a test.
 
     accept ──▶ Trigger ──submit──▶ dispatcher        the common way
                          │ key answered before  ──▶ the same answer
@@ -6,7 +6,7 @@
                          │ key used otherwise   ──▶ CONFLICT
                          └ a queue is full      ──▶ OVERLOADED
 
-Clock, wall clock and random numbers are handed in: they are what a job sees, and what makes it repeatable.
+Clock, wall clock and random numbers are handed in. A job sees no others, so it can be repeated.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("panels.gateway.intake")
 
-#: Bytes of records that may wait to be written or folded; above this new triggers are OVERLOADED.
+#: How many bytes of records may wait to be written or folded; above it new triggers are OVERLOADED.
 MAX_BACKLOG_BYTES: Final = 256 * MIB
-#: Answers that are being read from the journal at a time; a security limit.
+#: How many answers may be read from the journal at a time; a security limit.
 MAX_LOOKUPS: Final = 256
 
 
@@ -82,7 +82,7 @@ class Intake:
         request_id: str | None,
         idempotency_key: str | None = None,
     ) -> Trigger:
-        """A trigger that may be submitted, now or later.
+        """Makes a trigger, which the caller submits now or later.
 
         Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
         UNAVAILABLE.
@@ -126,9 +126,7 @@ class Intake:
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:
-        """Has a trigger that was submitted before run after all: its panel was given
-        another definition meanwhile.
-        """
+        """Offers a submitted trigger again, because its panel was given another definition meanwhile."""
         self._offer(trigger)
         self._turn.request_seal()
 
@@ -193,15 +191,17 @@ class Intake:
         if record is not None:
             self._answering.repeat(trigger, record)
         else:
-            # it was trimmed between the look and the read, or cannot be read: whether it ran is
-            # known, how it ended is not
+            # the record was trimmed before it was read, or cannot be read: the trigger has run, but
+            # how it ended is not known
             message = "this idempotency key was answered before, and the answer is no longer kept"
             trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()
 
 
 def make_key(subject: str, text: str, tool: str, args: bytes) -> Key:
-    """The key that a client sent, with what it was sent for. Raises ``RequestError`` PARSE_ERROR."""
+    """The key that a client sent, with a fingerprint of tool and arguments. Raises
+    ``RequestError`` PARSE_ERROR.
+    """
     if not 1 <= len(text) <= MAX_KEY_CHARS or not text.isprintable():
         raise RequestError(
             Code.PARSE_ERROR,

@@ -1,4 +1,4 @@
-"""The kernel: puts its parts together, and is what the broker, the clients and the HTTP API hold.
+"""The kernel: puts its parts together. The broker, the clients and the HTTP API hold it.
 
     connections, HTTP ──▶ Intake ──▶ dispatcher ──▶ broker ──▶ worker
                                                                   │
@@ -54,8 +54,8 @@ class KernelLimits:
 class Kernel:
     """See the module's docstring.
 
-    ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing
-    may; the process must end.
+    ``on_failure`` is called when the journal fails. Nothing of the open turn has left, and nothing
+    may: the process must end.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Kernel:
     # -- the broker --------------------------------------------------------------------------------------
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """A worker said how a run ended."""
+        """Takes the outcome of a run, which the dispatcher has accepted."""
         self.commits.finish(run, outcome)
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
@@ -166,11 +166,11 @@ class Kernel:
         self.commits.failed(trigger, reason, message)
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
-        """A handler was compiled by a worker, or never will be."""
+        """Notes that a handler was compiled, or refused."""
         self.preparer.prepared(digest, refusal)
 
     def flush(self) -> None:
-        """Ends the turn: everything that came up in it is recorded, and leaves."""
+        """Ends the turn: everything in it is recorded, and leaves once that is durable."""
         stages = self.stages
         stages.flushes -= 1
         began_s = time.perf_counter() if stages.flushes <= 0 else 0.0

@@ -29,7 +29,7 @@ EPOCH_BYTES: Final = 6
 
 
 class Watcher(Protocol):
-    """A client of a panel, as far as the panel's end concerns it."""
+    """A client of a panel, which is closed when the panel is deleted."""
 
     @property
     def panel(self) -> Panel:
@@ -37,7 +37,7 @@ class Watcher(Protocol):
         ...
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Closes it behind everything that it was sent."""
+        """Closes it after everything that was queued for it."""
         ...
 
 
@@ -90,8 +90,10 @@ class Making:
         return self._make(definition, dict(definition.initial_state or {}))
 
     async def fork(self, source: Resident, panel_id: str, seq: int | None) -> Resident:
-        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its
-        history begins anew, at version 0.
+        """Makes a panel with the definition of ``source`` and its state at version ``seq``,
+        None for the current one.
+
+        The new panel's history begins at version 0.
 
         Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST
         (a version yet to come).
@@ -201,7 +203,7 @@ class Making:
                 self._intake.resubmit(trigger.with_tool(tool))
 
     async def revert(self, resident: Resident, seq: int, principal: Principal) -> int:
-        """Makes the state of version ``seq`` the panel's state, as a new commit; the version that it made.
+        """Restores the state of version ``seq``, as a new commit. Returns the version that it made.
 
         Raises ``RequestError``: PANEL_NOT_FOUND, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
         """
@@ -212,7 +214,8 @@ class Making:
         return made
 
     def delete(self, resident: Resident) -> None:
-        """Removes the panel: what waits is answered PANEL_NOT_FOUND and its clients are closed with 4404.
+        """Deletes the panel. Waiting triggers are answered PANEL_NOT_FOUND, and its
+        clients are closed with 4404.
 
         Raises ``RequestError``: PANEL_NOT_FOUND.
         """

@@ -22,7 +22,7 @@ PREPARE_TIMEOUT_S: Final = 30.0
 class Preparer:
     """See the module's docstring.
 
-    ``request_send`` has what the dispatcher wants to ask of workers sent soon.
+    ``request_send`` is called when the dispatcher has something to ask of workers.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Preparer:
         return waiting
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
-        """A handler was compiled by a worker, or never will be."""
+        """Notes that a handler was compiled, or refused."""
         for future in self._waiting.pop(digest, ()):
             if not future.done():
                 future.set_result(refusal)

@@ -1,12 +1,12 @@
-"""The panels that are in memory, each with its room, its lane and what the journal cannot give back yet.
+"""The panels in memory, each with its room, its lane and the records that the journal cannot give back yet.
 
     journal ──open──▶ resident ──put_away──▶ journal
     making ──enter──▶ resident ──remove───▶ deleted
 
 A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal,
 and those that nobody has used for the longest time are put away when the states in memory pass
-``ResidentLimits.bytes``. A panel stays while anything of it is under way: a client that watches, a trigger
-that is queued or runs, a commit that is not folded.
+``ResidentLimits.bytes``. A panel stays while it is in use: while a client watches, a trigger is queued or
+runs, or a commit is not folded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from panels_shared.messages import PanelKey, Tool, ToolKey
 
 _log = logging.getLogger("panels.gateway.residents")
 
-#: What a resident counts beside its state, in bytes: objects of its own, its lane, its room.
+#: What a resident counts in addition to its state, in bytes: its own objects, its lane, its room.
 RESIDENT_BYTES: Final = 4_096
 #: Panels put away in one go, so that the loop is not held up.
 PUT_AWAY_AT_ONCE: Final = 16
@@ -48,9 +48,11 @@ MAX_LOOKED_AT: Final = 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidentLimits:
-    """Bounds of what is in memory. ``bytes`` of all states is a goal: a panel in use stays even above it.
+    """Bounds of what is in memory.
 
-    ``state`` bounds one panel's state and ``answers`` what it remembers of idempotency keys.
+    ``bytes``, for all states together, is a goal: a panel in use stays even above it.
+
+    ``state`` bounds one panel's state, and ``answers`` its idempotency keys.
     """
 
     bytes: int = 512 * MIB
@@ -123,28 +125,26 @@ class Residents:
 
     @property
     def state_bytes(self) -> int:
-        """About how much memory the states in memory take, kept up to date as panels
-        come, go and are used.
-        """
+        """About how much memory the residents take, in bytes."""
         return self._bytes
 
     def get(self, panel_id: str) -> Resident | None:
-        """The panel of that id where it is in memory, now the last used."""
+        """The panel with that id if it is in memory; it counts as just used."""
         resident = self._by_id.get(panel_id)
         if resident is not None:
             self._by_id.move_to_end(panel_id)
         return resident
 
     def of(self, panel: Panel) -> Resident | None:
-        """The panel's resident; None where it was deleted or put away."""
+        """The panel's resident; None if it was deleted or put away."""
         return self._by_key.get(panel.key)
 
     # -- coming ------------------------------------------------------------------------------------------
 
     async def open(self, panel_id: str) -> Resident | None:
-        """The panel of that id, loaded from the journal where it must be; None where there is none.
+        """The panel with that id, loaded from the journal if necessary; None if there is none.
 
-        Raises ``RequestError`` INTERNAL where what is stored cannot be read.
+        Raises ``RequestError`` INTERNAL if what is stored cannot be read.
         """
         resident = self.get(panel_id)
         if resident is not None:
@@ -153,7 +153,7 @@ class Residents:
         if task is None:
             task = self._loading[panel_id] = asyncio.create_task(self._load(panel_id))
             task.add_done_callback(lambda _: self._loading.pop(panel_id, None))
-        # one caller that gives up must not take the panel from the others
+        # one caller that gives up must not cancel the loading for the others
         return await asyncio.shield(task)
 
     async def _load(self, panel_id: str) -> Resident | None:
@@ -190,7 +190,7 @@ class Residents:
         )
 
     def next_key(self) -> PanelKey:
-        """A number that no stay of any panel in memory has had."""
+        """A number that no panel has had while this process runs."""
         self._next_key += 1
         return PanelKey(self._next_key)
 
@@ -224,7 +224,7 @@ class Residents:
         )
 
     def enter(self, panel: Panel) -> Resident:
-        """Takes in a panel whose id nobody here has: gives it a room and a lane."""
+        """Adds a panel whose id is not in use, and gives it a room and a lane."""
         resident = Resident(panel, Room(self._hub, panel.seq), Answers(self.limits.answers))
         self._by_id[panel.id] = resident
         self._by_key[panel.key] = resident
@@ -241,8 +241,9 @@ class Residents:
     # -- going -------------------------------------------------------------------------------------------
 
     def detach(self, panel: Panel) -> list[Trigger]:
-        """Ends dispatching for the panel; its triggers that have not been answered, which
-        are the caller's to answer.
+        """Ends dispatching for the panel.
+
+        Returns its triggers that are not answered, which the caller answers.
         """
         return self._dispatcher.remove_panel(panel)
 
@@ -279,8 +280,9 @@ class Residents:
     # -- the journal -------------------------------------------------------------------------------------
 
     def recorded(self, resident: Resident, record: Ran | Changed | Created | Defined, position: int) -> None:
-        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in
-        memory until that is folded.
+        """Notes that ``record`` is in the batch at ``position``.
+
+        The panel stays in memory until that batch is folded.
         """
         resident.unfolded += 1
         if isinstance(record, (Ran, Changed)):
@@ -290,18 +292,18 @@ class Residents:
         self._unfolded.append((position, resident, record))
 
     def deleted(self, resident: Resident, position: int) -> None:
-        """The panel's deletion was recorded in the batch at ``position``."""
+        """Notes that the panel's deletion is in the batch at ``position``."""
         self._fresh.pop(resident.panel.id, None)
         resident.unfolded += 1
         self._deleted[resident.panel.id] = resident.panel.number
         self._unfolded.append((position, resident, None))
 
     def is_deleted(self, panel_id: str, number: int) -> bool:
-        """Whether what the journal says of this panel is out of date: it was deleted."""
+        """Whether this panel was deleted, even if the journal does not know that yet."""
         return self._deleted.get(panel_id) == number
 
     def folded(self, position: int) -> None:
-        """From the journal: it can give back everything up to ``position``."""
+        """Called by the journal, which can give back everything up to ``position``."""
         unfolded = self._unfolded
         touched: dict[Resident, None] = {}
         while unfolded and unfolded[0][0] <= position:

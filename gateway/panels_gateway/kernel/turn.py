@@ -1,12 +1,11 @@
-"""A turn of the loop: what happened in it becomes one batch of the journal, and leaves
-when the batch is durable.
+"""A turn of the loop: it becomes one batch of the journal, and leaves when the batch is durable.
 
     commit, record ─▶ records ──seal──▶ journal.append ──▶ durable ──release──▶ clients
     commit, send, after ─▶ departures ─────────── wait ──────────────────────────▶┘
 
 Everything that leaves for a client leaves through here, in the order in which it arose: broadcasts, answers,
 CONNECTED, states that somebody reads over HTTP, closing handshakes. So nobody hears of anything that a crash
-could still take back, and nobody hears of it twice or out of order.
+could still take back, or hears of it twice or out of order.
 
 Interleavings. A turn is *open* while the loop runs callbacks; ``seal`` ends it. Where the journal is durable
 as soon as it has appended (modes ``process`` and ``none``), a sealed turn leaves within ``seal``. Where it is
@@ -30,7 +29,7 @@ from panels_gateway.journal.records import Batch, Changed, Created, Ran, Record
 from panels_shared.limits import MIB
 from panels_shared.outcome import Completed
 
-#: Records in one batch; more of a turn, and a record that may be large, begin another one.
+#: The most records in one batch. More records of a turn, and records that may be large, begin another batch.
 MAX_BATCH_RECORDS: Final = 512
 LARGE_BYTES: Final = MIB
 
@@ -44,8 +43,9 @@ class _Sealed(NamedTuple):
 class Turn:
     """See the module's docstring. One object serves all turns, one after the other.
 
-    ``request_seal`` is set by whoever drives the loop: it must have ``seal`` called once, soon, at the end of
-    the loop's turn. ``position`` is that of the last batch appended; the open turn's will be one more.
+    ``request_seal`` is set by the driver of the loop. It asks for one call of ``seal`` at the end of the
+    loop's turn, however often it is called. ``position`` is that of the last batch appended; the open turn's
+    batch gets the next one.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class Turn:
         journal.on_durable = self.release
 
     def record(self, record: Record) -> int:
-        """Adds ``record`` to the open turn's batch; the position that the batch will have."""
+        """Adds ``record`` to the open turn's batch. Returns the position that the batch will have."""
         records = self._records
         if len(records) >= MAX_BATCH_RECORDS or (records and _is_large(record)):
             self._append()
@@ -79,16 +79,17 @@ class Turn:
         return self.position + 1
 
     def after(self, action: Callable[[], None]) -> None:
-        """Has ``action`` called when all that was done up to now is durable, behind the frames of the turn.
+        """Calls ``action`` when everything done so far is durable, after the turn's frames have left.
 
-        It may not raise.
+        ``action`` may not raise.
         """
         self._afterwards.append(action)
         self.request_seal()
 
     async def read(self) -> None:
-        """Returns when all that was done up to now is durable: who reads a state and then
-        awaits this may show it.
+        """Returns when everything done so far is durable.
+
+        A caller that reads a state and then awaits this may show it.
         """
         if not self._records and not self._sealed:
             return
@@ -102,12 +103,11 @@ class Turn:
         await settled
 
     def close(self, subscriber: Subscriber, close: Callable[[], None]) -> None:
-        """Has ``close`` called once ``subscriber`` was sent what is queued for it."""
+        """Calls ``close`` once ``subscriber`` has been sent what is queued for it."""
         self.after(close)
 
     def seal(self) -> None:
-        """Ends the open turn: appends its records as one batch, and lets it leave, now or
-        when the batch is durable.
+        """Ends the open turn: appends its records as one batch, and lets it leave when that is durable.
 
         Raises ``JournalError``, after which the process must end: nothing of this turn has left it.
         """
@@ -130,8 +130,9 @@ class Turn:
             self.position += 1
 
     def release(self, position: int) -> None:
-        """From the journal: every batch up to ``position`` is durable, and the turns up
-        to there may leave.
+        """Lets the turns leave whose batches are durable, which are those up to ``position``.
+
+        The journal calls it.
         """
         sealed = self._sealed
         while sealed and sealed[0].position <= position:

@@ -1,4 +1,4 @@
-"""What a panel is made from: the body of POST and PUT, validated into frozen values.
+"""What a panel is made from: the body of POST or PUT, validated into frozen values.
 
     PanelDefinition
     ├── ToolDefinition ... (name, handler, trigger, limits, capabilities)
@@ -48,11 +48,11 @@ MIN_INTERVAL_MS: Final = 100
 MAX_INTERVAL_MS: Final = 7 * 24 * 3_600 * 1_000
 MIN_MEMORY_BYTES: Final = 64 * KIB
 
-#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and
-#: with it the time (some 50 ms) that everybody else waits.
+#: The most commas and opening brackets in a body. This bounds how many Python objects decoding makes, and so
+#: the time (some 50 ms) that everybody else waits.
 MAX_ELEMENTS: Final = 262_144
 
-#: What this version runs by itself. The other trigger types are checked for shape and then refused by name.
+#: The trigger types that this version supports. The others are checked for shape and then refused by name.
 SUPPORTED_TRIGGERS: Final = frozenset({"manual"})
 
 
@@ -142,7 +142,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinitionLimits:
-    """Bounds of a definition. ``maxima`` is how far a tool may raise its limits."""
+    """Bounds of a definition. ``maxima`` bounds the limits that a tool may ask for."""
 
     body_bytes: int = 4 * MIB
     tools: int = 64

@@ -18,8 +18,7 @@ from panels_shared.outcome import Completed, Failed
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
-    """The handler ran to its end and its effects are committed: as version ``seq``, or none
-    where it had no effects.
+    """The handler ran to its end, and its effects, if any, are committed as version ``seq``.
 
     ``queue_us`` is how long the trigger waited in the gateway and ``total_us`` how long it took
     in all, in microseconds.
@@ -49,13 +48,13 @@ Answer = Succeeded | Failure | Refused
 
 
 class ReplyTo(Protocol):
-    """Whoever waits for a trigger's answer: a connection, an HTTP request, a timer, a test."""
+    """Receives a trigger's answer: a connection, an HTTP request, a timer, a test."""
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         """Takes the one answer to ``trigger``.
 
-        Called in the turn that decided it, before that turn is durable: what is to leave the process
-        must go through the turn.
+        It is called in the turn that decided the answer, before that turn is durable, so whatever leaves the
+        process must go through the turn. It may not raise, and may submit other triggers.
         """
         ...
 
@@ -64,8 +63,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What was asked.
 
     ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the only
-    clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock. ``key``
-    is the idempotency key that it came under, None for none; ``request_id`` is only given back.
+    clock and randomness that the handler sees; ``submitted_s`` is the gateway's monotonic clock. ``key`` is
+    its idempotency key, None for none; ``request_id`` is only echoed.
     """
 
     panel: Panel
