@@ -74,7 +74,8 @@ def run_tests() -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "coverage_gate", "-n", "2", "--dist", "loadfile"]
     command += ["-m", "not slow", *PACKAGES.values(), *(f"--deselect={name}" for name in LEFT_OUT)]
     command += [*(f"--cov={folder}" for folder in PACKAGES), "--cov-context=test", "--cov-report="]
-    environment = {**os.environ, "COVERAGE_FILE": str(DATA), "PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "COVERAGE_FILE": str(DATA), "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
