@@ -1,6 +1,4 @@
-"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the
-rest.
-"""
+"""The command ``panels-worker``: arguments, logging, and a pool that runs until it is told to stop."""
 
 from __future__ import annotations
 

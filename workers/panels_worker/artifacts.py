@@ -45,7 +45,7 @@ MAX_ARTIFACT_BYTES: Final = 64 * MIB
 MAX_CACHE_BYTES: Final = 2_048 * MIB
 #: A file occupies whole blocks of this many bytes, so a million tiny scripts are not free.
 BLOCK_BYTES: Final = 4_096
-#: A file that was still being written this long ago was abandoned by a pool that was killed.
+#: A half-written file that is older than this was abandoned by a pool that was killed.
 ABANDONED_S: Final = 3_600.0
 
 _KEY_BYTES: Final = 32
@@ -108,7 +108,7 @@ class ArtifactStore:
             finally:
                 os.close(descriptor)
             try:
-                os.link(fresh, path)  # whoever comes first decides
+                os.link(fresh, path)  # the first one to get here decides
             finally:
                 fresh.unlink()
         return cls.open(folder)

@@ -1,4 +1,4 @@
-"""The broker: the ROUTER socket that drives the dispatcher. A shell without rules.
+"""The broker: the ROUTER socket that drives the dispatcher. It is a shell and holds no rules.
 
 Frames are read until there are none, decoded, and fed to the dispatcher message by message; accepted
 results go to the kernel, which commits and answers. What the dispatcher then has to send goes out once per

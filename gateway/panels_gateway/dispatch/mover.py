@@ -31,7 +31,7 @@ class Mover:
         self.moves = 0
 
     def put(self, lane: Lane) -> None:
-        """Whatever the lane has to run is sent in its turn; one that has no worker waits for one."""
+        """Has the lane's runs sent in their turn, or has it wait for a worker if it has none."""
         if lane.worker is None:
             self._placement.wait(lane)
         elif self._rings.put(lane):
