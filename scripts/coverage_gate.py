@@ -83,7 +83,9 @@ def pytest_collection_modifyitems(items: Iterable[Any]) -> None:
     """pytest's hook, since the run loads this file as a plugin: makes property tests few and repeatable."""
     from hypothesis import settings
 
-    settings.register_profile("coverage", max_examples=EXAMPLES, derandomize=True, database=None)
+    settings.register_profile(
+        "coverage", max_examples=EXAMPLES, derandomize=True, database=None, deadline=None
+    )
     settings.load_profile("coverage")
     for item in items:
         function: Any = getattr(item, "function", None)
@@ -104,6 +106,7 @@ def _few(given: Any) -> Any:
         stateful_step_count=min(STEPS, given.stateful_step_count),
         derandomize=True,
         database=None,
+        deadline=None,
     )
 
 

@@ -143,7 +143,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
 
 
 def run(process: SandboxProcess) -> Exit:
-    """Waits for the gateway, confines itself, serves, and returns why it ended. Raises ``ConfinementError``."""
+    """Waits for the gateway, confines itself, serves; returns why it ended. Raises ``ConfinementError``."""
     loop, shared = process.loop, process.shared
     code = loop.join()
     if code is None:
