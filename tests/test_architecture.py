@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,3 +79,24 @@ def test_shared_vocabulary_is_imported_by_both_sides() -> None:
     for package in (GATEWAY, WORKER):
         names = {name for path in package.rglob("*.py") for _, name in imports_of(path)}
         assert "panels_shared" in names
+
+
+def test_page_names_modules_and_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    packages = [GATEWAY, WORKER]
+    missing = []
+    for name in set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page)):
+        if not any((package / name).is_file() for package in packages):
+            missing.append(name)
+    for name, attribute in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`, `(?:[A-Z]\w+\.)?(\w+)`", page):
+        texts = [(package / name).read_text() for package in packages if (package / name).is_file()]
+        if not any(f"def {attribute}(" in text for text in texts):
+            missing.append(f"{name}: {attribute}")
+    assert missing == []
+
+
+def test_page_has_a_line_for_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [path.parent.name for package in (GATEWAY, WORKER) for path in package.glob("*/__init__.py")]
+    rows = "\n".join(re.findall(r"^\| \d \|.*$", page, re.MULTILINE))
+    assert [room for room in rooms if f"`{room}`" not in rows] == []
