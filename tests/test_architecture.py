@@ -84,10 +84,8 @@ def test_shared_vocabulary_is_imported_by_both_sides() -> None:
 def test_page_names_modules_and_functions_that_exist() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     packages = [GATEWAY, WORKER]
-    missing = []
-    for name in set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page)):
-        if not any((package / name).is_file() for package in packages):
-            missing.append(name)
+    names = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page))
+    missing = [name for name in names if not any((package / name).is_file() for package in packages)]
     for name, attribute in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`, `(?:[A-Z]\w+\.)?(\w+)`", page):
         texts = [(package / name).read_text() for package in packages if (package / name).is_file()]
         if not any(f"def {attribute}(" in text for text in texts):
