@@ -1,7 +1,8 @@
 """Bare wasmtime: the same module called through wasmtime-py's public API, with host functions in Python.
 
-It is what a short program would do: the imports of panels ABI v1 on a dict, no capabilities, no bounds on calls or output, no
-validation of what the guest says. Fuel and a memory limit are set, since a fresh store wants them for untrusted code.
+It is what a short program would do: the imports of panels ABI v1 on a dict, no capabilities, no bounds on
+calls or output, no validation of what the guest says. Fuel and a memory limit are set, since a fresh store
+wants them for untrusted code.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python -m benchmarks.bus_flood
 
-A figure of this machine, printed as milliseconds; what must hold on every machine is tests/integration/test_bus.py's.
+A figure of this machine, printed as milliseconds; what must hold on every machine is
+tests/integration/test_bus.py's.
 """
 
 from __future__ import annotations

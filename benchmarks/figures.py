@@ -1,6 +1,7 @@
 """All figures that have a target, in one run: prints them and writes ``RESULTS.md`` beside this file.
 
-Subjects that are compared alternate in rounds, and what counts is the median of the rounds' ratios: these machines are noisy.
+Subjects that are compared alternate in rounds, and what counts is the median of the rounds' ratios:
+these machines are noisy.
 """
 
 from __future__ import annotations
@@ -222,8 +223,8 @@ def fan_out(figures: Figures) -> None:
             asked = {"panels": 1, "window": 4, "listeners": listeners - 1}
             runs = figures.alternate(
                 {
-                    "reference": lambda: figures.load(bare, handlers.WASM, **asked),  # noqa: B023
-                    "panels": lambda: figures.load(system, handlers.WASM, **asked),  # noqa: B023
+                    "reference": lambda: figures.load(bare, handlers.WASM, **asked),
+                    "panels": lambda: figures.load(system, handlers.WASM, **asked),
                 }
             )
         figures.keep(f"Fan-out, 1 panel, {listeners:,} clients", runs)
@@ -258,13 +259,19 @@ def document(report: Report) -> str:
     head = [
         "# Results",
         "",
-        "What `python -m benchmarks.figures` measured last; nothing here is typed by hand. Ratios are medians of rounds in which both",
+        (
+            "What `python -m benchmarks.figures` measured last; nothing here is typed by hand. Ratios are "
+            "medians of rounds in which both"
+        ),
         "sides took turns. Client, gateway and workers share the machine's cores.",
         "",
         *(f"- {line}" for line in report.head().splitlines()),
         f"- `{report.command}`, {report.date}",
     ]
-    body = [f"\n## {table.title}\n\n{table.markdown()}\n" + "".join(f"\n{note}\n" for note in table.notes) for table in report.tables]  # fmt: skip
+    body = [
+        f"\n## {table.title}\n\n{table.markdown()}\n" + "".join(f"\n{note}\n" for note in table.notes)
+        for table in report.tables
+    ]
     return "\n".join(head) + "\n" + "".join(body)
 
 

@@ -1,9 +1,11 @@
-"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to watch.
+"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to
+watch.
 
-Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies in one
-temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come from somewhere
-that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace. The gateway is also killed
-once on purpose, and started again on the same directory: what was committed is there, and clients go on by themselves.
+Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies
+in one temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come
+from somewhere that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
+The gateway is also killed once on purpose, and started again on the same directory: what was committed is
+there, and clients go on by themselves.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class DemoError(Exception):
     """Something that the person at the terminal has to know; the text is all they see."""
 
 
-# -- the terminal ---------------------------------------------------------------------------------------------
+# -- the terminal ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def shorten(value: object, width: int = 84) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-# -- processes ------------------------------------------------------------------------------------------------
+# -- processes ---------------------------------------------------------------------------------------------
 
 
 def _end_with_parent() -> None:
@@ -124,7 +126,7 @@ class Child:
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for this process, which then stops them in order
                 # one system call, with nothing that another thread could hold a lock of
-                preexec_fn=_end_with_parent,  # noqa: PLW1509
+                preexec_fn=_end_with_parent,
             )
         return cls(name, log, process)
 
@@ -137,7 +139,9 @@ class Child:
 
 
 class Gateway:
-    """The gateway's process, which can be killed and started again. It is one of ``children`` while it runs."""
+    """The gateway's process, which can be killed and started again. It is one of ``children`` while it
+    runs.
+    """
 
     def __init__(self, folder: Path, arguments: list[str], children: list[Child]) -> None:
         self._folder = folder
@@ -206,7 +210,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self._page)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
+    def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the terminal belongs to the demonstration."""
 
 
@@ -224,7 +228,7 @@ def served_page() -> Iterator[str]:
         server.server_close()
 
 
-# -- the system -----------------------------------------------------------------------------------------------
+# -- the system --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,9 @@ class System:
 
 
 def wait_until_ready(url: str, children: list[Child]) -> None:
-    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for long."""
+    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for
+    long.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     answer = "no answer"
     while time.monotonic() < deadline:
@@ -281,7 +287,7 @@ def create_panels(system: System) -> None:
                 raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
 
 
-# -- the client -----------------------------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------------------
 
 
 def describe(message: dict[str, Any]) -> str:
@@ -330,7 +336,9 @@ class Viewer:
         self.position = 0
 
     async def connect(self) -> dict[str, Any]:
-        """Connects, as often as it takes, and returns CONNECTED. Resumes where the viewer was connected before."""
+        """Connects, as often as it takes, and returns CONNECTED. Resumes where the viewer was connected
+        before.
+        """
         query = "" if self._epoch is None else f"?epoch={self._epoch}&since={self.position}"
         # a token in this list, unlike one in the URL, ends in nobody's log
         token = self._system.token(self._name)
@@ -378,7 +386,9 @@ class Viewer:
                     return dict(message)
 
     async def send(self, tool: str, args: object = None, *, key: str | None = None, why: str = "") -> None:
-        """Sends a TRIGGER, under the idempotency ``key`` if there is one, and does not wait for the answer."""
+        """Sends a TRIGGER, under the idempotency ``key`` if there is one, and does not wait for the
+        answer.
+        """
         assert self._connection is not None
         self._sent += 1
         message = {"type": "TRIGGER", "tool": tool, "args": args, "requestId": f"{self._name}-{self._sent}"}
@@ -479,7 +489,7 @@ async def show(screen: Screen, system: System, gateway: Gateway, children: list[
     await show_record(screen, system, gateway, children)
 
 
-# -- the whole ------------------------------------------------------------------------------------------------
+# -- the whole ---------------------------------------------------------------------------------------------
 
 
 def parse_arguments() -> argparse.Namespace:

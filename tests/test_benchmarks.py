@@ -1,4 +1,6 @@
-"""The verifying programs do verify: short real runs without a violation, and violations where an answer is falsified."""
+"""The verifying programs do verify: short real runs without a violation, and violations
+where an answer is falsified.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def test_soak_ends_as_the_model_says() -> None:
     assert "violations 0" in done.stdout
 
 
-# -- what must not go unnoticed -------------------------------------------------------------------------------
+# -- what must not go unnoticed -----------------------------------------------------------------------------
 
 
 class Frame:

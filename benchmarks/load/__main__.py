@@ -1,7 +1,8 @@
-"""Load a gateway, verify every answer, and compare with an application that executes nothing: ``scripts/load_test``.
+"""Load a gateway, verify every answer, and compare with an application that executes
+nothing: ``scripts/load_test``.
 
-Panels × clients keep a window of triggers in flight each. Any violation (an answer that is missing, twice or not asked for, a gap
-between versions, a final state that is not what was counted) makes it exit with 1.
+Panels × clients keep a window of triggers in flight each. Any violation (an answer that is missing, twice or
+not asked for, a gap between versions, a final state that is not what was counted) makes it exit with 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The processes under test: a gateway with workers, or the reference, started by command line, and what CPU they use."""
+"""The processes under test: a gateway with workers, or the reference, started by command
+line, and what CPU they use.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(slots=True)
 class System:
-    """A server that is up. ``server`` is its process, ``workers`` the process that keeps the sandboxes, if any."""
+    """A server that is up.
+
+    ``server`` is its process, ``workers`` the process that keeps the sandboxes, if any.
+    """
 
     url: str
     name: str
@@ -39,7 +44,10 @@ class System:
     worker_command: list[str] = field(default_factory=list)
 
     def http(self, method: str, path: str, body: object = None) -> Any:
-        """One HTTP request; the decoded body. Raises ``RuntimeError`` with the server's words when it is not 2xx."""
+        """One HTTP request; the decoded body.
+
+        Raises ``RuntimeError`` with the server's words when it is not 2xx.
+        """
         text = self._request(method, path, None if body is None else json.dumps(body).encode())
         return json.loads(text) if text else None
 

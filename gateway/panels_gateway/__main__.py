@@ -1,29 +1,33 @@
 """The command ``panels-gateway``: serves, unless the first argument is one of ``panels_gateway.commands``.
 
 Processes
-    Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be read at
-    random (``panels_gateway.journal``). Workers are other processes (``panels-worker``) that connect to ``--workers-endpoint``; the gateway starts none of
-    them and runs no handler. A lock in the data directory keeps a second gateway from taking over its endpoint.
+    Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be
+    read at random (``panels_gateway.journal``). Workers are other processes (``panels-worker``) that connect
+    to ``--workers-endpoint``; the gateway starts none of them and runs no handler. A lock in the data
+    directory keeps a second gateway from taking over its endpoint.
 
 Threads
-    One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop. ZeroMQ has an
-    I/O thread of its own. Nothing blocks the loop; what could take long (compiling, running) is a worker's.
+    One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop.
+    ZeroMQ has an I/O thread of its own. Nothing blocks the loop; what could take long (compiling, running) is
+    a worker's.
 
 Heartbeat
-    Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``). WebSocket
-    clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200 once a job can be run.
+    Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``).
+    WebSocket clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200
+    once a job can be run.
 
 Timeouts
-    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an idle
-    keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a closing
-    handshake 5 s.
+    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an
+    idle keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a
+    closing handshake 5 s.
 
 Shutdown
-    SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within ``--shutdown-grace-s``: stop
-    accepting sockets; refuse new triggers and wait for the answers to those that run; close WebSockets with 1012; let HTTP
-    answers finish; stop the broker; close the journal; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
-    cannot work, 69 when an address or the data directory is in use, 65 for a data directory that cannot be read, 74 when
-    the disk fails, 1 for a defect.
+    SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within
+    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers and wait for the answers to those that
+    run; close WebSockets with 1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
+    SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
+    or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
+    for a defect.
 """
 
 from __future__ import annotations
@@ -76,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-"):
         from panels_gateway.commands.dispatch import run
 
-        # what a command writes holds everybody's state: a backup is its owner's alone, and so is an unfinished one
+        # what a command writes holds everybody's state: a backup is its owner's alone, and so is an
+        # unfinished one
         os.umask(0o077)
         return run(arguments, os.environ, directory=Path.cwd())
     try:
@@ -169,8 +174,8 @@ async def _serve_from(
 
 @contextlib.asynccontextmanager
 async def _extensions(config: GatewayConfig, kernel: Kernel) -> AsyncGenerator[None, None]:
-    """The extension process, where one is configured. Calls of handlers that waited when the last gateway ended are made
-    behind this."""
+    """The extension process, where one is configured. Calls of handlers that waited when the last gateway
+    ended are made behind this."""
     path = config.waiting.extensions
     if path is None:
         yield
@@ -192,7 +197,9 @@ def _tell_folding(done: int, total: int) -> None:
 
 
 def _die(error: JournalError) -> None:
-    """The record cannot be kept any more. Nothing that is not in it may leave, so the process ends here and now."""
+    """The record cannot be kept any more. Nothing that is not in it may leave, so the process ends here and
+    now.
+    """
     _log.critical("the journal failed, and the gateway ends: %s", error)
     logging.shutdown()
     os._exit(EXIT_IO)
@@ -253,7 +260,8 @@ def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
             listener.listen(BACKLOG)
         except OSError as exc:
             raise UnavailableError(
-                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what uses it"
+                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what "
+                "uses it"
             ) from None
         yield listener
 

@@ -100,7 +100,10 @@ def definition_limits(config: PanelsConfig) -> DefinitionLimits:
 def create_app(
     kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, bus: BrokerCounters, port: int
 ) -> GatewayApp:
-    """The application. ``verifier`` None lets everybody in; ``port`` is the one that is really listened on."""
+    """The application.
+
+    ``verifier`` None lets everybody in; ``port`` is the one that is really listened on.
+    """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
     gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)

@@ -81,7 +81,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The job changed nothing. ``message`` is for the client: no inner detail, at most 4 KiB.
 
     ``line``, ``column`` are 1-based positions in the handler's own source, 0 where not known. ``details``
-    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``, ``path``), ``{}`` for none.
+    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``,
+    ``path``), ``{}`` for none.
     """
 
     usage: Usage
@@ -106,11 +107,12 @@ class ExtensionCall(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Suspended(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The handler waits for extensions; its effects so far wait for the gateway's commit, as in ``Completed``.
+    """The handler waits for extensions; its effects so far wait for the gateway's commit, as in
+    ``Completed``.
 
-    ``calls`` are those that it made in this segment. There are none when it waits for calls of earlier segments
-    only, which are still open. ``image`` is what ``Resume`` gives back, unchanged; it is as confidential as the
-    panel's state, and its holder has to authenticate it.
+    ``calls`` are those that it made in this segment. There are none when it waits for calls of earlier
+    segments only, which are still open. ``image`` is what ``Resume`` gives back, unchanged; it is as
+    confidential as the panel's state, and its holder has to authenticate it.
     """
 
     usage: Usage

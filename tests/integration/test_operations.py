@@ -1,4 +1,6 @@
-"""What an operator does and sees while a real gateway runs under load: backups, health, and a folding process that stands still."""
+"""What an operator does and sees while a real gateway runs under load: backups, health, and a folding process
+that stands still.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def has_folded(system: System, position: int) -> bool:
 
 @contextmanager
 def counting(system: System, panels: list[str]) -> Iterator[dict[str, int]]:
-    """A client for each panel that triggers ``count`` as fast as it is answered; the last value that each was told."""
+    """A client for each panel that triggers ``count`` as fast as it is answered; the last value that each was
+    told.
+    """
     told = dict.fromkeys(panels, 0)
     stop = threading.Event()
 

@@ -1,4 +1,6 @@
-"""The vectors of resuming: a gateway passes them, a server that is wrong does not, and they are what their scenarios say."""
+"""The vectors of resuming: a gateway passes them, a server that is wrong does not, and they are what their
+scenarios say.
+"""
 
 from __future__ import annotations
 

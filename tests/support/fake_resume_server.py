@@ -1,4 +1,5 @@
-"""A small server of the protocol's resuming part, written from the document, that can be made wrong in one way at a time.
+"""A small server of the protocol's resuming part, written from the document, that can be made wrong in one
+way at a time.
 
 It runs no handlers: of a panel it knows the tool ``apply`` of the vectors, and does in Python what that does.
 """

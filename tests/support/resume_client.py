@@ -1,10 +1,12 @@
-"""A client of one panel that can prove that it has missed nothing: the rules of docs/protocol.md and nothing else. Pure.
+"""A client of one panel that can prove that it has missed nothing: the rules of docs/protocol.md and nothing
+else. Pure.
 
     position   where to resume: every message up to this version was heard, whole
     head       the newest version that anything heard belongs to; equal to position between two units
 
-A message of a version above the head has to follow it: the version before the message's own (``prevSeq``, else ``firstSeq - 1``,
-else ``seq - 1``) is at most the head. One at or below the head belongs to what was announced by ``more``.
+A message of a version above the head has to follow it: the version before the message's own (``prevSeq``,
+else ``firstSeq - 1``, else ``seq - 1``) is at most the head. One at or below the head belongs to what was
+announced by ``more``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Drives a server through tests/vectors/resume, whatever it is written in, and prints a table. See the README there.
+"""Drives a server through tests/vectors/resume, whatever it is written in, and prints a table. See the README
+there.
 
     scripts/resume_vectors URL [--token TOKEN] [--history-commits N] [NAME ...]
 
-It makes panels on that server, one for each vector, and deletes them. Exit status: 0 when every vector that was run passed,
-1 when one failed, 2 when the server could not be reached.
+It makes panels on that server, one for each vector, and deletes them. Exit status: 0 when every vector that
+was run passed, 1 when one failed, 2 when the server could not be reached.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def load(names: Sequence[str] = ()) -> list[Json]:
 
 
 def essence(message: Mapping[str, Any]) -> Json:
-    """What two servers must agree on: the order of a PATCH's mutations, an EVENT's time and unknown fields are left out."""
+    """What two servers must agree on: the order of a PATCH's mutations, an EVENT's time and unknown fields
+    are left out.
+    """
     shown: Json = {
         "type": message["type"],
         "seq": message["seq"],
@@ -90,12 +93,14 @@ def _short(value: object) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
 
 
-# -- the server -----------------------------------------------------------------------------------------------
+# -- the server --------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Panel:
-    """One vector's panel on the server. ``epochs`` are those of the panels that have had its id, the last one's last."""
+    """One vector's panel on the server. ``epochs`` are those of the panels that have had its id, the last
+    one's last.
+    """
 
     http: httpx.Client
     socket_base: str
@@ -181,11 +186,13 @@ def heard_until_pong(connection: ClientConnection) -> list[Json]:
         messages.append(message)
 
 
-# -- a vector -------------------------------------------------------------------------------------------------
+# -- a vector ----------------------------------------------------------------------------------------------
 
 
 def client_of(vector: Mapping[str, Any]) -> ResumingClient:
-    """The client as it was when its connection broke. Raises ``VectorError`` where it would not ask what the vector asks."""
+    """The client as it was when its connection broke. Raises ``VectorError`` where it would not ask what the
+    vector asks.
+    """
     had = vector["had"]
     client = ResumingClient(position=had["seq"], state=had["state"])
     for message in had["heard"]:
@@ -203,7 +210,9 @@ def take(client: ResumingClient, greeting: Mapping[str, Any], messages: Sequence
 
 
 def check_end(client: ResumingClient, ends: Mapping[str, Any], *, last: int) -> None:
-    """Raises ``VectorError`` unless the client ended as it must. ``last`` is the panel's version at the resume."""
+    """Raises ``VectorError`` unless the client ended as it must. ``last`` is the panel's version at the
+    resume.
+    """
     expect("position at the end", last if ends["seq"] == "last" else ends["seq"], client.position)
     expect("state at the end", ends["state"], client.state)
     expect("events at the end", ends["events"], [list(seen) for seen in client.events])
@@ -235,7 +244,9 @@ def run(vector: Mapping[str, Any], panel: Panel) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a server did with one vector. ``problem`` is empty where it passed; ``skipped`` where it was not run."""
+    """How a server did with one vector. ``problem`` is empty where it passed; ``skipped`` where it was not
+    run.
+    """
 
     name: str
     problem: str = ""

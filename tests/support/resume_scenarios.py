@@ -15,7 +15,7 @@ FOLDER: Final = Path(__file__).resolve().parents[1] / "vectors" / "resume"
 Json = dict[str, Any]
 
 
-# -- operations -----------------------------------------------------------------------------------------------
+# -- operations --------------------------------------------------------------------------------------------
 
 
 def commit(
@@ -30,7 +30,7 @@ def commit(
     }
 
 
-# -- messages -------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------
 
 
 def patch(seq: int, *mutations: Json, **place: Any) -> Json:
@@ -76,7 +76,9 @@ def vector(
     then: Json | None = None,
     needs: Json | None = None,
 ) -> Json:
-    """One vector, its fields in the order in which a person reads them. ``asks`` names what is not the usual."""
+    """One vector, its fields in the order in which a person reads them. ``asks`` names what is not the
+    usual.
+    """
     made: Json = {"name": name, "about": about}
     if needs is not None:
         made["needs"] = needs
@@ -91,7 +93,7 @@ def vector(
     return made
 
 
-# -- scenarios ------------------------------------------------------------------------------------------------
+# -- scenarios ---------------------------------------------------------------------------------------------
 
 
 def _plain() -> Iterator[Json]:

@@ -1,8 +1,8 @@
 """A whole system of real processes: one gateway, pools of workers, and what a test wants of them.
 
-Everything of a system lies in one short-named directory under /tmp (a Unix socket's path may have 107 bytes), which goes
-when the system is closed, as does every process, those of a pool that was killed included. A child also dies with
-the test process itself.
+Everything of a system lies in one short-named directory under /tmp (a Unix socket's path may have 107 bytes),
+which goes when the system is closed, as does every process, those of a pool that was killed included. A child
+also dies with the test process itself.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Process:
                 cwd=folder,
                 env={**inherited, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call
+                preexec_fn=_die_with_parent,
             )
         return cls(name, log, child)
 
@@ -321,7 +321,9 @@ class System:
         panel_id: str | None = None,
         **fields: object,
     ) -> str:
-        """Makes a panel with a name that no other has, and gives its id; fails the test when it is refused."""
+        """Makes a panel with a name that no other has, and gives its id; fails the test
+        when it is refused.
+        """
         response = self.post_panel(*tools, state=state, panel_id=panel_id, **fields)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])

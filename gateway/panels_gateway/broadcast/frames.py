@@ -1,4 +1,4 @@
-"""WebSocket frames of the server's side (RFC 6455 section 5.2), for messages that are built once and sent to many.
+"""WebSocket frames of the server (RFC 6455 section 5.2), built once and sent to many clients.
 
 Server frames are unmasked, so the same bytes go to every client.
 """

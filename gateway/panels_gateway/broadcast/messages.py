@@ -1,7 +1,7 @@
 """The client protocol's messages: decoding what clients send, encoding what they are sent. Pure.
 
-``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated before, so
-that no value is decoded and encoded again on its way.
+``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated
+before, so that no value is decoded and encoded again on its way.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=F
 
     tool: str
     args: msgspec.Raw = _NULL
-    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
-    idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    requestId: str | msgspec.UnsetType = msgspec.UNSET
+    idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
     """SUBSCRIBE: add ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
-    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    requestId: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="type"):
     """UNSUBSCRIBE: remove ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
-    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    requestId: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
@@ -74,7 +74,7 @@ ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as a worker reports it; only its name is of interest here."""
+    """An event as a worker reports it, of which only the name is decoded."""
 
     name: str
     payload: msgspec.Raw = _NULL
@@ -82,7 +82,7 @@ class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageError(RequestError):
-    """A client message that cannot be taken. ``request_id`` is its requestId where one could be read."""
+    """A client message that is refused. ``request_id`` is its requestId, if one could be read."""
 
     def __init__(self, code: Code, message: str, request_id: str | None = None) -> None:
         super().__init__(code, message)
@@ -123,7 +123,7 @@ def decode(text: bytes | str) -> ClientMessage:
 
 
 def check_key(value: object) -> str | None:
-    """What is wrong with an idempotency key, None for nothing."""
+    """What is wrong with an idempotency key; None if nothing is."""
     if not isinstance(value, str):
         return f"expected a string, got {kind_of(value)}"
     if not (0 < len(value) <= MAX_KEY_CHARS and value.isprintable()):
@@ -150,7 +150,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 
 
 def _explain(text: bytes | str) -> MessageError:
-    """Why ``text`` is not a message. The one place that says so, whichever check refused it."""
+    """The error for ``text``, which is not a message, whichever check refused it."""
     members = members_of(text)
     if members is None:
         return MessageError(Code.PARSE_ERROR, _explain_whole(text))
@@ -181,7 +181,10 @@ def _explain_whole(text: bytes | str) -> str:
 
 
 def decode_mutations(fragment: bytes) -> list[Mutation]:
-    """The mutations in a worker's JSON array. Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``."""
+    """The mutations in a worker's JSON array.
+
+    Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``.
+    """
     return _mutations_decoder.decode(fragment)
 
 
@@ -196,9 +199,11 @@ PONG: Final = b'{"type":"PONG"}'
 def connected(
     panel_id: str, state: bytes | None, seq: int, client_id: str, *, epoch: str, recovered: bool | None
 ) -> bytes:
-    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client keeps the one that it has.
+    """CONNECTED: the panel's version and epoch, and its whole ``state``.
 
-    ``recovered`` answers a client that asked to resume, None one that did not.
+    ``state`` is None if the client keeps the state that it has.
+
+    ``recovered`` tells a client that asked to resume whether it could; None if it did not ask.
     """
     return b'{"type":"CONNECTED","panelId":%b%b,"seq":%d,"epoch":%b,"clientId":%b%b}' % (
         _encode(panel_id),
@@ -222,8 +227,8 @@ def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
 def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
     """PATCH: a commit's mutations (a JSON array) and the version that they made.
 
-    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last told of, where
-    that is not the one before ``seq``: nothing between the two concerns its topics.
+    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last
+    told of, if that is not ``seq`` - 1: nothing between the two concerns its topics.
     """
     return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
 
@@ -263,7 +268,9 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
 
 
 def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
-    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
+    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and
+    ``previous`` are as in ``patch``.
+    """
     return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
 
 
@@ -338,7 +345,10 @@ def error(
 
 
 def failure_details(failed: Failed) -> dict[str, object]:
-    """The ``details`` of an EXECUTION_ERROR. What a worker wrote as JSON is decoded here, once, and checked."""
+    """The ``details`` of an EXECUTION_ERROR.
+
+    What a worker wrote as JSON is decoded here, once, and checked.
+    """
     details: dict[str, object] = {}
     if failed.details != b"{}" and len(failed.details) <= MAX_FAILURE_DETAILS_BYTES:
         try:

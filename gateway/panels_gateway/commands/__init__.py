@@ -1,1 +1,3 @@
-"""What an operator does with a data directory: ``panels-gateway backup``, ``restore``, ``export``, ``import``, ``verify``."""
+"""What an operator does with a data directory: ``panels-gateway backup``, ``restore``, ``export``,
+``import``, ``verify``.
+"""

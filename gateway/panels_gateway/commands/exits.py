@@ -1,4 +1,6 @@
-"""How the program ends: exit codes, and the one sentence that says why. docs/operations.md explains each code."""
+"""How the program ends: exit codes, and the one sentence that says why. docs/operations.md explains each
+code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``panels-gateway export`` and ``import``: one panel, as JSON. The format is described in ``journal.transfer``."""
+"""``panels-gateway export`` and ``import``: one panel, as JSON. The format is described in
+``journal.transfer``.
+"""
 
 from __future__ import annotations
 

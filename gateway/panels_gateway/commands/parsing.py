@@ -26,7 +26,9 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a command is run with besides its arguments: the environment, and what relative paths are relative to."""
+    """What a command is run with besides its arguments: the environment, and what relative paths are relative
+    to.
+    """
 
     environment: Mapping[str, str]
     directory: Path

@@ -1,4 +1,6 @@
-"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference of it."""
+"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference
+of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whether the gateway can do its work, and if not why, in words. Pure but for ``look``, which reads it off the kernel."""
+"""Whether the gateway can do its work, and if not why, in words. Pure but for ``look``, which reads it off
+the kernel.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 class Condition:
     """What ``/health`` looks at.
 
-    ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait to be folded, and
-    above ``bound_bytes`` no triggers are taken.
+    ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
+    to be folded, and above ``bound_bytes`` no triggers are taken.
     """
 
     workers: bool

@@ -23,7 +23,7 @@ class TriggerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``args`` is any JSON value, null when absent."""
 
     args: msgspec.Raw = msgspec.Raw(b"null")
-    requestId: str | None = None  # noqa: N815 - the protocol's name
+    requestId: str | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(TriggerBody)
@@ -34,7 +34,9 @@ _FIELDS: Final[Mapping[str, Field]] = {
 
 
 def decode(body: bytes, header: str | None) -> tuple[bytes, str | None]:
-    """The args (JSON) and the requestId of a trigger; ``header`` (x-request-id) is the one that a body without one has.
+    """The args (JSON) and the requestId of a trigger.
+
+    ``header`` (x-request-id) is the requestId of a body without one.
 
     Raises ``RequestError`` PARSE_ERROR, whose message names the field.
     """

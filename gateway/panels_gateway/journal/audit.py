@@ -1,4 +1,5 @@
-"""Reads a whole data directory, says what is wrong with it, and changes nothing: ``meta``, the log, and the store (verify.py).
+"""Reads a whole data directory, says what is wrong with it, and changes nothing: ``meta``, the log, and the
+store (verify.py).
 
 A gateway may be running on the directory. What its next start would forgive (see ``Tail``) is not wrong.
 """
@@ -20,8 +21,8 @@ from panels_gateway.journal.verify import Finding, verify
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found. ``panels`` and ``position`` are the store's, None where it cannot be read. ``notices`` are sentences about
-    what the next start of a gateway will cut off."""
+    """What was found. ``panels`` and ``position`` are the store's, None where it cannot be read. ``notices``
+    are sentences about what the next start of a gateway will cut off."""
 
     findings: list[Finding]
     notices: list[str]

@@ -1,8 +1,10 @@
-"""The log of a directory that another process may be writing, held so that nothing of it goes away while it is read.
+"""The log of a directory that another process may be writing, held so that nothing of it goes away while it
+is read.
 
-A segment is deleted once it is folded, and a file that is open outlives its name. So all segments are opened first, and
-whoever looks at the store after that finds each batch in one of the two: a segment that was gone before it could be opened
-had been folded. Nothing is written, locked or left behind, whatever becomes of this process.
+A segment is deleted once it is folded, and a file that is open outlives its name. So all segments are opened
+first, and whoever looks at the store after that finds each batch in one of the two: a segment that was gone
+before it could be opened had been folded. Nothing is written, locked or left behind, whatever becomes of this
+process.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ class _Held:
 class HeldLog:
     """The segments that were in ``folder`` when this was made, as a context.
 
-    ``store`` is the id that each must have, None for any. With ``torn`` the last one may end inside a frame, as it does while
-    it is being written and after its writer died. Holds a descriptor for each segment and raises the process's limit for that.
-    Raises ``JournalError`` where the folder cannot be read, and ``CorruptError`` for a file in it that is no segment.
+    ``store`` is the id that each must have, None for any. With ``torn`` the last one may end inside a frame,
+    as it does while it is being written and after its writer died. Holds a descriptor for each segment and
+    raises the process's limit for that.
+    Raises ``JournalError`` where the folder cannot be read, and ``CorruptError`` for a file in it that is no
+    segment.
     """
 
     def __init__(self, folder: Path, *, store: bytes | None = None, torn: bool) -> None:
@@ -61,8 +65,8 @@ class HeldLog:
     def batches(self, after: int) -> Iterator[Batch]:
         """The batches behind position ``after``, in order.
 
-        At least those that had been appended when the log was held; it may have a few more of the segment that was being
-        written. Raises ``CorruptError`` where batches are missing or do not pass their checks.
+        At least those that had been appended when the log was held; it may have a few more of the segment
+        that was being written. Raises ``CorruptError`` where batches are missing or do not pass their checks.
         """
         position = after
         held = self._held

@@ -1,4 +1,4 @@
-"""The journal of one data directory on this machine: a log that is appended to, and a store that it is folded into.
+"""The journal of a local data directory: a log, and the store that it is folded into.
 
 Threads and processes:
 
@@ -7,8 +7,8 @@ Threads and processes:
 - one thread reads the store, one call at a time;
 - a process of its own folds segments that have ended into the store (fold_process.py).
 
-A segment ends when it is full, or ``rotate_s`` after its first batch; it is told to the folding process, and deleted when
-that says that it is folded. Reads see what is folded; the kernel has what is newer.
+A segment ends when it is full, or ``rotate_s`` after its first batch; it is told to the folding process, and
+deleted when that says that it is folded. Reads see what is folded; the kernel has what is newer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def folding_command(path: Path, retention: Retention) -> list[str]:
 class LocalOptions:
     """How a local journal works.
 
-    - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first batch;
+    - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first
+      batch;
     - ``retention``: how much is kept of each panel;
     - ``backlog_bytes``: the bound that the kernel keeps the backlog below, for warnings;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
@@ -168,7 +169,7 @@ class LocalJournal:
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next one gets one more."""
+        """The highest panel number when the journal was opened; the next panel gets a higher one."""
         return self._last_panel
 
     @property
@@ -190,7 +191,7 @@ class LocalJournal:
 
     @property
     def folding_starts(self) -> int:
-        """How often a folding process has been started: more than 1 means that one died."""
+        """How often a folding process has been started; more than once means that one died."""
         return self._folding.starts
 
     def append(self, batch: Batch) -> None:
@@ -229,7 +230,7 @@ class LocalJournal:
         def say(done: int, total: int) -> None:
             self._loop.call_soon_threadsafe(progress, done, total)
 
-        # all that is asked for is folded: nothing of the log has to be read, and segments may go meanwhile
+        # everything asked for is folded, so the log need not be read, and segments may be deleted meanwhile
         await asyncio.to_thread(
             transfer.backup,
             self._directory.path / schema.DATABASE,
@@ -252,8 +253,10 @@ class LocalJournal:
         await asyncio.shield(self._closing)
 
     async def start(self, on_progress: Callable[[int, int], None]) -> None:
-        """Starts folding and waits until what was there is folded; ``on_progress`` gets how far it is, and how far it has to
-        go, as positions. Raises ``JournalError`` if it cannot be done. Called once, by ``open_local``."""
+        """Starts folding and waits until what was there is folded; ``on_progress`` gets how far it is,
+        and how far it has to go, as positions. Raises ``JournalError`` if it cannot be done. Called
+        once, by ``open_local``.
+        """
         told, self.on_folded = self.on_folded, lambda position: on_progress(position, self._position)
         self._folding.start()
         try:
@@ -285,7 +288,10 @@ class LocalJournal:
             await self._until_folded(position)
 
     async def _until_folded(self, position: int) -> None:
-        """Returns when everything up to ``position``, which must have been sealed, is folded. Raises ``JournalError``."""
+        """Returns when everything up to ``position``, which must have been sealed, is folded.
+
+        Raises ``JournalError``.
+        """
         if self._failure is not None:
             raise self._failure
         if self._folded < position:
@@ -378,7 +384,7 @@ class LocalJournal:
         await self._folding.stop(grace_s=self._options.stop_s)
         if self._deletions:
             await asyncio.wait(self._deletions)
-        # the reader first: the last connection to close is the one that leaves a tidy file, and it must be a writer's
+        # the reader closes first: the last connection to close tidies up the file, and must be a writer's
         await self._read(self._store.close)
         self._reader.shutdown(wait=False)
         try:
@@ -399,10 +405,11 @@ async def open_local(
     options: LocalOptions = LocalOptions(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalJournal:
-    """Opens the data directory ``path`` for writing, creating it where there is none, and folds what was left unfolded.
+    """Opens the data directory ``path`` for writing, creating it where there is none, and
+    folds what was left unfolded.
 
-    The caller sets the callbacks before its next await, logs ``notices``, and appends from ``position`` + 1 under
-    ``fence``. Raises ``JournalError``; a directory that is refused is left as it was.
+    The caller sets the callbacks before its next await, logs ``notices``, and appends from ``position`` + 1
+    under ``fence``. Raises ``JournalError``; a directory that is refused is left as it was.
     """
     directory = await asyncio.to_thread(DataDirectory, path)
     reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")

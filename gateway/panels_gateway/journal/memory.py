@@ -1,7 +1,7 @@
 """A journal that keeps nothing: for mode ``none`` and for tests.
 
-It gives back everything that the seam promises for as long as it lives. What is lost with it is lost with all panels'
-epochs, so a client never takes up an old history by mistake.
+It keeps every promise of the seam for as long as it lives. Panels' epochs are lost with it, so a client never
+resumes an old history by mistake.
 """
 
 from __future__ import annotations
@@ -77,10 +77,13 @@ class _Panel:
 
 
 class MemoryJournal:
-    """The whole seam in memory. Of each panel it keeps ``history_commits`` commits, and as many answers, the newest.
+    """The whole seam in memory.
 
-    With ``hold`` nothing becomes durable before ``release`` says so: tests use it to look at what must wait. Batches are
-    folded in a later turn of the loop than the one in which they became durable, as they are by other journals.
+    Of each panel it keeps ``history_commits`` commits, and as many answers, the newest.
+
+    With ``hold`` nothing becomes durable before ``release`` says so: tests use it to look at what must
+    wait. Batches are folded in a later turn of the loop than the one in which they became durable, as
+    they are by other journals.
     """
 
     def __init__(self, *, hold: bool = False, history_commits: int = 10_000) -> None:
@@ -157,7 +160,7 @@ class MemoryJournal:
         self.on_durable(position)
 
     def fail(self, error: JournalError) -> None:
-        """What a disk that fails does to a journal: nothing can be appended any more."""
+        """Behaves as on a failing disk: nothing can be appended any more."""
         self.closed = True
         self.on_failed(error)
 

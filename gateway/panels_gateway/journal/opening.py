@@ -26,7 +26,9 @@ _log = logging.getLogger("panels.gateway.journal")
 
 
 def load_seal_key(data_dir: Path) -> bytes:
-    """The key that seals the images of handlers that wait, made where there is none. Raises ``JournalError``."""
+    """The key that seals the images of handlers that wait, made where there is none. Raises
+    ``JournalError``.
+    """
     path = data_dir / "seal.key"
     try:
         if not path.exists():
@@ -49,9 +51,11 @@ def load_seal_key(data_dir: Path) -> bytes:
 async def open_journal(
     data_dir: Path, record: RecordConfig, on_progress: Callable[[int, int], None]
 ) -> Journal:
-    """The journal, open for writing; what was left to be folded is folded, and ``on_progress`` hears how far that is.
+    """Opens the journal for writing.
 
-    Raises ``JournalError``: the directory cannot be used, or what is in it is damaged, foreign or newer.
+    What was left to be folded is folded first; ``on_progress`` is told how far that is.
+
+    Raises ``JournalError`` if the directory cannot be used, or if its content is damaged, foreign or newer.
     """
     if record.durability == "none":
         _log.warning("durability is none: panels end with this process")
@@ -63,7 +67,8 @@ async def open_journal(
         answers=record.answer_keys,
         answer_ttl_ms=record.answer_ttl_ms,
     )
-    # segments much smaller than the bound: what is not folded yet then includes little that could not have been
+    # segments much smaller than the bound: what is not folded yet then includes little that could not have
+    # been
     segment_bytes = min(SEGMENT_BYTES, record.backlog_bytes // 8)
     read: set[int] = set()
 
@@ -83,7 +88,8 @@ async def open_journal(
     for notice in journal.notices:
         _log.warning("%s", notice)
     _log.info(
-        "opened %s at position %d, durability %s; panels: %d, batches that had to be folded first: %d, all in %.2f s",
+        "opened %s at position %d, durability %s; panels: %d, batches that had to be folded first: %d, "
+        "all in %.2f s",
         data_dir,
         journal.position,
         record.durability,

@@ -3,8 +3,8 @@
     EASY ── above half ──▶ GROWING ── above the bound ──▶ OVER
     EASY ◀── below a quarter ── GROWING, OVER
 
-Each arrow is one line. It is said again only after the backlog was easy in between, so a backlog that hovers about the bound
-does not fill the log.
+Each arrow is one line. It is said again only after the backlog was easy in between, so a backlog that hovers
+about the bound does not fill the log.
 """
 
 from __future__ import annotations

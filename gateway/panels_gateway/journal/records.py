@@ -1,11 +1,13 @@
 """What the journal keeps: the records of a batch, and the batch itself.
 
-A batch is everything that one turn of the gateway's loop brought. It is appended whole or not at all, and its position is
-one more than that of the batch before it. Records of a batch are in the order in which they happened, and a record
-holds what is needed to make the panel what it was, and to run the trigger again bit for bit.
+A batch is everything that one turn of the gateway's loop brought. It is appended whole or not at all, and its
+position is one more than that of the batch before it. Records of a batch are in the order in which they
+happened, and a record holds what is needed to make the panel what it was, and to run the trigger again bit
+for bit.
 
-JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times ``at_ms`` are
-milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their order.
+JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times
+``at_ms`` are milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their
+order.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ FORMAT_VERSION = 1
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A handler's source, once for all panels that use it. It stands before the first record that names its digest.
+    """A handler's source, once for all panels that use it. It stands before the first record that names its
+    digest.
 
-    A store drops a source when no panel's definition and no commit in its history names it any more. So a writer says it
-    again with a definition that names it, unless it knows of a panel in being whose definition does; twice is harmless.
+    A store drops a source when no panel's definition and no commit in its history names it any more. So a
+    writer says it again with a definition that names it, unless it knows of a panel in being whose definition
+    does; twice is harmless.
     """
 
     digest: bytes
@@ -32,11 +36,13 @@ class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is deleted.
+    """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is
+    deleted.
 
-    ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in which handlers
-    are named by digest; ``digests`` has each of them, so that a store need not know what a definition looks like. The state is
-    that of ``seq``, which is 0 except for a panel that was forked or imported.
+    ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in
+    which handlers are named by digest; ``digests`` has each of them, so that a store need not know what a
+    definition looks like. The state is that of ``seq``, which is 0 except for a panel that was forked or
+    imported.
     """
 
     panel: int
@@ -69,8 +75,8 @@ class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
-    """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint`` the first 16
-    bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
+    """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint``
+    the first 16 bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
 
     subject: str
     key: str
@@ -80,9 +86,10 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """A trigger ran to its end, and this is how.
 
-    ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are recorded only
-    for the sake of their ``key``. One that suspended is recorded for its effects, with an empty image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and
-    randomness, ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
+    ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are
+    recorded only for the sake of their ``key``. One that suspended is recorded for its effects, with an empty
+    image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and randomness,
+    ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
     """
 
     panel: int
@@ -103,8 +110,8 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """A panel's state was changed by something other than a trigger, as version ``seq``.
 
-    ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations`` a JSON array as
-    in ``Completed``.
+    ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations``
+    a JSON array as in ``Completed``.
     """
 
     panel: int
@@ -116,12 +123,13 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension ``suspension``.
+    """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension
+    ``suspension``.
 
-    The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler from, and
-    ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger, ``key`` the idempotency key
-    that it came under, ``steps`` how many segments have committed. It ends at ``deadline_ms`` by the wall clock; ``made_ms`` says when
-    each of the calls was made.
+    The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler
+    from, and ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger,
+    ``key`` the idempotency key that it came under, ``steps`` how many segments have committed. It ends at
+    ``deadline_ms`` by the wall clock; ``made_ms`` says when each of the calls was made.
     """
 
     panel: int
@@ -150,7 +158,9 @@ class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """A call of a suspended handler was answered, and is not made again. ``value`` as in ``messages.Answered``."""
+    """A call of a suspended handler was answered, and is not made again. ``value`` as in
+    ``messages.Answered``.
+    """
 
     panel: int
     suspension: int
@@ -178,8 +188,9 @@ def replace_image(parked: Parked, image: bytes) -> Parked:
 class Batch(msgspec.Struct, frozen=True, array_like=True):
     """One turn: its ``position`` (1 for the first of all), the writer's ``fence``, and the records.
 
-    Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a batch whose
-    position is not the next one, or whose fence is not the highest that it has seen: two writers can never both append.
+    Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a
+    batch whose position is not the next one, or whose fence is not the highest that it has seen: two writers
+    can never both append.
     """
 
     position: int

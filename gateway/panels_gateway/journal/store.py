@@ -1,7 +1,7 @@
-"""What is folded, read back: panels, their history, and answers.
+"""Reads what is folded: panels, their history, and answers.
 
-Reads are exact as of one position each, while the folding process goes on: a method sees one snapshot from its first row to
-its last. Nothing is cached but what SQLite caches, and opening reads one row.
+Reads are exact as of one position each, while the folding process goes on: a method sees one snapshot from
+its first row to its last. Only SQLite caches anything, and opening reads one row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from panels_gateway.journal.records import Key, Parked, Ran, Returned, Source, r
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Where the store stands. ``last_panel`` is the highest number ever given, 0 for none; ``panels`` how many there are."""
+    """Where the store stands.
+
+    ``last_panel`` is the highest number ever given, 0 for none; ``panels`` how many there are.
+    """
 
     store_id: str
     position: int
@@ -35,7 +38,8 @@ class Folded:
 class Store:
     """The database, open for reading. Its methods block on the disk, and are called by one thread at a time.
 
-    Each raises ``CorruptError`` for what does not pass its checks, and ``JournalError`` where the disk does not let it.
+    Each raises ``CorruptError`` for what does not pass its checks, and ``JournalError`` where
+    the disk does not let it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +49,7 @@ class Store:
 
     @property
     def connection(self) -> apsw.Connection:
-        """For backup and verification, which read more than a panel."""
+        """The connection, for backup and verification, which read more than one panel."""
         return self._connection
 
     def folded(self) -> Folded:
@@ -57,7 +61,8 @@ class Store:
         """The panel of that id with its whole state, None if there is none."""
         with self._snapshot():
             row = self._row(
-                "SELECT number, epoch, created_ms, definition, head_crc, seq, state_bytes, state_sum FROM panels WHERE id = ?",
+                "SELECT number, epoch, created_ms, definition, head_crc, seq, state_bytes, "
+                "state_sum FROM panels WHERE id = ?",
                 panel_id,
             )
             if row is None:
@@ -88,7 +93,9 @@ class Store:
             return found[0] if found else None
 
     def active_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at most ``limit``, in order."""
+        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at
+        most ``limit``, in order.
+        """
         with self._snapshot():
             return [
                 row[0]
@@ -105,7 +112,7 @@ class Store:
         values = (panel,) if suspension is None else (panel, suspension)
         returned: dict[int, list[Returned]] = {}
         for number, call, crc, data in self._connection.execute(
-            f"SELECT suspension, call, crc, record FROM returned WHERE {where} ORDER BY suspension, call",  # noqa: S608 - a constant
+            f"SELECT suspension, call, crc, record FROM returned WHERE {where} ORDER BY suspension, call",
             values,
         ):
             record = self._decoded(
@@ -115,7 +122,7 @@ class Store:
             returned.setdefault(number, []).append(record)
         found: list[Waiting] = []
         for number, crc, data, image in self._connection.execute(
-            f"SELECT suspension, crc, record, image FROM parked WHERE {where} ORDER BY suspension",  # noqa: S608 - a constant
+            f"SELECT suspension, crc, record, image FROM parked WHERE {where} ORDER BY suspension",
             values,
         ):
             parked = self._decoded(f"suspension {number} of panel {panel}", crc, data, image)
@@ -156,10 +163,11 @@ class Store:
             ]
 
     def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, as many as fit into ``limit_bytes``, but one at least if there is one.
+        """The commits after version ``since``, as many as fit into ``limit_bytes``, but at
+        least one if there is one.
 
-        None where history does not reach back so far, or there is no such panel. A version that is not folded yet has
-        nothing behind it.
+        None if history does not reach back so far, or if there is no such panel. No commits come after a
+        version that is not folded yet.
         """
         with self._snapshot():
             bounds = self._bounds(panel)
@@ -183,7 +191,7 @@ class Store:
             return History(commits, True)
 
     def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach, or is not folded so far."""
+        """The state at version ``seq``; None if history does not reach it, or is not folded so far."""
         with self._snapshot():
             bounds = self._bounds(panel)
             if bounds is None or not bounds[0] <= seq <= bounds[1]:
@@ -229,7 +237,10 @@ class Store:
         return found[:limit]
 
     def answer(self, panel: int, subject: str, key: str) -> Ran | None:
-        """The record of the trigger that came under this key, None if it is not there any more. The caller looks at its time."""
+        """The record of the trigger that came under this key, None if it is not there any more.
+
+        The caller looks at its time.
+        """
         with self._snapshot():
             row = self._row(
                 "SELECT record, crc FROM answers WHERE panel = ? AND subject = ? AND key = ?",
@@ -293,7 +304,7 @@ class Store:
         return None if row is None else (row[0], row[1])
 
     def _rows(self, panel: int, rest: str, seq: int) -> Iterator[Row]:
-        sql = f"SELECT first_seq, last_seq, crc, undo, records FROM history WHERE panel = ? AND {rest}"  # noqa: S608 - a constant of this module
+        sql = f"SELECT first_seq, last_seq, crc, undo, records FROM history WHERE panel = ? AND {rest}"
         for first, last, crc, undo, records in self._connection.execute(sql, (panel, seq)):
             try:
                 yield chunks.checked_row(panel, first, last, crc, undo, records)
@@ -303,8 +314,8 @@ class Store:
     def _sources(self, panel: int) -> dict[bytes, Source]:
         sources: dict[bytes, Source] = {}
         for digest, found, language, entry, text, crc in self._connection.execute(
-            "SELECT uses.digest, sources.digest, language, entry, source, crc FROM uses LEFT JOIN sources USING (digest) "
-            "WHERE panel = ? AND defined",
+            "SELECT uses.digest, sources.digest, language, entry, source, crc FROM uses LEFT JOIN sources "
+            "USING (digest) WHERE panel = ? AND defined",
             (panel,),
         ):
             if found is None:

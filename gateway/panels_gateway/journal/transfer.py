@@ -1,16 +1,16 @@
 """Taking a store, or a panel, elsewhere and back.
 
-A backup is one file: a copy of the database as of one moment, into which what was durable and not yet folded has been folded. So
-nothing else is needed. It has no log, no lock and no incarnation; ``restore`` puts it into an empty data directory, and the
-caller then makes a journal of that (``DataDirectory.adopt``), which gives it another identity and incarnation, so that
-clients see that history went elsewhere.
+A backup is one file: a copy of the database as of one moment, into which what was durable and not yet folded
+has been folded. So nothing else is needed. It has no log, no lock and no incarnation; ``restore`` puts it
+into an empty data directory, and the caller then makes a journal of that (``DataDirectory.adopt``), which
+gives it another identity and incarnation, so that clients see that history went elsewhere.
 
 An exported panel is a JSON object (``EXPORT_FORMAT``, ``EXPORT_VERSION``):
 
     format      "panels.panel"           version    1
     id, epoch, createdMs, seq            of the panel when it was exported
     definition  JSON text                state      object: top-level key → JSON text of its value
-    sources     array of {digest (hexadecimal), language, entry, source (base64)}: every handler that the definition names
+    sources     array of {digest (hexadecimal), language, entry, source (base64)}: every handler it names
 
 JSON stays text, so that no number loses a digit on the way. History and answers are not in it.
 """
@@ -99,7 +99,9 @@ class Restored:
 
 
 class _Newest:
-    """A panel, and what records make of it one after the other. ``source`` looks for a handler in the store."""
+    """A panel, and what records make of it one after the other. ``source`` looks for a handler in the
+    store.
+    """
 
     def __init__(self, panel: StoredPanel | None, source: Callable[[bytes], Source | None]) -> None:
         self.panel = panel
@@ -171,13 +173,16 @@ def backup(
     *,
     tail: Callable[[int], Iterable[Batch]],
     now_ms: int,
-    retention: Retention = Retention(),  # noqa: B008 - frozen
+    retention: Retention = Retention(),
 ) -> int:
-    """Writes a copy of everything durable to ``target``, which must not exist, and returns the position that it has.
+    """Writes a copy of everything durable to ``target``, which must not exist, and returns the position that
+    it has.
 
-    ``tail`` gives the durable batches behind a position; segments that were there when the backup began must stay until it has
-    returned. May run in any thread or process, with folding and appending going on. ``progress`` counts pages.
-    Raises ``JournalError``, and ``PositionError`` where a segment was taken away; ``target`` is not there then.
+    ``tail`` gives the durable batches behind a position; segments that were there when the backup began must
+    stay until it has returned. May run in any thread or process, with folding and appending going on.
+    ``progress`` counts pages.
+    Raises ``JournalError``, and ``PositionError`` where a segment was taken away; ``target`` is not there
+    then.
     """
     _require_absent(target)
     draft = draft_of(target)
@@ -202,10 +207,11 @@ def backup(
 
 
 def restore(source: Path, data_dir: Path, progress: Progress = lambda _done, _total: None) -> Restored:
-    """Puts the backup ``source`` into ``data_dir``, which must be empty or missing, and says what store that has made.
+    """Puts the backup ``source`` into ``data_dir``, which must be empty or missing, and says what store that
+    has made.
 
-    The copy is another store, in which no writer has been. Raises ``CorruptError`` for what is not a whole backup, and
-    ``JournalError``.
+    The copy is another store, in which no writer has been. Raises ``CorruptError`` for what is not a whole
+    backup, and ``JournalError``.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -246,7 +252,8 @@ def restore(source: Path, data_dir: Path, progress: Progress = lambda _done, _to
 
 
 def load_panel(store: Store, panel_id: str, tail: Callable[[int], Iterable[Batch]]) -> StoredPanel | None:
-    """The panel of that id after all batches of ``tail``, which gives those behind a position; None if there is none then.
+    """The panel of that id after all batches of ``tail``, which gives those behind a position; None if there
+    is none then.
 
     Its ``answers`` are those that are folded. Raises ``CorruptError``.
     """
@@ -291,8 +298,8 @@ def import_panel(
 ) -> list[Record]:
     """The records that make the exported panel ``data`` (decoded JSON) a panel with that number and epoch.
 
-    ``panel_id`` is another id for it; an ``id`` in its definition is changed with it. The caller sees to it that the number is
-    new, the id free and within its own limits, and appends the records as they are.
+    ``panel_id`` is another id for it; an ``id`` in its definition is changed with it. The caller sees to it
+    that the number is new, the id free and within its own limits, and appends the records as they are.
     Raises ``CorruptError`` with a sentence for what is not such an export, or is of a newer version.
     """
     try:
@@ -379,7 +386,9 @@ def draft_of(target: Path) -> Path:
 
 
 def publish(draft: Path, target: Path) -> None:
-    """Puts ``draft`` on the disk and gives it the name ``target``, which must be free. Raises ``JournalError``."""
+    """Puts ``draft`` on the disk and gives it the name ``target``, which must be free. Raises
+    ``JournalError``.
+    """
     try:
         descriptor = os.open(draft, os.O_RDONLY)
         try:

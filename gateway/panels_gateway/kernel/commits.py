@@ -1,4 +1,6 @@
-"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered, in one synchronous step."""
+"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered, in one
+synchronous step.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,8 @@ class Commits:
         self._wall_clock = wall_clock
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it where the commit cannot
-        be."""
+        """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it
+        where the commit cannot be."""
         trigger = run.trigger
         panel = trigger.panel
         if outcome.log:
@@ -124,7 +126,9 @@ class Commits:
         return False
 
     def _commit(self, run: Run, resident: Resident, outcome: Completed | Suspended) -> _Committed | None:
-        """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger answered."""
+        """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger
+        answered.
+        """
         trigger = run.trigger
         try:
             mutations, events = check(outcome)
@@ -140,7 +144,9 @@ class Commits:
         return _Committed(version, effects, mutations, events)
 
     def _park(self, run: Run, resident: Resident, outcome: Suspended) -> None:
-        """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the end."""
+        """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the
+        end.
+        """
         trigger = run.trigger
         suspensions = self._suspensions
         refusal = suspensions.refusal(trigger, resident)

@@ -1,8 +1,8 @@
-"""What a panel was: its commits and its states at earlier versions, from the journal and from what is not folded yet.
+"""A panel's past: its commits, and its states at earlier versions.
 
-The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while somebody reads, so
-that a reader takes from the journal first and then, without awaiting, what of the tail is newer: there is no gap between
-the two, and what is in both is taken once.
+The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while
+somebody reads, so that a reader takes from the journal first and then, without awaiting, what of the tail is
+newer: nothing falls between the two, and what is in both is taken once.
 """
 
 from __future__ import annotations
@@ -25,22 +25,27 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Commits in order and without a gap. ``complete`` says that these are all up to now."""
+    """Commits in order and without a gap. If ``complete``, they reach up to now."""
 
     commits: list[Ran | Changed]
     complete: bool
 
 
 class Histories:
-    """Reads history. Everything here awaits, so that nothing it says may be older than what the caller has checked."""
+    """Reads history.
+
+    Every method awaits, so the panel may have changed, or be deleted, when it returns: the caller checks.
+    """
 
     def __init__(self, journal: Journal, turn: Turn) -> None:
         self._journal = journal
         self._turn = turn
 
     async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
-        """The commits after version ``seq``, about ``limit_bytes`` of them at the most. None where history does not reach
-        back so far, or ``seq`` is yet to come."""
+        """The commits after version ``seq``, about ``limit_bytes`` of them at the most.
+
+        None if history does not reach back so far, or if there is no version ``seq`` yet.
+        """
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             return None
@@ -66,7 +71,9 @@ class Histories:
         return Page(commits, complete=True)
 
     async def state_at(self, resident: Resident, seq: int) -> dict[str, bytes]:
-        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE, OVERLOADED."""
+        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE,
+        OVERLOADED.
+        """
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             raise RequestError(

@@ -41,9 +41,11 @@ MAX_LOOKUPS: Final = 256
 
 
 class Intake:
-    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from then on.
+    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from
+    then on.
 
-    ``backlog_bytes`` is how much of the journal may wait to be written or folded; above it new triggers are OVERLOADED.
+    ``backlog_bytes`` is how much of the journal may wait to be written or folded; above it new triggers are
+    OVERLOADED.
     """
 
     def __init__(
@@ -88,7 +90,8 @@ class Intake:
     ) -> Trigger:
         """A trigger that may be submitted, now or later.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key), UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
+        UNAVAILABLE.
         """
         if self._residents.of(panel) is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -131,7 +134,9 @@ class Intake:
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:
-        """Has a trigger that was submitted before run after all: its panel was given another definition meanwhile."""
+        """Has a trigger that was submitted before run after all: its panel was given another definition
+        meanwhile.
+        """
         self._offer(trigger)
         self._turn.request_seal()
 
@@ -214,7 +219,8 @@ class Intake:
         if record is not None:
             self._answering.repeat(trigger, record)
         else:
-            # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it ended is not
+            # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it
+            # ended is not
             message = "this idempotency key was answered before, and the answer is no longer kept"
             trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()

@@ -5,9 +5,9 @@
     clients ◀── Turn ◀── journal ◀── Turn ◀── Commits ◀── accept ◀┘
                           Making, Residents and Histories stand beside
 
-Every trigger that was submitted is answered once: by ``Commits`` (the worker said how it ended, or no worker could run it) or
-by ``Answering.refuse`` (a queue was full, or its panel went away). A commit, its record, its broadcast and its answer are one
-synchronous step of one turn; the turn leaves when its batch is durable.
+Every trigger that was submitted is answered once: by ``Commits`` (the worker said how it ended, or no worker
+could run it) or by ``Answering.refuse`` (a queue was full, or its panel went away). A commit, its record, its
+broadcast and its answer are one synchronous step of one turn; the turn leaves when its batch is durable.
 
 One thread, one loop. What takes long (compiling, reading the journal) is awaited.
 """
@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
-    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal may wait."""
+    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal
+    may wait.
+    """
 
     panels: int = 1_000_000
     backlog_bytes: int = MAX_BACKLOG_BYTES
@@ -62,7 +64,8 @@ class Kernel:
     """See the module's docstring.
 
     ``seal_key`` authenticates the images of handlers that wait; it must be the same after a restart.
-    ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing may; the process must end.
+    ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing may; the
+    process must end.
     """
 
     def __init__(

@@ -3,9 +3,10 @@
     journal ──open──▶ resident ──put_away──▶ journal
     making ──enter──▶ resident ──remove───▶ deleted
 
-A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal, and those that
-nobody has used for the longest time are put away when the states in memory pass ``ResidentLimits.bytes``. A panel stays while
-anything of it is under way: a client that watches, a trigger that is queued or runs, a commit that is not folded.
+A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal,
+and those that nobody has used for the longest time are put away when the states in memory pass
+``ResidentLimits.bytes``. A panel stays while anything of it is under way: a client that watches, a trigger
+that is queued or runs, a commit that is not folded.
 """
 
 from __future__ import annotations
@@ -72,12 +73,13 @@ class ResidentLimits:
 class Resident:
     """One panel in memory.
 
-    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
-    ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
-    that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
-    runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
-    behind it. ``holds`` counts those who look at the panel and will await something before they are done with it: each
-    adds one, without awaiting since it got the resident, and takes it off again.
+    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest
+    first, and ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions.
+    ``listeners`` are its tools that run by themselves, None for none, ``fired`` their last due times,
+    ``next_runs`` the next ones, and ``firing`` how many runs of each have not been answered. ``holder`` is
+    the suspension of an exclusive tool, and ``held`` the triggers that stand behind it. ``holds`` counts
+    those who look at the panel and will await something before they are done with it: each adds one, without
+    awaiting since it got the resident, and takes it off again.
     """
 
     __slots__ = (
@@ -127,7 +129,9 @@ class Resident:
 
 
 class Residents:
-    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the oldest first."""
+    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the
+    oldest first.
+    """
 
     def __init__(
         self,
@@ -150,8 +154,8 @@ class Residents:
         self._unfolded: deque[tuple[int, Resident, Record | None]] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
-        #: Panels whose deletion is not folded: the journal would still give them back. By number, since several of the same id
-        #: may have come and gone.
+        #: Panels whose deletion is not folded: the journal would still give them back. By number, since
+        #: several of the same id may have come and gone.
         self._deleted: set[int] = set()
         #: Called with a panel that was loaded, and its suspensions.
         self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
@@ -168,7 +172,9 @@ class Residents:
 
     @property
     def state_bytes(self) -> int:
-        """About how much memory the states in memory take, kept up to date as panels come, go and are used."""
+        """About how much memory the states in memory take, kept up to date as panels come, go and are
+        used.
+        """
         return self._bytes
 
     def get(self, panel_id: str) -> Resident | None:
@@ -187,7 +193,8 @@ class Residents:
     async def open(self, panel_id: str) -> Resident | None:
         """The panel of that id, loaded from the journal where it must be; None where there is none.
 
-        It is in memory when this returns. Who awaits anything before being done with it adds to its ``holds``.
+        It is in memory when this returns. Who awaits anything before being done with it adds to its
+        ``holds``.
 
         Raises ``RequestError`` INTERNAL where what is stored cannot be read.
         """
@@ -296,7 +303,9 @@ class Residents:
     # -- going -------------------------------------------------------------------------------------------
 
     def detach(self, panel: Panel) -> list[Trigger]:
-        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to answer."""
+        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to
+        answer.
+        """
         return self._dispatcher.remove_panel(panel)
 
     def remove(self, resident: Resident) -> None:
@@ -337,7 +346,9 @@ class Residents:
         record: Ran | Changed | Created | Defined | Parked | Unparked | Returned | Fired,
         position: int,
     ) -> None:
-        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""
+        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until
+        that is folded.
+        """
         resident.unfolded += 1
         if isinstance(record, (Ran, Changed)):
             resident.tail.append(record)
@@ -386,8 +397,9 @@ class Residents:
     async def page(
         self, after: str, limit: int, wanted: Callable[[str], bool]
     ) -> tuple[list[Listed], str | None]:
-        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next page begins
-        (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be short and have a next one.
+        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next
+        page begins (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be
+        short and have a next one.
         """
         found: list[Listed] = []
         looked_at = 0

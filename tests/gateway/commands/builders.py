@@ -58,7 +58,9 @@ def commits(number: int, count: int) -> list[Record]:
 
 
 def fill(directory: Path, *records: Record, options: LocalOptions = FOLDED, crash: bool = False) -> None:
-    """Appends each record as a batch of its own; with ``crash`` the directory is left as by a gateway that was killed."""
+    """Appends each record as a batch of its own; with ``crash`` the directory is left as by a gateway that
+    was killed.
+    """
 
     async def run_() -> None:
         journal = await open_local(directory, durability="process", options=options)

@@ -1,4 +1,6 @@
-"""The commands on directories that are stopped, live, crashed, damaged or missing: what they do, say and end with."""
+"""The commands on directories that are stopped, live, crashed, damaged or missing: what they do, say and end
+with.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
-# -- backup and restore ---------------------------------------------------------------------------------------
+# -- backup and restore ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -106,7 +108,8 @@ def test_backup_of_a_live_directory_has_what_was_there_when_it_began(tmp_path: P
         assert await asyncio.to_thread(command, tmp_path / "data", "verify") == 0
         await journal.close()
 
-    # the log is read in this process, which is no harm: the trap is the database, and the idle folder does not write it
+    # the log is read in this process, which is no harm: the trap is the database, and the idle folder does
+    # not write it
     asyncio.run(run())
     assert command(tmp_path / "new", "restore", tmp_path / "copy") == 0
     restored = load(tmp_path / "new", "p")
@@ -174,7 +177,7 @@ def test_restore_refuses_a_damaged_backup(data: Path, tmp_path: Path, capsys: Ca
     assert contents(tmp_path / "new") == {}
 
 
-# -- export and import ----------------------------------------------------------------------------------------
+# -- export and import -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -260,7 +263,7 @@ def test_import_of_something_else_is_refused_before_the_directory_is_opened(
     assert contents(data) == before
 
 
-# -- verify ---------------------------------------------------------------------------------------------------
+# -- verify ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -331,7 +334,7 @@ def test_verify_notices_a_closed_log_that_lost_its_end(data: Path, capsys: Captu
     assert "expected position 14 as the last, got 11" in capsys.readouterr().out
 
 
-# -- what all of them share -----------------------------------------------------------------------------------
+# -- what all of them share --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -385,7 +388,8 @@ def test_help_fits_80_columns(name: str, capsys: Captured, monkeypatch: pytest.M
     assert any("exit codes" in line for line in lines)
 
 
-#: Runs a command and kills the process where the function of ``transfer`` that is named is about to be called.
+#: Runs a command and kills the process where the function of ``transfer`` that is named is about to be
+#: called.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -417,7 +421,9 @@ def test_backup_that_is_killed_leaves_no_file_of_that_name_and_can_be_repeated(
 
 
 def test_backup_keeps_history_that_another_retention_would_trim(crashed: Path, tmp_path: Path) -> None:
-    """The commits are of 1970; how long they are kept is the affair of the gateway, which may be told otherwise."""
+    """The commits are of 1970; how long they are kept is the affair of the gateway, which may be told
+    otherwise.
+    """
     assert command(crashed, "backup", tmp_path / "copy") == 0
     assert command(tmp_path / "new", "restore", tmp_path / "copy") == 0
     store = Store(tmp_path / "new" / "panels.db")

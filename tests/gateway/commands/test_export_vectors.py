@@ -1,4 +1,6 @@
-"""The test vectors of exported panels: files that must come back as they were, and files that must be refused."""
+"""The test vectors of exported panels: files that must come back as they were, and files that must be
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Extensions that behave and misbehave, for the tests; the extension process loads this file by its name alone."""
+"""Extensions that behave and misbehave, for the tests; the extension process loads this file by its name
+alone.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,7 @@ class Sample(Extension):
 
     @method(repeatable=True)
     async def blocks(self, context: CallContext) -> None:
-        time.sleep(600)  # noqa: ASYNC251 - the defect that the heartbeat is for
+        time.sleep(600)
 
     @method()
     async def crashes(self, context: CallContext) -> None:

@@ -1,4 +1,6 @@
-"""The journal of a data directory: the contract in both modes, real folding processes, and disks that fail."""
+"""The journal of a data directory: the contract in both modes, real folding processes,
+and disks that fail.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def log_of(path: Path) -> list[int]:
 
 
 def kill(journal: LocalJournal) -> None:
-    """Leaves the directory as a gateway does that is killed, as far as one process can: no close, no marker."""
+    """Leaves the directory as a gateway does that is killed, as far as one process can:
+    no close, no marker.
+    """
     journal._directory.release()
 
 
@@ -114,7 +118,9 @@ def test_what_was_left_unfolded_is_folded_before_anything_is_served(tmp_path: Pa
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 def test_batches_under_a_killed_gateway_are_all_there(tmp_path: Path, durability: Durability) -> None:
-    """A real process, killed with SIGKILL while it appends; what it said was durable is there, and nothing after a gap."""
+    """A real process, killed with SIGKILL while it appends; what it said was durable is there,
+    and nothing after a gap.
+    """
     script = """
 import asyncio, sys
 from pathlib import Path

@@ -37,7 +37,7 @@ class World:
     """A database and how it is written: ``append`` folds one batch."""
 
     path: Path
-    retention: Retention = Retention()  # noqa: RUF009 - frozen
+    retention: Retention = Retention()
 
     def append(self, *records: Record, now_ms: int = NOW_MS) -> None:
         folding = Folding(self.path, retention=self.retention)
@@ -89,7 +89,7 @@ def busy(world: World) -> None:
     world.append(changed(1, 3, {"a": "3"}), ran(1, 0, {}, key=key("k2")))
 
 
-# -- folding --------------------------------------------------------------------------------------------------
+# -- folding ------------------------------------------------------------------------------------------------
 
 
 def test_fold_writes_a_key_once_with_the_value_before_the_run(
@@ -180,7 +180,7 @@ def test_grouped_bounds_records_and_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert [[turn.position for turn in group] for group in grouped(batches)] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-# -- retention ------------------------------------------------------------------------------------------------
+# -- retention ----------------------------------------------------------------------------------------------
 
 
 def test_trim_keeps_at_least_the_commits_and_at_most_the_bytes(
@@ -244,7 +244,7 @@ def test_trim_forgets_answers_by_count_bytes_and_time(world: World, open_store: 
     assert world.findings() == []
 
 
-# -- reading --------------------------------------------------------------------------------------------------
+# -- reading ------------------------------------------------------------------------------------------------
 
 
 def test_history_is_cut_by_bytes_but_never_to_nothing(world: World, open_store: Callable[[], Store]) -> None:
@@ -284,7 +284,7 @@ def test_checkpoint_cuts_the_log_unless_a_reader_holds_it(
     folding.close()
 
 
-# -- files that are not what they should be ---------------------------------------------------------------------
+# -- files that are not what they should be -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 500, b"SQLite format 3\0" + b"\0" * 84])
@@ -473,7 +473,7 @@ def test_reads_refuse_what_does_not_pass_its_checks(
         read(open_store())
 
 
-# -- elsewhere and back -----------------------------------------------------------------------------------------
+# -- elsewhere and back -------------------------------------------------------------------------------------
 
 
 def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
@@ -572,7 +572,7 @@ def _exported() -> dict[str, object]:
     }
 
 
-# -- the process ------------------------------------------------------------------------------------------------
+# -- the process --------------------------------------------------------------------------------------------
 
 
 def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
@@ -597,7 +597,9 @@ def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
 def test_serve_moves_a_large_wal_before_it_folds_anything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that always dies while it moves the WAL makes no progress, so that it is given up before the disk is full."""
+    """A process that always dies while it moves the WAL makes no progress, so that it is given up before the
+    disk is full.
+    """
     world.append(created(1, "p"))
     reading, writing = os.pipe()
     os.write(writing, b"9\n")

@@ -7,10 +7,11 @@
     body: calls made, 64 KiB pages of memory, numbers of open calls, globals and runs;
           the open calls; the globals as 64 bits each; (page, count) of each run; the runs' pages
 
-The pages are those that differ from the memory that an instance of the handler begins with, combined with it by
-exclusive or. ``build``, ``handler`` and ``baseline`` are digests of what an image fits to and nothing else.
-``check`` finds accidents. It does not authenticate: whoever keeps images does that, and everything is checked
-here all the same, so that a forged image can only do what its handler could do to itself, in its own memory.
+The pages are those that differ from the memory that an instance of the handler begins with, combined with it
+by exclusive or. ``build``, ``handler`` and ``baseline`` are digests of what an image fits to and nothing
+else. ``check`` finds accidents. It does not authenticate: whoever keeps images does that, and everything is
+checked here all the same, so that a forged image can only do what its handler could do to itself, in its own
+memory.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def pack(image: Image, identity: Identity, baseline: Baseline) -> bytes:
 
 
 def unpack(data: bytes, identity: Identity, baseline: Baseline, *, memory_bytes: int) -> Image:
-    """The image of this handler in ``data``, whose memory is at most ``memory_bytes``. Raises ``ImageError``."""
+    """The image of this handler in ``data``, whose memory is at most ``memory_bytes``. Raises
+    ``ImageError``.
+    """
     if not _HEADER.size < len(data) <= MAX_IMAGE_BYTES:
         raise ImageError("expected the image of a suspended handler, got something else")
     magic, version, kind, zeros, build, handler, begins, _ = _HEADER.unpack_from(data)

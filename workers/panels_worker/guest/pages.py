@@ -69,7 +69,8 @@ class Baseline:
 def difference(
     read: Callable[[int, int], bytes], spans: Iterable[tuple[int, int]], baseline: Baseline
 ) -> Runs:
-    """The pages that differ from ``baseline`` within ``spans``, which are (start, end) at multiples of a page.
+    """The pages that differ from ``baseline`` within ``spans``, which are (start, end) at multiples of a
+    page.
 
     ``read`` copies a range of the memory.
     """

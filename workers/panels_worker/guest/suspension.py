@@ -1,7 +1,7 @@
 """Modules that wait: an instance as an image, and an instance made from one.
 
-What is carried is the memory, as the pages that differ from a fresh instance's, and the exported mutable globals
-of numbers. Other globals, tables and the stack begin anew.
+What is carried is the memory, as the pages that differ from a fresh instance's, and the exported mutable
+globals of numbers. Other globals, tables and the stack begin anew.
 """
 
 from __future__ import annotations

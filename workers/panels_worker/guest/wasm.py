@@ -34,8 +34,9 @@ _NUMBERS: Final = ("i32", "i64", "f32", "f64")
 class WasmProgram:
     """One compiled module and its entry, ready to run.
 
-    ``digest`` names the handler in the images of its suspensions. Raises ``wasmtime.WasmtimeError`` for a module
-    with an import that ``host`` does not define; the preflight has refused such a module before it was compiled.
+    ``digest`` names the handler in the images of its suspensions. Raises ``wasmtime.WasmtimeError`` for a
+    module with an import that ``host`` does not define; the preflight has refused such a module before it was
+    compiled.
     """
 
     __slots__ = ("_continuity", "_entry", "_has_initialize", "_has_resume", "_host", "_template", "_warm")

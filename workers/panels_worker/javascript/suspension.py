@@ -1,8 +1,8 @@
 """Scripts that wait: an instance of the guest as an image, and an instance made from one.
 
 The whole heap of the guest lies in its linear memory and its stack is empty between calls, so that the pages
-that differ from the handler's snapshot are the suspended handler. What lies on the unused stack, and in the buffer
-for what crosses, is of no use to anybody and left out.
+that differ from the handler's snapshot are the suspended handler. What lies on the unused stack, and in the
+buffer for what crosses, is of no use to anybody and left out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def baseline_of(guest: JavaScriptGuest, snapshot: Snapshot) -> Baseline:
 
 
 def capture(run: GuestRun, calls: Calls, identity: Identity, baseline: Baseline) -> bytes:
-    """The image of an instance that no call is running in. Raises ``LimitReached`` for one that is too large."""
+    """The image of an instance that no call is running in. Raises ``LimitReached`` for one that is too
+    large.
+    """
     run.free_spent()
     run.write(run.buffer, baseline.read(run.buffer, BUFFER_BYTES))
     size = run.store.memory_bytes(run.memory)

@@ -1,7 +1,7 @@
 """The sockets of one exchange: they go to addresses that were checked, and count what passes.
 
-httpcore is given a backend that ignores the name it is asked to connect to, because asking the resolver a second time
-could be answered with another address than the one that was checked (DNS rebinding).
+httpcore is given a backend that ignores the name it is asked to connect to, because asking the resolver a
+second time could be answered with another address than the one that was checked (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Traffic:
     received: int = 0
 
     def receive(self, data: bytes) -> bytes:
-        """Counts. Raises ``CallFailedError`` above the maximum, which also ends endless headers, trailers and 1xx."""
+        """Counts.
+
+        Raises ``CallFailedError`` above the maximum, which also ends endless headers, trailers and 1xx.
+        """
         self.received += len(data)
         if self.received > self.maximum_received:
             raise CallFailedError(
@@ -79,11 +82,11 @@ class CountingStream(httpcore.AsyncNetworkStream):
         self._inner = inner
         self._traffic = traffic
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Up to ``max_bytes``. Raises ``CallFailedError`` above the limit."""
         return self._traffic.receive(await self._inner.read(max_bytes, timeout))
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """All of ``buffer``."""
         await self._inner.write(buffer, timeout)
         self._traffic.sent += len(buffer)
@@ -96,7 +99,7 @@ class CountingStream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """The same connection under TLS, counted inside it."""
         return CountingStream(
@@ -121,7 +124,7 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -140,7 +143,7 @@ class PinnedBackend(httpcore.AsyncNetworkBackend):
     async def connect_unix_socket(
         self,
         path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Never: there is no URL for it."""
