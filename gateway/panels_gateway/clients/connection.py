@@ -133,8 +133,11 @@ class Connection:
                 recovered=None if recovery is None else recovered is not None,
             )
         )
-        for frame in recovered or ():
-            self.room.send(self, frame)
+        if recovered is not None:
+            for frame in recovered.frames:
+                self.room.send(self, frame)
+            # what it hears next names the version that it was told of, not the one that the panel had when it came back
+            self.position = recovered.position
 
     # -- from the client ---------------------------------------------------------------------------------
 

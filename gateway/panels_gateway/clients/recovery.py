@@ -81,6 +81,15 @@ def _invalid(path: str, problem: str) -> RequestError:
     return RequestError(Code.INVALID_REQUEST, f"{path}: {problem}", {"path": path})
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a client has missed. ``position`` is the version that it was told of last, once it has these frames: what concerns
+    none of its topics is not among them, so that this may be less than the panel's version."""
+
+    frames: list[bytes]
+    position: int
+
+
 class Recovery:
     """What was read for a client that resumes. ``since`` None: nothing can be made of what it has."""
 
@@ -94,8 +103,8 @@ class Recovery:
         self._commits = commits
         self._limit_bytes = limit_bytes
 
-    def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, for a client with these topics; None where it must have the whole state instead."""
+    def complete(self, panel: Panel, topics: Topics) -> Missed | None:
+        """Everything since, for a client with these topics; None where it must have the whole state instead."""
         since = self._since
         if since is None:
             return None
@@ -115,7 +124,7 @@ class Recovery:
             if frame:
                 frames.append(frame)
                 position = record.seq
-        return frames
+        return Missed(frames, position)
 
 
 async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
