@@ -266,7 +266,9 @@ class ResumingClient:
             case "RESULT" | "ERROR":
                 self._answered(socket, message)
             case "PONG":
-                self._pongs.pop(0).set_result(None)
+                pong = self._pongs.pop(0)
+                if not pong.done():
+                    pong.set_result(None)
             case kind:
                 raise GapError(f"expected a message of the protocol, got {kind}")
 
@@ -295,7 +297,11 @@ class ResumingClient:
             await asyncio.sleep(RECONNECT_S)
         pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
-        await self._socket.send('{"type":"PING"}')
+        try:
+            await self._socket.send('{"type":"PING"}')
+        except (OSError, ConnectionClosed):
+            pong.cancel()
+            raise
         await pong
 
 
