@@ -190,14 +190,22 @@ class System:
         self.await_ready()
         return self
 
-    def start_gateway(self, *, wait: bool = True, under: Sequence[str] = ()) -> Process:
+    def start_gateway(
+        self,
+        *,
+        wait: bool = True,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
         """Starts the gateway, by the command ``under`` if there is one; on the port it had, when it had one before."""
         arguments = ["panels_gateway", "--port", str(self.port), "--data-dir", str(self.folder / "data")]
         arguments += ["--workers-endpoint", self.endpoint]
         arguments += ["--jwt-secret-file", str(self.folder / "secret")] if self.auth else ["--no-auth"]
         self._started += 1
         name = f"gateway-{self._started}"
-        self.gateway = Process.start(name, self.folder, [*arguments, *self._gateway_arguments], under=under)
+        self.gateway = Process.start(
+            name, self.folder, [*arguments, *self._gateway_arguments], environment, under=under
+        )
         if wait:
             self.await_listening()
         return self.gateway
