@@ -41,7 +41,7 @@ from benchmarks.handlers import COUNTER_WAT
 from panels_gateway.journal.segments import read_log
 from panels_gateway.journal.verify import verify
 from tests.support.resuming import RETRIED, Call, GapError, Replica, ResumingClient, persist
-from tests.support.system import System, eventually
+from tests.support.system import System
 
 #: Notes its key with its place among all that ran, and says so.
 APPEND: Final = """\

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 import psutil
@@ -35,7 +35,7 @@ from panels_gateway.journal.directory import decode_meta, encode_meta
 from panels_gateway.journal.journal import JournalError, StoredPanel
 from panels_gateway.journal.local import LocalJournal, open_local
 from tests.support.resuming import Call, ResumingClient
-from tests.support.system import System, eventually
+from tests.support.system import System
 
 SECTOR_BYTES: Final = 512
 #: Calls that change files, that put them on the disk, and by which answers leave.
