@@ -56,10 +56,9 @@ class Caller:
 
     def call_until_cut(self, *, padding: int = 0, most: int = 20_000) -> None:
         """One trigger after the other until the gateway is gone; fails the test when it stays."""
-        with contextlib.suppress(websockets.ConnectionClosed, OSError):
-            with self.system.connect(PANEL) as client:
-                for _ in range(most):
-                    self.call(client, padding=padding)
+        with contextlib.suppress(websockets.ConnectionClosed, OSError), self.system.connect(PANEL) as client:
+            for _ in range(most):
+                self.call(client, padding=padding)
         assert self.sent < most, "the gateway never ended"
 
     def check(self) -> None:
@@ -449,9 +448,18 @@ def newer_store(data: Path) -> None:
     connection.close()
 
 
-def foreign_store(data: Path) -> None:
+def empty_store(data: Path) -> None:
+    for path in data.glob("panels.db*"):
+        os.truncate(path, 0)
+
+
+def remove_store(data: Path) -> None:
     for path in data.glob("panels.db*"):
         path.unlink()
+
+
+def foreign_store(data: Path) -> None:
+    remove_store(data)
     connection = apsw.Connection(str(data / "panels.db"))
     connection.execute("CREATE TABLE somebody (elses INTEGER)")
     connection.close()
@@ -470,10 +478,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "meta gone": lambda data: (data / "meta").unlink(),
     "store flipped": lambda data: flip(data / "panels.db", 5),
     "store cut": lambda data: os.truncate(data / "panels.db", 2_000),
-    "store emptied": lambda data: [os.truncate(path, 0) for path in data.glob("panels.db*")],
+    "store emptied": empty_store,
     "store newer": newer_store,
     "store foreign": foreign_store,
-    "store gone": lambda data: [path.unlink() for path in data.glob("panels.db*")],
+    "store gone": remove_store,
 }
 
 

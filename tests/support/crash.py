@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -244,7 +245,8 @@ class Crashes:
             self.system.start_gateway(wait=False)
             self.counts["killed at start"] += 1
         gateway = self.system.the_gateway()
-        while gateway.running and "listening on" not in gateway.text:
+        # another process is waited for, and it tells nobody
+        while gateway.running and "listening on" not in gateway.text:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         self._look_after_gateway()
         await asyncio.sleep(how_long_s)
@@ -303,7 +305,8 @@ class Room:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(client.run()) for client in self.clients]
             await tasks.create_task(self._call_over_http())
-            while any(client.unanswered for client in self.clients) or self._more():
+            # so many places take part in this that an event would have to be set in all of them
+            while any(client.unanswered for client in self.clients) or self._more():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             await self._compare()
             for client in self.clients:
@@ -490,8 +493,6 @@ def crash(options: CrashOptions) -> Crashes:
 
 
 def _keep(system: System, folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(
         system.folder, folder, ignore=shutil.ignore_patterns("*.sock", "cache", "secret"), dirs_exist_ok=True

@@ -377,13 +377,10 @@ async def _load(system: System, calls: dict[str, list[str]], seconds: float, see
         padding = "x" * choose.choice((0, 0, 0, 100, 5_000))
         return Call(key, "append", {"n": number, "padding": padding})
 
-    clients = [
-        ResumingClient(
-            lambda panel=panel: system.socket_url(panel), lambda panel=panel: next_call(panel), window=window
-        )  # type: ignore[misc]
-        for panel in PANELS
-        for window in (1, 4)
-    ]
+    def make(panel: str, window: int) -> ResumingClient:
+        return ResumingClient(lambda: system.socket_url(panel), lambda: next_call(panel), window=window)
+
+    clients = [make(panel, window) for panel in PANELS for window in (1, 4)]
     async with asyncio.TaskGroup() as tasks:
         for client in clients:
             tasks.create_task(client.run())

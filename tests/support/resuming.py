@@ -94,8 +94,8 @@ class Replica:
 
     def patch(self, message: Message) -> None:
         """PATCH. Raises ``GapError``."""
-        seq = message["seq"]
-        first = message.get("firstSeq", seq)
+        seq: int = message["seq"]
+        first: int = message.get("firstSeq", seq)
         self._begin(message.get("prevSeq", first - 1), seq, message)
         if first < seq:
             self._merged = seq
@@ -292,9 +292,11 @@ class ResumingClient:
             await self._send(socket, call)
 
     async def barrier(self) -> None:
-        """Returns when this client has heard everything that was on its way to it. Raises ``OSError``, ``ConnectionClosed``."""
-        while self._socket is None:
+        """Returns when this client has heard everything that was on its way to it. Raises ``OSError``, ``ConnectionClosed``,
+        also, after a moment, where it is not connected."""
+        if self._socket is None:
             await asyncio.sleep(RECONNECT_S)
+            raise ConnectionResetError("not connected")
         pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
         try:
