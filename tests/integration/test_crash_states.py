@@ -106,6 +106,7 @@ def test_an_answer_counts_from_when_it_begins_to_leave() -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("strace")
 def test_no_loss_of_power_takes_back_what_was_acknowledged() -> None:
     report = explore(states=8, seed=3, seconds=3.0)
     assert not report.violations, "\n".join(report.violations)

@@ -222,17 +222,9 @@ def test_history_that_is_trimmed_while_it_is_read_has_no_holes(shared: System) -
 # -- a disk that fails -----------------------------------------------------------------------------------------
 
 
-def needs_strace() -> None:
-    if shutil.which("strace") is None:
-        if os.environ.get("CI_TOOLCHAIN"):
-            pytest.fail("expected strace, found none; install it with apt-get install strace")
-        pytest.skip("strace is not installed: apt-get install strace")
-
-
 @contextlib.contextmanager
 def injecting(pid: int, *arguments: str) -> Iterator[None]:
     """Has system calls of a process fail, from now on."""
-    needs_strace()
     with subprocess.Popen(
         ["strace", "-f", "-p", str(pid), "-o", "/dev/null", *arguments], stderr=subprocess.PIPE, text=True
     ) as strace:
@@ -277,6 +269,7 @@ def log_paths(system: System) -> list[str]:
     return [word for first in range(1, 500) for word in ("-P", f"{log}/{first:016d}.seg")]
 
 
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize(("mode", "call"), [("process", "write"), ("power", "write"), ("power", "fdatasync")])
 def test_log_that_cannot_be_written_ends_the_gateway(
@@ -300,6 +293,7 @@ def test_log_that_cannot_be_written_ends_the_gateway(
         caller.check()
 
 
+@pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("calls", ["pwrite64", "fsync,fdatasync"])
 def test_store_that_cannot_be_written_ends_the_gateway(cache_dir: Path, calls: str, error: str) -> None:
