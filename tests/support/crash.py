@@ -71,7 +71,7 @@ class CrashOptions:
     rooms: int = 3
     calls: int = 3_000
     workers: int = 2
-    #: How many kills of the gateway there have to be before it may end, whatever ``seconds`` says.
+    #: How many kills of the gateway there have to be before it may end, and a client that resumed, whatever ``seconds`` says.
     gateway_kills: int = 0
 
 
@@ -132,7 +132,7 @@ class Crashes:
             while not self.ending:
                 await asyncio.sleep(0.1)
                 late = deadline is not None and time.monotonic() >= deadline
-                self.ending |= late and self.counts["SIGKILL gateway"] >= self.options.gateway_kills
+                self.ending |= late and self._enough
             self.disturbing = False
             await disturbing
             if not self.violations:
@@ -144,6 +144,12 @@ class Crashes:
             telling.cancel()
         if not self.violations:
             await self._last_look()
+
+    @property
+    def _enough(self) -> bool:
+        """Whether there was enough to speak of, however slow the machine is."""
+        wanted = self.options.gateway_kills
+        return self.counts["SIGKILL gateway"] >= wanted and (not wanted or self.counts["recovered"] > 0)
 
     async def _rooms(self, name: str) -> None:
         number = 0
@@ -186,6 +192,9 @@ class Crashes:
 
     async def _disturb(self) -> None:
         choose = self.choices("disturbances")
+        # panels and clients first: on a slow machine nothing but starts would be disturbed
+        while not self.counts["fresh"] and self.disturbing:
+            await asyncio.sleep(0.05)
         while self.disturbing:
             await asyncio.sleep(choose.uniform(0.05, 1.0))
             with contextlib.suppress(psutil.Error):
@@ -312,8 +321,6 @@ class Room:
             for client in self.clients:
                 client.leaving = True
             await asyncio.wait(running)
-        for client in self.clients:
-            self.crashes.counts.update(client.counts)
 
     async def _make(self) -> None:
         tools = [
@@ -341,6 +348,7 @@ class Room:
             replica=replica,
             lifetime_s=lambda: self.choose.uniform(0.02, 2.0) if cuts else None,
             void=lambda: voids and self.choose.random() < 0.3,
+            counts=self.crashes.counts,
         )
 
     def _more(self) -> bool:

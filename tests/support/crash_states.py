@@ -353,7 +353,8 @@ def record(*, seconds: float, seed: int, boots: int = 2) -> Recorded:
             system.await_ready()
             if not boot:
                 for panel in PANELS:
-                    system.make_panel({"name": "append", "handler": APPEND}, panel_id=panel)
+                    # a slow machine may not have compiled it in time, and is asked again
+                    eventually(lambda panel=panel: _made(system, panel), what="a panel")  # type: ignore[misc]
             asyncio.run(_load(system, calls, seconds / boots, seed, boot))
             (gateway,) = psutil.Process(strace.pid).children()
             gateway.kill()
@@ -361,6 +362,11 @@ def record(*, seconds: float, seed: int, boots: int = 2) -> Recorded:
             with trace.open() as lines:
                 recording.read(lines)
     return Recorded(recording, calls)
+
+
+def _made(system: System, panel: str) -> bool:
+    response = system.post_panel({"name": "append", "handler": APPEND}, panel_id=panel)
+    return response.status_code in (201, 409)
 
 
 async def _load(system: System, calls: dict[str, list[str]], seconds: float, seed: int, boot: int) -> None:
