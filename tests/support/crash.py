@@ -193,7 +193,7 @@ class Crashes:
     async def _disturb(self) -> None:
         choose = self.choices("disturbances")
         # panels and clients first: on a slow machine nothing but starts would be disturbed
-        while not self.counts["fresh"] and self.disturbing:
+        while not self.counts["fresh"] and self.disturbing:  # noqa: ASYNC110 - clients count, and set no event
             await asyncio.sleep(0.05)
         while self.disturbing:
             await asyncio.sleep(choose.uniform(0.05, 1.0))

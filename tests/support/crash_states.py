@@ -25,6 +25,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ from panels_gateway.journal.directory import decode_meta, encode_meta
 from panels_gateway.journal.journal import JournalError, StoredPanel
 from panels_gateway.journal.local import LocalJournal, open_local
 from tests.support.resuming import Call, ResumingClient
-from tests.support.system import System
+from tests.support.system import System, eventually
 
 SECTOR_BYTES: Final = 512
 #: Calls that change files, that put them on the disk, and by which answers leave.
@@ -354,7 +355,7 @@ def record(*, seconds: float, seed: int, boots: int = 2) -> Recorded:
             if not boot:
                 for panel in PANELS:
                     # a slow machine may not have compiled it in time, and is asked again
-                    eventually(lambda panel=panel: _made(system, panel), what="a panel")  # type: ignore[misc]
+                    eventually(partial(_made, system, panel), what="a panel")
             asyncio.run(_load(system, calls, seconds / boots, seed, boot))
             (gateway,) = psutil.Process(strace.pid).children()
             gateway.kill()
