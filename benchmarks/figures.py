@@ -223,8 +223,8 @@ def fan_out(figures: Figures) -> None:
             asked = {"panels": 1, "window": 4, "listeners": listeners - 1}
             runs = figures.alternate(
                 {
-                    "reference": lambda: figures.load(bare, handlers.WASM, **asked),
-                    "panels": lambda: figures.load(system, handlers.WASM, **asked),
+                    "reference": lambda: figures.load(bare, handlers.WASM, **asked),  # noqa: B023
+                    "panels": lambda: figures.load(system, handlers.WASM, **asked),  # noqa: B023
                 }
             )
         figures.keep(f"Fan-out, 1 panel, {listeners:,} clients", runs)

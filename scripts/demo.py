@@ -126,7 +126,7 @@ class Child:
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for this process, which then stops them in order
                 # one system call, with nothing that another thread could hold a lock of
-                preexec_fn=_end_with_parent,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509
             )
         return cls(name, log, process)
 
@@ -210,7 +210,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self._page)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         """Nothing: the terminal belongs to the demonstration."""
 
 

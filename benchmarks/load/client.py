@@ -23,8 +23,8 @@ class _Head(msgspec.Struct):
 
     type: str
     seq: int = -1
-    firstSeq: int = -1
-    requestId: str = ""
+    firstSeq: int = -1  # noqa: N815 - the protocol's name
+    requestId: str = ""  # noqa: N815
     code: str = ""
     message: str = ""
 

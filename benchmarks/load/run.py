@@ -211,7 +211,7 @@ async def _verify_panels(
             samples.violate(f"{panel_id}: expected a count of {succeeded}, got {count}")
         if not any(client.closed_early for client in watchers):
             caught_up = await _until(
-                lambda: all(c.seq == c.events == succeeded for c in watchers),
+                lambda: all(c.seq == c.events == succeeded for c in watchers),  # noqa: B023
                 5.0,
             )
             if not caught_up:

@@ -48,22 +48,22 @@ class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=F
 
     tool: str
     args: msgspec.Raw = _NULL
-    requestId: str | msgspec.UnsetType = msgspec.UNSET
-    idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
     """SUBSCRIBE: add ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
-    requestId: str | msgspec.UnsetType = msgspec.UNSET
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="type"):
     """UNSUBSCRIBE: remove ``topics``. With a ``requestId`` it is answered by SUBSCRIBED."""
 
     topics: list[str]
-    requestId: str | msgspec.UnsetType = msgspec.UNSET
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
 class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):

@@ -12,18 +12,22 @@ between the two.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus
 
 from panels_gateway.broadcast.hub import commit_frames
 from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS, MAX_TOPICS, Topics
+from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
+
+_log = logging.getLogger("panels.gateway.clients")
 
 #: What is missed is sent, and not the state, up to this many bytes even where the state is smaller: events
 #: are in it too.
@@ -141,7 +145,12 @@ async def read(asked: Asked, resident: Resident, histories: Histories) -> Recove
     limit_bytes = min(MAX_RECOVERY_BYTES, max(RECOVERY_FLOOR_BYTES, panel.state_bytes))
     if asked.since is None or asked.epoch != panel.epoch or asked.since > panel.seq:
         return Recovery(resident, None, [], limit_bytes)
-    page = await histories.since(resident, asked.since, limit_bytes=limit_bytes)
+    try:
+        page = await histories.since(resident, asked.since, limit_bytes=limit_bytes)
+    except JournalError as exc:
+        # the state is in memory and sound: the client gets all of it
+        _log.error("panel %r: its history cannot be read: %s", panel.id, exc)
+        page = None
     if page is None or not page.complete:
         return Recovery(resident, None, [], limit_bytes)
     return Recovery(resident, asked.since, page.commits, limit_bytes)

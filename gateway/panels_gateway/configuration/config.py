@@ -308,7 +308,8 @@ def _auth(values: Values) -> AuthConfig:
     if not off and secret is None and jwks is None:
         raise ConfigError(
             "expected a key to verify tokens with, got none; give --jwt-secret-file FILE (make one with: "
-            "openssl rand -hex 32 > FILE) or --jwt-jwks-file FILE, or --no-auth to let everybody do everything"
+            "openssl rand -hex 32 > FILE) or --jwt-jwks-file FILE, or --no-auth to let "
+            "everybody do everything"
         )
     if off and not (secret is None and jwks is None):
         raise ConfigError("no-auth: expected it without a key, got both; take one of them away")

@@ -113,7 +113,7 @@ def interceptors_of(config: ExtensionsConfig) -> list[Interceptor]:
     for name in config.interceptors:
         interceptor = load(name)
         if not inspect.iscoroutinefunction(interceptor) and not inspect.iscoroutinefunction(
-            getattr(interceptor, "__call__", None)
+            getattr(interceptor, "__call__", None)  # noqa: B004 - asks how it is called, not whether
         ):
             raise ExtensionConfigError(f"{name}: expected an async function")
         found.append(interceptor)

@@ -23,7 +23,7 @@ class TriggerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``args`` is any JSON value, null when absent."""
 
     args: msgspec.Raw = msgspec.Raw(b"null")
-    requestId: str | None = None
+    requestId: str | None = None  # noqa: N815 - the protocol's name
 
 
 _decoder: Final = msgspec.json.Decoder(TriggerBody)

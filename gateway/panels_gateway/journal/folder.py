@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the gateway is gone, so the end of input would have come next
     except JournalError as exc:
-        print(f"panels folder: {exc}", file=sys.stderr)
+        print(f"panels folder: {exc}", file=sys.stderr)  # noqa: T201 - what the gateway logs
         return EXIT_JOURNAL
     return 0
 

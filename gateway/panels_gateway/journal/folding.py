@@ -59,7 +59,7 @@ class Folding:
     Not thread-safe. Every method raises ``JournalError`` when the disk does not let it.
     """
 
-    def __init__(self, path: Path, *, retention: Retention = Retention()) -> None:
+    def __init__(self, path: Path, *, retention: Retention = Retention()) -> None:  # noqa: B008 - frozen
         """Opens the database at ``path``, which ``schema.prepare`` has made. Raises ``CorruptError``."""
         self._path = path
         self._wal = path.with_name(path.name + "-wal")

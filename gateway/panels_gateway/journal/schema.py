@@ -3,7 +3,7 @@
     meta      one row: format, identity, the position folded up to, the highest fence, what panels there are
     panels    a panel's head: identity, definition, version, and the sums that bound what hangs on it
     state     one row per panel and key
-    history   one row per panel and run of commits (``chunks.py``), from ``floor`` + 1 to ``seq`` without a gap
+    history   one row per panel and run of commits (``chunks``), from ``floor`` + 1 to ``seq``, gapless
     parked    handlers that wait, with their images;  returned: what their open calls were answered
     fired     when tools that run at times were due last
     answers   what was answered to idempotency keys, the oldest with the lowest number

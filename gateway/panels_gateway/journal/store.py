@@ -112,7 +112,7 @@ class Store:
         values = (panel,) if suspension is None else (panel, suspension)
         returned: dict[int, list[Returned]] = {}
         for number, call, crc, data in self._connection.execute(
-            f"SELECT suspension, call, crc, record FROM returned WHERE {where} ORDER BY suspension, call",
+            f"SELECT suspension, call, crc, record FROM returned WHERE {where} ORDER BY suspension, call",  # noqa: S608 - a constant
             values,
         ):
             record = self._decoded(
@@ -122,7 +122,7 @@ class Store:
             returned.setdefault(number, []).append(record)
         found: list[Waiting] = []
         for number, crc, data, image in self._connection.execute(
-            f"SELECT suspension, crc, record, image FROM parked WHERE {where} ORDER BY suspension",
+            f"SELECT suspension, crc, record, image FROM parked WHERE {where} ORDER BY suspension",  # noqa: S608 - a constant
             values,
         ):
             parked = self._decoded(f"suspension {number} of panel {panel}", crc, data, image)
@@ -304,7 +304,7 @@ class Store:
         return None if row is None else (row[0], row[1])
 
     def _rows(self, panel: int, rest: str, seq: int) -> Iterator[Row]:
-        sql = f"SELECT first_seq, last_seq, crc, undo, records FROM history WHERE panel = ? AND {rest}"
+        sql = f"SELECT first_seq, last_seq, crc, undo, records FROM history WHERE panel = ? AND {rest}"  # noqa: S608 - a constant of this module
         for first, last, crc, undo, records in self._connection.execute(sql, (panel, seq)):
             try:
                 yield chunks.checked_row(panel, first, last, crc, undo, records)

@@ -173,7 +173,7 @@ def backup(
     *,
     tail: Callable[[int], Iterable[Batch]],
     now_ms: int,
-    retention: Retention = Retention(),
+    retention: Retention = Retention(),  # noqa: B008 - frozen
 ) -> int:
     """Writes a copy of everything durable to ``target``, which must not exist, and returns the position that
     it has.

@@ -22,7 +22,7 @@ import msgspec
 
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.journal.journal import Journal, StoredPanel, Summary, Waiting
+from panels_gateway.journal.journal import Journal, JournalError, StoredPanel, Summary, Waiting
 from panels_gateway.journal.records import (
     Changed,
     Created,
@@ -215,18 +215,17 @@ class Residents:
             del self._loading[panel_id]
 
     async def _read(self, panel_id: str) -> Resident | None:
-        found = await self._journal.load(panel_id)
+        try:
+            found = await self._journal.load(panel_id)
+        except JournalError as exc:
+            raise _unreadable(panel_id, exc) from None
         resident = self.get(panel_id)  # made meanwhile
         if resident is not None or found is None or self.is_deleted(found.panel):
             return resident
         try:
             panel = self._restore(found)
         except (msgspec.DecodeError, KeyError, ValueError) as exc:
-            _log.error("panel %r cannot be loaded from the journal: %s", panel_id, exc)
-            raise RequestError(
-                Code.INTERNAL,
-                f"the panel {panel_id!r} is stored but cannot be read; the server's log says why",
-            ) from None
+            raise _unreadable(panel_id, exc) from None
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
         resident.fired.update(found.fired)
@@ -452,3 +451,11 @@ class Listed:
         panel = resident.panel
         made = panel.definition
         return cls(panel.id, made.kind, made.title, panel.seq, panel.created_ms, len(resident.room))
+
+
+def _unreadable(panel_id: str, error: Exception) -> RequestError:
+    """What is said to whoever asks for a panel whose stored rows are damaged. The log is told why."""
+    _log.error("panel %r cannot be loaded from the journal: %s", panel_id, error)
+    return RequestError(
+        Code.INTERNAL, f"the panel {panel_id!r} is stored but cannot be read; the server's log says why"
+    )

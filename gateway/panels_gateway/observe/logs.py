@@ -31,7 +31,7 @@ class RedactingFormatter(logging.Formatter):
             return text
         return "".join([c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text])
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """The record as one line, so that no text of a client or handler can pass for another record."""
         return super().formatMessage(record).replace("\n", "\\n")
 

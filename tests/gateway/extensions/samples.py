@@ -84,7 +84,7 @@ class Sample(Extension):
 
     @method(repeatable=True)
     async def blocks(self, context: CallContext) -> None:
-        time.sleep(600)
+        time.sleep(600)  # noqa: ASYNC251 - the defect that the heartbeat is for
 
     @method()
     async def crashes(self, context: CallContext) -> None:

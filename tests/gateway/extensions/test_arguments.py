@@ -73,7 +73,7 @@ def test_default_is_the_functions_own_when_an_argument_is_left_out() -> None:
     assert "label" not in PARAMETERS.bind(b'{"at":{"x":1}}')
 
 
-async def without_annotation(context, city) -> None:  # type: ignore[no-untyped-def]
+async def without_annotation(context, city) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     """Nobody knows what a city is."""
 
 

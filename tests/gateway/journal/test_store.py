@@ -37,7 +37,7 @@ class World:
     """A database and how it is written: ``append`` folds one batch."""
 
     path: Path
-    retention: Retention = Retention()
+    retention: Retention = Retention()  # noqa: RUF009 - frozen
 
     def append(self, *records: Record, now_ms: int = NOW_MS) -> None:
         folding = Folding(self.path, retention=self.retention)

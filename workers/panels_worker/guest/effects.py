@@ -26,15 +26,15 @@ _TRUNCATED: Final = LogLine(2, "… the log was cut here: it has reached its lim
 _encode = jsonvalue.encode
 
 
-class LimitReached(Exception):
+class LimitReached(Exception):  # noqa: N818 - an ending of the job, not an error of ours
     """A bound of the job was passed: it ends here. The text is for the client."""
 
 
-class Denied(Exception):
+class Denied(Exception):  # noqa: N818
     """The tool's capabilities do not allow this. The text is for the client."""
 
 
-class InvalidValue(Exception):
+class InvalidValue(Exception):  # noqa: N818
     """The guest gave what is not a name, or not a JSON value. The text is for the client."""
 
 

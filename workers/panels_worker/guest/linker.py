@@ -63,7 +63,7 @@ class HostLinker:
         def callback(_env: object, _caller: object, raw: Any, _count: int) -> int:
             try:
                 function(raw)
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - nothing may unwind through the guest; ``call`` raises it again
                 _pending.append(exc)
                 return int(trap_new(_STOP, len(_STOP)))
             return 0

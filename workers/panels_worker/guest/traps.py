@@ -48,7 +48,7 @@ _WORDS: Final = {
 }
 
 
-class GuestTrap(Exception):
+class GuestTrap(Exception):  # noqa: N818 - a trap is its name in the field
     """The guest trapped. ``text`` is a few words without inner detail; the store must be closed, not used
     again.
     """
@@ -71,7 +71,7 @@ def trap_of(code: int | None) -> GuestTrap:
     return GuestTrap(kind, _WORDS.get(code, kind.value))
 
 
-class HostStop(Exception):
+class HostStop(Exception):  # noqa: N818 - control flow, not an error
     """A host function raises this to stop the guest; ``Store.call`` then raises a trap of kind HOST."""
 
 
