@@ -71,16 +71,32 @@ class ImageError(Exception):
     """Bytes that are no image, or not one of this handler. The text is a sentence for the client."""
 
 
+class OversizeError(Exception):
+    """A handler that would take more than ``MAX_IMAGE_BYTES``."""
+
+    def __init__(self) -> None:
+        super().__init__(f"expected a suspended handler of at most {MAX_IMAGE_BYTES} bytes, got a larger one")
+
+
 def pack(image: Image, identity: Identity, baseline: Baseline) -> bytes:
-    """The bytes of an image; they may be more than ``MAX_IMAGE_BYTES``, which is for the caller to see."""
+    """The bytes of an image. Raises ``OversizeError`` as soon as there are too many."""
     counts = len(image.open_calls), len(image.globals), len(image.runs)
     parts = [
         _BODY.pack(image.calls_made, image.memory_bytes // WASM_PAGE_BYTES, *counts),
         struct.pack(f"<{counts[0] + counts[1]}Q", *image.open_calls, *image.globals),
     ]
     parts += [struct.pack("<2I", at // PAGE_BYTES, len(data) // PAGE_BYTES) for at, data in image.runs]
-    parts += [exclusive_or(data, at, baseline) for at, data in image.runs]
-    body = zlib.compress(b"".join(parts), LEVEL)
+    stream = zlib.compressobj(LEVEL)
+    packed = [stream.compress(b"".join(parts))]
+    size = _HEADER.size + len(packed[0])
+    for at, data in image.runs:
+        packed.append(stream.compress(exclusive_or(data, at, baseline)))
+        size += len(packed[-1])
+        if size > MAX_IMAGE_BYTES:
+            raise OversizeError
+    body = b"".join((*packed, stream.flush()))
+    if _HEADER.size + len(body) > MAX_IMAGE_BYTES:
+        raise OversizeError
     return _header(identity, baseline, body) + body
 
 

@@ -59,7 +59,11 @@ declare const $log: {
 /** The job's clock: the same instant for the whole job. */
 declare const $time: { now(): number };
 
-/** Extensions. None is registered in this version: every call rejects. */
+/**
+ * Extensions; needs the capability `ext:<name>` or `ext:<name>.<method>`. Arguments and result are JSON. While it
+ * waits the handler is suspended: what it did before is committed, and `$state` has to be read again afterwards.
+ * A call that fails is rejected with an `Error` that has a `code`.
+ */
 declare const $ext: {
   readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> };
 };

@@ -14,11 +14,10 @@ import msgspec
 
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
-from panels_shared.limits import MAX_IMAGE_BYTES
 from panels_shared.messages import Answered
 from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import InvalidValue, LimitReached
-from panels_worker.guest.image import WASM_PAGE_BYTES, Identity, Image, ImageError, Kind, pack
+from panels_worker.guest.image import WASM_PAGE_BYTES, Identity, Image, ImageError, Kind, OversizeError, pack
 from panels_worker.guest.pages import PAGE_BYTES, Baseline, difference
 from panels_worker.guest.traps import InstantiationError
 from panels_worker.javascript.assets import GuestChangedError
@@ -57,12 +56,10 @@ def capture(run: GuestRun, calls: Calls, identity: Identity, baseline: Baseline)
     top = _stack_top(run)
     spans = (0, PAGE_BYTES), (top, size)
     runs = difference(run.read, spans, baseline)
-    packed = pack(Image(calls.made, tuple(calls.open), size, (top,), runs), identity, baseline)
-    if len(packed) > MAX_IMAGE_BYTES:
-        raise LimitReached(
-            f"expected a suspended handler of at most {MAX_IMAGE_BYTES} bytes, got {len(packed)}"
-        )
-    return packed
+    try:
+        return pack(Image(calls.made, tuple(calls.open), size, (top,), runs), identity, baseline)
+    except OversizeError as error:
+        raise LimitReached(str(error)) from None
 
 
 def revive(run: GuestRun, image: Image) -> None:
