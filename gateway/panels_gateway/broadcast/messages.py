@@ -225,7 +225,8 @@ def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | Non
     ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last told of, where
     that is not the one before ``seq``: nothing between the two concerns its topics.
     """
-    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, place)
 
 
 def merged_patch(mutations: bytes, first_seq: int, seq: int, *, more: bool = False) -> bytes:
@@ -264,7 +265,8 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
 
 def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
     """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
-    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, place)
 
 
 def answer(request_id: str | None, answer: Answer) -> bytes:

@@ -6,6 +6,8 @@ holds what is needed to make the panel what it was, and to run the trigger again
 
 JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times ``at_ms`` are
 milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their order.
+
+Records are trees of values, so the collector need not look at them (``gc=False``), however many wait to be folded.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from panels_shared.outcome import Completed, Failed
 FORMAT_VERSION = 1
 
 
-class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Source(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """A handler's source, once for all panels that use it. It stands before the first record that names its digest.
 
     A store drops a source when no panel's definition and no commit in its history names it any more. So a writer says it
@@ -31,7 +33,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
 
 
-class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Created(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is deleted.
 
     ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in which handlers
@@ -49,7 +51,7 @@ class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
     digests: tuple[bytes, ...] = ()
 
 
-class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this.
 
     ``digests`` has every handler that ``definition`` names.
@@ -61,14 +63,14 @@ class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
     digests: tuple[bytes, ...] = ()
 
 
-class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """A panel is gone, with its state, its history and its answers."""
 
     panel: int
     at_ms: int
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True):
+class Key(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint`` the first 16
     bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
 
@@ -77,7 +79,7 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: bytes
 
 
-class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     """A trigger ran to its end, and this is how.
 
     ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are recorded only
@@ -100,7 +102,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     key: Key | None = None
 
 
-class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
     """A panel's state was changed by something other than a trigger, as version ``seq``.
 
     ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations`` a JSON array as
@@ -118,7 +120,7 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
 Record = Source | Created | Defined | Deleted | Ran | Changed
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True):
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn: its ``position`` (1 for the first of all), the writer's ``fence``, and the records.
 
     Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a batch whose

@@ -95,7 +95,10 @@ class Commits:
         if effects:
             resident.room.publish(seq, mutations, outcome.mutations, events)
         self._counters.completed += 1
-        self._answering.settle(trigger, answer, record, resident)
+        if trigger.key is None:
+            trigger.reply_to.answer(trigger, answer)
+        else:
+            self._answering.settle(trigger, answer, record, resident)
         if began_s:
             stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
 

@@ -68,6 +68,8 @@ class Intake:
         self._wall_clock = wall_clock
         self._random_bits = random_bits
         self._lookups: set[asyncio.Task[None]] = set()
+        self._looked_at = -1
+        self._crowded = False
 
     def accept(
         self,
@@ -127,9 +129,13 @@ class Intake:
         self._turn.request_seal()
 
     def _offer(self, trigger: Trigger) -> None:
-        if self._journal.backlog_bytes > MAX_BACKLOG_BYTES:
-            self._overloaded(trigger, "journal", 500)
-            return
+        # the backlog grows when a turn is appended, and is looked at once for each such turn
+        if self._crowded or self._looked_at != self._turn.position:
+            self._looked_at = self._turn.position
+            self._crowded = self._journal.backlog_bytes > MAX_BACKLOG_BYTES
+            if self._crowded:
+                self._overloaded(trigger, "journal", 500)
+                return
         try:
             self._dispatcher.offer(trigger, self.clock())
         except OverloadedError as exc:
