@@ -130,6 +130,11 @@ class Journal(Protocol):
         """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
         ...
 
+    @property
+    def syncs(self) -> int:
+        """How often it has waited for the disk to have everything: turns that waited together share one."""
+        ...
+
     def append(self, batch: Batch) -> None:
         """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
 

@@ -170,6 +170,10 @@ class LocalJournal:
         return self._log.counters
 
     @property
+    def syncs(self) -> int:
+        return self._log.counters.syncs
+
+    @property
     def folding_starts(self) -> int:
         """How often a folding process has been started: more than 1 means that one died."""
         return self._folding.starts

@@ -128,6 +128,10 @@ class MemoryJournal:
         # what waits here goes within a turn; only held batches can pile up, and only in a test
         return sum(len(encode(batch)) for batch in self._unfolded) if self.hold else 0
 
+    @property
+    def syncs(self) -> int:
+        return 0
+
     def append(self, batch: Batch) -> None:
         if self.closed:
             raise JournalError("the journal has been closed")
