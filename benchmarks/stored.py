@@ -20,7 +20,7 @@ _GROUP = 5_000
 
 def store(folder: Path, count: int, state_bytes: int) -> None:
     """Makes ``folder`` the data directory of ``count`` counters ``panel-1`` …, each with about ``state_bytes`` of state."""
-    definition = parse(json.dumps(handlers.WASM("panel")).encode(), DefinitionLimits())
+    definition = parse(json.dumps(handlers.WASM("panel")).encode(), DefinitionLimits(), default_id="panel")
     sources = stored.sources(definition)
     digests = tuple(source.digest for source in sources)
     encoded = stored.encode(definition)
