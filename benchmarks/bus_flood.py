@@ -40,7 +40,9 @@ def timings(system: System, panel: str) -> list[float]:
 
 def dropped(system: System) -> int:
     """Results that the gateway has dropped since its start."""
-    found = re.findall(r"^panels_results_(?:stale|forged)_total (\d+)", system.http.get("/metrics").text, re.MULTILINE)
+    found = re.findall(
+        r"^panels_results_(?:stale|forged)_total (\d+)", system.http.get("/metrics").text, re.MULTILINE
+    )
     return sum(map(int, found))
 
 

@@ -150,9 +150,7 @@ async def herd(system: System, count: int, missed: int = 10) -> Herd:
 
     async def come_back() -> None:
         began = time.perf_counter()
-        client = await Caller.connect(
-            f"{url}?epoch={writer.epoch}&since={since}", until=since + missed
-        )
+        client = await Caller.connect(f"{url}?epoch={writer.epoch}&since={since}", until=since + missed)
         clients.append(client)
         await asyncio.wait_for(client.caught_up.wait(), 120)
         found.resumed_ms.append((time.perf_counter() - began) * 1e3)

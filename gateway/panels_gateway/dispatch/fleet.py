@@ -243,7 +243,9 @@ class Worker:
             execution_us = min(max(execution_us, 0), MAX_EXECUTION_US)
         self.average_us += (execution_us - self.average_us) * _SMOOTHING
         credit = int(CREDIT_US / (self.average_us + OVERHEAD_US))
-        self.credit = credit if MIN_CREDIT <= credit <= MAX_CREDIT else max(MIN_CREDIT, min(MAX_CREDIT, credit))
+        self.credit = (
+            credit if MIN_CREDIT <= credit <= MAX_CREDIT else max(MIN_CREDIT, min(MAX_CREDIT, credit))
+        )
 
     def answered(self, number: int, now: float) -> Run | Unanswerable:
         """Takes the run with this id off the list, together with the revoked ones before it.

@@ -36,7 +36,6 @@ from panels_gateway.journal.records import (
     encode,
 )
 
-
 #: Batches are folded together after so many seconds: one by one they would cost more than their commits.
 FOLD_S: Final = 0.01
 
