@@ -48,7 +48,7 @@ class Caller(WSListener):
             made.until = until
             return made
 
-        _, caller = await ws_connect(make, url, use_aiofastnet=False)
+        _, caller = await ws_connect(make, url, use_aiofastnet=False, websocket_handshake_timeout=120)
         assert isinstance(caller, Caller)
         return caller
 
