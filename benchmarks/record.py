@@ -1,6 +1,6 @@
 """What the record costs and what it gives: durability ``process`` and ``power`` beside ``none``, start-up, resume, disk use.
 
-    python -m benchmarks.record [--quick] [--only NAME ...] [--soak-s 600] [--commits 1000000] [--many 1000000] [--clients 5000]
+    python -m benchmarks.record [--quick] [--only NAME ...] [--rounds 21] [--soak-s 600] [--commits 1000000] [--many 1000000] [--clients 5000]
 
 Each part is named in ``PARTS`` and can be run alone. Gateways that are compared run at the same time and are asked in turn, and
 CPU is that of every thread of the gateway and of the folding process, which folds up to some seconds later: its CPU is divided by
@@ -26,7 +26,7 @@ from typing import Final
 import psutil
 import uvloop
 
-from benchmarks import handlers
+from benchmarks import appends, handlers
 from benchmarks.load.run import Load, percentile, run
 from benchmarks.load.run import Report as Run
 from benchmarks.load.system import ROOT, Options, System, panels
@@ -45,8 +45,8 @@ _HEADING: Final = "# The record\n"
 class Scale:
     """How much is done. ``clients`` is how many come back at once."""
 
-    rounds: int = 9
-    round_s: float = 2.0
+    rounds: int = 21
+    round_s: float = 0.8
     soak_s: float = 120.0
     commits: int = 1_000_000
     few: int = 10_000
@@ -92,6 +92,7 @@ def arguments() -> argparse.Namespace:
     add = made.add_argument
     add("--only", nargs="+", choices=sorted(PARTS), metavar="NAME", help=f"of {', '.join(PARTS)} (all)")
     add("--results", action="store_true", help="replace the record's part of RESULTS.md")
+    add("--rounds", type=int, metavar="N", help="rounds of what is measured in turn (21)")
     add("--soak-s", type=float, metavar="S", help="how long the soak for pauses takes (120)")
     add("--commits", type=int, metavar="N", help="commits for the use of the disk (1000000)")
     add("--many", type=int, metavar="N", help="panels of 1 kB to start with (1000000)")
@@ -104,7 +105,7 @@ def scale_of(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else Scale()
     given = {
         name: value
-        for name in ("soak_s", "commits", "many", "clients")
+        for name in ("rounds", "soak_s", "commits", "many", "clients")
         if (value := getattr(options, name)) is not None
     }
     return Scale(**({name: getattr(scale, name) for name in Scale.__dataclass_fields__} | given))
@@ -337,6 +338,16 @@ def pauses(made: Measurements, scale: Scale) -> None:
     made.details.append(table)
 
 
+def append(made: Measurements, scale: Scale) -> None:
+    """The longest single append, with segments that end and are folded beside it."""
+    with tempfile.TemporaryDirectory(prefix="panels-record-") as folder:
+        found = asyncio.run(appends.measure(Path(folder), scale.soak_s))
+    bound = ("≤ 20 ms", 20.0, False)
+    made.row("longest append to the log, without waits for a CPU", max(found.net_ms), "ms", bound)
+    made.row("longest append with them", max(found.gross_ms), "ms")
+    made.row("commits appended meanwhile", found.commits / scale.soak_s, "/s")
+
+
 def disk(made: Measurements, scale: Scale) -> None:
     """What the data directory takes while ten panels go on and on."""
     table = Table("Disk use, 10 panels, the newest 10,000 commits of each kept", ("commits", "MiB"))
@@ -470,6 +481,7 @@ PARTS: Final[dict[str, Callable[[Measurements, Scale], None]]] = {
     "hot": hot,
     "power": power,
     "pauses": pauses,
+    "append": append,
     "disk": disk,
     "start": start,
     "start-many": start_many,
