@@ -165,7 +165,7 @@ class Subject:
 
     def median(self, field: str) -> float:
         """The median of all runs."""
-        return statistics.median(getattr(each, field) for each in self.runs)
+        return float(statistics.median(getattr(each, field) for each in self.runs))
 
 
 def folding_cpu_s(system: System) -> float:
