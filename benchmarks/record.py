@@ -204,7 +204,8 @@ def triggers(made: Measurements, scale: Scale) -> None:
     load = Load(panels=16, window=4, duration_s=scale.round_s, warmup_s=0.3)
     with _beside("none", "process") as subjects:
         none, process = subjects.values()
-        none.run(load), process.run(load)
+        none.run(load)
+        process.run(load)
         until_folded(process.system)
         for subject in subjects.values():
             subject.runs.clear()
