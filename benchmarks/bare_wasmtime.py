@@ -30,6 +30,7 @@ class BareWasmtime:
             ("state_set", 4, [i32], self._state_set),
             ("emit", 4, [i32], self._emit),
             ("result", 2, [], self._result),
+            ("fail", 2, [], self._fail),
         ):
             kind = FuncType([i32] * params, results)
             self._linker.define_func("panels", name, kind, function, access_caller=True)
@@ -99,6 +100,9 @@ class BareWasmtime:
 
     def _result(self, caller: Caller, at: int, size: int) -> None:
         self.result = bytes(_memory(caller).read(caller, at, at + size))
+
+    def _fail(self, caller: Caller, at: int, size: int) -> None:
+        raise RuntimeError(bytes(_memory(caller).read(caller, at, at + size)).decode(errors="replace"))
 
 
 def _memory(caller: Caller) -> Memory:

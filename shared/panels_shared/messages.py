@@ -67,7 +67,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
     changes: dict[str, bytes | None]
 
 
-class Job(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Job(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """Run ``tool`` with ``args`` on the panel's replica.
 
     ``committed`` is the highest index of this epoch that the gateway has committed (-1 for none): what undoes
@@ -179,7 +179,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
     rss_bytes: int
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True, tag=34):
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=34, gc=False):
     """How ``job`` ended."""
 
     job: int

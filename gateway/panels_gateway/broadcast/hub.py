@@ -9,7 +9,9 @@ such clients; a departure costs one write each.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
@@ -37,7 +39,7 @@ class Subscriber(Protocol):
         """
 
 
-class Departure(NamedTuple):
+class Departure(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What one client is sent of one turn, as bytes and in parts."""
 
     subscriber: Subscriber
@@ -99,13 +101,22 @@ class Room:
         self.seq = seq
         if self._everything:
             # a commit that changed nothing is broadcast too, because versions have no gaps
-            told = bool(mutations) or not events
-            patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
-            frames = _event_frames([fragment for _, fragment in events], seq) if events else b""
-            if patch or frames:
-                if not self._turn:
-                    self._hub.dirty_rooms.append(self)
-                self._turn.append(Commit(seq, seq, mutations, patch, frames))
+            patch = frames = b""
+            if mutations or not events:
+                patch = text_frame(messages.patch(mutations_json, seq, more=bool(events)))
+            if len(events) == 1:
+                frames = text_frame(messages.event(events[0][1], seq))
+            elif events:
+                frames = _event_frames([fragment for _, fragment in events], seq)
+            if not self._turn:
+                self._hub.dirty_rooms.append(self)
+            self._turn.append(Commit(seq, seq, mutations, patch, frames))
+        if self._filtered:
+            self._publish_filtered(seq, mutations, mutations_json, events)
+
+    def _publish_filtered(
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
+    ) -> None:
         caught_up: list[Subscriber] = []
         for subscriber in self._filtered:
             topics = subscriber.topics
@@ -130,22 +141,19 @@ class Room:
         if not turn:
             return
         self._turn = []
-        shared = b"".join([part for commit in turn for part in (commit.patch_frame, commit.event_frames)])
-        whole: list[Commit | bytes] = list(turn)
+        shared: bytes | None = None
+        whole: list[Commit | bytes] = []
         for subscriber in self._everything:
             private = subscriber.private
-            if not private:
-                departures.append(Departure(subscriber, shared, whole))
+            if private:
+                departures.append(_merged(subscriber, turn))
                 continue
-            items: list[Commit | bytes] = []
-            done = 0
-            for position, frame in private:
-                items += turn[done:position]
-                done = position
-                items.append(frame)
-            items += turn[done:]
-            private.clear()
-            departures.append(_departure(subscriber, items))
+            if shared is None:
+                whole += turn
+                shared = b"".join(
+                    [part for commit in turn for part in (commit.patch_frame, commit.event_frames)]
+                )
+            departures.append(Departure(subscriber, shared, whole))
 
     def _collect_early(self) -> None:
         # a newcomer must not get what was published before it joined
@@ -204,9 +212,28 @@ def _event_frames(fragments: list[bytes], seq: int, previous: int | None = None)
     )
 
 
-def _departure(subscriber: Subscriber, items: list[Commit | bytes]) -> Departure:
-    frames = b"".join([item if isinstance(item, bytes) else item.frames for item in items])
-    return Departure(subscriber, frames, items)
+def _merged(subscriber: Subscriber, turn: list[Commit]) -> Departure:
+    """What a client is sent that hears everything: the turn's commits, with its own frames in their
+    places.
+    """
+    items: list[Commit | bytes] = []
+    parts: list[bytes] = []
+    private = subscriber.private
+    # the end of the turn, as one more place
+    private.append((len(turn), b""))
+    done = 0
+    for place, frame in private:
+        while done < place:
+            commit = turn[done]
+            done += 1
+            items.append(commit)
+            parts.append(commit.patch_frame)
+            parts.append(commit.event_frames)
+        if frame:
+            items.append(frame)
+            parts.append(frame)
+    private.clear()
+    return Departure(subscriber, b"".join(parts), items)
 
 
 class Hub:
@@ -237,7 +264,7 @@ class Hub:
             for subscriber in subscribers:
                 private = subscriber.private
                 if private:
-                    items: list[Commit | bytes] = [frame for _, frame in private]
+                    frames = [frame for _, frame in private]
                     private.clear()
-                    departures.append(_departure(subscriber, items))
+                    departures.append(Departure(subscriber, b"".join(frames), list(frames)))
         return departures

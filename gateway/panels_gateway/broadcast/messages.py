@@ -230,7 +230,8 @@ def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | Non
     ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last
     told of, if that is not ``seq`` - 1: nothing between the two concerns its topics.
     """
-    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, place)
 
 
 def merged_patch(mutations: bytes, first_seq: int, seq: int, *, more: bool = False) -> bytes:
@@ -271,7 +272,8 @@ def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None
     """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and
     ``previous`` are as in ``patch``.
     """
-    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, place)
 
 
 def progress(request_id: str | None, progress: Progress) -> bytes:

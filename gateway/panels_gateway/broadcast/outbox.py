@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.panels.panel import Mutation
@@ -32,8 +34,7 @@ class OutboxLimits:
     hard_bytes: int = MIB
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames."""
 
     first_seq: int

@@ -57,6 +57,7 @@ class Metrics:
         yield Sample(m.JOURNAL_BATCHES, kernel.turn.position)
         yield Sample(m.JOURNAL_LAG, kernel.turn.position - kernel.journal.folded)
         yield Sample(m.JOURNAL_BACKLOG, kernel.journal.backlog_bytes)
+        yield Sample(m.JOURNAL_SYNCS, kernel.journal.syncs)
         stats = kernel.dispatcher.stats()
         for name, family in m.DISPATCH.items():
             if name in stats:

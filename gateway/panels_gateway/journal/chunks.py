@@ -16,7 +16,7 @@ import msgspec
 
 from panels_gateway.journal.journal import CorruptError
 from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Source
-from panels_shared.outcome import Failed
+from panels_shared.outcome import Completed, Failed
 
 Commit = Ran | Changed
 
@@ -99,7 +99,12 @@ def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
 def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
     """The mutations of each commit. Raises ``CorruptError`` if they are not a list of mutations."""
     # one call for all: a call for each would cost more than the decoding
-    texts = [_text(commit) for commit in commits]
+    texts = [
+        commit.outcome.mutations
+        if type(commit) is Ran and type(commit.outcome) is Completed
+        else _text(commit)
+        for commit in commits
+    ]
     try:
         return _mutations_decoder.decode(b"[" + b",".join(texts) + b"]")
     except msgspec.MsgspecError as exc:

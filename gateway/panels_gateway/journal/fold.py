@@ -139,7 +139,14 @@ def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
     for batch in batches:
         group.append(batch)
         count += len(batch.records)
-        size += sum(map(_weight, batch.records))
+        for record in batch.records:
+            # what nearly all records are is weighed here: a call for each would cost more than coalescing it
+            if type(record) is Ran and type(outcome := record.outcome) is Completed:
+                size += len(record.args) + len(outcome.mutations) + len(outcome.return_value)
+                for event in outcome.events:
+                    size += len(event)
+            else:
+                size += _weight(record)
         if count >= RUN_RECORDS or size >= RUN_BYTES:
             yield group
             group = []
@@ -154,13 +161,20 @@ def chunked(commits: Sequence[Commit]) -> Iterator[tuple[Sequence[Commit], bytes
         yield from _halved(commits[start : start + CHUNK_COMMITS])
 
 
-def check_versions(panel: int, seq: int, commits: Sequence[Commit]) -> None:
-    """Raises ``CorruptError`` unless ``commits`` are the versions after ``seq``, without a gap."""
+def check_versions(panel: int, seq: int, commits: Sequence[Commit]) -> dict[bytes, int]:
+    """The version of the last of ``commits`` that each handler made, by digest.
+
+    Raises ``CorruptError`` unless they are the versions after ``seq``, without a gap.
+    """
     expected = seq
+    digests: dict[bytes, int] = {}
     for commit in commits:
         expected += 1
         if commit.seq != expected:
             raise CorruptError(f"expected version {expected} of panel {panel}, got {commit.seq}")
+        if type(commit) is Ran:
+            digests[commit.digest] = expected
+    return digests
 
 
 def _halved(commits: Sequence[Commit]) -> Iterator[tuple[Sequence[Commit], bytes]]:
@@ -229,13 +243,6 @@ def _weight(record: Record) -> int:
     # bytes, roughly: what may be large in a record
     if type(record) is Ran:
         outcome = record.outcome
-        if type(outcome) is Completed:
-            return (
-                len(record.args)
-                + len(outcome.mutations)
-                + len(outcome.return_value)
-                + sum(map(len, outcome.events))
-            )
         if type(outcome) is Suspended:
             return len(record.args) + len(outcome.mutations) + sum(map(len, outcome.events))
         return len(record.args)

@@ -304,7 +304,7 @@ class Folding:
 
         ``values``: the whole state before them, where it is known.
         """
-        check_versions(head.panel, head.seq, commits)
+        digests = check_versions(head.panel, head.seq, commits)
         execute = self._connection.execute
         whole = values is not None
         known: dict[str, bytes | None] = values if values is not None else {}
@@ -352,7 +352,7 @@ class Folding:
                 execute("DELETE FROM state WHERE panel = ? AND key = ?", (head.panel, key))
             else:
                 execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (head.panel, key, value, seq))
-        for digest, seq in {commit.digest: commit.seq for commit in commits if type(commit) is Ran}.items():
+        for digest, seq in digests.items():
             self._use(head.panel, digest, defined=False, seq=seq)
         return rows
 

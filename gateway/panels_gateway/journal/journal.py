@@ -217,6 +217,11 @@ class Journal(Archive, Protocol):
         """How folding is at the moment."""
         ...
 
+    @property
+    def syncs(self) -> int:
+        """How often it has waited for the disk to have everything: turns that waited together share one."""
+        ...
+
     def append(self, batch: Batch) -> None:
         """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
 

@@ -190,6 +190,10 @@ class LocalJournal:
         return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
 
     @property
+    def syncs(self) -> int:
+        return self._log.counters.syncs
+
+    @property
     def folding_starts(self) -> int:
         """How often a folding process has been started; more than once means that one died."""
         return self._folding.starts

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.journal import CorruptError, Journal, JournalError
 from panels_gateway.journal.local import LocalOptions, open_local
-from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.memory import FOLD_S, MemoryJournal
 from panels_gateway.journal.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def open_journal(
     """
     if record.durability == "none":
         _log.warning("durability is none: panels end with this process")
-        return MemoryJournal(history_commits=min(record.history_commits, 1_000))
+        return MemoryJournal(history_commits=min(record.history_commits, 1_000), fold_s=FOLD_S)
     retention = Retention(
         commits=record.history_commits,
         history_bytes=record.history_bytes,

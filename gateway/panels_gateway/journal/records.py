@@ -8,6 +8,9 @@ for bit.
 JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times
 ``at_ms`` are milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their
 order.
+
+Records are trees of values, so the collector need not look at them (``gc=False``), however many wait to be
+folded.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from panels_shared.outcome import Completed, ExtensionCall, Failed, Suspended
 FORMAT_VERSION = 1
 
 
-class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Source(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """A handler's source, once for all panels that use it. It stands before the first record that names its
     digest.
 
@@ -35,7 +38,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
 
 
-class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Created(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is
     deleted.
 
@@ -55,7 +58,7 @@ class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
     digests: tuple[bytes, ...] = ()
 
 
-class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this.
 
     ``digests`` has every handler that ``definition`` names.
@@ -67,14 +70,14 @@ class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
     digests: tuple[bytes, ...] = ()
 
 
-class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """A panel is gone, with its state, its history and its answers."""
 
     panel: int
     at_ms: int
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True):
+class Key(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint``
     the first 16 bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
 
@@ -83,7 +86,7 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: bytes
 
 
-class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     """A trigger ran to its end, and this is how.
 
     ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are
@@ -107,7 +110,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     key: Key | None = None
 
 
-class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
     """A panel's state was changed by something other than a trigger, as version ``seq``.
 
     ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations``
@@ -122,7 +125,7 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
     mutations: bytes
 
 
-class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension
     ``suspension``.
 
@@ -150,14 +153,14 @@ class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
     made_ms: tuple[int, ...] = ()
 
 
-class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
     """A suspension is over: its handler ended, failed, or was cancelled."""
 
     panel: int
     suspension: int
 
 
-class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
     """A call of a suspended handler was answered, and is not made again. ``value`` as in
     ``messages.Answered``.
     """
@@ -169,7 +172,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
     value: bytes
 
 
-class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
     """A tool that runs by itself was run for the due time ``due_ms``, or begins to be due after it."""
 
     panel: int
@@ -185,7 +188,7 @@ def replace_image(parked: Parked, image: bytes) -> Parked:
     return msgspec.structs.replace(parked, image=image)
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True):
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn: its ``position`` (1 for the first of all), the writer's ``fence``, and the records.
 
     Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a

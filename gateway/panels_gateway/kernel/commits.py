@@ -113,7 +113,10 @@ class Commits:
         if suspension is not None:
             self._suspensions.end(suspension)
         self._counters.completed += 1
-        self._answering.settle(origin, answer, record, resident)
+        if origin.key is None:
+            origin.reply_to.answer(origin, answer)
+        else:
+            self._answering.settle(origin, answer, record, resident)
         if began_s:
             stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
 

@@ -74,6 +74,8 @@ class Intake:
         self._wall_clock = wall_clock
         self._random_bits = random_bits
         self._lookups: set[asyncio.Task[None]] = set()
+        self._looked_at = -1
+        self._crowded = False
 
     def accept(
         self,
@@ -141,9 +143,13 @@ class Intake:
         self._turn.request_seal()
 
     def _offer(self, trigger: Trigger) -> None:
-        if self.backlogged:
-            self._overloaded(trigger, "journal", JOURNAL_RETRY_MS)
-            return
+        # the backlog grows when a turn is appended, and is looked at once for each such turn
+        if self._crowded or self._looked_at != self._turn.position:
+            self._looked_at = self._turn.position
+            self._crowded = self.backlogged
+            if self._crowded:
+                self._overloaded(trigger, "journal", JOURNAL_RETRY_MS)
+                return
         resident = self._residents.of(trigger.panel)
         if resident is not None and resident.holder is not None:
             if len(resident.held) >= self._dispatcher.limits.queue_per_panel:

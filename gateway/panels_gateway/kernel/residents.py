@@ -128,6 +128,16 @@ class Resident:
         )
 
 
+class _Unfolded(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A record that is not folded, None for a panel's deletion. Nothing that a resident holds points back
+    here.
+    """
+
+    position: int
+    resident: Resident
+    record: Record | None
+
+
 class Residents:
     """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the
     oldest first.
@@ -151,7 +161,7 @@ class Residents:
         self._by_id: OrderedDict[str, Resident] = OrderedDict()
         self._by_key: dict[PanelKey, Resident] = {}
         self._loading: dict[str, asyncio.Task[Resident | None]] = {}
-        self._unfolded: deque[tuple[int, Resident, Record | None]] = deque()
+        self._unfolded: deque[_Unfolded] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
         #: Panels whose deletion is not folded: the journal would still give them back. By number, since
@@ -349,18 +359,18 @@ class Residents:
         that is folded.
         """
         resident.unfolded += 1
-        if isinstance(record, (Ran, Changed)):
+        if type(record) is Ran or type(record) is Changed:
             resident.tail.append(record)
-        elif isinstance(record, Created):
+        elif type(record) is Created:
             self._fresh[record.id] = resident
-        self._unfolded.append((position, resident, record))
+        self._unfolded.append(_Unfolded(position, resident, record))
 
     def deleted(self, resident: Resident, position: int) -> None:
         """The panel's deletion was recorded in the batch at ``position``."""
         self._fresh.pop(resident.panel.id, None)
         resident.unfolded += 1
         self._deleted.add(resident.panel.number)
-        self._unfolded.append((position, resident, None))
+        self._unfolded.append(_Unfolded(position, resident, None))
 
     def is_deleted(self, number: int) -> bool:
         """Whether what the journal says of the panel of this number is out of date: it was deleted."""
@@ -370,17 +380,20 @@ class Residents:
         """From the journal: it can give back everything up to ``position``."""
         unfolded = self._unfolded
         touched: dict[Resident, None] = {}
-        while unfolded and unfolded[0][0] <= position:
-            _, resident, record = unfolded.popleft()
+        while unfolded and unfolded[0].position <= position:
+            entry = unfolded.popleft()
+            resident, record = entry.resident, entry.record
             resident.unfolded -= 1
-            if isinstance(record, (Ran, Changed)):
+            if type(record) is Ran:
                 resident.tail.popleft()
-                if type(record) is Ran and record.key is not None:
+                if record.key is not None:
                     resident.answers.stored(record)
-            elif isinstance(record, Parked):
+            elif type(record) is Changed:
+                resident.tail.popleft()
+            elif type(record) is Parked:
                 if (suspension := resident.waiting.get(record.suspension)) is not None:
                     suspension.stored(record)
-            elif isinstance(record, Created) and self._fresh.get(record.id) is resident:
+            elif type(record) is Created and self._fresh.get(record.id) is resident:
                 del self._fresh[record.id]
             touched[resident] = None
         for resident in touched:

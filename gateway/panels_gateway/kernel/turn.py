@@ -73,9 +73,10 @@ class Turn:
     def record(self, record: Record) -> int:
         """Adds ``record`` to the open turn's batch; the position that the batch will have."""
         records = self._records
-        if len(records) >= MAX_BATCH_RECORDS or (records and _is_large(record)):
+        if records and (len(records) >= MAX_BATCH_RECORDS or _is_large(record)):
             self._append()
-        self._records.append(record)
+            records = self._records
+        records.append(record)
         return self.position + 1
 
     def after(self, action: Callable[[], None]) -> None:
@@ -147,18 +148,18 @@ class Turn:
 def _is_large(record: Record) -> bool:
     if type(record) is Ran:
         outcome = record.outcome
-        size = len(record.args)
-        if type(outcome) is Completed:
-            size += len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
-        return size > LARGE_BYTES
+        if type(outcome) is not Completed:
+            return len(record.args) > LARGE_BYTES
+        size = len(record.args) + len(outcome.mutations) + len(outcome.return_value)
+        return size + len(outcome.view_commands) > LARGE_BYTES
     if isinstance(record, Changed):
         return len(record.mutations) > LARGE_BYTES
     return isinstance(record, Created)
 
 
 def _depart(departures: list[Departure], afterwards: list[Callable[[], None]]) -> None:
-    for subscriber, frames, items in departures:
-        subscriber.deliver(frames, items)
+    for departure in departures:
+        departure.subscriber.deliver(departure.frames, departure.items)
     for action in afterwards:
         action()
 

@@ -75,6 +75,9 @@ JOURNAL_LAG: Final = Family("panels_journal_lag_batches", "gauge", "Batches that
 JOURNAL_BACKLOG: Final = Family(
     "panels_journal_backlog_bytes", "gauge", "Bytes of the log that are not written or not folded yet."
 )
+JOURNAL_SYNCS: Final = Family(
+    "panels_journal_syncs_total", "counter", "How often the log was synced to the disk (durability power)."
+)
 HTTP_REQUESTS: Final = Family("panels_http_requests_total", "counter", "HTTP requests, by status.", "status")
 
 #: What ``Dispatcher.stats`` calls a number, and the metric that shows it.
@@ -122,10 +125,9 @@ BUS: Final[Mapping[str, Family]] = {
 
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS,
-    COMPLETED, FAILED,
-    OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY,
-    JOURNAL_BATCHES,
-    JOURNAL_LAG, JOURNAL_BACKLOG, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
+    COMPLETED, FAILED, OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, RECOVERED, RESYNCED, RESIDENTS, LOADED,
+    PUT_AWAY, JOURNAL_BATCHES, JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(),
+    HTTP_REQUESTS,
 )  # fmt: skip
 
 

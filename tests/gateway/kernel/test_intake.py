@@ -121,7 +121,7 @@ async def test_submit_answers_overloaded_while_the_journal_is_behind(monkeypatch
     gateway = Gateway(MemoryJournal(hold=True))
     resident = await gateway.add()
     await gateway.settle()
-    monkeypatch.setattr(intakes, "MAX_BACKLOG_BYTES", gateway.journal.backlog_bytes - 1)
+    monkeypatch.setattr(gateway.kernel.intake, "backlog_bytes", gateway.journal.backlog_bytes - 1)
     answer = await gateway.trigger(resident, key="k")
     assert isinstance(answer, Refused)
     assert answer.details == {"retryAfterMs": 500, "scope": "journal"}
