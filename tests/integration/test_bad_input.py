@@ -64,8 +64,6 @@ def nested(depth: int) -> str:
         '{"type":"TRIGGER","tool":"echo","args":NaN}', '{"type":"TRIGGER","tool":"echo","args":Infinity}',
         '{"type":"TRIGGER","tool":"echo","args":-Infinity}', '{"type":"TRIGGER","tool":"echo","args":[NaN]}',
         '{"type":"TRIGGER","tool":"echo","args":1e400}', '{"type":"TRIGGER","tool":"echo","args":-1e400}',
-        '{"type":"TRIGGER","tool":"echo","args":18446744073709551616}',
-        '{"type":"TRIGGER","tool":"echo","args":-9223372036854775809}',
         '{"type":"TRIGGER","tool":"echo","args":01}', '{"type":"TRIGGER","tool":"echo","args":.5}',
         '{"type":"TRIGGER","tool":"echo","args":0x10}',
         '{"type":"TRIGGER","tool":"echo","args":"\\ud800"}',

@@ -329,7 +329,7 @@ SPIN = {"limits": {"fuel": 50_000_000}}
         ("for (let i = 0; i < 1e4; i++) $emit('e');", {}, {"LIMIT_EXCEEDED"}),
         ("for (let i = 0; ; i++) $state.has('k' + i);", {}, {"LIMIT_EXCEEDED", "FUEL_EXHAUSTED"}),
         ("await new Promise(() => {});", {}, {"HANDLER_ERROR"}),
-        ("await $ext.http.get('http://example.org');", {"capabilities": ["ext:http"]},
+        ("await $ext.http.get('http://example.org');", {"capabilities": ["ext:other"]},
         {"HANDLER_ERROR", "PERMISSION_DENIED"}),
         ("$state.secret = 1;", {"capabilities": ["state:read:*"]}, {"PERMISSION_DENIED"}),
         ("return $state.secret;", {"capabilities": ["state:read:open"]}, {"PERMISSION_DENIED"}),

@@ -22,7 +22,7 @@ from tests.workers.builders import ABI
 COUNT = 1_000
 #: Modules in one call of the runner: what it has to do again after a death is no more.
 AT_ONCE = 4
-EXPORTS = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) unreachable) (func (export "handle") (param i32 i32) (result i32) unreachable))'  # fmt: skip
+EXPORTS = '(module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) unreachable) (func (export "handle") (param i32 i32) (result i32) unreachable) (func (export "resume") (param i64 i32 i32 i32) (result i32) unreachable))'  # fmt: skip
 REFUSED = (
     "gc",
     "exceptions",
@@ -41,7 +41,7 @@ REFUSED = (
 _RUNNER = """
 import hashlib, pathlib, sys
 import wasmtime
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Completed, Suspended
 from panels_worker.compiling.preflight import preflight
 from panels_worker.guest.wasm import WasmProgram
 from tests.workers.builders import ENGINE, HOST, make_program, make_task
@@ -61,7 +61,8 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.wasm"))[int(sys.argv[3]):]:
         continue
     task = make_task(args=b'{"x":[1,2,3]}', state={"count": b"1"}, limits={"fuel": 300_000, "memory_bytes": 1 << 22})
     first, again = program.run(task), program.run(task)
-    word = "completed" if type(first.outcome) is Completed else first.outcome.reason.value
+    kinds = {Completed: "completed", Suspended: "suspended"}
+    word = kinds.get(type(first.outcome)) or first.outcome.reason.value
     # the same job has the same outcome, and the sandbox is as sound as before
     if first.changes != again.changes or type(first.outcome) is not type(again.outcome):
         word = "differs"
