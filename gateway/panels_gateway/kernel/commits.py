@@ -70,6 +70,7 @@ class Commits:
     def finish(self, run: Run, outcome: Outcome) -> None:
         """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it
         where the commit cannot be."""
+        self._turn.divide()
         trigger = run.trigger
         panel = trigger.panel
         if outcome.log:
@@ -177,6 +178,7 @@ class Commits:
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
+        self._turn.divide()
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))

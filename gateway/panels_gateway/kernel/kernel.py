@@ -203,11 +203,17 @@ class Kernel:
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A worker said how a run ended."""
-        self.commits.finish(run, outcome)
+        try:
+            self.commits.finish(run, outcome)
+        except JournalError as exc:
+            self.on_failure(exc)
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run a trigger."""
-        self.commits.failed(trigger, reason, message)
+        try:
+            self.commits.failed(trigger, reason, message)
+        except JournalError as exc:
+            self.on_failure(exc)
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
         """A handler was compiled by a worker, or never will be."""

@@ -134,6 +134,7 @@ class Making:
 
     def _make(self, definition: PanelDefinition, state: dict[str, bytes]) -> Resident:
         residents, turn = self._residents, self._turn
+        turn.divide()
         epoch = secrets.token_urlsafe(EPOCH_BYTES)
         panel = Panel(
             key=residents.next_key(),
@@ -178,6 +179,7 @@ class Making:
         self._intake.require_room()
         await self._preparer.prepare(definition)
         self._still_here(resident)  # it may have been deleted while the handlers were compiled
+        self._turn.divide()
         unanswered = self._residents.detach(panel)
         panel.definition = definition
         panel.tools = self._residents.tools(definition)
@@ -244,6 +246,7 @@ class Making:
         """
         self._still_here(resident)
         panel = resident.panel
+        self._turn.divide()
         position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
         for trigger in self._residents.detach(panel):

@@ -182,6 +182,7 @@ class Suspensions:
         resident = self._residents.of(suspension.origin.panel)
         if resident is None or not suspension.is_open(call):
             return False
+        self._turn.divide()
         suspension.answer(Answered(call, ok, value))
         record = Returned(resident.panel.number, suspension.number, call, ok, value)
         self._residents.recorded(resident, record, self._turn.record(record))

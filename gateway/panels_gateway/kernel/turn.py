@@ -26,13 +26,13 @@ from typing import Final, NamedTuple
 
 from panels_gateway.broadcast.hub import Departure, Hub, Subscriber
 from panels_gateway.journal.journal import Journal
-from panels_gateway.journal.records import Batch, Changed, Created, Ran, Record
+from panels_gateway.journal.records import Batch, Changed, Created, Parked, Ran, Record
 from panels_shared.limits import MIB
 from panels_shared.outcome import Completed
 
-#: Records in one batch; more of a turn, and a record that may be large, begin another one.
+#: Records in one batch, and about how many bytes of them: more of a turn begins another one.
 MAX_BATCH_RECORDS: Final = 512
-LARGE_BYTES: Final = MIB
+MAX_BATCH_BYTES: Final = 16 * MIB
 
 
 class _Sealed(NamedTuple):
@@ -50,6 +50,7 @@ class Turn:
 
     __slots__ = (
         "_afterwards",
+        "_bytes",
         "_fence",
         "_journal",
         "_records",
@@ -66,17 +67,24 @@ class Turn:
         self._journal = journal
         self._fence = fence
         self._records: list[Record] = []
+        self._bytes = 0
         self._afterwards: list[Callable[[], None]] = []
         self._sealed: deque[_Sealed] = deque()
         journal.on_durable = self.release
 
+    def divide(self) -> None:
+        """What was recorded up to now is complete in itself: if it is much, it becomes a batch of its own.
+
+        Called before each operation. What one operation records stays together in one batch, so that a crash
+        leaves all of it or nothing. Raises ``JournalError`` as ``seal`` does.
+        """
+        if len(self._records) >= MAX_BATCH_RECORDS or self._bytes >= MAX_BATCH_BYTES:
+            self._append()
+
     def record(self, record: Record) -> int:
         """Adds ``record`` to the open turn's batch; the position that the batch will have."""
-        records = self._records
-        if records and (len(records) >= MAX_BATCH_RECORDS or _is_large(record)):
-            self._append()
-            records = self._records
-        records.append(record)
+        self._records.append(record)
+        self._bytes += _size(record)
         return self.position + 1
 
     def after(self, action: Callable[[], None]) -> None:
@@ -126,9 +134,11 @@ class Turn:
     def _append(self) -> None:
         records = self._records
         if records:
-            self._records = []
+            # should this raise, the records stay, and nothing of the turn can leave without them
             self._journal.append(Batch(self.position + 1, self._fence, records))
             self.position += 1
+            self._records = []
+            self._bytes = 0
 
     def release(self, position: int) -> None:
         """From the journal: every batch up to ``position`` is durable, and the turns up to there may
@@ -145,16 +155,21 @@ class Turn:
         return len(self._sealed)
 
 
-def _is_large(record: Record) -> bool:
+def _size(record: Record) -> int:
+    """About how many bytes a record takes: what of it may be large."""
     if type(record) is Ran:
         outcome = record.outcome
-        if type(outcome) is not Completed:
-            return len(record.args) > LARGE_BYTES
-        size = len(record.args) + len(outcome.mutations) + len(outcome.return_value)
-        return size + len(outcome.view_commands) > LARGE_BYTES
-    if isinstance(record, Changed):
-        return len(record.mutations) > LARGE_BYTES
-    return isinstance(record, Created)
+        size = len(record.args)
+        if type(outcome) is Completed:
+            return size + len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
+        return size
+    if type(record) is Changed:
+        return len(record.mutations)
+    if type(record) is Parked:
+        return len(record.image)
+    if type(record) is Created:
+        return sum(map(len, record.state.values()))
+    return 0
 
 
 def _depart(departures: list[Departure], afterwards: list[Callable[[], None]]) -> None:

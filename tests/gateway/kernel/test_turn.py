@@ -43,8 +43,11 @@ class Recorder(MemoryJournal):
     def __init__(self, *, hold: bool) -> None:
         super().__init__(hold=hold)
         self.batches: list[Batch] = []
+        self.failure: JournalError | None = None
 
     def append(self, batch: Batch) -> None:
+        if self.failure is not None:
+            raise self.failure
         super().append(batch)
         self.batches.append(batch)
 
@@ -165,37 +168,54 @@ def test_turn_tells_the_position_that_its_batch_will_have() -> None:
     ]
 
 
-def test_turn_of_many_records_is_split_and_leaves_with_its_last_batch(
+def test_turn_of_many_records_is_divided_between_operations_and_leaves_with_its_last_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns, "MAX_BATCH_RECORDS", 3)
     world = World()
-    assert [world.record() for _ in range(7)] == [1, 1, 1, 2, 2, 2, 3]
+    positions = []
+    for count in (1, 4, 2, 1):
+        world.turn.divide()
+        positions += [world.record() for _ in range(count)]
+    assert positions == [1, 1, 1, 1, 1, 2, 2, 2], "what one operation records stays together"
     world.send("all")
     world.turn.seal()
-    assert [len(batch.records) for batch in world.journal.batches] == [3, 3, 1]
-    world.journal.release(2)
+    assert [len(batch.records) for batch in world.journal.batches] == [5, 3]
+    world.journal.release(1)
     assert world.heard == []
-    world.journal.release(3)
+    world.journal.release(2)
     assert world.heard == ["all"]
 
 
 @pytest.mark.parametrize(
     "large",
     [
-        changed(b" " * (turns.LARGE_BYTES + 1)),
-        ran(args=b" " * (turns.LARGE_BYTES + 1)),
-        ran(mutations=b" " * (turns.LARGE_BYTES + 1)),
-        Created(1, "p", "e", 0, b"{}", {}),
+        changed(b" " * turns.MAX_BATCH_BYTES),
+        ran(args=b" " * turns.MAX_BATCH_BYTES),
+        ran(mutations=b" " * turns.MAX_BATCH_BYTES),
+        Created(1, "p", "e", 0, b"{}", {"k": b" " * turns.MAX_BATCH_BYTES}),
     ],
     ids=["change", "args", "mutations", "panel"],
 )
-def test_large_record_begins_a_batch(large: Changed | Ran | Created) -> None:
+def test_operation_behind_a_large_one_begins_a_batch(large: Changed | Ran | Created) -> None:
     world = World()
     world.turn.record(ran())
     world.turn.record(large)
+    world.turn.divide()
+    world.turn.record(ran())
     world.turn.seal()
-    assert [len(batch.records) for batch in world.journal.batches] == [1, 1]
+    assert [len(batch.records) for batch in world.journal.batches] == [2, 1]
+
+
+def test_nothing_leaves_when_dividing_failed() -> None:
+    world = World()
+    world.record()
+    world.send("never")
+    world.journal.failure = JournalError("full")
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            world.turn.seal()
+    assert world.heard == []
 
 
 async def test_read_returns_at_once_where_all_is_durable() -> None:
