@@ -22,6 +22,7 @@ from panels_gateway.access.tokens import principal_of
 from panels_gateway.extensions.client import ExtensionClient
 from panels_gateway.extensions.messages import Call, CallId
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
+from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Residents
@@ -157,6 +158,8 @@ class CallMaker:
                     Code.OVERLOADED, f"expected panels that trigger one another at most {MAX_DEPTH} deep"
                 )
             resident = await self._residents.open(panel_id)
+            if not suspension.is_open(call.call):
+                return
             if resident is None:
                 raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel_id!r}")
             caller = principal_of(f"panel:{origin.panel.id}", expires_at=None, grants=None)
@@ -172,6 +175,10 @@ class CallMaker:
             )
         except RequestError as exc:
             self._fail(suspension, call, exc.code.value, exc.message)
+            return
+        except JournalError as exc:
+            _log.error("panel %r cannot be loaded, and was not triggered: %s", panel_id, exc)
+            self._fail(suspension, call, Code.INTERNAL.value, f"the panel {panel_id!r} cannot be read")
             return
         self._intake.submit(trigger)
 

@@ -98,10 +98,11 @@ class Commits:
             int((run.sent_s - trigger.submitted_s) * 1e6),
             int((now - origin.submitted_s) * 1e6),
         )
+        self._turn.keep_together(len(outcome.mutations) + len(outcome.return_value) + len(trigger.args))
         record = None
         if seq.effects or origin.key is not None:
             record = self._record(
-                trigger, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
+                trigger, origin, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
             )
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
@@ -110,6 +111,7 @@ class Commits:
             self._timers.committed(resident, origin, seq.mutations, seq.events, seq.version)
         if suspension is not None:
             self._suspensions.end(suspension)
+        self._turn.end_step()
         self._counters.completed += 1
         self._answering.settle(origin, answer, record, resident)
         if began_s:
@@ -156,15 +158,18 @@ class Commits:
         seq = self._commit(run, resident, outcome)
         if seq is None:
             return
+        self._turn.keep_together(len(outcome.image) + len(outcome.mutations) + len(trigger.args))
         if seq.effects:
             step = msgspec.structs.replace(outcome, image=b"")
-            self._record(trigger, resident, step, None, seq.version, None)
+            origin = known.origin if known is not None else trigger
+            self._record(trigger, origin, resident, step, None, seq.version, None)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
             self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
         self._counters.suspended += 1
         suspensions.park(trigger, resident, outcome, number)
+        self._turn.end_step()
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
@@ -183,16 +188,21 @@ class Commits:
                 return
             origin = suspension.origin
             outcome = with_steps(outcome, suspension.record.steps)
+            self._turn.keep_together(len(origin.args))
             self._suspensions.end(suspension)
+        else:
+            self._turn.keep_together(len(origin.args))
         if trigger.due_ms is not None and resident is not None:
             self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
-            record = self._record(trigger, resident, outcome, None, 0, origin.key)
+            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key)
+        self._turn.end_step()
         self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
         self,
         trigger: Trigger,
+        origin: Trigger,
         resident: Resident,
         outcome: Outcome,
         answer: Succeeded | None,
@@ -205,7 +215,7 @@ class Commits:
             int(self._wall_clock() * 1000),
             trigger.tool.name,
             trigger.tool.digest,
-            trigger.args,
+            origin.args,
             trigger.scope,
             trigger.now_ms,
             trigger.seed,

@@ -74,8 +74,8 @@ class Resident:
 
     ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
     ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
-    that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
-    runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
+    that run by themselves, None for none, ``fired`` their last due times, ``launched`` those of the runs that were begun here,
+    ``next_runs`` the next ones, and ``firing`` how many runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
     behind it. ``holds`` counts those who look at the panel and will await something before they are done with it: each
     adds one, without awaiting since it got the resident, and takes it off again.
     """
@@ -87,6 +87,7 @@ class Resident:
         "held",
         "holder",
         "holds",
+        "launched",
         "listeners",
         "next_runs",
         "panel",
@@ -108,6 +109,7 @@ class Resident:
         self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}
+        self.launched: dict[str, int] = {}
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
         self.holds = 0

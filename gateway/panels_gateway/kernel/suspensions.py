@@ -31,7 +31,7 @@ from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Resumption, Trigger
-from panels_shared.errors import Code
+from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import ExtensionCall, Failed, Reason, Suspended, Usage
 
@@ -96,6 +96,7 @@ class Suspensions:
         self._random_bits = random_bits
         self._ready: deque[Suspension] = deque()
         self._active = 0
+        self._beginning = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[Suspension, asyncio.TimerHandle] = {}
 
@@ -196,17 +197,25 @@ class Suspensions:
         self._begin_more()
 
     def _begin_more(self) -> None:
-        while self._ready and self._active < MAX_RESUMING:
-            suspension = self._ready.popleft()
-            if suspension.over:
-                continue
-            self._active += 1
-            if suspension.record.image:
-                self._offer(suspension, suspension.record.image)
-            else:
-                task = asyncio.create_task(self._read(suspension))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        if self._beginning:
+            return  # what ends within the loop below is seen by it; nesting would be as deep as there are suspensions
+        self._beginning = True
+        try:
+            while self._ready and self._active < MAX_RESUMING:
+                suspension = self._ready.popleft()
+                if not suspension.over:
+                    self._active += 1
+                    self._begin(suspension)
+        finally:
+            self._beginning = False
+
+    def _begin(self, suspension: Suspension) -> None:
+        if suspension.record.image:
+            self._offer(suspension, suspension.record.image)
+        else:
+            task = asyncio.create_task(self._read(suspension))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _ended(self) -> None:
         self._active -= 1
@@ -251,6 +260,13 @@ class Suspensions:
             return
         origin = suspension.origin
         panel = origin.panel
+        resident = self._residents.of(panel)
+        if resident is None or resident.holder not in (None, suspension):
+            suspension.wanted = (
+                False  # an exclusive handler has begun to wait meanwhile; its end resumes this one
+            )
+            self._ended()
+            return
         tool = panel.tools.get(suspension.record.tool)
         if tool is None or tool.digest != suspension.record.digest:
             self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
@@ -355,11 +371,12 @@ class Suspensions:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
         held, resident.held = resident.held, deque()
         resident.holder = None
-        for trigger in held:
-            self._answering.refuse(trigger, refused)
-        for suspension in list(resident.waiting.values()):
+        waiting = list(resident.waiting.values())
+        # all are over before anybody is answered: who is answered may be one of them
+        for suspension in waiting:
             self.end(suspension)
-            self._answering.refuse(suspension.origin, refused)
+        for trigger in (*held, *(suspension.origin for suspension in waiting)):
+            self._answering.refuse(trigger, refused)
 
     def replaced(self, resident: Resident) -> None:
         """The panel's tools were replaced: handlers that wait and are not what they were are over."""
@@ -409,7 +426,10 @@ class Suspensions:
         after = ""
         while panel_ids := await self._journal.active_panels(after=after, limit=64):
             for panel_id in panel_ids:
-                await self._residents.open(panel_id)
+                try:
+                    await self._residents.open(panel_id)
+                except (JournalError, RequestError) as exc:
+                    _log.error("panel %r has handlers that wait, and cannot be loaded: %s", panel_id, exc)
             after = panel_ids[-1]
 
     def _set_deadline(self, suspension: Suspension) -> None:

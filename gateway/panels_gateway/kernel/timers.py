@@ -55,6 +55,7 @@ class Timers:
         now_ms = int(self._wall_clock() * 1000)
         for tool, timed in listeners.timed:
             last_ms = resident.fired.get(tool.name)
+            last_ms = max(last_ms, resident.launched.get(tool.name, last_ms)) if last_ms is not None else None
             for due_ms in missed(timed, resident.panel.created_ms, last_ms, now_ms):
                 self._fire(resident, tool.name, due_ms)
             self._set(resident, tool.name, timed, now_ms)
@@ -129,8 +130,9 @@ class Timers:
         self._set(resident, tool, timed, max(now_ms, due_ms))
 
     def _fire(self, resident: Resident, tool: str, due_ms: int) -> None:
-        if due_ms <= resident.fired.get(tool, -1):
+        if due_ms <= max(resident.fired.get(tool, -1), resident.launched.get(tool, -1)):
             return
+        resident.launched[tool] = due_ms
         resident.firing[tool] = resident.firing.get(tool, 0) + 1
         args = b'{"type":"timer","dueMs":%d}' % due_ms
         self._cause(resident, tool, args, 0, due_ms=due_ms)

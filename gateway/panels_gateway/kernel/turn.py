@@ -25,13 +25,17 @@ from typing import Final, NamedTuple
 
 from panels_gateway.broadcast.hub import Departure, Hub, Subscriber
 from panels_gateway.journal.journal import Journal
-from panels_gateway.journal.records import Batch, Changed, Created, Ran, Record
+from panels_gateway.journal.records import Batch, Changed, Created, Parked, Ran, Record, Returned
 from panels_shared.limits import MIB
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Completed, Failed
 
 #: Records in one batch; more of a turn, and a record that may be large, begin another one.
 MAX_BATCH_RECORDS: Final = 512
 LARGE_BYTES: Final = MIB
+#: Bytes in one batch, far below what a journal takes; a single step may pass it.
+BATCH_BYTES: Final = 16 * MIB
+#: Room for the records of one step, which are never in two batches.
+STEP_RECORDS: Final = 8
 
 
 class _Sealed(NamedTuple):
@@ -49,10 +53,12 @@ class Turn:
 
     __slots__ = (
         "_afterwards",
+        "_bytes",
         "_fence",
         "_journal",
         "_records",
         "_sealed",
+        "_together",
         "hub",
         "position",
         "request_seal",
@@ -65,17 +71,37 @@ class Turn:
         self._journal = journal
         self._fence = fence
         self._records: list[Record] = []
+        self._bytes = 0
+        self._together = False
         self._afterwards: list[Callable[[], None]] = []
         self._sealed: deque[_Sealed] = deque()
         journal.on_durable = self.release
 
     def record(self, record: Record) -> int:
         """Adds ``record`` to the open turn's batch; the position that the batch will have."""
-        records = self._records
-        if len(records) >= MAX_BATCH_RECORDS or (records and _is_large(record)):
-            self._append()
+        size = _size(record)
+        if not self._together:
+            self._make_room(1, size)
         self._records.append(record)
+        self._bytes += size
         return self.position + 1
+
+    def keep_together(self, size_bytes: int) -> None:
+        """Begins a step: what is recorded up to ``end_step``, about ``STEP_RECORDS`` and ``size_bytes``, is in one batch, and so
+        done wholly or not at all."""
+        self._make_room(STEP_RECORDS, size_bytes)
+        self._together = True
+
+    def end_step(self) -> None:
+        """Ends a step that ``keep_together`` began."""
+        self._together = False
+
+    def _make_room(self, records: int, size: int) -> None:
+        there = len(self._records)
+        if there and (
+            there + records > MAX_BATCH_RECORDS or size > LARGE_BYTES or self._bytes + size > BATCH_BYTES
+        ):
+            self._append()
 
     def after(self, action: Callable[[], None]) -> None:
         """Has ``action`` called when all that was done up to now is durable, behind the frames of the turn. It may not raise."""
@@ -119,6 +145,7 @@ class Turn:
         records = self._records
         if records:
             self._records = []
+            self._bytes = 0
             self._journal.append(Batch(self.position + 1, self._fence, records))
             self.position += 1
 
@@ -135,16 +162,23 @@ class Turn:
         return len(self._sealed)
 
 
-def _is_large(record: Record) -> bool:
+def _size(record: Record) -> int:
+    # bytes, roughly: what may be large in a record; a new panel always counts as large
     if type(record) is Ran:
         outcome = record.outcome
         size = len(record.args)
+        if type(outcome) is not Failed:
+            size += len(outcome.mutations) + len(outcome.view_commands) + sum(map(len, outcome.events))
         if type(outcome) is Completed:
-            size += len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
-        return size > LARGE_BYTES
+            size += len(outcome.return_value)
+        return size
     if isinstance(record, Changed):
-        return len(record.mutations) > LARGE_BYTES
-    return isinstance(record, Created)
+        return len(record.mutations)
+    if isinstance(record, Parked):
+        return len(record.args) + len(record.image) + sum(len(call.args) for call in record.calls)
+    if isinstance(record, Returned):
+        return len(record.value)
+    return LARGE_BYTES + 1 if isinstance(record, Created) else 0
 
 
 def _depart(departures: list[Departure], afterwards: list[Callable[[], None]]) -> None:
