@@ -32,7 +32,7 @@ from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
 from panels_gateway.panels.panel import Mutation
-from panels_gateway.panels.trigger import Answer, Trigger
+from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.errors import CloseCode
 from panels_shared.messages import PoolId, Refusal, WorkerId
@@ -52,7 +52,10 @@ class Call(NamedTuple):
     tool: str
     args: Any
     state: Mapping[str, bytes]
-    job: m.Job
+    job: m.Job | m.Resume
+    #: What a handler that goes on is given, and what it was when it began to wait; none for one that begins.
+    answers: tuple[m.Answered, ...] = ()
+    image: bytes = b""
 
 
 #: What the worker does with a job; None: it keeps silent until ``Gateway.answer_held``.
@@ -102,11 +105,15 @@ class Caller:
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.waits: list[Progress] = []
         self.named: dict[str | None, Answer] = {}
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         self.answers.append(answer)
         self.named[trigger.request_id] = answer
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        self.waits.append(progress)
 
     @property
     def last(self) -> Answer:
@@ -154,14 +161,16 @@ class Gateway:
         limits: KernelLimits | None = None,
         dispatch: DispatchLimits | None = None,
         workers: bool = True,
+        seal_key: bytes = b"k" * 32,
     ) -> None:
         self.now_s = 100.0
         self.wall_s = 1_000_000.0
         self.respond = respond
         self.refusals: dict[bytes, Refusal] = {}
         self.compiling = True
+        self.dead = False  # killed: it does nothing any more, whatever its timers say
         self.prepares: list[m.Prepare] = []
-        self.jobs: list[m.Job] = []
+        self.jobs: list[m.Job | m.Resume] = []
         self.failures: list[JournalError] = []
         self.journal = journal if journal is not None else MemoryJournal()
         self.dispatcher = Dispatcher(dispatch)
@@ -172,11 +181,12 @@ class Gateway:
             clock=lambda: self.now_s,
             wall_clock=lambda: self.wall_s,
             random_bits=lambda bits: (1 << bits) - 1,
+            seal_key=seal_key,
         )
         self.kernel.turn.request_seal = self.request_turn
         self.kernel.on_failure = self.failures.append
-        self._inbox: deque[m.Job] = deque()
-        self._held: deque[m.Job] = deque()
+        self._inbox: deque[m.Job | m.Resume] = deque()
+        self._held: deque[m.Job | m.Resume] = deque()
         self._tools: dict[int, str] = {}
         self._due = False
         if workers:
@@ -198,6 +208,8 @@ class Gateway:
     def take_turn(self) -> None:
         """The worker answers what it was sent; then everything that has come up leaves, on both sides."""
         self._due = False
+        if self.dead:
+            return
         jobs, self._inbox = self._inbox, deque()
         for job in jobs:
             self._run(job)
@@ -214,7 +226,7 @@ class Gateway:
         kernel.flush()
 
     def _receive(self, message: m.ToWorker) -> None:
-        if isinstance(message, m.Job):
+        if isinstance(message, m.Job | m.Resume):
             self.jobs.append(message)
             self._inbox.append(message)
         elif isinstance(message, m.Tool):
@@ -234,18 +246,22 @@ class Gateway:
         for message in self.prepares:
             self._compile(message)
 
-    def _run(self, job: m.Job) -> None:
+    def _run(self, job: m.Job | m.Resume) -> None:
         panel = next((r.panel for r in self.kernel.residents if r.panel.key == job.panel), None)
         if panel is None:
             return
-        call = Call(panel.id, self._tools[job.tool], json.loads(job.args), panel.state, job)
+        tool = self._tools[job.tool]
+        if isinstance(job, m.Resume):
+            call = Call(panel.id, tool, None, panel.state, job, job.answers, job.image)
+        else:
+            call = Call(panel.id, tool, json.loads(job.args), panel.state, job)
         outcome = self.respond(call)
         if outcome is None:
             self._held.append(job)
         else:
             self._finish(job, outcome)
 
-    def _finish(self, job: m.Job, outcome: Outcome) -> None:
+    def _finish(self, job: m.Job | m.Resume, outcome: Outcome) -> None:
         run = self.dispatcher.accept(WORKER, m.Result(job.job, outcome), self.now_s)
         if run is not None:
             self.kernel.finish(run, outcome)
