@@ -112,7 +112,7 @@ class Ledger(MemoryJournal):
         for batch in self.batches:
             if batch.position <= self.durable:
                 found.append(batch)
-        while found.folded < found.position:
+        while found.folded < found.position:  # noqa: ASYNC110 - what it waits for is the next turn of the loop
             await asyncio.sleep(0)
         return found
 
