@@ -158,10 +158,11 @@ class Suspensions:
         else:
             known.park(record)
         suspension = known
+        waiters = [origin, *(resident.answers.followers(origin.key) if origin.key is not None else ())]
         for call in outcome.calls:
-            origin.reply_to.progress(
-                origin, Progress(suspension.name, call.extension, call.method, record.steps)
-            )
+            progress = Progress(suspension.name, call.extension, call.method, record.steps)
+            for waiter in waiters:
+                waiter.reply_to.progress(waiter, progress)
         self._turn.after(lambda: self._call(suspension, outcome.calls))
         if suspension.answers:
             self.resume(suspension)

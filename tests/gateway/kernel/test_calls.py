@@ -220,7 +220,7 @@ async def test_question_is_an_event_and_is_answered_once(gateway: Gateway) -> No
     await gateway.settle()
     suspension = only_suspension(resident)
     asked = [message for message in socket.heard if message["type"] == "EVENT"]
-    assert [message["payload"] for message in asked] == [
+    assert [message["event"]["payload"] for message in asked] == [
         {"suspensionId": suspension.name, "call": n, "method": method, "tool": "t", "args": args}
         for n, (_, method, args) in enumerate((APPROVE, ASK), 1)
     ]
