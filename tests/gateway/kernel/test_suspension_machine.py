@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +22,7 @@ from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import RequestError
 from panels_shared.outcome import Reason
 from tests.support.gateway import Caller, Gateway, make_definition
-from tests.support.waiting import ASK, Ledger, Script, act, restart, time_of
+from tests.support.waiting import ASK, Ledger, Script, act, restart
 
 CALLS = st.lists(
     st.sampled_from([ASK, ASK, ("time", "sleep", [2_000]), ("time", "sleep", [50_000])]),
@@ -49,23 +49,21 @@ class Waiting(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.bound = patch.object(module, "MAX_RESUMING", 2)
         self.bound.start()
-        self.gateway: Gateway = self.run(self.make())
+        self.gateway: Gateway = self.runner.run(self.make())
+        self.time = patch.object(self.runner.get_loop(), "time", lambda: self.gateway.now_s)
+        self.time.start()
         self.asked: dict[str, tuple[str, str, Script]] = {}
         self.callers: dict[str, list[Caller]] = {}
         self.ended: dict[str, object] = {}
         self.versions = dict.fromkeys(("p", "q"), 0)
 
-    def run(self, work: Awaitable[Any]) -> Any:
-        async def timed() -> Any:
-            gateway = getattr(self, "gateway", None)
-            if gateway is None:
-                return await work
-            with time_of(gateway):
-                found = await work
-                await self.gateway.settle()
-                return found
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        async def settled() -> Any:
+            found = await work
+            await self.gateway.settle()
+            return found
 
-        return self.runner.run(timed())
+        return self.runner.run(settled())
 
     @staticmethod
     def definition(name: str, version: int = 0) -> Any:
@@ -210,6 +208,7 @@ class Waiting(RuleBasedStateMachine):
         self.effects_are_those_of_the_answers()
         self.gateway.dead = True
         self.bound.stop()
+        self.time.stop()
         self.runner.close()
 
     def effects_are_those_of_the_answers(self) -> None:
