@@ -22,8 +22,8 @@ from tests.support.gateway import Call, Gateway, follow
 
 Script = dict[str, Any]
 #: A question to a person.
-ASK: Final = ("human", "ask", ["what?"])
-APPROVE: Final = ("human", "approve", ["this?"])
+ASK: Final[tuple[str, str, list[Any]]] = ("human", "ask", ["what?"])
+APPROVE: Final[tuple[str, str, list[Any]]] = ("human", "approve", ["this?"])
 
 
 def asking(*calls: tuple[str, str, list[Any]], then: Script | None = None, **step: Any) -> Script:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -16,7 +18,7 @@ from tests.support.waiting import APPROVE, ASK, act, asking, only_suspension
 pytestmark = pytest.mark.anyio
 
 
-async def park(gateway: Gateway, *calls: tuple[str, str, list[object]]) -> tuple[str, Caller]:
+async def park(gateway: Gateway, *calls: tuple[str, str, list[Any]]) -> tuple[str, Caller]:
     """A handler that waits: where it is, and who waits for its answer."""
     gateway.respond = act
     resident = await gateway.add("p")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from panels_gateway.extensions.client import ExtensionClient
-from panels_gateway.extensions.errors import CallError
+from panels_gateway.extensions.errors import CallError, ErrorCode
 from panels_gateway.extensions.messages import Call, CallId, Returned
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel import calls as module
@@ -302,7 +302,7 @@ async def test_error_of_an_extension_is_given_with_its_code(gateway: Gateway) ->
     use(gateway, client)
     caller = gateway.submit(await gateway.add(), asking(HTTP))
     await gateway.settle()
-    failed = Returned(client.calls[0].id, error=CallError("extension_timeout", "too slow"))
+    failed = Returned(client.calls[0].id, error=CallError(ErrorCode.TIMEOUT, "too slow"))
     gateway.kernel.calls.extension_returned(failed)
     await gateway.settle()
     assert error(caller.last) == "extension_timeout"
@@ -314,7 +314,7 @@ async def test_lost_call_is_made_again_where_that_is_declared(gateway: Gateway, 
     use(gateway, client)
     caller = gateway.submit(await gateway.add(), asking(HTTP))
     await gateway.settle()
-    lost = Returned(client.calls[0].id, error=CallError("extension_lost", "gone", repeatable=repeatable))
+    lost = Returned(client.calls[0].id, error=CallError(ErrorCode.LOST, "gone", repeatable=repeatable))
     gateway.kernel.calls.extension_returned(lost)
     await gateway.settle()
     if repeatable:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from panels_gateway.access.tokens import ANONYMOUS
 from panels_gateway.dispatch.dispatcher import DispatchLimits
 from panels_gateway.journal.journal import JournalError, Waiting
+from panels_gateway.journal.local import open_local
 from panels_gateway.journal.records import Parked, Ran, Returned, Unparked, replace_image
 from panels_gateway.kernel import suspensions as module
 from panels_gateway.kernel import turn as turns
@@ -36,6 +39,9 @@ from tests.support.waiting import (
     sleeping,
     time_of,
 )
+
+if TYPE_CHECKING:
+    from panels_gateway.journal.memory import MemoryJournal
 
 pytestmark = pytest.mark.anyio
 
@@ -799,3 +805,28 @@ async def test_panel_stays_in_memory_while_a_handler_waits() -> None:
     await reply(gateway, only_suspension(resident), 1)
     await gateway.settle()
     assert [found.panel.id for found in gateway.kernel.residents if found is resident] == []
+
+
+async def test_handler_goes_on_from_a_journal_on_the_disk(tmp_path: Path) -> None:
+    script = asking(set={"n": 1}, then=asking(then={"set": {"n": 2}}))
+    journal = await open_local(tmp_path, durability="process")
+    gateway = Gateway(cast("MemoryJournal", journal), act)
+    gateway.submit(await gateway.add(), script, key="k")
+    await gateway.settle()
+    await reply(gateway, only_suspension(await gateway.open()), "first")
+    gateway.dead = True
+    await journal.close()
+    journal = await open_local(tmp_path, durability="process")
+    following = Gateway(cast("MemoryJournal", journal), act)
+    await following.kernel.suspensions.find_all()
+    resident = await following.open()
+    caller = following.submit(resident, script, key="k")
+    assert following.state(resident) == {"n": 1}
+    following.kernel.calls.answer(only_suspension(resident), None, b'"second"')
+    async with asyncio.timeout(30):
+        while not caller.answers:  # the image is read in another thread
+            await following.settle()
+    assert got(caller.last) == [[1, True, "first"], [2, True, "second"]]
+    assert following.state(resident) == {"n": 2}
+    following.dead = True
+    await journal.close()

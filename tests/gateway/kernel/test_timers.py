@@ -45,6 +45,17 @@ def counting(call: Call) -> Outcome:
     return completed(None, events={"ran": call.args})
 
 
+def watch(gateway: Gateway, seen: list[object]) -> None:
+    """Has ``seen`` get the args of every tool but ``t``."""
+
+    def respond(call: Call) -> Outcome:
+        if call.tool != "t":
+            seen.append(call.args)
+        return act(call)
+
+    gateway.respond = respond
+
+
 # -- times ----------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +240,7 @@ async def test_failure_of_a_tool_that_ran_by_itself_is_logged(
 
 async def test_event_runs_the_tools_whose_pattern_matches(gateway: Gateway) -> None:
     seen: list[object] = []
-    gateway.respond = lambda call: (seen.append(call.args) if call.tool != "t" else None, act(call))[1]
+    watch(gateway, seen)
     resident = await gateway.add(
         tools=[tool("t"), tool("all", type="event", pattern="done*"), tool("one", type="event", pattern="x")]
     )
@@ -241,7 +252,7 @@ async def test_event_runs_the_tools_whose_pattern_matches(gateway: Gateway) -> N
 
 async def test_state_change_runs_the_tools_whose_pattern_matches(gateway: Gateway) -> None:
     seen: list[object] = []
-    gateway.respond = lambda call: (seen.append(call.args) if call.tool != "t" else None, act(call))[1]
+    watch(gateway, seen)
     resident = await gateway.add(tools=[tool("t"), tool("u", type="state_change", path="todo*")])
     await gateway.trigger(resident, {"set": {"todo1": 1, "todo2": 2, "n": 3}})
     await gateway.trigger(resident, {"set": {"n": 4}})
@@ -280,19 +291,19 @@ async def test_chain_is_cut_at_its_depth(gateway: Gateway, caplog: pytest.LogCap
 
 
 async def test_mount_and_unmount_run_for_the_first_and_the_last_client(gateway: Gateway) -> None:
-    seen: list[str] = []
-    gateway.respond = lambda call: (seen.append(call.tool), act(call))[1]
+    seen: list[object] = []
+    watch(gateway, seen)
     resident = await gateway.add(tools=[tool("in", type="mount"), tool("out", type="unmount")])
     first, _ = gateway.connect(resident)
     second, _ = gateway.connect(resident)
     await gateway.settle()
-    assert seen == ["in"]
+    assert seen == [{"type": "mount"}]
     first.lost()
     await gateway.settle()
-    assert seen == ["in"]
+    assert seen == [{"type": "mount"}]
     second.lost()
     await gateway.settle()
-    assert seen == ["in", "out"]
+    assert seen == [{"type": "mount"}, {"type": "unmount"}]
 
 
 async def test_panel_without_such_tools_listens_to_nothing(gateway: Gateway) -> None:
