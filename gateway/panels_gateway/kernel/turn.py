@@ -27,7 +27,7 @@ from panels_gateway.broadcast.hub import Departure, Hub, Subscriber
 from panels_gateway.journal.journal import Journal
 from panels_gateway.journal.records import Batch, Changed, Created, Parked, Ran, Record, Returned
 from panels_shared.limits import MIB
-from panels_shared.outcome import Completed, Failed
+from panels_shared.outcome import Completed, Suspended
 
 #: Records in one batch; more of a turn, and a record that may be large, begin another one.
 MAX_BATCH_RECORDS: Final = 512
@@ -167,7 +167,7 @@ def _size(record: Record) -> int:
     if type(record) is Ran:
         outcome = record.outcome
         size = len(record.args)
-        if type(outcome) is not Failed:
+        if isinstance(outcome, Completed | Suspended):
             size += len(outcome.mutations) + len(outcome.view_commands) + sum(map(len, outcome.events))
         if type(outcome) is Completed:
             size += len(outcome.return_value)

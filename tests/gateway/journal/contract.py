@@ -369,7 +369,14 @@ class JournalContract:
     ) -> None:
         async def test(driver: Driver) -> None:
             record = parked(1, 2**47, 1, 2, key=KEY)
-            records = [SOURCE, created(), record, returned(1, 2**47, 2), Fired(1, "t", 5), Fired(1, "t", 7)]
+            records: list[Record] = [
+                SOURCE,
+                created(),
+                record,
+                returned(1, 2**47, 2),
+                Fired(1, "t", 5),
+                Fired(1, "t", 7),
+            ]
             if together:
                 driver.append(*records)
             else:

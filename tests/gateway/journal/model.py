@@ -149,8 +149,9 @@ class Model:
                     panel.parked[record.suspension] = record
                 else:
                     del panel.parked[record.suspension]
-                for name in [n for n in panel.returned if n[0] == record.suspension and n[1] not in calls]:
-                    del panel.returned[name]
+                for number, call in list(panel.returned):
+                    if number == record.suspension and call not in calls:
+                        del panel.returned[number, call]
             case Ran() | Changed():
                 panel = self.panels[record.panel]
                 if record.seq:
