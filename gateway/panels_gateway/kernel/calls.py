@@ -177,8 +177,8 @@ class CallMaker:
             self._fail(suspension, call, exc.code.value, exc.message)
             return
         except JournalError as exc:
-            _log.error("panel %r cannot be loaded, and was not triggered: %s", panel_id, exc)
-            self._fail(suspension, call, Code.INTERNAL.value, f"the panel {panel_id!r} cannot be read")
+            _log.error("a panel that %s triggers cannot be loaded: %s", suspension.name, exc)
+            self._fail(suspension, call, Code.INTERNAL.value, "the panel is stored but cannot be read")
             return
         self._intake.submit(trigger)
 

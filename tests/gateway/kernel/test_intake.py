@@ -19,6 +19,7 @@ from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.panels.answers import MAX_FOLLOWERS, AnswerLimits
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
+from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.support.gateway import Caller, Gateway
 
@@ -74,6 +75,7 @@ async def test_job_sees_the_clock_the_randomness_and_the_scope_that_were_handed_
     gateway.submit(resident, {"a": 1}, principal=ANN)
     await gateway.settle()
     (job,) = gateway.jobs
+    assert isinstance(job, Job)
     assert (job.now_ms, job.seed, json.loads(job.args)) == (1_234_567.0, 2**64 - 1, {"a": 1})
     assert json.loads(job.scope) == {"sub": "ann"}
 

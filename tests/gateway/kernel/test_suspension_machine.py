@@ -55,7 +55,7 @@ class Waiting(RuleBasedStateMachine):
         self.asked: dict[str, tuple[str, str, Script]] = {}
         self.callers: dict[str, list[Caller]] = {}
         self.ended: dict[str, object] = {}
-        self.versions = dict.fromkeys(("p", "q"), 0)
+        self.versions: dict[str, int] = {"p": 0, "q": 0}
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def settled() -> Any:

@@ -11,6 +11,7 @@ from panels_gateway.access.tokens import ANONYMOUS
 from panels_gateway.journal.records import Fired, Ran
 from panels_gateway.kernel.timers import MAX_DEPTH
 from panels_gateway.panels.trigger import Succeeded
+from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Outcome, Reason, Usage
 from tests.support.gateway import Call, Gateway, completed, make_definition
 from tests.support.waiting import Ledger, act, advance, asking, only_suspension, reply, restart, time_of
@@ -36,7 +37,7 @@ def every(ms: int = 1_000, **fields: object) -> dict[str, object]:
 
 def dues(gateway: Gateway) -> list[int]:
     """The due times that were run, as milliseconds after the test began."""
-    args = [json.loads(job.args) for job in gateway.jobs if not hasattr(job, "image")]
+    args = [json.loads(job.args) for job in gateway.jobs if isinstance(job, Job)]
     return [given["dueMs"] - 1_000_000_000 for given in args if given and given.get("type") == "timer"]
 
 
