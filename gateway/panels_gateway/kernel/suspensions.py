@@ -263,9 +263,8 @@ class Suspensions:
         panel = origin.panel
         resident = self._residents.of(panel)
         if resident is None or resident.holder not in (None, suspension):
-            suspension.wanted = (
-                False  # an exclusive handler has begun to wait meanwhile; its end resumes this one
-            )
+            # an exclusive handler has begun to wait meanwhile; its end resumes this one
+            suspension.wanted = False
             self._ended()
             return
         tool = panel.tools.get(suspension.record.tool)
