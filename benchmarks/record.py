@@ -144,7 +144,7 @@ def with_part(results: str, reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-# -- triggers ----------------------------------------------------------------------------------------------
+# -- triggers ----------------------------------------------------------------------------------------
 
 
 class Subject:
@@ -296,7 +296,7 @@ def disk_syncs(duration_s: float) -> float:
     return count / elapsed
 
 
-# -- pauses, and the disk ----------------------------------------------------------------------------------
+# -- pauses, and the disk ----------------------------------------------------------------------------
 
 
 def pauses(made: Measurements, scale: Scale) -> None:
@@ -394,7 +394,7 @@ def used_bytes(folder: Path) -> int:
     return total
 
 
-# -- start and resume --------------------------------------------------------------------------------------
+# -- start and resume --------------------------------------------------------------------------------
 
 
 def start(made: Measurements, scale: Scale) -> None:

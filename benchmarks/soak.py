@@ -96,7 +96,7 @@ class Soak:
         """One HTTP request, beside everything else."""
         return await asyncio.to_thread(self.system.http, method, path, body)
 
-    # -- clients -----------------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------------
 
     async def observe(self, room: Room, ready: asyncio.Event) -> None:
         """Hears every version and every event of a panel until the end."""
@@ -149,7 +149,7 @@ class Soak:
                 self.counts["over HTTP"] += 1
             await asyncio.sleep(choose.uniform(0.0, 0.2))
 
-    # -- disturbances ------------------------------------------------------------------------------------
+    # -- disturbances --------------------------------------------------------------------------------
 
     async def change(self) -> None:
         """Replaces the state of panels from outside."""
@@ -210,7 +210,7 @@ class Soak:
         for pool in self.pools:
             pool.wait(15)
 
-    # -- the whole ---------------------------------------------------------------------------------------
+    # -- the whole -----------------------------------------------------------------------------------
 
     async def run(self, seconds: float, clients: int) -> None:
         """Everything, then the comparison."""

@@ -49,7 +49,7 @@ class DemoError(Exception):
     """Something that the person at the terminal has to know; the text is all they see."""
 
 
-# -- the terminal ------------------------------------------------------------------------------------------
+# -- the terminal ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def shorten(value: object, width: int = 84) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-# -- processes ---------------------------------------------------------------------------------------------
+# -- processes ---------------------------------------------------------------------------------------
 
 
 def _end_with_parent() -> None:
@@ -228,7 +228,7 @@ def served_page() -> Iterator[str]:
         server.server_close()
 
 
-# -- the system --------------------------------------------------------------------------------------------
+# -- the system --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def create_panels(system: System) -> None:
                 raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
 
 
-# -- the client --------------------------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------------
 
 
 def describe(message: dict[str, Any]) -> str:
@@ -489,7 +489,7 @@ async def show(screen: Screen, system: System, gateway: Gateway, children: list[
     await show_record(screen, system, gateway, children)
 
 
-# -- the whole ---------------------------------------------------------------------------------------------
+# -- the whole ---------------------------------------------------------------------------------------
 
 
 def parse_arguments() -> argparse.Namespace:

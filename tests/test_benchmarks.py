@@ -74,7 +74,7 @@ def test_sandbox_runs_beside_bare_wasmtime() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# -- what must not go unnoticed ----------------------------------------------------------------------------
+# -- what must not go unnoticed ----------------------------------------------------------------------
 
 
 class Frame:

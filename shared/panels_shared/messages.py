@@ -29,7 +29,7 @@ ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
 
-# -- gateway → sandbox ------------------------------------------------------------------------------------
+# -- gateway → sandbox -------------------------------------------------------------------------------
 
 
 class Tool(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -156,7 +156,7 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
     answers: Annotated[tuple[Answered, ...], Meta(min_length=1, max_length=MAX_OPEN_CALLS)]
 
 
-# -- sandbox or pool → gateway ----------------------------------------------------------------------------
+# -- sandbox or pool → gateway -----------------------------------------------------------------------
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):

@@ -273,7 +273,7 @@ def _help_default(option: Option) -> str:
     return f" Default: {option.default}."
 
 
-# -- values -------------------------------------------------------------------------------------------------
+# -- values ------------------------------------------------------------------------------------------
 
 
 def _text(option: Option, raw: object, source: str) -> Value:
@@ -360,7 +360,7 @@ _PARSERS: Final[dict[Kind, Callable[[Option, object, str], Value]]] = {
 }
 
 
-# -- documentation ------------------------------------------------------------------------------------------
+# -- documentation -----------------------------------------------------------------------------------
 
 
 def _shown(option: Option, value: float) -> str:

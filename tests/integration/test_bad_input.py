@@ -45,7 +45,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-# -- messages -----------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_large_message_below_the_limit_is_served(system: System, panel: str) -> 
         assert client.call("echo", text) == text
 
 
-# -- frames -------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------
 
 
 def test_binary_message_closes_with_1003(system: System, panel: str) -> None:
@@ -350,7 +350,7 @@ def test_clients_that_vanish_in_the_middle_of_a_frame_leave_nothing(system: Syst
     eventually(lambda: system.clients_of(abused) == 0)
 
 
-# -- floods and slow readers --------------------------------------------------------------------------------
+# -- floods and slow readers -------------------------------------------------------------------------
 
 
 def rss_mib(system: System) -> float:
@@ -402,7 +402,7 @@ def test_client_that_reads_nothing_is_closed_and_others_are_served(system: Syste
         assert sleeper.close_code() == 1013
 
 
-# -- the request itself -------------------------------------------------------------------------------------
+# -- the request itself ------------------------------------------------------------------------------
 
 
 def test_oversized_upgrade_head_is_answered_431_and_closed(system: System, panel: str) -> None:
@@ -491,7 +491,7 @@ def test_upgrade_at_another_path_is_404(system: System, panel: str, path: str) -
         assert raw.read_head().startswith(b"HTTP/1.1 404 ")
 
 
-# -- limits that are set low so that they are reached soon --------------------------------------------------
+# -- limits that are set low so that they are reached soon -------------------------------------------
 
 
 def test_half_open_requests_are_closed_in_time_however_they_drip(make_system: MakeSystem) -> None:

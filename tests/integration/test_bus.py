@@ -103,7 +103,7 @@ def send_bytes(raw: socket.socket, data: bytes) -> None:
         pass
 
 
-# -- bytes --------------------------------------------------------------------------------------------------
+# -- bytes -------------------------------------------------------------------------------------------
 
 GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\x00" + b"NULL" + b"\0" * 16 + b"\0" * 32
 
@@ -148,7 +148,7 @@ def test_stalled_handshakes_do_not_keep_workers_out(make_system: MakeSystem) -> 
             raw.close()
 
 
-# -- frames -------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------
 
 CANARY = "canary-" + "7f3a" * 4
 
@@ -237,7 +237,7 @@ def test_messages_of_a_peer_that_never_said_hello_do_nothing(bus: System) -> Non
     assert_served(bus)
 
 
-# -- a compromised worker among honest ones -----------------------------------------------------------------
+# -- a compromised worker among honest ones ----------------------------------------------------------
 
 
 def test_forged_results_for_the_jobs_of_others_are_dropped(bus: System) -> None:
@@ -324,7 +324,7 @@ def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
         eventually(lambda: metric(bus, "panels_results_stale_total") >= before + flood, within_s=30)
 
 
-# -- a system whose only worker is compromised --------------------------------------------------------------
+# -- a system whose only worker is compromised -------------------------------------------------------
 
 
 def raw_result(number: int, *outcome: object) -> bytes:
@@ -493,7 +493,7 @@ def test_worker_that_answers_out_of_order_cannot_reorder_commits(rogued: Rogued)
     assert metric(system, "panels_results_forged_total") > 0
 
 
-# -- hangs and vanishings -----------------------------------------------------------------------------------
+# -- hangs and vanishings ----------------------------------------------------------------------------
 
 
 def test_job_of_a_worker_that_never_answers_is_run_by_another(make_system: MakeSystem) -> None:

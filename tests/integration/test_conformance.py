@@ -57,7 +57,7 @@ def types(messages: list[dict[str, Any]]) -> list[str]:
     return [str(message["type"]) for message in messages]
 
 
-# -- connection establishment and authentication ------------------------------------------------------------
+# -- connection establishment and authentication -----------------------------------------------------
 
 
 def test_endpoint_accepts_a_client_with_a_token_in_the_query(system: System, greeter: str) -> None:
@@ -203,7 +203,7 @@ def test_session_ends_when_its_token_does(make_system: MakeSystem) -> None:
         assert client.await_close()[0] == 4401
 
 
-# -- CONNECTED ----------------------------------------------------------------------------------------------
+# -- CONNECTED ---------------------------------------------------------------------------------------
 
 
 def test_connected_is_the_first_message_with_the_current_state(system: System, greeter: str) -> None:
@@ -235,7 +235,7 @@ def test_connected_has_an_empty_object_for_a_panel_without_state(system: System)
         assert client.hello["seq"] == 0
 
 
-# -- TRIGGER and RESULT -------------------------------------------------------------------------------------
+# -- TRIGGER and RESULT ------------------------------------------------------------------------------
 
 
 def test_result_has_every_field_of_an_execution_result(system: System, greeter: str) -> None:
@@ -324,7 +324,7 @@ def test_triggers_of_one_client_run_in_the_order_it_sent_them(system: System) ->
     assert [result["result"]["returnValue"] for result in results] == list(range(1, 101))
 
 
-# -- PATCH and EVENT ----------------------------------------------------------------------------------------
+# -- PATCH and EVENT ---------------------------------------------------------------------------------
 
 
 def test_caller_sees_patch_then_events_then_result(system: System, greeter: str) -> None:
@@ -428,7 +428,7 @@ def test_patch_carries_values_of_the_client_unchanged(system: System) -> None:
         assert system.state(panel)["kept"] == value
 
 
-# -- subscriptions ------------------------------------------------------------------------------------------
+# -- subscriptions -----------------------------------------------------------------------------------
 
 
 def hears(caller: Client, watcher: Client) -> list[str]:
@@ -531,7 +531,7 @@ def test_finer_topics_choose_keys_and_names(
     assert [m["event"]["name"] for m in heard if m["type"] == "EVENT"] == events
 
 
-# -- PING ---------------------------------------------------------------------------------------------------
+# -- PING --------------------------------------------------------------------------------------------
 
 
 def test_ping_is_answered_with_pong(system: System, greeter: str) -> None:
@@ -557,7 +557,7 @@ def test_protocol_ping_is_answered_too(system: System, greeter: str) -> None:
         assert client.connection.ping(b"payload").wait(10)
 
 
-# -- errors -------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -637,7 +637,7 @@ def test_connection_remains_open_after_errors(system: System, greeter: str) -> N
         assert client.call("echo", "still here") == "still here"
 
 
-# -- lifecycle and cleanup ----------------------------------------------------------------------------------
+# -- lifecycle and cleanup ---------------------------------------------------------------------------
 
 
 def test_client_is_added_on_connect_and_removed_on_close(system: System) -> None:

@@ -143,7 +143,7 @@ def test_full_disk_is_said_and_not_remembered_against_the_handler(cached: System
         assert client.call("ask") == unique
 
 
-# -- the gateway's own resources ----------------------------------------------------------------------------
+# -- the gateway's own resources ---------------------------------------------------------------------
 
 
 def test_gateway_without_file_descriptors_serves_who_is_there_and_recovers(cached: System) -> None:

@@ -115,7 +115,7 @@ def refused(system: System, *tools: dict[str, Any]) -> dict[str, Any]:
     return error
 
 
-# -- refused when the panel is made -------------------------------------------------------------------------
+# -- refused when the panel is made ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_start_function_that_never_ends_harms_one_trigger(system: System) -> Non
         assert client.call("fine") == 1
 
 
-# -- hostile when it runs -----------------------------------------------------------------------------------
+# -- hostile when it runs ----------------------------------------------------------------------------
 
 _GROW: Final = "(block $stop (loop $more (br_if $stop (i32.eq (memory.grow (i32.const 16)) (i32.const -1))) (br $more))) unreachable"
 _RECURSE: Final = (

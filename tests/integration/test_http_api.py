@@ -49,7 +49,7 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     return error
 
 
-# -- POST /panels: 201 --------------------------------------------------------------------------------------
+# -- POST /panels: 201 -------------------------------------------------------------------------------
 
 
 def test_panel_is_made_and_said_where_it_is(system: System) -> None:
@@ -140,7 +140,7 @@ def test_module_with_another_entry_is_run_there(system: System) -> None:
         assert client.call("echo", [1]) == [1]
 
 
-# -- POST /panels: 400, 409, 413, 422, 429 ------------------------------------------------------------------
+# -- POST /panels: 400, 409, 413, 422, 429 -----------------------------------------------------------
 
 
 def tools_of(**fields: object) -> dict[str, object]:
@@ -313,7 +313,7 @@ def test_panel_with_tools_is_503_without_workers(make_system: MakeSystem) -> Non
     error_of(system.post_panel(tool("t", returns("nobody compiles this"))), 503, "UNAVAILABLE")
 
 
-# -- GET, PUT, DELETE ---------------------------------------------------------------------------------------
+# -- GET, PUT, DELETE --------------------------------------------------------------------------------
 
 
 def test_panels_are_listed_in_pages(system: System) -> None:
@@ -487,7 +487,7 @@ def test_method_that_a_path_does_not_take_is_405(
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
 
 
-# -- POST /panels/{id}/trigger/{tool} -----------------------------------------------------------------------
+# -- POST /panels/{id}/trigger/{tool} ----------------------------------------------------------------
 
 
 def test_trigger_answers_what_a_websocket_would_and_broadcasts(system: System) -> None:
@@ -576,7 +576,7 @@ def test_triggers_of_a_client_above_its_window_are_overloaded_at_once(make_syste
         assert [message["requestId"] for message in refused] == ["r4", "r5"]
 
 
-# -- who may ------------------------------------------------------------------------------------------------
+# -- who may -----------------------------------------------------------------------------------------
 
 
 def requests_of(system: System, panel: str) -> dict[str, tuple[str, str, object]]:
@@ -697,7 +697,7 @@ def test_page_of_another_origin_may_change_nothing(system: System, method: str) 
     error_of(response, 403, "FORBIDDEN")
 
 
-# -- metrics ------------------------------------------------------------------------------------------------
+# -- metrics -----------------------------------------------------------------------------------------
 
 
 def test_metrics_are_in_the_format_of_prometheus(system: System) -> None:

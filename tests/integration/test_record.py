@@ -110,7 +110,7 @@ def connect(system: System, panel: str, query: str) -> Client:
     return Client.connect(f"{system.socket_url(panel)}?{query}")
 
 
-# -- what clients ask --------------------------------------------------------------------------------------
+# -- what clients ask --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_history_that_is_trimmed_while_it_is_read_has_no_holes(shared: System) -
         assert [m["seq"] for m in client.barrier() if m["type"] == "PATCH"] == list(range(2_991, 3_001))
 
 
-# -- a disk that fails -------------------------------------------------------------------------------------
+# -- a disk that fails -------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -412,7 +412,7 @@ def test_second_gateway_is_refused_with_a_sentence_and_the_first_goes_on(cache_d
         caller.check()
 
 
-# -- files that are not what they were ---------------------------------------------------------------------
+# -- files that are not what they were ---------------------------------------------------------------
 
 
 def last_segment(data: Path) -> Path:
@@ -587,7 +587,7 @@ def test_segment_that_ends_within_a_record_is_cut_there_and_the_log_says_so(
     assert findings(data) == []
 
 
-# -- a clock, a handler ------------------------------------------------------------------------------------
+# -- a clock, a handler ------------------------------------------------------------------------------
 
 #: Makes the clock of a process what a file says: read anew at each call, so that it can jump.
 _CLOCK = """\

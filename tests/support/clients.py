@@ -116,7 +116,7 @@ class Client:
         """The closing handshake, begun by us."""
         self._stack.close()
 
-    # -- out -------------------------------------------------------------------------------------------------
+    # -- out -----------------------------------------------------------------------------------------
 
     def send(self, message: object) -> None:
         """Sends ``message`` as JSON in a text frame."""
@@ -136,7 +136,7 @@ class Client:
         self.send(message)
         return chosen
 
-    # -- in --------------------------------------------------------------------------------------------------
+    # -- in ------------------------------------------------------------------------------------------
 
     def receive(self, timeout_s: float = TIMEOUT_S) -> Message:
         """The next message. Raises ``TimeoutError``, ``websockets.ConnectionClosed``."""
@@ -224,7 +224,7 @@ def refused_status(connecting: Callable[[], Client]) -> tuple[int, Message]:
     raise AssertionError("expected the upgrade to be refused, got a connection")
 
 
-# -- bytes --------------------------------------------------------------------------------------------------
+# -- bytes -------------------------------------------------------------------------------------------
 
 
 def frame(payload: bytes, *, first: int = 0x81, masked: bool = True, length: int | None = None) -> bytes:

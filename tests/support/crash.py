@@ -125,7 +125,7 @@ class Crashes:
             return {"state": {}, "seq": -1}
         return response.json()
 
-    # -- the whole -------------------------------------------------------------------------------------------
+    # -- the whole -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """All of it."""
@@ -195,7 +195,7 @@ class Crashes:
             await asyncio.sleep(_TELL_S)
             sys.stderr.write(f"{time.monotonic() - began_s:5.0f} s  {summary(self.counts)}\n")
 
-    # -- disturbances ----------------------------------------------------------------------------------------
+    # -- disturbances --------------------------------------------------------------------------------
 
     async def _disturb(self) -> None:
         choose = self.choices("disturbances")
@@ -392,7 +392,7 @@ class Room:
             self.crashes.counts["answers"] += 1
             await asyncio.sleep(0.02)
 
-    # -- the comparison --------------------------------------------------------------------------------------
+    # -- the comparison ------------------------------------------------------------------------------
 
     async def _compare(self) -> None:
         crashes = self.crashes

@@ -222,7 +222,7 @@ class Recording:
     def _folder(self, path: str) -> Folder:
         return self.folders.setdefault(os.path.dirname(path), Folder())
 
-    # -- states ---------------------------------------------------------------------------------------------
+    # -- states --------------------------------------------------------------------------------------
 
     def acknowledged_before(self, cut: int) -> list[str]:
         """The requestIds of the answers that had begun to leave when the power went."""
@@ -327,7 +327,7 @@ def _path(text: str) -> str:
     return _bytes(text).decode(errors="replace") if text.startswith("\\x") else text
 
 
-# -- a real gateway ----------------------------------------------------------------------------------------
+# -- a real gateway ----------------------------------------------------------------------------------
 
 
 @dataclass

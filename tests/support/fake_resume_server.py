@@ -119,7 +119,7 @@ class FakeServer:
             ]
         )
 
-    # -- HTTP --------------------------------------------------------------------------------------------
+    # -- HTTP ----------------------------------------------------------------------------------------
 
     async def _create(self, request: Request) -> Response:
         body = await request.json()
@@ -162,7 +162,7 @@ class FakeServer:
     def _of(self, request: Request) -> Panel:
         return self._panels[request.path_params["id"]]
 
-    # -- WebSocket ---------------------------------------------------------------------------------------
+    # -- WebSocket -----------------------------------------------------------------------------------
 
     async def _watch(self, socket: WebSocket) -> None:
         await socket.accept()

@@ -54,7 +54,10 @@ class Call(NamedTuple):
     tool: str
     args: Any
     state: Mapping[str, bytes]
-    job: m.Job
+    job: m.Job | m.Resume
+    #: What a handler that goes on is given, and what it was when it began to wait; none for one that begins.
+    answers: tuple[m.Answered, ...] = ()
+    image: bytes = b""
 
 
 #: What the worker does with a job; None: it keeps silent until ``Gateway.answer_held``.
@@ -160,14 +163,16 @@ class Gateway:
         limits: KernelLimits | None = None,
         dispatch: DispatchLimits | None = None,
         workers: bool = True,
+        seal_key: bytes = b"k" * 32,
     ) -> None:
         self.now_s = 100.0
         self.wall_s = 1_000_000.0
         self.respond = respond
         self.refusals: dict[bytes, Refusal] = {}
         self.compiling = True
+        self.dead = False  # killed: it does nothing any more, whatever its timers say
         self.prepares: list[m.Prepare] = []
-        self.jobs: list[m.Job] = []
+        self.jobs: list[m.Job | m.Resume] = []
         self.failures: list[JournalError] = []
         self.journal = journal if journal is not None else MemoryJournal()
         self.dispatcher = Dispatcher(dispatch)
@@ -178,11 +183,12 @@ class Gateway:
             clock=lambda: self.now_s,
             wall_clock=lambda: self.wall_s,
             random_bits=lambda bits: (1 << bits) - 1,
+            seal_key=seal_key,
         )
         self.kernel.turn.request_seal = self.request_turn
         self.kernel.on_failure = self.failures.append
-        self._inbox: deque[m.Job] = deque()
-        self._held: deque[m.Job] = deque()
+        self._inbox: deque[m.Job | m.Resume] = deque()
+        self._held: deque[m.Job | m.Resume] = deque()
         self._tools: dict[int, str] = {}
         self._due = False
         if workers:
@@ -193,7 +199,7 @@ class Gateway:
         self.dispatcher.hello(WorkerId(POOL), m.Hello("pool", b"", 1, {}), self.now_s)
         self.dispatcher.hello(WORKER, m.Hello("sandbox", POOL, 2, {}), self.now_s)
 
-    # -- turns -------------------------------------------------------------------------------------------
+    # -- turns ---------------------------------------------------------------------------------------
 
     def request_turn(self) -> None:
         """Has a turn taken soon, as the broker does."""
@@ -204,6 +210,8 @@ class Gateway:
     def take_turn(self) -> None:
         """The worker answers what it was sent; then everything that has come up leaves, on both sides."""
         self._due = False
+        if self.dead:
+            return
         jobs, self._inbox = self._inbox, deque()
         for job in jobs:
             self._run(job)
@@ -220,7 +228,7 @@ class Gateway:
         kernel.flush()
 
     def _receive(self, message: m.ToWorker) -> None:
-        if isinstance(message, m.Job):
+        if isinstance(message, m.Job | m.Resume):
             self.jobs.append(message)
             self._inbox.append(message)
         elif isinstance(message, m.Tool):
@@ -240,18 +248,22 @@ class Gateway:
         for message in self.prepares:
             self._compile(message)
 
-    def _run(self, job: m.Job) -> None:
+    def _run(self, job: m.Job | m.Resume) -> None:
         panel = next((r.panel for r in self.kernel.residents if r.panel.key == job.panel), None)
         if panel is None:
             return
-        call = Call(panel.id, self._tools[job.tool], json.loads(job.args), panel.state, job)
+        tool = self._tools[job.tool]
+        if isinstance(job, m.Resume):
+            call = Call(panel.id, tool, None, panel.state, job, job.answers, job.image)
+        else:
+            call = Call(panel.id, tool, json.loads(job.args), panel.state, job)
         outcome = self.respond(call)
         if outcome is None:
             self._held.append(job)
         else:
             self._finish(job, outcome)
 
-    def _finish(self, job: m.Job, outcome: Outcome) -> None:
+    def _finish(self, job: m.Job | m.Resume, outcome: Outcome) -> None:
         run = self.dispatcher.accept(WORKER, m.Result(job.job, outcome), self.now_s)
         if run is not None:
             self.kernel.finish(run, outcome)
@@ -273,7 +285,7 @@ class Gateway:
             quiet = 0 if self._due else quiet + 1
             await asyncio.sleep(0)
 
-    # -- what tests do -----------------------------------------------------------------------------------
+    # -- what tests do -------------------------------------------------------------------------------
 
     async def add(
         self, panel_id: str = "p", *tools: str, state: Mapping[str, object] | None = None, **fields: object

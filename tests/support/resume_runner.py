@@ -93,7 +93,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
 
 
-# -- the server --------------------------------------------------------------------------------------------
+# -- the server --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -186,7 +186,7 @@ def heard_until_pong(connection: ClientConnection) -> list[Json]:
         messages.append(message)
 
 
-# -- a vector ----------------------------------------------------------------------------------------------
+# -- a vector ----------------------------------------------------------------------------------------
 
 
 def client_of(vector: Mapping[str, Any]) -> ResumingClient:

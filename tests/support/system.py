@@ -182,7 +182,7 @@ class System:
             print(self.report())
         self.close()
 
-    # -- processes -------------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------
 
     def start(self, *, processes: int = 2) -> Self:
         """A gateway and a pool, ready to run jobs."""
@@ -285,7 +285,7 @@ class System:
         """The gateway and all pools, also those that have ended."""
         return [*([self.gateway] if self.gateway is not None else []), *self.pools]
 
-    # -- clients ---------------------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------------
 
     @property
     def url(self) -> str:
@@ -375,7 +375,7 @@ class System:
         """How many clients the gateway counts in the panel."""
         return int(self.http.get(f"/panels/{panel}").json()["clients"])
 
-    # -- the end ---------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------
 
     def report(self) -> str:
         """The end of every log."""

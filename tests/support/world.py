@@ -206,7 +206,7 @@ class World:
         self.commits = 0
         self._numbers = 0
 
-    # -- panels ------------------------------------------------------------------------------------------
+    # -- panels --------------------------------------------------------------------------------------
 
     def add_panel(self) -> Room:
         key = self._number()
@@ -246,7 +246,7 @@ class World:
                 return
         self.dispatcher.invalidate(room.panel)
 
-    # -- jobs --------------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------------------------------------
 
     def submit(self, room: Room, tool: int, kind: str) -> bool:
         """A trigger; False when the dispatcher is full, which is only when there is much."""
@@ -337,7 +337,7 @@ class World:
         for position in lane.positions.values():
             assert position.epoch != run.epoch or position.index < run.index, "a position before confirm"
 
-    # -- messages ----------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """The gateway sends what is due; to a process that is gone nothing can be sent."""
@@ -416,7 +416,7 @@ class World:
                 self.refused.add(message.digest)
             self.dispatcher.prepared(pool, m.Prepared(message.digest, refusal), self.now)
 
-    # -- processes ---------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------
 
     def start_pool(self) -> m.PoolId:
         pool = m.PoolId(b"pool" + self._number().to_bytes(12, "big"))
@@ -486,7 +486,7 @@ class World:
     def _process(self, peer: bytes) -> Process | None:
         return next((process for process in self.processes if process.id == peer), None)
 
-    # -- time --------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
         """Time passes; who is alive is heard of, a hung process as well, and who is not known any more
@@ -560,7 +560,7 @@ class World:
             if not moved:
                 return
 
-    # -- what always holds -------------------------------------------------------------------------------
+    # -- what always holds ---------------------------------------------------------------------------
 
     def check(self) -> None:
         """Bounds, and the dispatcher's own books."""

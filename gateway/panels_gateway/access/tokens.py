@@ -209,7 +209,7 @@ def _object_in(text: bytes, name: str) -> Mapping[str, Any]:
     return value
 
 
-# -- claims -------------------------------------------------------------------------------------------------
+# -- claims ------------------------------------------------------------------------------------------
 
 
 def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:

@@ -156,7 +156,7 @@ def shown(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"
 
 
-# -- checks -------------------------------------------------------------------------------------------------
+# -- checks ------------------------------------------------------------------------------------------
 
 
 def check_text(maximum: int) -> Check:

@@ -194,7 +194,7 @@ class Broker:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
-    # -- in ----------------------------------------------------------------------------------------------
+    # -- in ------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
         """Reads until there is nothing, or clients should have their turn."""
@@ -269,7 +269,7 @@ class Broker:
             case m.Result():
                 raise AssertionError("handled by the caller")
 
-    # -- out ---------------------------------------------------------------------------------------------
+    # -- out -----------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -320,7 +320,7 @@ class Broker:
         if session is not None:
             self._send(peer, [m.Welcome(session, int(self._heartbeat_s * 1_000))])
 
-    # -- time --------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
         """The gateway's heartbeat: a Welcome to everyone, again."""

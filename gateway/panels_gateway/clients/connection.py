@@ -147,7 +147,7 @@ class Connection:
         for frame in recovered or ():
             self.room.send(self, frame)
 
-    # -- from the client ---------------------------------------------------------------------------------
+    # -- from the client -----------------------------------------------------------------------------
 
     def receive_text(self, text: bytes | str) -> None:
         """Takes one text message. Never raises for what a client sends."""
@@ -218,7 +218,7 @@ class Connection:
         else:
             self.backlog.append(trigger)
 
-    # -- from the kernel ---------------------------------------------------------------------------------
+    # -- from the kernel -----------------------------------------------------------------------------
 
     def progress(self, trigger: request.Trigger, progress: Progress) -> None:
         """The handler waits: its trigger no longer stands in the panel's queue, and others of this client

@@ -72,7 +72,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _counters: ClientCounters
     _expiry: TimerHandle | None = None
 
-    # -- life --------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -108,7 +108,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             connection.lost()
         super().connection_lost(exc)
 
-    # -- inbound -----------------------------------------------------------------------------------------
+    # -- inbound -------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:
@@ -252,7 +252,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         self.conn.data_to_send()  # a congested peer gets no pong
         return True
 
-    # -- outbound ----------------------------------------------------------------------------------------
+    # -- outbound ------------------------------------------------------------------------------------
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Writes frames, or keeps them while the client is congested.

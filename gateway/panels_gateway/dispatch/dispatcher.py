@@ -98,7 +98,7 @@ class Dispatcher:
         )
         self._counts = dict.fromkeys(_COUNTED, 0)
 
-    # -- panels ------------------------------------------------------------------------------------------
+    # -- panels --------------------------------------------------------------------------------------
 
     def add_panel(self, panel: Panel, tools: Sequence[m.Tool], handlers: Sequence[Handler]) -> None:
         """Begins to dispatch for ``panel``, which is not dispatched for, and keeps its handlers' sources."""
@@ -157,7 +157,7 @@ class Dispatcher:
         lane = self._fleet.lanes[panel.key]
         return bool(lane.queue or lane.in_flight)
 
-    # -- triggers ----------------------------------------------------------------------------------------
+    # -- triggers ------------------------------------------------------------------------------------
 
     def offer(self, trigger: Trigger, now: float) -> None:
         """Queues ``trigger`` behind all others of its panel, which is dispatched for.
@@ -247,7 +247,7 @@ class Dispatcher:
         client."""
         return self._backlog.take_failures()
 
-    # -- peers -------------------------------------------------------------------------------------------
+    # -- peers ---------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
@@ -292,7 +292,7 @@ class Dispatcher:
                 self._backlog.fail(head, Reason.HANDLER_ERROR, f"the handler was refused: {refusal.message}")
             self._mover.put(lane)
 
-    # -- time and messages -------------------------------------------------------------------------------
+    # -- time and messages ---------------------------------------------------------------------------
 
     def next_tick_s(self) -> float:
         """In how many seconds ``tick`` is wanted again."""

@@ -53,7 +53,7 @@ class Preparations:
         self._blocked: dict[tuple[PoolId, bytes], dict[Lane, None]] = {}
         self._answers: list[tuple[bytes, Refusal | None]] = []
 
-    # -- whoever makes a panel ---------------------------------------------------------------------------
+    # -- whoever makes a panel -----------------------------------------------------------------------
 
     def prepare(self, handler: Handler, now: float) -> Refusal | Preparation:
         """Whether the handler can be run. PENDING is followed by its digest in ``take_prepared``, once for
@@ -78,7 +78,7 @@ class Preparations:
         answers, self._answers = self._answers, []
         return answers
 
-    # -- lanes -------------------------------------------------------------------------------------------
+    # -- lanes ---------------------------------------------------------------------------------------
 
     def block(self, lane: Lane, pool: Pool, digest: bytes, now: float) -> None:
         """Has the lane, which is in no ring, wait until ``pool`` has prepared ``digest``."""
@@ -93,7 +93,7 @@ class Preparations:
         for waiting in self._blocked.values():
             waiting.pop(lane, None)
 
-    # -- pools -------------------------------------------------------------------------------------------
+    # -- pools ---------------------------------------------------------------------------------------
 
     def pool_connected(self, now: float) -> None:
         """A pool was added to the fleet: what is wanted, and nobody prepares, is asked of it."""

@@ -72,7 +72,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         """A protocol class with these limits."""
         return cast("type[HardenedHttpProtocol]", type(cls.__name__, (cls,), {"limits": limits}))
 
-    # -- life ------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A socket was accepted."""
@@ -104,7 +104,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._deadline = None
         self.transport.abort()
 
-    # -- head ------------------------------------------------------------------------------------------------
+    # -- head ----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -169,7 +169,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         super().handle_websocket_upgrade()
 
-    # -- answers ---------------------------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
         """The application has written its whole answer, which the client may not have taken yet."""

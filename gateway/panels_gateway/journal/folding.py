@@ -134,7 +134,7 @@ class Folding:
         """Closes the database. Idempotent."""
         schema.guarded(self._path, self._connection.close)
 
-    # -- transactions ---------------------------------------------------------------------------------------
+    # -- transactions --------------------------------------------------------------------------------
 
     def _transaction(self, action: Callable[[], _T]) -> _T:
         execute = self._connection.execute
@@ -235,7 +235,7 @@ class Folding:
         self._trim_answers(head, now_ms, rows)
         self._save(head, position)
 
-    # -- one panel ------------------------------------------------------------------------------------------
+    # -- one panel -----------------------------------------------------------------------------------
 
     def _create(self, created: Created) -> tuple[_Head, dict[str, bytes | None]]:
         execute = self._connection.execute
@@ -441,7 +441,7 @@ class Folding:
             ),
         )
 
-    # -- retention ------------------------------------------------------------------------------------------
+    # -- retention -----------------------------------------------------------------------------------
 
     def _trim_history(self, head: _Head, now_ms: int, rows: int) -> bool:
         """Removes at most ``rows`` chunks that are past retention, the oldest first.

@@ -23,7 +23,7 @@ from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.fold import coalesce, grouped
 from panels_gateway.journal.journal import CorruptError, JournalError
-from panels_gateway.journal.records import Batch, Ran
+from panels_gateway.journal.records import Batch, Parked, Ran, Returned
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Language
 
@@ -154,13 +154,43 @@ class _Verification:
                 )
 
     def _strays(self) -> Iterator[Finding]:
-        for table in ("state", "history", "answers", "uses"):
+        for table in ("state", "history", "answers", "uses", "parked", "returned", "fired"):
             for (panel,) in self._rows(
                 f"SELECT DISTINCT panel FROM {table} WHERE panel NOT IN (SELECT number FROM panels) LIMIT 100"  # noqa: S608 - a constant
             ):
                 yield self._finding(
                     f"{table} of panel {panel}", "expected rows of panels that are there, got others"
                 )
+
+    def _waiting(self, panel: _Panel) -> Iterator[Finding]:
+        parked: set[int] = set()
+        for suspension, crc, record, image in self._rows(
+            "SELECT suspension, crc, record, image FROM parked WHERE panel = ?", panel.number
+        ):
+            parked.add(suspension)
+            where = f"suspension {suspension} of panel {panel.number}"
+            yield from self._differs(where, "checksum", crc, chunks.chunk_crc(record, image))
+            yield from self._is_of(where, record, Parked, (panel.number, suspension))
+        for suspension, call, crc, record in self._rows(
+            "SELECT suspension, call, crc, record FROM returned WHERE panel = ?", panel.number
+        ):
+            where = f"answer to call {call} of suspension {suspension} of panel {panel.number}"
+            yield from self._differs(where, "checksum", crc, chunks.record_crc(record))
+            yield from self._is_of(where, record, Returned, (panel.number, suspension, call))
+            if suspension not in parked:
+                yield self._finding(where, "expected a suspension that is there, got none")
+
+    def _is_of(
+        self, where: str, data: bytes, kind: type[Parked | Returned], name: tuple[int, ...]
+    ) -> Iterator[Finding]:
+        try:
+            record = chunks.decode_waiting(data)
+        except msgspec.MsgspecError as exc:
+            yield self._finding(where, str(exc))
+            return
+        fields = (record.panel, record.suspension, *((record.call,) if isinstance(record, Returned) else ()))
+        if not isinstance(record, kind) or fields != name:
+            yield self._finding(where, "expected the record of this row, got another")
 
     def _panels(self) -> Iterator[Finding]:
         ((total,),) = self._rows("SELECT count(*) FROM panels")
@@ -176,6 +206,7 @@ class _Verification:
             commits = yield from self._history(panel, state)
             yield from self._uses(panel, commits)
             yield from self._answers(panel)
+            yield from self._waiting(panel)
             if done % 64 == 0 or done == total:
                 self._progress(done, total)
 

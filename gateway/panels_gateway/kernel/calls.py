@@ -24,6 +24,7 @@ from panels_gateway.access.tokens import principal_of
 from panels_gateway.extensions.client import ExtensionClient
 from panels_gateway.extensions.messages import Call, CallId
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
+from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Residents
@@ -121,7 +122,7 @@ class CallMaker:
             raise RequestError(Code.INVALID_REQUEST, "value: expected true or false", {"path": "value"})
         self._answers.answered(suspension, call, ok=True, value=value)
 
-    # -- kinds of calls ------------------------------------------------------------------------------------
+    # -- kinds of calls ------------------------------------------------------------------------------
 
     def _fail(self, suspension: Suspension, call: ExtensionCall, code: str, message: str) -> None:
         self._answers.answered(suspension, call.call, ok=False, value=failure(code, message))
@@ -159,6 +160,8 @@ class CallMaker:
                     Code.OVERLOADED, f"expected panels that trigger one another at most {MAX_DEPTH} deep"
                 )
             resident = await self._residents.open(panel_id)
+            if not suspension.is_open(call.call):
+                return
             if resident is None:
                 raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel_id!r}")
             caller = principal_of(f"panel:{origin.panel.id}", expires_at=None, grants=None)
@@ -174,6 +177,10 @@ class CallMaker:
             )
         except RequestError as exc:
             self._fail(suspension, call, exc.code.value, exc.message)
+            return
+        except JournalError as exc:
+            _log.error("a panel that %s triggers cannot be loaded: %s", suspension.name, exc)
+            self._fail(suspension, call, Code.INTERNAL.value, "the panel is stored but cannot be read")
             return
         self._intake.submit(trigger)
 

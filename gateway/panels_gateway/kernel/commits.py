@@ -104,7 +104,7 @@ class Commits:
         record = None
         if seq.effects or origin.key is not None:
             record = self._record(
-                trigger, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
+                trigger, origin, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
             )
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
@@ -168,7 +168,8 @@ class Commits:
             return
         if seq.effects:
             step = msgspec.structs.replace(outcome, image=b"")
-            self._record(trigger, resident, step, None, seq.version, None)
+            origin = known.origin if known is not None else trigger
+            self._record(trigger, origin, resident, step, None, seq.version, None)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
             self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
         if trigger.due_ms is not None:
@@ -198,12 +199,13 @@ class Commits:
         if trigger.due_ms is not None and resident is not None:
             self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
-            record = self._record(trigger, resident, outcome, None, 0, origin.key)
+            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key)
         self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
         self,
         trigger: Trigger,
+        origin: Trigger,
         resident: Resident,
         outcome: Outcome,
         answer: Succeeded | None,
@@ -216,7 +218,7 @@ class Commits:
             int(self._wall_clock() * 1000),
             trigger.tool.name,
             trigger.tool.digest,
-            trigger.args,
+            origin.args,
             trigger.scope,
             trigger.now_ms,
             trigger.seed,

@@ -26,7 +26,7 @@ from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict, Running
 from panels_gateway.panels.panel import Panel
-from panels_gateway.panels.trigger import Refused, ReplyTo, Trigger
+from panels_gateway.panels.trigger import Progress, Refused, ReplyTo, Trigger
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Intake:
         message = f"the queue of the {scope} is full; try again later"
         self._answering.refuse(trigger, Refused(Code.OVERLOADED, message, details))
 
-    # -- idempotency -------------------------------------------------------------------------------------
+    # -- idempotency ---------------------------------------------------------------------------------
 
     def _known(self, trigger: Trigger, key: Key) -> bool:
         """Answers the trigger from what is known of its key, or has it wait; False when it is to be run."""
@@ -196,6 +196,7 @@ class Intake:
         elif isinstance(known, Running):
             if len(known.followers) < MAX_FOLLOWERS:
                 known.followers.append(trigger)
+                _show_progress(trigger, known.key, resident)
             else:
                 message = f"expected at most {MAX_FOLLOWERS} triggers that wait under one idempotency key"
                 details = {"retryAfterMs": 100, "scope": "key"}
@@ -230,6 +231,16 @@ class Intake:
             message = "this idempotency key was answered before, and the answer is no longer kept"
             trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()
+
+
+def _show_progress(trigger: Trigger, key: Key, resident: Resident) -> None:
+    """Tells a trigger that joins a handler which waits what that waits for."""
+    for suspension in resident.waiting.values():
+        if suspension.origin.key == key:
+            steps = suspension.record.steps
+            for call in suspension.still_open():
+                progress = Progress(suspension.name, call.extension, call.method, steps)
+                trigger.reply_to.progress(trigger, progress)
 
 
 def make_key(subject: str, text: str, tool: str, args: bytes) -> Key:

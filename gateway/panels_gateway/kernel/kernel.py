@@ -180,7 +180,7 @@ class Kernel:
     def _request_send(self) -> None:
         self.turn.request_seal()
 
-    # -- clients -----------------------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------------
 
     def connection_opened(self, connection: Watcher) -> None:
         """A client's upgrade was accepted, and it is in its panel's room."""
@@ -199,7 +199,7 @@ class Kernel:
             if resident is not None and len(resident.room) == 0:
                 self.timers.left(resident)
 
-    # -- the broker --------------------------------------------------------------------------------------
+    # -- the broker ----------------------------------------------------------------------------------
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """A worker said how a run ended."""

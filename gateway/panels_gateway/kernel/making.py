@@ -181,29 +181,33 @@ class Making:
         self._still_here(resident)  # it may have been deleted while the handlers were compiled
         self._turn.divide()
         unanswered = self._residents.detach(panel)
-        panel.definition = definition
+        before, panel.definition = panel.definition, definition
         panel.tools = self._residents.tools(definition)
         self._residents.attach(panel)
         digests = self._record_sources(definition)
         at_ms = int(self._wall_clock() * 1000)
         defined = Defined(panel.number, at_ms, stored.encode(definition), digests)
         self._residents.recorded(resident, defined, self._turn.record(defined))
+        self._begin_timers(resident, before)
         if definition.initial_state is not None:
             self._commits.change(
                 resident, dict(definition.initial_state), cause="replace", subject=principal.subject
             )
-        self._begin_timers(resident)
         self._suspensions.replaced(resident)
         self._run_again(unanswered, resident)
         self._turn.request_seal()
         return resident
 
-    def _begin_timers(self, resident: Resident) -> None:
-        """Tools that run at times begin to be due now, those that were there before go on."""
+    def _begin_timers(self, resident: Resident, before: PanelDefinition | None = None) -> None:
+        """Tools that run at times begin to be due now, those that ran at the same times in ``before`` go
+        on.
+        """
         now_ms = int(self._wall_clock() * 1000)
+        known = {tool.name: tool.trigger for tool in before.tools} if before is not None else {}
         for tool in resident.panel.definition.tools:
-            if isinstance(tool.trigger, Interval | Cron) and tool.name not in resident.fired:
+            if isinstance(tool.trigger, Interval | Cron) and known.get(tool.name) != tool.trigger:
                 resident.fired[tool.name] = now_ms
+                resident.launched.pop(tool.name, None)
                 record = Fired(resident.panel.number, tool.name, now_ms)
                 self._residents.recorded(resident, record, self._turn.record(record))
         self._timers.attach(resident)
@@ -235,6 +239,7 @@ class Making:
         self._intake.require_room()
         state = await self._histories.state_at(resident, seq)
         self._still_here(resident)
+        self._turn.divide()
         made = self._commits.change(resident, dict(state), cause="revert", subject=principal.subject)
         self._turn.request_seal()
         return made
@@ -247,14 +252,14 @@ class Making:
         self._still_here(resident)
         panel = resident.panel
         self._turn.divide()
-        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
+        self._suspensions.drop(resident, refused)  # what it records stands before the deletion
+        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         for trigger in self._residents.detach(panel):
             if trigger.resume is not None:
                 self._suspensions.came_back(trigger)
             else:
                 self._answering.refuse(trigger, refused)
-        self._suspensions.drop(resident, refused)
         self._timers.detach(resident)
         self._residents.remove(resident)
         self._residents.deleted(resident, position)

@@ -76,10 +76,11 @@ class Resident:
     ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest
     first, and ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions.
     ``listeners`` are its tools that run by themselves, None for none, ``fired`` their last due times,
-    ``next_runs`` the next ones, and ``firing`` how many runs of each have not been answered. ``holder`` is
-    the suspension of an exclusive tool, and ``held`` the triggers that stand behind it. ``holds`` counts
-    those who look at the panel and will await something before they are done with it: each adds one, without
-    awaiting since it got the resident, and takes it off again.
+    ``launched`` those of the runs that were begun here, ``next_runs`` the next ones, and ``firing`` how many
+    runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the
+    triggers that stand behind it. ``holds`` counts those who look at the panel and will await something
+    before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
+    again.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Resident:
         "held",
         "holder",
         "holds",
+        "launched",
         "listeners",
         "next_runs",
         "panel",
@@ -110,6 +112,7 @@ class Resident:
         self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}
+        self.launched: dict[str, int] = {}
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
         self.holds = 0
@@ -198,7 +201,7 @@ class Residents:
         """The panel's resident; None where it was deleted or put away."""
         return self._by_key.get(panel.key)
 
-    # -- coming ------------------------------------------------------------------------------------------
+    # -- coming --------------------------------------------------------------------------------------
 
     async def open(self, panel_id: str) -> Resident | None:
         """The panel of that id, loaded from the journal where it must be; None where there is none.
@@ -309,7 +312,7 @@ class Residents:
         handlers = [tool.handler for tool in panel.definition.tools]
         self._dispatcher.add_panel(panel, list(panel.tools.values()), handlers)
 
-    # -- going -------------------------------------------------------------------------------------------
+    # -- going ---------------------------------------------------------------------------------------
 
     def detach(self, panel: Panel) -> list[Trigger]:
         """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to
@@ -347,7 +350,7 @@ class Residents:
         self._bytes += weight - resident.weight
         resident.weight = weight
 
-    # -- the journal -------------------------------------------------------------------------------------
+    # -- the journal ---------------------------------------------------------------------------------
 
     def recorded(
         self,
@@ -404,7 +407,7 @@ class Residents:
                 self._deleted.discard(panel.number)
         self._put_away_spare()
 
-    # -- listing -----------------------------------------------------------------------------------------
+    # -- listing -------------------------------------------------------------------------------------
 
     async def page(
         self, after: str, limit: int, wanted: Callable[[str], bool]

@@ -33,7 +33,7 @@ from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Resumption, Trigger
-from panels_shared.errors import Code
+from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import ExtensionCall, Failed, Reason, Suspended, Usage
 
@@ -98,6 +98,7 @@ class Suspensions:
         self._random_bits = random_bits
         self._ready: deque[Suspension] = deque()
         self._active = 0
+        self._beginning = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines: dict[Suspension, asyncio.TimerHandle] = {}
 
@@ -105,7 +106,7 @@ class Suspensions:
         """The wall clock."""
         return int(self._wall_clock() * 1000)
 
-    # -- parking -----------------------------------------------------------------------------------------
+    # -- parking -------------------------------------------------------------------------------------
 
     def of(self, trigger: Trigger, resident: Resident) -> Suspension | None:
         """The suspension that ``trigger`` resumes; None for one that resumes none, or one that is over."""
@@ -160,10 +161,11 @@ class Suspensions:
         else:
             known.park(record)
         suspension = known
+        waiters = [origin, *(resident.answers.followers(origin.key) if origin.key is not None else ())]
         for call in outcome.calls:
-            origin.reply_to.progress(
-                origin, Progress(suspension.name, call.extension, call.method, record.steps)
-            )
+            progress = Progress(suspension.name, call.extension, call.method, record.steps)
+            for waiter in waiters:
+                waiter.reply_to.progress(waiter, progress)
         self._turn.after(lambda: self._call(suspension, outcome.calls))
         if suspension.answers:
             self.resume(suspension)
@@ -173,7 +175,7 @@ class Suspensions:
             if suspension.is_open(call.call):
                 self.callers.call(suspension, call, again=False)
 
-    # -- answers -----------------------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------------
 
     def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
         """A call was answered: records that and resumes the handler. False when nobody waits for it any
@@ -202,17 +204,26 @@ class Suspensions:
         self._begin_more()
 
     def _begin_more(self) -> None:
-        while self._ready and self._active < MAX_RESUMING:
-            suspension = self._ready.popleft()
-            if suspension.over:
-                continue
-            self._active += 1
-            if suspension.record.image:
-                self._offer(suspension, suspension.record.image)
-            else:
-                task = asyncio.create_task(self._read(suspension))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        if self._beginning:
+            # the loop below sees what ends within it; nesting would be as deep as there are suspensions
+            return
+        self._beginning = True
+        try:
+            while self._ready and self._active < MAX_RESUMING:
+                suspension = self._ready.popleft()
+                if not suspension.over:
+                    self._active += 1
+                    self._begin(suspension)
+        finally:
+            self._beginning = False
+
+    def _begin(self, suspension: Suspension) -> None:
+        if suspension.record.image:
+            self._offer(suspension, suspension.record.image)
+        else:
+            task = asyncio.create_task(self._read(suspension))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _ended(self) -> None:
         self._active -= 1
@@ -261,6 +272,12 @@ class Suspensions:
             return
         origin = suspension.origin
         panel = origin.panel
+        resident = self._residents.of(panel)
+        if resident is None or resident.holder not in (None, suspension):
+            # an exclusive handler has begun to wait meanwhile; its end resumes this one
+            suspension.wanted = False
+            self._ended()
+            return
         tool = panel.tools.get(suspension.record.tool)
         if tool is None or tool.digest != suspension.record.digest:
             self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
@@ -290,7 +307,7 @@ class Suspensions:
         self._offer(suspension, image)
         self._turn.request_seal()
 
-    # -- the end -----------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------
 
     def end(self, suspension: Suspension) -> None:
         """The suspension is over: records that, and cancels what is open. The caller answers its trigger."""
@@ -346,6 +363,7 @@ class Suspensions:
         """Ends a suspension whose handler will not go on, and answers its trigger with an ERROR."""
         if suspension.over:
             return
+        self._turn.divide()
         origin = suspension.origin
         resident = self._residents.of(origin.panel)
         self.end(suspension)
@@ -365,11 +383,12 @@ class Suspensions:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
         held, resident.held = resident.held, deque()
         resident.holder = None
-        for trigger in held:
-            self._answering.refuse(trigger, refused)
-        for suspension in list(resident.waiting.values()):
+        waiting = list(resident.waiting.values())
+        # all are over before anybody is answered: who is answered may be one of them
+        for suspension in waiting:
             self.end(suspension)
-            self._answering.refuse(suspension.origin, refused)
+        for trigger in (*held, *(suspension.origin for suspension in waiting)):
+            self._answering.refuse(trigger, refused)
 
     def replaced(self, resident: Resident) -> None:
         """The panel's tools were replaced: handlers that wait and are not what they were are over."""
@@ -379,7 +398,7 @@ class Suspensions:
             if tool is None or tool.digest != suspension.record.digest:
                 self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
 
-    # -- after a restart ---------------------------------------------------------------------------------
+    # -- after a restart -----------------------------------------------------------------------------
 
     def restore(self, resident: Resident, waiting: list[Waiting]) -> None:
         """The panel was loaded, with these suspensions: their open calls are made again, and their answers
@@ -423,7 +442,10 @@ class Suspensions:
         after = ""
         while panel_ids := await self._journal.active_panels(after=after, limit=64):
             for panel_id in panel_ids:
-                await self._residents.open(panel_id)
+                try:
+                    await self._residents.open(panel_id)
+                except (JournalError, RequestError) as exc:
+                    _log.error("panel %r has handlers that wait, and cannot be loaded: %s", panel_id, exc)
             after = panel_ids[-1]
 
     def _set_deadline(self, suspension: Suspension) -> None:

@@ -56,6 +56,7 @@ class Timers:
         now_ms = int(self._wall_clock() * 1000)
         for tool, timed in listeners.timed:
             last_ms = resident.fired.get(tool.name)
+            last_ms = max(last_ms, resident.launched.get(tool.name, last_ms)) if last_ms is not None else None
             for due_ms in missed(timed, resident.panel.created_ms, last_ms, now_ms):
                 self._fire(resident, tool.name, due_ms)
             self._set(resident, tool.name, timed, now_ms)
@@ -105,7 +106,7 @@ class Timers:
         for tool in resident.listeners.unmount if resident.listeners is not None else ():
             self._cause(resident, tool, b'{"type":"unmount"}', 0)
 
-    # -- running -----------------------------------------------------------------------------------------
+    # -- running -------------------------------------------------------------------------------------
 
     def _set(self, resident: Resident, tool: str, timed: Interval | Cron, after_ms: int) -> None:
         due_ms = next(due_after(timed, resident.panel.created_ms, after_ms), None)
@@ -130,8 +131,9 @@ class Timers:
         self._set(resident, tool, timed, max(now_ms, due_ms))
 
     def _fire(self, resident: Resident, tool: str, due_ms: int) -> None:
-        if due_ms <= resident.fired.get(tool, -1):
+        if due_ms <= max(resident.fired.get(tool, -1), resident.launched.get(tool, -1)):
             return
+        resident.launched[tool] = due_ms
         resident.firing[tool] = resident.firing.get(tool, 0) + 1
         args = b'{"type":"timer","dueMs":%d}' % due_ms
         self._cause(resident, tool, args, 0, due_ms=due_ms)

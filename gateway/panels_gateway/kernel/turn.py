@@ -26,9 +26,9 @@ from typing import Final, NamedTuple
 
 from panels_gateway.broadcast.hub import Departure, Hub, Subscriber
 from panels_gateway.journal.journal import Journal
-from panels_gateway.journal.records import Batch, Changed, Created, Parked, Ran, Record
+from panels_gateway.journal.records import Batch, Changed, Created, Parked, Ran, Record, Returned
 from panels_shared.limits import MIB
-from panels_shared.outcome import Completed
+from panels_shared.outcome import Completed, Suspended
 
 #: Records in one batch, and about how many bytes of them: more of a turn begins another one.
 MAX_BATCH_RECORDS: Final = 512
@@ -55,6 +55,7 @@ class Turn:
         "_journal",
         "_records",
         "_sealed",
+        "_together",
         "hub",
         "position",
         "request_seal",
@@ -161,13 +162,19 @@ def _size(record: Record) -> int:
         outcome = record.outcome
         size = len(record.args)
         if type(outcome) is Completed:
-            return size + len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
-        return size
-    if type(record) is Changed:
+            size += len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
+        elif type(outcome) is Suspended:
+            size += len(outcome.mutations) + len(outcome.view_commands)
+        else:
+            return size
+        return size + sum(map(len, outcome.events))
+    if isinstance(record, Changed):
         return len(record.mutations)
-    if type(record) is Parked:
-        return len(record.image)
-    if type(record) is Created:
+    if isinstance(record, Parked):
+        return len(record.args) + len(record.image) + sum(len(call.args) for call in record.calls)
+    if isinstance(record, Returned):
+        return len(record.value)
+    if isinstance(record, Created):
         return sum(map(len, record.state.values()))
     return 0
 

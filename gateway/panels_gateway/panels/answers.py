@@ -107,6 +107,11 @@ class Answers:
         """A trigger under ``key``, of which nothing is known, is about to run."""
         self._running[_name(key)] = Running(key, [])
 
+    def followers(self, key: Key) -> list[Trigger]:
+        """Who else waits for the answer of the trigger that runs under ``key``."""
+        running = self._running.get(_name(key))
+        return running.followers if running is not None else []
+
     def settle(self, record: Ran) -> list[Trigger]:
         """Notes that the record's key was answered; returns the triggers that wait for its answer."""
         key = record.key

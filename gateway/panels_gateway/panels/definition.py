@@ -59,7 +59,7 @@ MAX_ELEMENTS: Final = 262_144
 _CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
-# -- the body's shape --------------------------------------------------------------------------------------
+# -- the body's shape --------------------------------------------------------------------------------
 
 
 Misfire = Literal["skip", "once", "all"]
@@ -161,7 +161,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     metadata: dict[str, Any] = {}
 
 
-# -- what comes of it --------------------------------------------------------------------------------------
+# -- what comes of it --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +250,7 @@ def parse(
     )
 
 
-# -- fields ------------------------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------------
 
 
 def _refuse(path: str, problem: str) -> NoReturn:

@@ -21,6 +21,9 @@ from panels_gateway.panels.definition import Cron, Interval
 #: How many due times that were missed are run after a downtime, at the most; a security limit.
 MAX_MISSED: Final = 1_000
 
+#: How far back the latest due time of a cron expression is looked for at first.
+_FIRST_SPAN_MS: Final = 3_600_000
+
 Timed = Interval | Cron
 
 
@@ -44,8 +47,20 @@ def missed(timed: Timed, created_ms: int, last_ms: int | None, now_ms: int) -> l
     """
     if last_ms is None or timed.misfire == "skip":
         return []
-    found = list(islice(_until(due_after(timed, created_ms, last_ms), now_ms), MAX_MISSED))
-    return found[-1:] if timed.misfire == "once" else found
+    if timed.misfire == "once":
+        return _latest(timed, created_ms, last_ms, now_ms)
+    return list(islice(_until(due_after(timed, created_ms, last_ms), now_ms), MAX_MISSED))
+
+
+def _latest(timed: Timed, created_ms: int, last_ms: int, now_ms: int) -> list[int]:
+    # looked for backwards in growing spans, so that a long downtime costs no more than a short one
+    span_ms = timed.ms if isinstance(timed, Interval) else _FIRST_SPAN_MS
+    while True:
+        after_ms = max(last_ms, now_ms - span_ms)
+        found = list(_until(due_after(timed, created_ms, after_ms), now_ms))
+        if found or after_ms == last_ms:
+            return found[-1:]
+        span_ms *= 24
 
 
 def _until(times: Iterator[int], end_ms: int) -> Iterator[int]:

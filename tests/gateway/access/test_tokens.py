@@ -82,7 +82,7 @@ def with_header(header: str) -> str:
     return make_raw_token(header, json.dumps({"exp": NOW + 60}))
 
 
-# -- trust --------------------------------------------------------------------------------------------------
+# -- trust -------------------------------------------------------------------------------------------
 
 
 def test_verifier_trusts_a_token_of_its_key(verifier: TokenVerifier) -> None:
@@ -244,7 +244,7 @@ def test_verifier_refuses_whatever_is_not_signed(text: str) -> None:
         TokenVerifier(keyring, TokenRules(), clock=Clock()).verify(text)
 
 
-# -- public keys --------------------------------------------------------------------------------------------
+# -- public keys -------------------------------------------------------------------------------------
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -338,7 +338,7 @@ def test_verifier_ignores_keys_that_a_token_brings(jwks_verifier: TokenVerifier)
     jwks_verifier.verify(jwt.encode({"exp": NOW + 60}, RSA_KEY, algorithm="RS256", headers=headers))
 
 
-# -- permissions --------------------------------------------------------------------------------------------
+# -- permissions -------------------------------------------------------------------------------------
 
 
 def test_principal_may_do_everything_without_the_claim(verifier: TokenVerifier) -> None:
@@ -368,6 +368,17 @@ def test_principal_may_do_what_the_claim_lists_and_no_more(verifier: TokenVerifi
     assert not principal.may_manage("team-a")
 
 
+def test_principal_may_answer_what_the_claim_lists(verifier: TokenVerifier) -> None:
+    assert ANONYMOUS.may_answer("p", "t")
+    panels = [{"id": "team-*", "allow": ["answer:refund*"]}, {"id": "mine", "allow": ["trigger:*", "manage"]}]
+    principal = verifier.verify(make_token(panels=panels))
+    assert principal.may_answer("team-a", "refund.big")
+    assert not principal.may_answer("team-a", "other")
+    assert not principal.may_answer("mine", "refund")
+    assert not principal.may_trigger("team-a", "refund")
+    assert not verifier.verify(make_token(panels=[])).may_answer("team-a", "refund")
+
+
 def test_principal_may_do_nothing_with_an_empty_claim(verifier: TokenVerifier) -> None:
     principal = verifier.verify(make_token(panels=[]))
     allowed = [principal.may_read("p"), principal.may_trigger("p", "t"), principal.may_manage("p")]
@@ -394,6 +405,8 @@ def test_principal_may_do_nothing_with_an_empty_claim(verifier: TokenVerifier) -
         [{"id": "*", "allow": ["write"]}],
         [{"id": "*", "allow": ["trigger"]}],
         [{"id": "*", "allow": ["trigger:"]}],
+        [{"id": "*", "allow": ["answer"]}],
+        [{"id": "*", "allow": ["answer:"]}],
         [{"id": "*", "allow": ["read", 1]}],
         [{"id": "*", "allow": ["read"] * 65}],
         [{"id": "*", "allow": []}] * 257,

@@ -15,6 +15,7 @@ from panels_shared.errors import CloseCode
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_shared.rate import RateLimit
 from tests.support.gateway import Gateway, Socket
+from tests.support.waiting import act, asking, only_suspension, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -169,7 +170,7 @@ async def test_rate_is_bounded_and_says_when_to_try_again() -> None:
     assert len(gateway.jobs) == 2
 
 
-# -- topics ------------------------------------------------------------------------------------------------
+# -- topics ------------------------------------------------------------------------------------------
 
 
 async def test_topics_change_from_the_next_commit_and_are_told_where_asked() -> None:
@@ -222,7 +223,7 @@ async def test_client_whose_topics_become_the_default_sees_no_gap(told: bool) ->
     ]
 
 
-# -- the end -----------------------------------------------------------------------------------------------
+# -- the end -----------------------------------------------------------------------------------------
 
 
 async def test_binary_message_closes_behind_what_is_queued() -> None:
@@ -259,3 +260,50 @@ async def test_decoding_is_measured_when_it_is_sampled() -> None:
     stages.decodes = stages.again = 1
     say(connection, "PING")
     assert sum(stages.histograms["decode"].counts) == 1
+
+
+async def test_client_hears_progress_and_one_result() -> None:
+    gateway = Gateway()
+    gateway.respond = act
+    connection, socket = await connected(gateway)
+    say(connection, "TRIGGER", tool="t", requestId="r", args=asking(then=asking()))
+    await gateway.settle()
+    resident = await gateway.open()
+    for value in (1, 2):
+        await reply(gateway, only_suspension(resident), value)
+    heard = [message for message in socket.heard if message["type"] in ("PROGRESS", "RESULT", "ERROR")]
+    assert [(message["type"], message["requestId"]) for message in heard] == [
+        ("PROGRESS", "r"), ("PROGRESS", "r"), ("RESULT", "r"),
+    ]  # fmt: skip
+    assert heard[0]["extension"] == "human"
+    assert (connection.in_flight, connection.admitted, connection.suspended) == (0, 0, set())
+
+
+async def test_client_may_send_more_while_its_handlers_wait() -> None:
+    gateway = Gateway()
+    gateway.respond = act
+    connection, socket = await connected(gateway, ClientLimits(admitted=1))
+    say(connection, "TRIGGER", tool="t", requestId="a", args=asking(), idempotencyKey="k")
+    say(connection, "TRIGGER", tool="t", requestId="b", args=asking(), idempotencyKey="k")
+    say(connection, "TRIGGER", tool="t", requestId="c")
+    await gateway.settle()
+    assert [message["requestId"] for message in socket.heard if message["type"] == "RESULT"] == ["c"]
+    assert [message["requestId"] for message in socket.heard if message["type"] == "PROGRESS"] == ["a", "b"]
+    await reply(gateway, only_suspension(await gateway.open()), 1)
+    results = [message["requestId"] for message in socket.heard if message["type"] == "RESULT"]
+    assert results == ["c", "a", "b"]
+    assert (connection.in_flight, connection.admitted) == (0, 0)
+
+
+async def test_client_that_is_gone_leaves_its_handlers_waiting() -> None:
+    gateway = Gateway()
+    gateway.respond = act
+    connection, socket = await connected(gateway)
+    say(connection, "TRIGGER", tool="t", requestId="a", args=asking(then=asking()))
+    await gateway.settle()
+    connection.lost()
+    heard = len(socket.heard)
+    for value in (1, 2):
+        await reply(gateway, only_suspension(await gateway.open()), value)
+    assert len(socket.heard) == heard
+    assert (connection.in_flight, connection.admitted) == (0, 0)

@@ -204,7 +204,7 @@ class Resuming(RuleBasedStateMachine):
     def client(self, number: int) -> Client:
         return self.clients[number % len(self.clients)]
 
-    # -- the room ----------------------------------------------------------------------------------------
+    # -- the room ------------------------------------------------------------------------------------
 
     @rule(
         changes=st.lists(st.tuples(st.sampled_from(KEYS), st.booleans()), max_size=3),
@@ -274,7 +274,7 @@ class Resuming(RuleBasedStateMachine):
 
         self.run(go())
 
-    # -- the clients -------------------------------------------------------------------------------------
+    # -- the clients ---------------------------------------------------------------------------------
 
     @rule(number=st.integers(0, 9))
     def connects(self, number: int) -> None:
@@ -342,7 +342,7 @@ class Resuming(RuleBasedStateMachine):
     async def send(self, connection: Connection, text: str) -> None:
         connection.receive_text(text)
 
-    # -- what must hold ----------------------------------------------------------------------------------
+    # -- what must hold ------------------------------------------------------------------------------
 
     @invariant()
     def nobody_is_ahead(self) -> None:

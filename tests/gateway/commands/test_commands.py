@@ -65,7 +65,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
-# -- backup and restore ------------------------------------------------------------------------------------
+# -- backup and restore ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -177,7 +177,7 @@ def test_restore_refuses_a_damaged_backup(data: Path, tmp_path: Path, capsys: Ca
     assert contents(tmp_path / "new") == {}
 
 
-# -- export and import -------------------------------------------------------------------------------------
+# -- export and import -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -263,7 +263,7 @@ def test_import_of_something_else_is_refused_before_the_directory_is_opened(
     assert contents(data) == before
 
 
-# -- verify ------------------------------------------------------------------------------------------------
+# -- verify ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["data", "crashed"])
@@ -334,7 +334,7 @@ def test_verify_notices_a_closed_log_that_lost_its_end(data: Path, capsys: Captu
     assert "expected position 14 as the last, got 11" in capsys.readouterr().out
 
 
-# -- what all of them share --------------------------------------------------------------------------------
+# -- what all of them share --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

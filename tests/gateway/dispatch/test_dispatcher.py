@@ -260,7 +260,7 @@ def test_long_lives_reach_what_they_are_to_test() -> None:
     assert all(reached[name] > 2 for name in rare), reached
 
 
-# -- single rules ------------------------------------------------------------------------------------------
+# -- single rules ------------------------------------------------------------------------------------
 
 
 def small_world(*, workers: int = 1, panels: int = 1, window: int = 4) -> World:
@@ -512,7 +512,7 @@ def test_handler_that_nobody_prepares_is_refused_after_a_while() -> None:
     assert refusal.code == "unavailable"
 
 
-# -- confirm and refuse ------------------------------------------------------------------------------------
+# -- confirm and refuse ------------------------------------------------------------------------------
 
 
 def told_forgettable(process: Process) -> list[int]:
@@ -641,3 +641,23 @@ def test_worker_that_introduces_itself_again_or_leaves_is_not_counted_as_lost() 
     dispatcher.hello(worker, m.Hello("sandbox", pool, 2, {}), 0.3)
     dispatcher.lost(worker, 0.4)
     assert dispatcher.stats()["workers_lost"] == 1
+
+
+def test_withdraw_takes_back_all_that_was_not_accepted_in_order() -> None:
+    world = small_world(window=2)
+    room = world.rooms[0]
+    for _ in range(4):
+        world.submit(room, 0, "fold")
+    world.flush()
+    dispatcher, panel = world.dispatcher, room.panel
+    before = dispatcher.unanswered
+    triggers = dispatcher.withdraw(panel)
+    assert len(triggers) == before == 4
+    assert [trigger.submitted_s for trigger in triggers] == sorted(t.submitted_s for t in triggers)
+    assert (dispatcher.unanswered, dispatcher.busy(panel)) == (0, False)
+    assert dispatcher.withdraw(panel) == []
+    # what is in flight is stale, and what is offered again runs
+    for trigger in triggers:
+        dispatcher.offer(trigger, world.now)
+    world.round()
+    world.check_all_answered()

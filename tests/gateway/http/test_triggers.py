@@ -7,11 +7,13 @@ import asyncio
 import httpx
 import pytest
 
+from panels_gateway.http import triggers
 from panels_gateway.journal.memory import MemoryJournal
 from panels_shared.errors import Code
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.gateway.http.callers import assert_error, bearer, make_client
 from tests.support.gateway import Gateway, completed
+from tests.support.waiting import act, asking, only_suspension, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +106,47 @@ async def test_trigger_of_a_caller_that_went_away_still_runs(
     gateway.answer_held(completed(None, events={"done": 1}))
     await gateway.settle()
     assert resident.panel.seq == 1
+
+
+async def test_trigger_of_a_handler_that_waits_long_is_answered_202(
+    client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "PATIENCE_S", 0.0)
+    gateway.respond = act
+    resident = await gateway.add("p")
+    body = {"args": asking(), "requestId": "r"}
+    response = await client.post("/panels/p/trigger/t", json=body, headers={"idempotency-key": "k"})
+    assert response.status_code == 202
+    found = response.json()
+    assert (found["type"], found["requestId"], found["status"]) == ("PROGRESS", "r", "suspended")
+    assert found["suspensionId"] == only_suspension(resident).name
+    await reply(gateway, only_suspension(resident), 1)
+    again = await client.post("/panels/p/trigger/t", json=body, headers={"idempotency-key": "k"})
+    assert again.json()["result"]["returnValue"] == [[1, True, 1]]
+
+
+async def test_trigger_that_joins_one_that_waits_is_answered_202_as_well(
+    client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "PATIENCE_S", 0.0)
+    gateway.respond = act
+    await gateway.add("p")
+    headers = {"idempotency-key": "k"}
+    first = await client.post("/panels/p/trigger/t", json={"args": asking()}, headers=headers)
+    second = await client.post("/panels/p/trigger/t", json={"args": asking()}, headers=headers)
+    assert (second.status_code, second.json()) == (202, first.json())
+
+
+async def test_trigger_of_a_handler_that_waits_shortly_is_answered_with_the_result(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    gateway.respond = act
+    resident = await gateway.add("p")
+    waiting = asyncio.create_task(client.post("/panels/p/trigger/t", json={"args": asking(then=asking())}))
+    await gateway.settle()
+    for value in (1, 2):
+        await reply(gateway, only_suspension(resident), value)
+    assert (await waiting).json()["result"]["returnValue"] == [[1, True, 1], [2, True, 2]]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,22 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from panels_gateway.journal.records import Batch, Changed, Created, Defined, Deleted, Key, Ran, Record, Source
-from panels_shared.outcome import Completed, Failed, Reason, Usage
+from panels_gateway.journal.records import (
+    Batch,
+    Changed,
+    Created,
+    Defined,
+    Deleted,
+    Fired,
+    Key,
+    Parked,
+    Ran,
+    Record,
+    Returned,
+    Source,
+    Unparked,
+)
+from panels_shared.outcome import Completed, ExtensionCall, Failed, Reason, Suspended, Usage
 
 DIGEST = b"\x11" * 32
 SOURCE = Source(DIGEST, "javascript", "run", b"export function run() {}")
@@ -39,6 +53,33 @@ def ran(panel: int, seq: int, mutations: bytes = b"[]", *, key: Key | None = Non
     )
 
 
+def parked(
+    panel: int, suspension: int, *calls: int, image: bytes = b"image", steps: int = 1, key: Key | None = None
+) -> Parked:
+    """A handler that waits for these calls."""
+    return Parked(
+        panel=panel,
+        suspension=suspension,
+        at_ms=3_000,
+        deadline_ms=9_000,
+        tool="t",
+        digest=DIGEST,
+        args=b"{}",
+        scope=b"{}",
+        calls=tuple(ExtensionCall(call, "human", "ask", b"[]") for call in calls),
+        image=image,
+        seal=b"s" * 16,
+        steps=steps,
+        key=key,
+        made_ms=tuple(3_000 + call for call in calls),
+    )
+
+
+def returned(panel: int, suspension: int, call: int, value: bytes = b"1") -> Returned:
+    """The answer to one of them."""
+    return Returned(panel, suspension, call, True, value)
+
+
 def put(key: str, value: str) -> bytes:
     """Mutations that set one key."""
     return f'[{{"op":"set","key":"{key}","value":{value}}}]'.encode()
@@ -64,9 +105,22 @@ def run_of(count: int, *, first: int = 1, fence: int = 1, size: int = 20) -> lis
 _keys = st.none() | st.builds(
     Key, subject=st.text(max_size=4), key=st.text(max_size=8), fingerprint=st.binary(min_size=16, max_size=16)
 )
-_outcomes = st.builds(
-    Completed, usage=st.just(Usage()), return_value=st.binary(max_size=64), mutations=st.binary(max_size=64)
-) | st.builds(Failed, usage=st.just(Usage()), reason=st.sampled_from(Reason), message=st.text(max_size=20))
+_outcomes = (
+    st.builds(
+        Completed,
+        usage=st.just(Usage()),
+        return_value=st.binary(max_size=64),
+        mutations=st.binary(max_size=64),
+    )
+    | st.builds(
+        Suspended,
+        usage=st.just(Usage()),
+        calls=st.just(()),
+        image=st.just(b""),
+        mutations=st.binary(max_size=64),
+    )
+    | st.builds(Failed, usage=st.just(Usage()), reason=st.sampled_from(Reason), message=st.text(max_size=20))
+)
 _numbers = st.integers(0, 2**40)
 _records: st.SearchStrategy[Record] = st.one_of(
     st.builds(
@@ -113,6 +167,40 @@ _records: st.SearchStrategy[Record] = st.one_of(
         subject=st.text(max_size=8),
         mutations=st.binary(max_size=64),
     ),
+    st.builds(
+        Parked,
+        panel=_numbers,
+        suspension=_numbers,
+        at_ms=_numbers,
+        deadline_ms=_numbers,
+        tool=st.text(max_size=8),
+        digest=st.binary(min_size=32, max_size=32),
+        args=st.binary(max_size=64),
+        scope=st.binary(max_size=16),
+        calls=st.lists(
+            st.builds(
+                ExtensionCall, st.integers(1, 2**53 - 1), st.just("e"), st.just("m"), st.binary(max_size=9)
+            ),
+            max_size=3,
+        ).map(tuple),
+        image=st.binary(max_size=200),
+        seal=st.binary(max_size=16),
+        steps=_numbers,
+        depth=_numbers,
+        request_id=st.none() | st.text(max_size=8),
+        key=_keys,
+        made_ms=st.lists(_numbers, max_size=3).map(tuple),
+    ),
+    st.builds(Unparked, panel=_numbers, suspension=_numbers),
+    st.builds(
+        Returned,
+        panel=_numbers,
+        suspension=_numbers,
+        call=_numbers,
+        ok=st.booleans(),
+        value=st.binary(max_size=64),
+    ),
+    st.builds(Fired, panel=_numbers, tool=st.text(max_size=8), due_ms=_numbers),
 )
 
 

@@ -16,9 +16,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from panels_gateway.journal.journal import FencedError, Journal, JournalError, PositionError
-from panels_gateway.journal.records import Batch, Changed, Defined, Deleted, Key, Ran, Record
-from tests.gateway.journal.batches import DIGEST, SOURCE, created, drop, put, ran
+from panels_gateway.journal.journal import FencedError, Journal, JournalError, PositionError, Waiting
+from panels_gateway.journal.records import (
+    Batch,
+    Changed,
+    Defined,
+    Deleted,
+    Fired,
+    Key,
+    Ran,
+    Record,
+    Unparked,
+    replace_image,
+)
+from tests.gateway.journal.batches import DIGEST, SOURCE, created, drop, parked, put, ran, returned
 
 KEY = Key("alice", "k1", b"f" * 16)
 
@@ -354,6 +365,107 @@ class JournalContract:
             await read()
 
         self.run(tmp_path, test)
+
+    # -- handlers that wait
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_suspension_comes_back_with_its_answers_and_without_its_image(
+        self, tmp_path: Path, together: bool
+    ) -> None:
+        async def test(driver: Driver) -> None:
+            record = parked(1, 2**47, 1, 2, key=KEY)
+            records: list[Record] = [
+                SOURCE,
+                created(),
+                record,
+                returned(1, 2**47, 2),
+                Fired(1, "t", 5),
+                Fired(1, "t", 7),
+            ]
+            if together:
+                driver.append(*records)
+            else:
+                for each in records:
+                    driver.append(each)
+                    await driver.folded()
+            await driver.folded()
+            panel = await driver.journal.load("a")
+            assert panel is not None
+            assert panel.waiting == [Waiting(replace_image(record, b""), (returned(1, 2**47, 2),))]
+            assert panel.fired == {"t": 7}
+            found = await driver.journal.waiting(1, 2**47)
+            assert found == Waiting(record, (returned(1, 2**47, 2),))
+            assert await driver.journal.waiting(1, 3) is None
+            assert await driver.journal.waiting(2, 2**47) is None
+
+        self.run(tmp_path, test)
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_later_step_replaces_the_image_and_drops_answers_to_calls_that_are_not_open(
+        self, tmp_path: Path, together: bool
+    ) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), parked(1, 7, 1, 2))
+            driver.append(returned(1, 7, 1), returned(1, 7, 2))
+            if not together:
+                await driver.folded()
+            later = parked(1, 7, 2, 3, image=b"later", steps=2)
+            driver.append(later)
+            await driver.folded()
+            assert await driver.journal.waiting(1, 7) == Waiting(later, (returned(1, 7, 2),))
+            driver.append(Unparked(1, 7))
+            await driver.folded()
+            assert await driver.journal.waiting(1, 7) is None
+            panel = await driver.journal.load("a")
+            assert panel is not None
+            assert panel.waiting == []
+
+        self.run(tmp_path, test)
+
+    def test_suspension_that_ended_within_a_run_leaves_nothing(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), parked(1, 7, 1), returned(1, 7, 1), Unparked(1, 7))
+            await driver.folded()
+            assert await driver.journal.waiting(1, 7) is None
+            assert await driver.journal.active_panels(after="", limit=9) == []
+
+        self.run(tmp_path, test)
+
+    def test_panels_that_go_on_by_themselves_are_listed_in_pages(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            names = ["d", "b", "a", "c", "e"]
+            driver.append(SOURCE, *[created(number, name) for number, name in enumerate(names, 1)])
+            driver.append(
+                parked(1, 1, 1), parked(2, 2, 1), Fired(2, "t", 1), Fired(3, "t", 1), parked(5, 5, 1)
+            )
+            driver.append(Deleted(5, 9))
+            await driver.folded()
+            journal = driver.journal
+            assert await journal.active_panels(after="", limit=2) == ["a", "b"]
+            assert await journal.active_panels(after="b", limit=2) == ["d"]
+            driver.append(Unparked(1, 1), Unparked(2, 2))
+            await driver.folded()
+            assert await journal.active_panels(after="", limit=9) == ["a", "b"]
+
+        self.run(tmp_path, test)
+
+    def test_suspensions_are_there_when_the_journal_is_opened_again(self, tmp_path: Path) -> None:
+        if not self.remembers:
+            return
+
+        async def run() -> None:
+            record = parked(1, 7, 1, 2)
+            async with self.driving(tmp_path) as driver:
+                driver.append(SOURCE, created(), record, Fired(1, "t", 5))
+                driver.append(returned(1, 7, 1))
+            async with self.driving(tmp_path) as driver:
+                assert await driver.journal.waiting(1, 7) == Waiting(record, (returned(1, 7, 1),))
+                assert await driver.journal.active_panels(after="", limit=9) == ["a"]
+                panel = await driver.journal.load("a")
+                assert panel is not None
+                assert panel.fired == {"t": 5}
+
+        asyncio.run(run())
 
     # -- opening again
 

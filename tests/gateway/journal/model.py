@@ -7,7 +7,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from panels_gateway.journal.records import Batch, Changed, Created, Defined, Deleted, Key, Ran, Record, Source
+from panels_gateway.journal.records import (
+    Batch,
+    Changed,
+    Created,
+    Defined,
+    Deleted,
+    Fired,
+    Key,
+    Parked,
+    Ran,
+    Record,
+    Returned,
+    Source,
+    Unparked,
+)
 from panels_shared.handlers import handler_digest
 from panels_shared.outcome import Completed, Failed, Reason, Usage
 
@@ -88,6 +102,13 @@ class ModelPanel:
     states: list[dict[str, bytes]]
     commits: list[Ran | Changed] = field(default_factory=list[Ran | Changed])
     answers: dict[tuple[str, str], Ran] = field(default_factory=dict[tuple[str, str], Ran])
+    parked: dict[int, Parked] = field(default_factory=dict[int, Parked])
+    returned: dict[tuple[int, int], Returned] = field(default_factory=dict[tuple[int, int], Returned])
+    fired: dict[str, int] = field(default_factory=dict[str, int])
+
+    def answered(self, suspension: int) -> list[Returned]:
+        """The answers that a suspension has, by their calls."""
+        return [self.returned[name] for name in sorted(self.returned) if name[0] == suspension]
 
     @property
     def seq(self) -> int:
@@ -119,6 +140,20 @@ class Model:
                 panel.definition, panel.digests = record.definition, record.digests
             case Deleted():
                 del self.panels[record.panel]
+            case Fired():
+                self.panels[record.panel].fired[record.tool] = record.due_ms
+            case Returned():
+                self.panels[record.panel].returned[record.suspension, record.call] = record
+            case Parked() | Unparked():
+                panel = self.panels[record.panel]
+                calls = {call.call for call in record.calls} if isinstance(record, Parked) else set[int]()
+                if isinstance(record, Parked):
+                    panel.parked[record.suspension] = record
+                else:
+                    del panel.parked[record.suspension]
+                for number, call in list(panel.returned):
+                    if number == record.suspension and call not in calls:
+                        del panel.returned[number, call]
             case Ran() | Changed():
                 panel = self.panels[record.panel]
                 if record.seq:

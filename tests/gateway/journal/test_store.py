@@ -14,14 +14,15 @@ import pytest
 from panels_gateway.journal import fold, folder, schema
 from panels_gateway.journal.fold import Retention, coalesce, grouped
 from panels_gateway.journal.folding import Folding
-from panels_gateway.journal.journal import CorruptError, FencedError, JournalError, PositionError
-from panels_gateway.journal.records import Batch, Created, Deleted, Key, Record
+from panels_gateway.journal.journal import CorruptError, FencedError, JournalError, PositionError, Waiting
+from panels_gateway.journal.records import Batch, Created, Deleted, Fired, Key, Record
 from panels_gateway.journal.store import Store
 from panels_gateway.journal.transfer import backup, export_panel, import_panel, restore
 from panels_gateway.journal.verify import verify
+from tests.gateway.journal.batches import parked, returned
 from tests.gateway.journal.model import NOW_MS, batch, changed, created, defined, ran, source
 
-TABLES = ("panels", "state", "history", "answers", "sources", "uses")
+TABLES = ("panels", "state", "history", "answers", "sources", "uses", "parked", "returned", "fired")
 
 
 def key(name: str) -> Key:
@@ -89,7 +90,7 @@ def busy(world: World) -> None:
     world.append(changed(1, 3, {"a": "3"}), ran(1, 0, {}, key=key("k2")))
 
 
-# -- folding ------------------------------------------------------------------------------------------------
+# -- folding -----------------------------------------------------------------------------------------
 
 
 def test_fold_writes_a_key_once_with_the_value_before_the_run(
@@ -133,7 +134,7 @@ def test_fold_leaves_nothing_of_a_run_that_failed_in_the_middle(world: World) ->
 
 
 def test_fold_takes_a_deleted_panels_rows_with_it(world: World, open_store: Callable[[], Store]) -> None:
-    busy(world)
+    park(world)
     assert 0 not in world.counts().values()
     world.append(Deleted(1, NOW_MS))
     assert world.counts() == dict.fromkeys(TABLES, 0)
@@ -180,7 +181,7 @@ def test_grouped_bounds_records_and_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert [[turn.position for turn in group] for group in grouped(batches)] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-# -- retention ----------------------------------------------------------------------------------------------
+# -- retention ---------------------------------------------------------------------------------------
 
 
 def test_trim_keeps_at_least_the_commits_and_at_most_the_bytes(
@@ -244,7 +245,7 @@ def test_trim_forgets_answers_by_count_bytes_and_time(world: World, open_store: 
     assert world.findings() == []
 
 
-# -- reading ------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------
 
 
 def test_history_is_cut_by_bytes_but_never_to_nothing(world: World, open_store: Callable[[], Store]) -> None:
@@ -284,7 +285,7 @@ def test_checkpoint_cuts_the_log_unless_a_reader_holds_it(
     folding.close()
 
 
-# -- files that are not what they should be -----------------------------------------------------------------
+# -- files that are not what they should be ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 500, b"SQLite format 3\0" + b"\0" * 84])
@@ -421,6 +422,65 @@ def test_verify_finds_what_was_altered(world: World, damage: str, words: str) ->
     assert any(words in finding for finding in world.findings()), world.findings()
 
 
+def park(world: World) -> None:
+    """A panel with a handler that waits, one answer, and a tool that runs at times."""
+    busy(world)
+    world.append(parked(1, 7, 1, 2), returned(1, 7, 1), Fired(1, "t", 5))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE parked SET image = x'39'", "suspension 7 of panel 1: expected checksum"),
+        ("UPDATE parked SET record = x'90'", "suspension 7 of panel 1"),
+        ("UPDATE parked SET suspension = 8", "expected the record of this row"),
+        ("UPDATE parked SET panel = 9", "parked of panel 9: expected rows of panels that are there"),
+        ("DELETE FROM parked", "expected a suspension that is there"),
+        ("UPDATE returned SET record = x'90'", "answer to call 1 of suspension 7"),
+        ("UPDATE returned SET call = 2", "expected the record of this row"),
+        ("UPDATE returned SET panel = 9", "returned of panel 9: expected rows of panels that are there"),
+        ("UPDATE fired SET panel = 9", "fired of panel 9: expected rows of panels that are there"),
+    ],
+)
+def test_verify_finds_what_was_altered_of_a_handler_that_waits(world: World, damage: str, words: str) -> None:
+    park(world)
+    assert world.findings() == []
+    world.alter(damage)
+    assert any(words in finding for finding in world.findings()), world.findings()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE parked SET image = x'39'",
+        "UPDATE parked SET record = x'90'",
+        "UPDATE parked SET crc = crc + 1",
+        "UPDATE returned SET record = x'90'",
+    ],
+)
+def test_reads_refuse_a_damaged_suspension(
+    world: World, open_store: Callable[[], Store], damage: str
+) -> None:
+    park(world)
+    assert open_store().waiting(1, 7) is not None
+    world.alter(damage)
+    with pytest.raises(CorruptError):
+        open_store().waiting(1, 7)
+
+
+def test_backup_and_restore_carry_handlers_that_wait(world: World, tmp_path: Path) -> None:
+    park(world)
+    tail = [batch(5, returned(1, 7, 2), Fired(1, "t", 9), fence=5)]
+    backup(world.path, tmp_path / "copy.db", no_progress, tail=lambda _after: tail, now_ms=NOW_MS)
+    restore(tmp_path / "copy.db", tmp_path / "data")
+    restored = Store(tmp_path / "data" / schema.DATABASE)
+    found, panel = restored.waiting(1, 7), restored.load("p")
+    restored.close()
+    assert found == Waiting(parked(1, 7, 1, 2), (returned(1, 7, 1), returned(1, 7, 2)))
+    assert panel is not None
+    assert panel.fired == {"t": 9}
+
+
 def test_verify_finds_undo_values_that_do_not_meet_the_records(world: World) -> None:
     from panels_gateway.journal import chunks
 
@@ -473,7 +533,7 @@ def test_reads_refuse_what_does_not_pass_its_checks(
         read(open_store())
 
 
-# -- elsewhere and back -------------------------------------------------------------------------------------
+# -- elsewhere and back ------------------------------------------------------------------------------
 
 
 def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
@@ -572,7 +632,7 @@ def _exported() -> dict[str, object]:
     }
 
 
-# -- the process --------------------------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------------
 
 
 def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(

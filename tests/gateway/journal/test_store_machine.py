@@ -16,9 +16,10 @@ from panels_gateway.journal import fold, schema
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.folding import Folding
 from panels_gateway.journal.journal import StoredPanel
-from panels_gateway.journal.records import Batch, Deleted, Key, Record
+from panels_gateway.journal.records import Batch, Deleted, Fired, Key, Record, Unparked, replace_image
 from panels_gateway.journal.store import Store
 from panels_gateway.journal.verify import verify
+from tests.gateway.journal.batches import parked, returned
 from tests.gateway.journal.model import (
     NOW_MS,
     Changes,
@@ -144,6 +145,35 @@ class FoldMachine(RuleBasedStateMachine):
         if (panel := self.pick(which)) is not None and key is not None:
             self.say(ran(panel.created.panel, 0, {}, key=key, at_ms=self.now_ms))
 
+    @rule(
+        which=st.integers(0, 9),
+        suspension=st.integers(1, 3),
+        calls=st.sets(st.integers(1, 4)),
+        steps=st.integers(1, 9),
+    )
+    def park(self, which: int, suspension: int, calls: set[int], steps: int) -> None:
+        if (panel := self.pick(which)) is not None:
+            image = b"image %d" % steps
+            self.say(parked(panel.created.panel, suspension, *calls, image=image, steps=steps))
+
+    @rule(which=st.integers(0, 9), suspension=st.integers(1, 3), call=st.integers(1, 4))
+    def answer(self, which: int, suspension: int, call: int) -> None:
+        panel = self.pick(which)
+        if panel is None or (found := panel.parked.get(suspension)) is None:
+            return
+        if call in {made.call for made in found.calls} and (suspension, call) not in panel.returned:
+            self.say(returned(panel.created.panel, suspension, call, b"%d" % found.steps))
+
+    @rule(which=st.integers(0, 9), suspension=st.integers(1, 3))
+    def unpark(self, which: int, suspension: int) -> None:
+        if (panel := self.pick(which)) is not None and suspension in panel.parked:
+            self.say(Unparked(panel.created.panel, suspension))
+
+    @rule(which=st.integers(0, 9), tool=st.sampled_from("tu"))
+    def fire(self, which: int, tool: str) -> None:
+        if (panel := self.pick(which)) is not None:
+            self.say(Fired(panel.created.panel, tool, self.now_ms))
+
     @rule(jump=TIMES)
     def pass_time(self, jump: int) -> None:
         self.now_ms += jump
@@ -193,6 +223,7 @@ class FoldMachine(RuleBasedStateMachine):
             loaded = self.store.load(summary.id)
             assert loaded is not None
             self.equal(loaded, panel)
+            self.waiting_equals(loaded, panel)
             self.history_equals(panel)
 
     def equal(self, loaded: StoredPanel, panel: ModelPanel) -> None:
@@ -214,6 +245,18 @@ class FoldMachine(RuleBasedStateMachine):
         for record in kept:
             assert record.key is not None
             assert self.store.answer(made.panel, record.key.subject, record.key.key) == record
+
+    def waiting_equals(self, loaded: StoredPanel, panel: ModelPanel) -> None:
+        assert loaded.fired == panel.fired
+        assert {found.parked.suspension: found.parked for found in loaded.waiting} == {
+            number: replace_image(record, b"") for number, record in panel.parked.items()
+        }
+        for found in loaded.waiting:
+            number = found.parked.suspension
+            assert sorted(found.returned, key=lambda record: record.call) == panel.answered(number)
+            whole = self.store.waiting(panel.created.panel, number)
+            assert whole is not None
+            assert whole.parked == panel.parked[number]
 
     def history_equals(self, panel: ModelPanel) -> None:
         number = panel.created.panel

@@ -16,6 +16,7 @@ from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import StateLimits
 from panels_gateway.panels.trigger import Failure, Succeeded
+from panels_shared.messages import Job
 from panels_shared.outcome import Completed, Failed, LogLine, Outcome, Reason, Usage
 from tests.support.gateway import Call, Caller, Gateway, completed, follow
 
@@ -77,6 +78,7 @@ async def test_record_holds_what_runs_the_trigger_again() -> None:
     await gateway.settle()
     (record,) = await records(gateway)
     (job,) = gateway.jobs
+    assert isinstance(job, Job)
     tool = resident.panel.tools["t"]
     assert isinstance(record, Ran)
     assert (record.panel, record.seq, record.tool, record.digest) == (1, 1, "t", tool.digest)

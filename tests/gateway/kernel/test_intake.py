@@ -21,6 +21,7 @@ from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.panels.answers import MAX_FOLLOWERS, AnswerLimits
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
+from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.support.gateway import Caller, Gateway
 
@@ -48,7 +49,7 @@ async def refused(gateway: Gateway, *, tool: str = "t", principal: Principal = A
     return caught.value
 
 
-# -- what is accepted --------------------------------------------------------------------------------------
+# -- what is accepted --------------------------------------------------------------------------------
 
 
 async def test_accept_refuses_what_may_not_be_triggered() -> None:
@@ -76,6 +77,7 @@ async def test_job_sees_the_clock_the_randomness_and_the_scope_that_were_handed_
     gateway.submit(resident, {"a": 1}, principal=ANN)
     await gateway.settle()
     (job,) = gateway.jobs
+    assert isinstance(job, Job)
     assert (job.now_ms, job.seed, json.loads(job.args)) == (1_234_567.0, 2**64 - 1, {"a": 1})
     assert json.loads(job.scope) == {"sub": "ann"}
 
@@ -99,7 +101,7 @@ def test_key_tells_tools_args_and_subjects_apart() -> None:
     assert make_key("ann", "k", "t", b"1") == keys[0]
 
 
-# -- full queues -------------------------------------------------------------------------------------------
+# -- full queues -------------------------------------------------------------------------------------
 
 
 async def test_submit_answers_overloaded_where_a_queue_is_full() -> None:
@@ -130,7 +132,7 @@ async def test_submit_answers_overloaded_while_the_journal_is_behind(monkeypatch
     assert isinstance(await gateway.trigger(resident, key="k"), Succeeded), "a refusal frees the key"
 
 
-# -- idempotency -------------------------------------------------------------------------------------------
+# -- idempotency -------------------------------------------------------------------------------------
 
 
 async def test_key_that_was_answered_gets_the_same_answer_and_nothing_runs() -> None:
@@ -265,7 +267,7 @@ async def test_followers_of_a_trigger_that_is_refused_are_refused_with_it() -> N
         assert answer.code is Code.PANEL_NOT_FOUND
 
 
-# -- answers that are read back from the journal -----------------------------------------------------------
+# -- answers that are read back from the journal -----------------------------------------------------
 
 
 async def stored(journal: MemoryJournal | None = None) -> tuple[Gateway, Succeeded]:

@@ -16,6 +16,7 @@ from panels_gateway.panels.definition import (
     Manual,
     PanelDefinition,
     parse,
+    trigger_name,
 )
 from panels_shared.errors import Code, RequestError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, MAX_SCRIPT_BYTES, handler_digest
@@ -183,6 +184,42 @@ def test_definition_prefers_a_tools_own_empty_list_to_its_panels_capabilities() 
 )
 def test_definition_names_the_bad_field(body: object, path: str) -> None:
     assert path_of(refusal(body)) == path
+
+
+@pytest.mark.parametrize(
+    ("trigger", "name"),
+    [
+        ({"type": "interval", "ms": 1_000}, "interval"),
+        ({"type": "interval", "ms": 1_000, "misfire": "all"}, "interval"),
+        ({"type": "cron", "expression": "0 * * * *"}, "cron"),
+        ({"type": "cron", "expression": "0 9 * * 1-5", "timezone": "Europe/Berlin"}, "cron"),
+        ({"type": "event", "pattern": "done*"}, "event"),
+        ({"type": "state_change", "path": "todos"}, "state_change"),
+        ({"type": "mount"}, "mount"),
+        ({"type": "unmount"}, "unmount"),
+    ],
+)
+def test_definition_takes_a_trigger_that_fires_by_itself(trigger: dict[str, object], name: str) -> None:
+    (tool,) = build(with_tool(trigger=trigger, exclusive=True)).tools
+    assert trigger_name(tool.trigger) == name
+    assert tool.exclusive
+
+
+@pytest.mark.parametrize(
+    ("trigger", "path"),
+    [
+        ({"type": "interval", "ms": 10**12}, "tools[0].trigger.ms"),
+        ({"type": "interval", "ms": 1_000, "misfire": "later"}, "tools[0].trigger.misfire"),
+        ({"type": "cron", "expression": "61 * * * *"}, "tools[0].trigger.expression"),
+        ({"type": "cron", "expression": "0 0 31 2 *"}, "tools[0].trigger.expression"),
+        ({"type": "cron", "expression": "0 * * * *", "timezone": "Mars/Base"}, "tools[0].trigger.timezone"),
+        ({"type": "cron", "expression": "0 * * * *", "timezone": "../etc"}, "tools[0].trigger.timezone"),
+        ({"type": "cron", "expression": "0 * * * *", "timezone": ""}, "tools[0].trigger.timezone"),
+        ({"type": "mount", "ms": 1}, "tools[0].trigger.ms"),
+    ],
+)
+def test_definition_refuses_times_that_make_no_sense(trigger: dict[str, object], path: str) -> None:
+    assert path_of(refusal(with_tool(trigger=trigger))) == path
 
 
 def test_definition_refuses_another_id_than_the_paths() -> None:

@@ -83,7 +83,7 @@ def test_program_begins_pristine_every_time() -> None:
         completed(program.run(make_task()))
 
 
-# -- the ABI, import by import -----------------------------------------------------------------------------
+# -- the ABI, import by import -----------------------------------------------------------------------
 
 
 def code(body: str, task: Task | None = None, **data: str) -> int:
@@ -218,7 +218,7 @@ def test_proc_exit_ends_the_job(status: int, reason: Reason | None) -> None:
     assert (outcome.reason if isinstance(outcome, Failed) else None) is reason
 
 
-# -- bounds ------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.workers.javascript.scripts import changes, failure, program, refusal,
 
 EVERYTHING = ("state:read:*", "state:write:*", "events:emit:*", "view:update:*")
 
-# -- what JSON cannot hold, wherever a handler puts it -----------------------------------------------------
+# -- what JSON cannot hold, wherever a handler puts it -----------------------------------------------
 
 #: expression → (path within it, words of the message)
 UNFIT = {
@@ -151,7 +151,7 @@ def test_value_goes_out_as_json_has_it(expression: str, expected: Any) -> None:
         assert changes(f"$state.v = {expression};") == {"v": expected}
 
 
-# -- getters and proxies -----------------------------------------------------------------------------------
+# -- getters and proxies -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_second_answer_of_a_getter_is_read_as_json_stringify_does() -> None:
     assert failure(cycle).reason is Reason.HANDLER_ERROR
 
 
-# -- keys --------------------------------------------------------------------------------------------------
+# -- keys --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_any_key_is_ordinary_in_args_state_and_results(key: str) -> None:
     }
 
 
-# -- depth and size ----------------------------------------------------------------------------------------
+# -- depth and size ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_excess_ends_its_job_with_one_reason(source: str, reason: Reason) -> Non
     assert value("return $state.a ?? 0") == 0
 
 
-# -- code from strings, and modules ------------------------------------------------------------------------
+# -- code from strings, and modules ------------------------------------------------------------------
 
 MAKERS = [
     "eval('1')",
@@ -356,7 +356,7 @@ def test_top_level_that_throws_is_refused_with_what_it_threw(top_level: str, mes
         assert (found.message, found.line) == (message, line)
 
 
-# -- all of it at random -----------------------------------------------------------------------------------
+# -- all of it at random -----------------------------------------------------------------------------
 
 _TAMPER = st.sampled_from(
     [

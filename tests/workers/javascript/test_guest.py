@@ -70,7 +70,7 @@ def test_transform_exports_what_the_host_calls() -> None:
         assert [str(value) for value in kind.results] == ["i32"] * len(results), name
 
 
-# -- check_guest, which the worker itself asks at every start ----------------------------------------------
+# -- check_guest, which the worker itself asks at every start ----------------------------------------
 
 
 def test_known_guest_is_accepted() -> None:

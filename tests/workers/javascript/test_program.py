@@ -11,7 +11,7 @@ from panels_shared.outcome import Completed, Reason
 from tests.workers.builders import make_task
 from tests.workers.javascript.scripts import changes, failure, program, refusal, run, value
 
-# -- isolation ---------------------------------------------------------------------------------------------
+# -- isolation ---------------------------------------------------------------------------------------
 
 TAMPERING = [
     "globalThis.leak = 1",
@@ -107,7 +107,7 @@ def test_prelude_leaves_nothing_of_its_own_to_reach() -> None:
     assert failure("h_state_get('x')").message.startswith("ReferenceError")
 
 
-# -- the handler's world -----------------------------------------------------------------------------------
+# -- the handler's world -----------------------------------------------------------------------------
 
 
 def test_state_is_read_lazily_and_written_where_it_changed() -> None:
@@ -249,7 +249,7 @@ def test_capabilities_are_checked_by_the_host() -> None:
     assert value("return $state.keys()", state={"a": 1, "b": 2}, capabilities=("state:read:b",)) == ["b"]
 
 
-# -- forms -------------------------------------------------------------------------------------------------
+# -- forms -------------------------------------------------------------------------------------------
 
 
 def test_module_form_runs_its_default_export() -> None:
@@ -284,7 +284,7 @@ def test_typescript_runs_with_enums_and_parameter_properties() -> None:
     assert value(source, language="typescript", args={"x": 40}) == 42
 
 
-# -- errors ------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------
 
 
 def test_error_says_where_in_the_handler_it_was_thrown() -> None:
@@ -336,7 +336,7 @@ def test_rejection_is_an_error() -> None:
     assert failure("await Promise.reject(new Error('no'));").message == "Error: no"
 
 
-# -- bounds ------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

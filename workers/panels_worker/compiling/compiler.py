@@ -168,7 +168,7 @@ class Compiler:
                 self._refused.popitem(last=False)
         self._answers.append((request.digest, refusal))
 
-    # -- script engines ------------------------------------------------------------------------------------
+    # -- script engines ------------------------------------------------------------------------------
 
     def _has_engines(self, language: str) -> bool:
         return all(name in self._engines for name in _NEEDS.get(language, ()))

@@ -81,7 +81,7 @@ class Effects:
         if self.calls > self.task.limits.host_calls:
             raise LimitReached(f"expected at most {self.task.limits.host_calls} host calls")
 
-    # -- state -------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------
 
     def get(self, key: str) -> bytes | None:
         """The value of ``key`` as this job sees it; None when there is none."""
@@ -153,7 +153,7 @@ class Effects:
                 f"{self.task.limits.output_bytes} bytes together"
             )
 
-    # -- everything else ---------------------------------------------------------------------------------
+    # -- everything else -----------------------------------------------------------------------------
 
     def emit(self, name: str, payload: bytes) -> None:
         """Emits an event with a JSON payload."""

@@ -127,7 +127,7 @@ class Pool:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
             self._code = Exit.PROTOCOL
 
-    # -- preparing handlers --------------------------------------------------------------------------------
+    # -- preparing handlers --------------------------------------------------------------------------
 
     def _collect(self, now_s: float) -> None:
         """Tells the gateway what was prepared or refused, once there is room on disk for it."""
@@ -150,7 +150,7 @@ class Pool:
             self._poller.register(fd, zmq.POLLIN)
         self._compiling = wanted
 
-    # -- sandboxes -----------------------------------------------------------------------------------------
+    # -- sandboxes -----------------------------------------------------------------------------------
 
     def _carry_out(self, todo: Iterable[Instruction]) -> None:
         for step in todo:
@@ -223,7 +223,7 @@ class Pool:
         logger.log(level, "sandbox %d ended: %s", child.pid, describe(code))
         self._carry_out(self._supervisor.exited(child.worker, code, now_s))
 
-    # -- waiting and ending --------------------------------------------------------------------------------
+    # -- waiting and ending --------------------------------------------------------------------------
 
     def _sleep(self) -> list[int]:
         """The descriptors that something has happened to."""
