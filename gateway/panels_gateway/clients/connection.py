@@ -166,6 +166,8 @@ class Connection:
         elif isinstance(message, messages.Unsubscribe):
             self.topics.remove(message.topics)
             self._topics_changed(message.requestId)
+        elif isinstance(message, messages.AnswerQuestion):
+            self._answer_question(message)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
@@ -208,6 +210,24 @@ class Connection:
             intake.submit(trigger)
         else:
             self.backlog.append(trigger)
+
+    def _answer_question(self, message: messages.AnswerQuestion) -> None:
+        request_id = _given(message.requestId)
+        kernel = self._kernel
+        try:
+            resident = kernel.residents.of(self.panel)
+            if resident is None:
+                raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {self.panel.id!r} any more")
+            suspension = kernel.calls.asked(resident, message.suspensionId, self.principal)
+            value = bytes(message.value)
+            if len(value) > messages.MAX_ANSWER_BYTES:
+                text = f"value: expected at most {messages.MAX_ANSWER_BYTES} bytes, got more"
+                raise RequestError(Code.TOO_LARGE, text)
+            kernel.calls.answer(suspension, message.call, value)
+        except RequestError as exc:
+            self.send(messages.error(exc.code, exc.message, request_id, exc.details))
+            return
+        self.send(messages.answered(request_id, suspension.name))
 
     # -- from the kernel ---------------------------------------------------------------------------------
 
