@@ -59,7 +59,13 @@ declare const $log: {
 /** The job's clock: the same instant for the whole job. */
 declare const $time: { now(): number };
 
-/** Extensions. None is registered in this version: every call rejects. */
+/** Extensions that the operator has configured; `time`, `panels` and `human` are always there. */
 declare const $ext: {
+  readonly time: { sleep(ms: number): Promise<null> };
+  readonly panels: { trigger(id: string, tool: string, args?: unknown): Promise<any> };
+  readonly human: {
+    approve(question: string, ...more: unknown[]): Promise<boolean>;
+    ask(question: string, ...more: unknown[]): Promise<any>;
+  };
   readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> };
 };
