@@ -235,7 +235,6 @@ class Making:
         """
         self._still_here(resident)
         panel = resident.panel
-        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
         for trigger in self._residents.detach(panel):
             if trigger.resume is not None:
@@ -244,6 +243,8 @@ class Making:
                 self._answering.refuse(trigger, refused)
         self._suspensions.drop(resident, refused)
         self._timers.detach(resident)
+        # behind the end of its suspensions: nothing may be recorded of a panel that is deleted
+        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         self._residents.remove(resident)
         self._residents.deleted(resident, position)
         self.panels -= 1
