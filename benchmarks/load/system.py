@@ -120,7 +120,7 @@ def panels(options: Options) -> Iterator[System]:
     with tempfile.TemporaryDirectory(prefix="panels-load-") as folder:
         port = free_port()
         endpoint = f"ipc://{folder}/workers.sock"
-        log = Path(folder) / "log"
+        log = Path(folder) / "output.log"
         gateway = [
             sys.executable,
             "-m",
@@ -129,7 +129,7 @@ def panels(options: Options) -> Iterator[System]:
             "--port",
             str(port),
             "--data-dir",
-            folder,
+            f"{folder}/data",
         ]
         gateway += ["--workers-endpoint", endpoint, *options.gateway_args]
         cache = ROOT / ".panels" / "load-cache"
