@@ -1,7 +1,8 @@
 """Bare wasmtime: the same module called through wasmtime-py's public API, with host functions in Python.
 
-It is what a short program would do: the imports of panels ABI v1 on a dict, no capabilities, no bounds on calls or output, no
-validation of what the guest says. Fuel and a memory limit are set, since a fresh store wants them for untrusted code.
+It is what a short program would do: the imports of panels ABI v1 on a dict, no capabilities, no bounds on
+calls or output, no validation of what the guest says. Fuel and a memory limit are set, since a fresh store
+wants them for untrusted code.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class BareWasmtime:
             ("state_set", 4, [i32], self._state_set),
             ("emit", 4, [i32], self._emit),
             ("result", 2, [], self._result),
+            ("fail", 2, [], self._fail),
         ):
             kind = FuncType([i32] * params, results)
             self._linker.define_func("panels", name, kind, function, access_caller=True)
@@ -98,6 +100,9 @@ class BareWasmtime:
 
     def _result(self, caller: Caller, at: int, size: int) -> None:
         self.result = bytes(_memory(caller).read(caller, at, at + size))
+
+    def _fail(self, caller: Caller, at: int, size: int) -> None:
+        raise RuntimeError(bytes(_memory(caller).read(caller, at, at + size)).decode(errors="replace"))
 
 
 def _memory(caller: Caller) -> Memory:

@@ -1,8 +1,10 @@
-"""The public ECMAScript suites in the same engine under two hosts: ours, and the one that ``quickjs-rs`` has itself.
+"""The public ECMAScript suites in the same engine under two hosts: ours, and the one that
+``quickjs-rs`` has itself.
 
-What the engine can is the engine's affair; that our host takes nothing away from it is what this shows. Without arguments it takes
-the committee's parser tests from npm (test262-parser-tests); with ``--test262 FOLDER`` a checkout of tc39/test262, scripts only:
-modules want a loader, which handlers have not. Exits with 1 when a test fares worse here than there.
+What the engine can is the engine's affair; that our host takes nothing away from it is what this shows.
+Without arguments it takes the committee's parser tests from npm (test262-parser-tests); with ``--test262
+FOLDER`` a checkout of tc39/test262, scripts only: modules want a loader, which handlers have not. Exits with
+1 when a test fares worse here than there.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ _COMPLETE: Final = "Test262:AsyncTestComplete"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test: a script, and what it must do. ``error``: the class of the error that it must end with, "" for none.
+    """One test: a script, and what it must do.
+
+    ``error``: the class of the error that it must end with, "" for none.
 
     ``any_error``: it may end with any error but a SyntaxError, as what only has to parse may.
     """

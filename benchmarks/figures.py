@@ -1,6 +1,7 @@
 """All figures that have a target, in one run: prints them and writes ``RESULTS.md`` beside this file.
 
-Subjects that are compared alternate in rounds, and what counts is the median of the rounds' ratios: these machines are noisy.
+Subjects that are compared alternate in rounds, and what counts is the median of the rounds' ratios:
+these machines are noisy.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks import handlers, javascript
+from benchmarks import handlers, javascript, record
 from benchmarks.handlers import Definition
 from benchmarks.idle_clients import idle_clients
 from benchmarks.load.run import Load, run
@@ -119,7 +120,11 @@ def main() -> None:
     figures.row("memory per idle client", "≤ 30 KiB", 30.0, idle.rows[0][3], "idle_clients", at_least=False)
     report = Report(command("benchmarks.figures"), [figures.table, *figures.details, lone, idle])
     report.publish(options.json)
-    RESULTS.write_text(document(report))
+    _say("the record")
+    scale = record.QUICK if options.quick else record.Scale()
+    recorded = Report(command("benchmarks.figures"), record.measured(scale, list(record.PARTS)))
+    recorded.publish(None)
+    RESULTS.write_text(record.with_part(document(report), [recorded]))
     _say(f"written: {RESULTS.name}")
 
 
@@ -258,13 +263,19 @@ def document(report: Report) -> str:
     head = [
         "# Results",
         "",
-        "What `python -m benchmarks.figures` measured last; nothing here is typed by hand. Ratios are medians of rounds in which both",
+        (
+            "What `python -m benchmarks.figures` measured last; nothing here is typed by hand. Ratios are "
+            "medians of rounds in which both"
+        ),
         "sides took turns. Client, gateway and workers share the machine's cores.",
         "",
         *(f"- {line}" for line in report.head().splitlines()),
         f"- `{report.command}`, {report.date}",
     ]
-    body = [f"\n## {table.title}\n\n{table.markdown()}\n" + "".join(f"\n{note}\n" for note in table.notes) for table in report.tables]  # fmt: skip
+    body = [
+        f"\n## {table.title}\n\n{table.markdown()}\n" + "".join(f"\n{note}\n" for note in table.notes)
+        for table in report.tables
+    ]
     return "\n".join(head) + "\n" + "".join(body)
 
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.fold [--commits 1000000] [--panels 10] [--many 100000] [--folder DIR]
 
-CPU is that of the folding process alone; batches are encoded before the clock starts, and decoding them is told apart.
+CPU is that of the folding process alone; batches are encoded before the clock starts, and
+decoding them is told apart.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def hot(path: Path, commits: int, panels: int, turn: int, run: int, *, keyed: bo
             size = path.stat().st_size + folding.wal_bytes
             print(f"  {done:>9} commits: {size / MIB:7.1f} MiB on disk")
     print(
-        f"  per commit: decoding {1e6 * decoding / done:.2f} us, folding {1e6 * folded / done:.2f} us of CPU, "
-        f"{1e6 * waited / done:.2f} us of time; folding is {folded / decoding:.2f} times decoding"
+        f"  per commit: decoding {1e6 * decoding / done:.2f} us, folding {1e6 * folded / done:.2f} us of "
+        f"CPU, {1e6 * waited / done:.2f} us of time; folding is {folded / decoding:.2f} times decoding"
     )
     folding.close()
 
@@ -105,7 +106,8 @@ def wide(path: Path, panels: int) -> None:
         folding.fold([Batch(folding.position + 1, 1, records)], now_ms=_START_MS)
         folding.checkpoint()
     print(
-        f"{panels} panels with one commit each: {1e6 * (time.process_time() - start) / panels:.1f} us of CPU a commit"
+        f"{panels} panels with one commit each: "
+        f"{1e6 * (time.process_time() - start) / panels:.1f} us of CPU a commit"
     )
     folding.close()
 
@@ -119,7 +121,8 @@ def many(path: Path, panels: int) -> None:
         folding.fold([Batch(folding.position + 1, 1, _made(chunk, 1_000))], now_ms=_START_MS)
         folding.checkpoint()
     print(
-        f"{panels} panels of 1 kB: made in {time.perf_counter() - start:.1f} s, {path.stat().st_size / MIB:.0f} MiB"
+        f"{panels} panels of 1 kB: made in {time.perf_counter() - start:.1f} s, "
+        f"{path.stat().st_size / MIB:.0f} MiB"
     )
     folding.close()
     descriptor = os.open(path, os.O_RDONLY)
@@ -138,8 +141,8 @@ def many(path: Path, panels: int) -> None:
     listed = time.perf_counter()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"  opened at {position} in {1e3 * (opened - start):.1f} ms, first load {1e3 * (cold - opened):.2f} ms, "
-        f"others {1e6 * (warm - cold) / 1_000:.0f} us, 100 summaries {1e3 * (listed - warm):.2f} ms, "
+        f"  opened at {position} in {1e3 * (opened - start):.1f} ms, first load {1e3 * (cold - opened):.2f} "
+        f"ms, others {1e6 * (warm - cold) / 1_000:.0f} us, 100 summaries {1e3 * (listed - warm):.2f} ms, "
         f"peak memory of this process {memory:.0f} MiB"
     )
     store.close()

@@ -17,7 +17,8 @@ $emit("incremented", $state.count);
 return $state.count;
 """
 
-#: Turns a loop four million times (some milliseconds) before it counts: what the CPU can do is what limits it.
+#: Turns a loop four million times (some milliseconds) before it counts: what the CPU can
+#: do is what limits it.
 BUSY_WAT: Final = COUNTER_WAT.replace(
     "(local $size i32) (local $text i32)\n",
     """(local $size i32) (local $text i32) (local $turns i32)
@@ -50,7 +51,9 @@ JAVASCRIPT: Final = counter("javascript", COUNTER_JS)
 
 
 def state(size_bytes: int) -> dict[str, Any]:
-    """A count of 0 and, beside it, keys of 10 kB each that make up ``size_bytes`` of JSON and that no handler touches."""
+    """A count of 0 and, beside it, keys of 10 kB each that make up ``size_bytes`` of JSON and
+    that no handler touches.
+    """
     made: dict[str, Any] = {"count": 0}
     for number in range(size_bytes // 10_000):
         key = f"k{number:06}"

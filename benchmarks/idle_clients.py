@@ -1,4 +1,6 @@
-"""What a client costs that is connected and does nothing: the gateway's memory, before and after so many have come."""
+"""What a client costs that is connected and does nothing: the gateway's memory, before and
+after so many have come.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """What one trigger of the JavaScript counter costs: in a sandbox alone, and through the whole system.
 
-Beside it the same handler as WebAssembly, and rivals that run the same script in a fresh QuickJS context per call: ``quickjs-rs`` in
-Python (the reference), ``quickjs-emscripten`` in Node, whose start is not counted. A context of theirs shares its engine with the
-others; ours is a pristine instance of the whole engine, with fuel, a deadline and bounds on memory and output.
+Beside it the same handler as WebAssembly, and rivals that run the same script in a fresh QuickJS context per
+call: ``quickjs-rs`` in Python (the reference), ``quickjs-emscripten`` in Node, whose start is not counted. A
+context of theirs shares its engine with the others; ours is a pristine instance of the whole engine, with
+fuel, a deadline and bounds on memory and output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A sandbox alone: what a sandbox process runs jobs with, in this process, without sockets and without confinement.
+"""A sandbox alone: what a sandbox process runs jobs with, in this process, without sockets
+and without confinement.
 
-Programs, replicas, effects and the frame are the real ones. What is missing beside a real process: the sockets, the second
-thread, which advances the engine's epoch every 10 ms, and whatever confinement costs.
+Programs, replicas, effects and the frame are the real ones. What is missing beside a real process: the
+sockets, the second thread, which advances the engine's epoch every 10 ms, and whatever confinement costs.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ LIMITS: Final = (
 
 
 class Engines:
-    """The engine of this process, and programs in it. One for all sandboxes of a run, as the rule of ``engine`` wants."""
+    """The engine of this process, and programs in it.
+
+    One for all sandboxes of a run, as the rule of ``engine`` wants.
+    """
 
     def __init__(self) -> None:
         self.engine = make_engine()
@@ -66,7 +70,10 @@ class Engines:
 
 
 class LoneSandbox:
-    """A sandbox with one tool, and ``panels`` panels that begin with ``state``. Jobs go to the panels in turn."""
+    """A sandbox with one tool, and ``panels`` panels that begin with ``state``.
+
+    Jobs go to the panels in turn.
+    """
 
     def __init__(self, program: Program, state: dict[str, Any], *, panels: int = 16) -> None:
         self._sandbox = Sandbox(_Loader(program), replicas=Replicas())
@@ -88,7 +95,8 @@ class LoneSandbox:
         self._check(answer)
 
     def exchange(self, count: int, *, in_frame: int) -> None:
-        """Runs ``count`` jobs as the loop of a process does: frames of ``in_frame`` jobs are decoded, and results encoded.
+        """Runs ``count`` jobs as the loop of a process does: frames of ``in_frame`` jobs are
+        decoded, and results encoded.
 
         What making the jobs' frames costs is in it, and said by ``make_frames``.
         """

@@ -1,7 +1,8 @@
 """The serial model of a soak's panels: what their clients heard is replayed, one version after another.
 
-Handlers of two kinds change a panel: ``fold`` folds its number into ``h``, so that ``h`` depends on the order of all before it;
-``count`` adds one to ``count``. A change from outside replaces the whole state, and its key ``put`` says which change it was.
+Handlers of two kinds change a panel: ``fold`` folds its number into ``h``, so that ``h`` depends on the order
+of all before it; ``count`` adds one to ``count``. A change from outside replaces the whole state, and its key
+``put`` says which change it was.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Room:
 
 
 def compare(room: Room, seq: int, state: State) -> list[str]:
-    """What differs between what a panel's clients heard, its final ``state`` at ``seq``, and the serial model; empty is right."""
+    """What differs between what a panel's clients heard, its final ``state`` at ``seq``, and the
+    serial model; empty is right.
+    """
     wrong: list[str] = []
     if list(room.versions) != list(range(1, seq + 1)):
         wrong.append(f"expected the observer to hear versions 1 to {seq}, got {len(room.versions)}")

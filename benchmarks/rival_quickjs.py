@@ -1,7 +1,9 @@
-"""Rivals that isolate a script by a fresh QuickJS context per call: ``quickjs-rs`` in Python, ``quickjs-emscripten`` in Node.
+"""Rivals that isolate a script by a fresh QuickJS context per call: ``quickjs-rs`` in Python,
+``quickjs-emscripten`` in Node.
 
-Both run the same handler between the same lines, which are as cheap as they can be: JSON goes in as text and comes out as text, no
-call crosses to the host, nothing is validated, nothing is limited but what the package limits by itself.
+Both run the same handler between the same lines, which are as cheap as they can be: JSON goes in as text
+and comes out as text, no call crosses to the host, nothing is validated, nothing is limited but what the
+package limits by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _FIRST: Final = {"args": {}, "state": {"count": 0}}
 
 
 def around(source: str) -> str:
-    """A script whose value is a function from ``{args, state}`` to ``{returnValue, state, events}``, both JSON."""
+    """A script whose value is a function from ``{args, state}`` to ``{returnValue, state, events}``, both
+    JSON.
+    """
     return (
         "(function (text) {"
         " const { args: $args, state: $state } = JSON.parse(text);"
@@ -72,7 +76,10 @@ class Emscripten:
         self._psutil = psutil.Process(process.pid)
 
     def subject(self, mode: str) -> Callable[[int], None]:
-        """A subject for ``rounds.measure``. ``mode``: what is fresh in each call, "context" or "runtime" (and context)."""
+        """A subject for ``rounds.measure``.
+
+        ``mode``: what is fresh in each call, "context" or "runtime" (and context).
+        """
 
         def run(count: int) -> None:
             assert self._process.stdin is not None
@@ -91,7 +98,9 @@ class Emscripten:
 
 @contextmanager
 def emscripten(source: str) -> Iterator[Emscripten | None]:
-    """Node with the handler, up and waiting; None where node or npm is missing, or the package cannot be had."""
+    """Node with the handler, up and waiting; None where node or npm is missing, or the
+    package cannot be had.
+    """
     entry = NPM_FOLDER / "node_modules" / "quickjs-emscripten" / "dist" / "index.js"
     if shutil.which("node") is None or not (entry.exists() or _install()):
         yield None

@@ -1,6 +1,8 @@
-"""How long one client waits for one trigger when nobody else is there: panels beside the application that executes nothing.
+"""How long one client waits for one trigger when nobody else is there: panels beside the
+application that executes nothing.
 
-Both run at the same time and are asked in turn, a second each, so that a slow moment of the machine meets both.
+Both run at the same time and are asked in turn, a second each, so that a slow moment of the machine meets
+both.
 """
 
 from __future__ import annotations

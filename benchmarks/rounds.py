@@ -37,7 +37,8 @@ def measure(
     round_s: float = 0.3,
     cpu_clocks: Mapping[str, Callable[[], float]] | None = None,
 ) -> dict[str, Cost]:
-    """Runs every subject for about ``round_s`` in each of ``rounds`` rounds, one after the other; their costs by name.
+    """Runs every subject for about ``round_s`` in each of ``rounds`` rounds, one after the
+    other; their costs by name.
 
     ``cpu_clocks``: what reads the CPU seconds of a subject that works in another process.
     """

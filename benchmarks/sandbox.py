@@ -1,7 +1,8 @@
-"""What one trigger of the WebAssembly counter costs a sandbox, alone and without sockets, beside bare wasmtime.
+"""What one trigger of the WebAssembly counter costs a sandbox, alone and without sockets, beside bare
+wasmtime.
 
-The reference is what wasmtime-py's public API costs for the same module: in a fresh store and instance per call (isolated, as
-ours), and in one instance that is kept (not isolated).
+The reference is what wasmtime-py's public API costs for the same module: in a fresh store and instance per
+call (isolated, as ours), and in one instance that is kept (not isolated).
 """
 
 from __future__ import annotations

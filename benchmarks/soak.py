@@ -1,12 +1,14 @@
 """Minutes of random clients while workers are killed, stopped and replaced: ``scripts/soak``.
 
-Handlers whose result depends on the order of everything before it, changes from outside, clients that come, go and vanish. One
-observer per panel hears every version, and the serial model of ``benchmarks/model.py`` replays them. At the end every version must be
-what the model says, every answer what was committed at its version, every client's replica what the model was at that version;
-nothing may be committed twice or without having been asked, and every panel's state must be the model's. Anything else makes it exit
-with 1, and keeps the logs in ``build/soak``.
+Handlers whose result depends on the order of everything before it, changes from outside, clients that come,
+go and vanish. One observer per panel hears every version, and the serial model of ``benchmarks/model.py``
+replays them. At the end every version must be what the model says, every answer what was committed at its
+version, every client's replica what the model was at that version; nothing may be committed twice or without
+having been asked, and every panel's state must be the model's. Anything else makes it exit with 1, and keeps
+the logs in ``build/soak``.
 
-``--seed`` repeats the same random choices of each visitor and of the disturbances; the order in which they meet is up to the machine.
+``--seed`` repeats the same random choices of each visitor and of the disturbances; the order in which they
+meet is up to the machine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""What frames between gateway and workers cost: encoded, and decoded with every bound checked, beside rivals on the same data.
+"""What frames between gateway and workers cost: encoded, and decoded with every bound checked, beside
+rivals on the same data.
 
-The reference is bare msgpack, which checks nothing; JSON by msgspec is the fastest text format there is in Python.
+The reference is bare msgpack, which checks nothing; JSON by msgspec is the fastest text
+format there is in Python.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def _table(size: str, value: bytes, count: int, rounds: int, round_s: float) -> 
             "JSON encode": _times(partial(msgspec.json.encode, text)),
             "JSON decode": _times(partial(msgspec.json.decode, json_text)),
         }
-        costs = {name: cost.wall_us / count for name, cost in measure(subjects, rounds=rounds, round_s=round_s).items()}  # fmt: skip
+        costs = {name: cost.wall_us / count for name,
+        cost in measure(subjects, rounds=rounds, round_s=round_s).items()}  # fmt: skip
         reference = costs["msgpack decode"]
         for name, length in (("wire", len(frame)), ("msgpack", len(packed)), ("JSON", len(json_text))):
             decoded = costs[f"{name} decode"]

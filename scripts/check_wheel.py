@@ -1,4 +1,6 @@
-"""What must be true of the wheel: exactly three packages at its top, with the data files and markers they need."""
+"""What must be true of the wheel: exactly three packages at its top, with the data files and markers they
+need.
+"""
 
 from __future__ import annotations
 

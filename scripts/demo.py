@@ -1,8 +1,11 @@
-"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to watch.
+"""The demonstration: a gateway and two sandbox processes on this machine, example panels, and a client to
+watch.
 
-Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies in one
-temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come from somewhere
-that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
+Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies
+in one temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come
+from somewhere that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
+The gateway is also killed once on purpose, and started again on the same directory: what was committed is
+there, and clients go on by themselves.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class DemoError(Exception):
     """Something that the person at the terminal has to know; the text is all they see."""
 
 
-# -- the terminal ---------------------------------------------------------------------------------------------
+# -- the terminal ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,15 @@ class Screen:
 
     def step(self, what: str, detail: str) -> None:
         """Something that is done now."""
-        print(f"  {self.paint('✓', '32')} {what:<10}{self.paint(detail, '2')}", flush=True)
+        print(f"  {self.paint('✓', '32')} {what:<12}{self.paint(detail, '2')}", flush=True)
+
+    def lost(self, what: str, detail: str) -> None:
+        """Something that is broken now."""
+        print(f"\n  {self.paint('✗', '31')} {what:<12}{self.paint(detail, '2')}", flush=True)
+
+    def note(self, who: str, text: str) -> None:
+        """What happened to a client."""
+        print(f"  {self.paint(f'{who:>5}', '2')} ···  {self.paint(text, '2')}", flush=True)
 
     def sent(self, who: str, text: str) -> None:
         """What a client said."""
@@ -83,7 +94,7 @@ def shorten(value: object, width: int = 84) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-# -- processes ------------------------------------------------------------------------------------------------
+# -- processes ---------------------------------------------------------------------------------------------
 
 
 def _end_with_parent() -> None:
@@ -105,7 +116,7 @@ class Child:
         log = folder / f"{name}.log"
         # PANELS_ variables of whoever runs this are about another installation
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PANELS_")}
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -125,6 +136,33 @@ class Child:
         if status is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
             raise DemoError(f"the {self.name} ended with status {status}; its last words:\n{tail}")
+
+
+class Gateway:
+    """The gateway's process, which can be killed and started again. It is one of ``children`` while it
+    runs.
+    """
+
+    def __init__(self, folder: Path, arguments: list[str], children: list[Child]) -> None:
+        self._folder = folder
+        self._arguments = arguments
+        self._children = children
+        self._running: Child | None = None
+
+    def start(self) -> int:
+        """Starts it; its process id."""
+        self._running = Child.start("gateway", self._folder, self._arguments)
+        self._children.append(self._running)
+        return self._running.process.pid
+
+    def kill(self) -> int:
+        """Ends it with SIGKILL, so that it can do nothing more; the id that it had."""
+        assert self._running is not None
+        child, self._running = self._running, None
+        self._children.remove(child)
+        child.process.kill()
+        child.process.wait()
+        return child.process.pid
 
 
 def stop(children: list[Child]) -> None:
@@ -190,7 +228,7 @@ def served_page() -> Iterator[str]:
         server.server_close()
 
 
-# -- the system -----------------------------------------------------------------------------------------------
+# -- the system --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -218,7 +256,9 @@ class System:
 
 
 def wait_until_ready(url: str, children: list[Child]) -> None:
-    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for long."""
+    """Returns once /health says 200. Raises ``DemoError`` if a child ends first, or nothing happens for
+    long.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     answer = "no answer"
     while time.monotonic() < deadline:
@@ -247,14 +287,18 @@ def create_panels(system: System) -> None:
                 raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
 
 
-# -- the client -----------------------------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------------------
 
 
 def describe(message: dict[str, Any]) -> str:
     """What a message of the gateway says, in a line."""
     kind = message["type"]
     if kind == "CONNECTED":
-        return f"{message['panelId']}, seq {message['seq']}, state {shorten(message['state'], 50)}"
+        state = shorten(message["state"], 50) if "state" in message else "as you have it"
+        resumed = ""
+        if "recovered" in message:
+            resumed = ", recovered" if message["recovered"] else ", not recovered"
+        return f"{message['panelId']}, seq {message['seq']}{resumed}, state {state}"
     if kind == "PATCH":
         changes = (
             f"{m['key']} = {shorten(m['value'], 56)}" if m["op"] == "set" else f"{m['key']} deleted"
@@ -276,41 +320,102 @@ def describe(message: dict[str, Any]) -> str:
 
 
 class Viewer:
-    """A client of one panel that prints what it hears."""
+    """A client of one panel that prints what it hears, and resumes where it was when its connection is gone.
 
-    def __init__(self, screen: Screen, name: str, connection: websockets.ClientConnection) -> None:
+    It keeps two things for that: the panel's epoch, and the version up to which it has heard everything.
+    """
+
+    def __init__(self, screen: Screen, system: System, name: str, panel: str) -> None:
         self._screen = screen
+        self._system = system
         self._name = name
-        self._connection = connection
+        self._panel = panel
+        self._connection: websockets.ClientConnection | None = None
         self._sent = 0
+        self._epoch: str | None = None
+        self.position = 0
+
+    async def connect(self) -> dict[str, Any]:
+        """Connects, as often as it takes, and returns CONNECTED. Resumes where the viewer was connected
+        before.
+        """
+        query = "" if self._epoch is None else f"?epoch={self._epoch}&since={self.position}"
+        # a token in this list, unlike one in the URL, ends in nobody's log
+        token = self._system.token(self._name)
+        protocols = [websockets.Subprotocol("panels.v1"), websockets.Subprotocol(f"bearer.{token}")]
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                self._connection = await websockets.connect(
+                    self._system.socket_url(self._panel) + query, subprotocols=protocols, proxy=None
+                )
+                break
+            except (OSError, websockets.InvalidMessage):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+        greeting = await self.hear_until("CONNECTED")
+        self._epoch = greeting["epoch"]
+        if not greeting.get("recovered"):
+            self.position = greeting["seq"]
+        return greeting
+
+    async def close(self) -> None:
+        """Leaves."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def resume(self) -> dict[str, Any]:
+        """Notices that the connection is gone, drops what it may still hold unread, and connects again."""
+        self._screen.note(self._name, f"connection lost; asks for what comes after seq {self.position}")
+        if self._connection is not None:
+            self._connection.transport.abort()
+            await self._connection.wait_closed()
+        return await self.connect()
 
     async def hear_until(self, *kinds: str) -> dict[str, Any]:
         """Prints what comes, up to and with the first message of these ``kinds``, which is returned."""
+        assert self._connection is not None
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             while True:
                 message = json.loads(await self._connection.recv())
                 self._screen.heard(self._name, message["type"], describe(message))
+                if message["type"] in ("PATCH", "EVENT") and not message.get("more"):
+                    self.position = message["seq"]
                 if message["type"] in kinds:
                     return dict(message)
 
-    async def trigger(self, tool: str, args: object = None) -> dict[str, Any]:
-        """Triggers ``tool`` and returns the RESULT or ERROR, after printing all that came before it."""
+    async def send(self, tool: str, args: object = None, *, key: str | None = None, why: str = "") -> None:
+        """Sends a TRIGGER, under the idempotency ``key`` if there is one, and does not wait for the
+        answer.
+        """
+        assert self._connection is not None
         self._sent += 1
         message = {"type": "TRIGGER", "tool": tool, "args": args, "requestId": f"{self._name}-{self._sent}"}
-        self._screen.sent(self._name, f"TRIGGER {tool} {shorten(args) if args is not None else ''}")
+        shown = shorten(args) if args is not None else ""
+        if key is not None:
+            message["idempotencyKey"] = key
+            shown = f"{shown} under the key {key}{why}".strip()
+        self._screen.sent(self._name, f"TRIGGER {tool} {shown}".rstrip())
         await self._connection.send(json.dumps(message))
+
+    async def trigger(
+        self, tool: str, args: object = None, *, key: str | None = None, why: str = ""
+    ) -> dict[str, Any]:
+        """Triggers ``tool`` and returns the RESULT or ERROR, after printing all that came before it."""
+        await self.send(tool, args, key=key, why=why)
         return await self.hear_until("RESULT", "ERROR")
 
 
 @contextlib.asynccontextmanager
 async def watching(screen: Screen, system: System, name: str, panel: str) -> AsyncIterator[Viewer]:
     """A viewer that is connected while the context lasts, and has printed the greeting."""
-    # a token in this list, unlike one in the URL, ends in nobody's log
-    protocols = [websockets.Subprotocol("panels.v1"), websockets.Subprotocol(f"bearer.{system.token(name)}")]
-    async with websockets.connect(system.socket_url(panel), subprotocols=protocols, proxy=None) as connection:
-        viewer = Viewer(screen, name, connection)
-        await viewer.hear_until("CONNECTED")
+    viewer = Viewer(screen, system, name, panel)
+    await viewer.connect()
+    try:
         yield viewer
+    finally:
+        await viewer.close()
 
 
 def expect(wanted: str, answer: dict[str, Any]) -> None:
@@ -319,8 +424,46 @@ def expect(wanted: str, answer: dict[str, Any]) -> None:
         raise DemoError(f"expected {wanted}, got {json.dumps(answer)[:300]}")
 
 
-async def show(screen: Screen, system: System) -> None:
-    """The tour: a counter that two people watch, a list, and handlers that misbehave."""
+async def show_record(screen: Screen, system: System, gateway: Gateway, children: list[Child]) -> None:
+    """Kills the gateway while a trigger is under way, starts it again, and has everybody go on."""
+    screen.head("The record. The gateway is killed before ada has read her answer, and started again.")
+    async with (
+        watching(screen, system, "ada", "counter") as ada,
+        watching(screen, system, "bob", "counter") as bob,
+    ):
+        key = f"ada-{secrets.token_hex(3)}"
+        await ada.send("increment", key=key)
+        patch = await bob.hear_until("PATCH")
+        await bob.hear_until("EVENT")
+        screen.lost("SIGKILL", f"the gateway, process {gateway.kill()}, is gone without a word")
+        resuming = asyncio.gather(ada.resume(), bob.resume())
+        await asyncio.sleep(0)  # both find out before anything else happens
+        screen.step("gateway", f"started again as process {gateway.start()}, on the same directory")
+        await asyncio.to_thread(wait_until_ready, system.url, children)
+        for greeting in await resuming:
+            if greeting.get("recovered") is not True:
+                raise DemoError(f"expected to recover, got {json.dumps(greeting)[:300]}")
+        await ada.hear_until("EVENT")
+        screen.step(
+            "recovered", "both have what they missed, in order: it was written before bob heard of it"
+        )
+
+        again = await ada.trigger("increment", key=key, why=", again: no answer came")
+        expect("RESULT", again)
+        if again["seq"] != patch["seq"]:
+            raise DemoError(f"expected the answer of seq {patch['seq']}, got {json.dumps(again)[:300]}")
+        screen.step(
+            "one effect", "the same key got the same answer: nothing ran again, and bob heard nothing"
+        )
+        expect("RESULT", await ada.trigger("increment"))
+        following = await bob.hear_until("PATCH")
+        await bob.hear_until("EVENT")
+        if following["seq"] != patch["seq"] + 1:
+            raise DemoError(f"expected seq {patch['seq'] + 1}, got {json.dumps(following)[:300]}")
+
+
+async def show(screen: Screen, system: System, gateway: Gateway, children: list[Child]) -> None:
+    """The tour: a counter that two people watch, a list, handlers that misbehave, and a gateway that dies."""
     screen.head("A counter in WebAssembly. ada triggers, bob only watches.")
     async with (
         watching(screen, system, "ada", "counter") as ada,
@@ -343,8 +486,10 @@ async def show(screen: Screen, system: System) -> None:
             expect("ERROR", await eve.trigger(tool))
         expect("RESULT", await eve.trigger("fine"))
 
+    await show_record(screen, system, gateway, children)
 
-# -- the whole ------------------------------------------------------------------------------------------------
+
+# -- the whole ---------------------------------------------------------------------------------------------
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -371,16 +516,16 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
 
     screen.head("Starting")
     with served_page() as page:
-        gateway = ["panels_gateway", "--port", str(port), "--data-dir", str(folder / "data")]
-        gateway += [
-            "--jwt-secret-file",
-            str(secret_file),
-            "--workers-endpoint",
-            endpoint,
-            "--allowed-origins",
-            page,
-        ]
-        children.append(Child.start("gateway", folder, gateway))
+        gateway = Gateway(
+            folder,
+            [
+                *("panels_gateway", "--port", str(port), "--data-dir", str(folder / "data")),
+                *("--jwt-secret-file", str(secret_file), "--workers-endpoint", endpoint),
+                *("--allowed-origins", page),
+            ],
+            children,
+        )
+        gateway.start()
         worker = [
             "panels_worker",
             "--gateway",
@@ -392,14 +537,14 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
         ]
         children.append(Child.start("worker", folder, worker))
         wait_until_ready(system.url, children)
-        taken = "" if port == arguments.port else f"  (port {arguments.port} is taken)"
+        taken = "" if arguments.port in (0, port) else f"  (port {arguments.port} is taken)"
         screen.step("gateway", f"{system.url}{taken}")
         screen.step("workers", f"2 sandbox processes, {endpoint}")
         create_panels(system)
         screen.step("panels", ", ".join(PANELS))
         screen.step("logs", str(folder))
 
-        asyncio.run(show(screen, system))
+        asyncio.run(show(screen, system, gateway, children))
 
         token = system.token("you")
         screen.head("Your turn")

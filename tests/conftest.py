@@ -8,7 +8,9 @@ from wasmtime._managed import Managed
 
 
 def _leave_wasmtime_alone() -> None:
-    """Its finalizers want modules that are gone when the interpreter ends, and say so at length behind the report."""
+    """Its finalizers want modules that are gone when the interpreter ends, and say so at
+    length behind the report.
+    """
     Managed.__del__ = lambda self: None  # type: ignore[method-assign]
 
 

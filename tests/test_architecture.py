@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ RULES = {
     GATEWAY: {"panels_worker", "wasmtime", "quickjs_rs", "pyseccomp"},
     WORKER: {"panels_gateway", "starlette", "uvicorn", "jwt", "httpx", "websockets", "httptools"},
     SHARED: {
-        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess", "threading",
+        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
+        "threading",
         "multiprocessing", "wasmtime", "uvloop", "starlette", "uvicorn", "jwt", "httpx", "websockets",
     },
 }  # fmt: skip
@@ -61,7 +63,9 @@ def test_package_imports_nothing_that_is_not_its_own(package: Path) -> None:
     ],
 )
 def test_process_loads_nothing_that_is_not_its_own(module: str, package: Path) -> None:
-    """What a dependency drags in counts too: a secret's library in a sandbox is one import away from a secret."""
+    """What a dependency drags in counts too: a secret's library in a sandbox is one
+    import away from a secret.
+    """
     script = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
 
@@ -75,3 +79,22 @@ def test_shared_vocabulary_is_imported_by_both_sides() -> None:
     for package in (GATEWAY, WORKER):
         names = {name for path in package.rglob("*.py") for _, name in imports_of(path)}
         assert "panels_shared" in names
+
+
+def test_page_names_modules_and_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    packages = [GATEWAY, WORKER]
+    names = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page))
+    missing = [name for name in names if not any((package / name).is_file() for package in packages)]
+    for name, attribute in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`, `(?:[A-Z]\w+\.)?(\w+)`", page):
+        texts = [(package / name).read_text() for package in packages if (package / name).is_file()]
+        if not any(f"def {attribute}(" in text for text in texts):
+            missing.append(f"{name}: {attribute}")
+    assert missing == []
+
+
+def test_page_has_a_line_for_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [path.parent.name for package in (GATEWAY, WORKER) for path in package.glob("*/__init__.py")]
+    rows = "\n".join(re.findall(r"^\| \d \|.*$", page, re.MULTILINE))
+    assert [room for room in rooms if f"`{room}`" not in rows] == []

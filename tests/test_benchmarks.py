@@ -1,4 +1,6 @@
-"""The verifying programs do verify: short real runs without a violation, and violations where an answer is falsified."""
+"""The verifying programs do verify: short real runs without a violation, and violations
+where an answer is falsified.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ import pytest
 
 from benchmarks.load.client import LoadClient, Samples
 from benchmarks.model import Room, compare
+from benchmarks.record import PARTS, with_part
+from benchmarks.report import Report, Table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +57,32 @@ def test_waiting_takes_all_its_figures(tmp_path: Path) -> None:
     assert len(table["rows"]) == 9
 
 
-# -- what must not go unnoticed -------------------------------------------------------------------------------
+@pytest.mark.parametrize("part", list(PARTS))
+def test_record_measures(part: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.record", "--quick", "--only", part, "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = json.loads(figures.read_text())["tables"][0]
+    assert table["title"] == "The record"
+    assert table["rows"]
+
+
+def test_results_keep_one_part_of_the_record() -> None:
+    first, second = (Report("command", [Table(name, ("a",))]) for name in ("first", "second"))
+    results = with_part(with_part("# Results\n", [first]), [second])
+    assert results.count("# The record\n") == 1
+    assert results.startswith("# Results\n")
+    assert "## second" in results
+    assert "## first" not in results
+
+
+@pytest.mark.timeout(120)
+def test_sandbox_runs_beside_bare_wasmtime() -> None:
+    done = run("benchmarks.sandbox", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- what must not go unnoticed ----------------------------------------------------------------------------
 
 
 class Frame:

@@ -12,12 +12,14 @@ from benchmarks.ecmascript import test262 as cases_of
 HARNESS = {
     "assert.js": "function assert(found) { if (found !== true) throw new Test262Error('no'); }",
     "sta.js": "class Test262Error extends Error {} Test262Error.prototype.name = 'Test262Error';",
-    "doneprintHandle.js": "function $DONE(e) { print(e ? 'Test262:AsyncTestFailure:' + e : 'Test262:AsyncTestComplete'); }",
+    "doneprintHandle.js": "function $DONE(e) { print(e ? 'Test262:AsyncTestFailure:' + e : "
+    "'Test262:AsyncTestComplete'); }",
     "extra.js": "const extra = 7;",
 }
 TESTS = {
     "language/ok.js": "/*---\nincludes: [extra.js]\n---*/\nassert(extra === 7);",
-    "language/strict.js": "/*---\nflags: [onlyStrict]\n---*/\nassert((function () { return this; })() === undefined);",
+    "language/strict.js": "/*---\nflags: [onlyStrict]\n---*/\nassert((function () { return "
+    "this; })() === undefined);",
     "language/negative.js": "/*---\nnegative:\n  phase: parse\n  type: SyntaxError\n---*/\nlet = = 1;",
     "built-ins/later.js": "/*---\nflags: [async]\n---*/\nPromise.resolve().then(() => $DONE());",
     "built-ins/wrong.js": "/*---\nflags: [noStrict]\n---*/\nassert(1 === 2);",

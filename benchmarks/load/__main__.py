@@ -1,7 +1,8 @@
-"""Load a gateway, verify every answer, and compare with an application that executes nothing: ``scripts/load_test``.
+"""Load a gateway, verify every answer, and compare with an application that executes
+nothing: ``scripts/load_test``.
 
-Panels × clients keep a window of triggers in flight each. Any violation (an answer that is missing, twice or not asked for, a gap
-between versions, a final state that is not what was counted) makes it exit with 1.
+Panels × clients keep a window of triggers in flight each. Any violation (an answer that is missing, twice or
+not asked for, a gap between versions, a final state that is not what was counted) makes it exit with 1.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def main() -> None:
     except (OSError, RuntimeError) as exc:
         sys.exit(f"load_test: {exc}")
     report = Report(" ".join(["scripts/load_test", *_shown_arguments()]), [speed(runs), cost(runs)])
+    if not options.url:
+        report.tables[0].notes.append(f"The gateway's durability is {options.durability}.")
     report.publish(None)
     if options.json:
         options.json.write_bytes(
@@ -80,7 +83,8 @@ def measured(options: argparse.Namespace) -> list[Run]:
         runs.append(_run(System(options.url, "panels", token=options.token), load, definition, clean=True))
     else:
         _say(f"panels: a gateway and {options.workers} sandbox process(es)")
-        with panels(Options(workers=options.workers)) as system:
+        _say(f"durability: {options.durability}")
+        with panels(Options(workers=options.workers, durability=options.durability)) as system:
             runs.append(_run(system, load, definition))
     if not options.no_reference:
         _say("reference: the same server, which executes nothing")
@@ -172,12 +176,15 @@ def arguments() -> argparse.Namespace:
         made.error("--token: expected --url beside it")
     if options.url and options.workers is not None:
         made.error("--workers: expected no --url beside it")
+    if options.url and options.durability is not None:
+        made.error("--durability: expected no --url beside it")
     if options.url:
         options.url = options.url.rstrip("/")
         found = urllib.parse.urlsplit(options.url)
         if found.scheme != "http" or not found.hostname or found.path:
             made.error(f"--url: expected http://HOST:PORT, got {options.url}")
     options.workers = options.workers or 1
+    options.durability = options.durability or "process"
     for name in ("json", "html"):
         path = getattr(options, name)
         if path is not None and path.is_dir():
@@ -206,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     add("--tool", choices=sorted(TOOLS), default="increment", help="what handles triggers (increment)")
     add("--language", choices=("wat", "javascript"), default="wat", help="what it is written in (wat)")
     add("--workers", type=some, metavar="N", help="sandbox processes (1)")
+    add("--durability", choices=("process", "power", "none"), help="how the gateway keeps commits (process)")
     add("--no-reference", action="store_true", help="leave the comparison out")
     add(
         "--url",

@@ -1,4 +1,6 @@
-"""Charts for a report that people look at: SVG made of text, for light and dark, without anything from elsewhere."""
+"""Charts for a report that people look at: SVG made of text, for light and dark, without
+anything from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def chart(title: str, lines: Sequence[Line], *, x_unit: str, y_unit: str, log_x:
 
 
 def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]], *, unit: str) -> str:
-    """A stacked bar for each of ``rows``, which are a name and its parts: (name, style, value in ``unit``)."""
+    """A stacked bar for each of ``rows``, which are a name and its parts: (name, style,
+    value in ``unit``).
+    """
     totals = [sum(value for _, _, value in parts) for _, parts in rows]
     longest = max(totals, default=0.0) or 1.0
     left, room = 96, WIDTH - 96 - 96
@@ -100,7 +104,8 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]
                 )
             across += width
         made.append(
-            f'<text class="tick" x="{across + 8:.1f}" y="{top + 20}">{shown(total)} {html.escape(unit)}</text>'
+            f'<text class="tick" x="{across + 8:.1f}" y="{top + 20}">{shown(total)} '
+            f"{html.escape(unit)}</text>"
         )
     made.append("</svg>")
     legend = "".join(

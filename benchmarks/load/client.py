@@ -1,8 +1,9 @@
 """One verifying client: keeps a window of triggers in flight and checks every frame that comes.
 
-What it checks: CONNECTED comes first; PATCH versions follow each other without a gap; an EVENT or a RESULT comes after the PATCH of
-its version; every requestId is answered once, by a RESULT of a version of its own (or an ERROR, which is counted and, unless allowed,
-a violation); nothing answers what was not asked. It is for handlers that change the state each time.
+What it checks: CONNECTED comes first; PATCH versions follow each other without a gap; an EVENT or a RESULT
+comes after the PATCH of its version; every requestId is answered once, by a RESULT of a version of its own
+(or an ERROR, which is counted and, unless allowed, a violation); nothing answers what was not asked. It is
+for handlers that change the state each time.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ class LoadClient(WSListener):
         if kind == "RESULT":
             if not self.result_seq < message.seq <= self.seq:
                 self.samples.violate(
-                    f"{self._name}: expected a RESULT of {self.result_seq + 1} to {self.seq}, got {message.seq}"
+                    f"{self._name}: expected a RESULT of {self.result_seq + 1} to "
+                    f"{self.seq}, got {message.seq}"
                 )
             self.result_seq = message.seq
             self._answered(message.requestId, ok=True)

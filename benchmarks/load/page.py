@@ -11,13 +11,15 @@ from benchmarks.load.run import Report as Run
 from benchmarks.report import Report, Table
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #667085; --rule: #e4e7ec; --paper: #fff; --a: #2563eb; --b: #d97706;
-  --a2: #93b4f5; --b2: #f0c48a; --bad: #b42318 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --rule: #2d3440; --paper: #14181f;
+:root { color-scheme: light dark; --ink: #1d2430; --soft: #667085; --rule: #e4e7ec; --paper: #fff;
+  --a: #2563eb; --b: #d97706; --a2: #93b4f5; --b2: #f0c48a; --bad: #b42318 }
+@media (prefers-color-scheme: dark) { :root {
+  --ink: #e6e9ef; --soft: #98a2b3; --rule: #2d3440; --paper: #14181f;
   --a: #7aa5ff; --b: #f0b35b; --a2: #3f5c94; --b2: #7d6136; --bad: #ff8a7a } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 920px; margin: 2.5rem auto;
-  padding: 0 1rem }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem } h2 { font-size: 1rem; margin: 2rem 0 0 } p { color: var(--soft); margin: .25rem 0 }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 920px; margin: 2.5rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem } h2 { font-size: 1rem; margin: 2rem 0 0 }
+p { color: var(--soft); margin: .25rem 0 }
 code { font-size: .85em } figure { margin: 2rem 0 } svg { width: 100%; height: auto; display: block }
 figcaption { margin-bottom: .25rem } small { color: var(--soft) }
 figcaption { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem 1rem } small { flex: 1 }
@@ -31,7 +33,8 @@ figcaption { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem 
 .gateway { fill: var(--a); background: var(--a) } .workers { fill: var(--b); background: var(--b) }
 .clients { fill: var(--soft); background: var(--soft) }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 .75rem; font-variant-numeric: tabular-nums }
-th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--rule); text-align: right } th { color: var(--soft); font-weight: 500 }
+th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--rule); text-align: right }
+th { color: var(--soft); font-weight: 500 }
 th:first-child, td:first-child { text-align: left } .bad { color: var(--bad) }
 """
 
@@ -61,7 +64,8 @@ def page(report: Report, runs: Sequence[Run]) -> str:
     verdict = (
         f'<p class="bad"><b>{len(violations)} violations</b>: {html.escape("; ".join(violations[:5]))}</p>'
         if violations
-        else "<p>Every answer was checked: each request answered once, versions without gaps, final states as counted.</p>"
+        else "<p>Every answer was checked: each request answered once, versions without gaps, "
+        "final states as counted.</p>"
     )
     body = [
         "<h1>panels under load</h1>",
@@ -77,7 +81,8 @@ def page(report: Report, runs: Sequence[Run]) -> str:
         bars("CPU per trigger", cpu, unit="µs"),
     ]
     return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>panels under load</title><style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
     )
 
@@ -87,4 +92,5 @@ def _table(table: Table) -> str:
     head = "".join(f"<th>{cell}</th>" for cell in cells[0])
     rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:])
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
-    return f"<h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+    title = html.escape(table.title)
+    return f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"

@@ -1,4 +1,6 @@
-"""The processes under test: a gateway with workers, or the reference, started by command line, and what CPU they use."""
+"""The processes under test: a gateway with workers, or the reference, started by command
+line, and what CPU they use.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(slots=True)
 class System:
-    """A server that is up. ``server`` is its process, ``workers`` the process that keeps the sandboxes, if any."""
+    """A server that is up.
+
+    ``server`` is its process, ``workers`` the process that keeps the sandboxes, if any.
+    """
 
     url: str
     name: str
@@ -35,11 +40,17 @@ class System:
     workers: psutil.Process | None = None
     token: str | None = None
     log: Path | None = None
+    #: how the gateway keeps what is committed, "" where it is not ours or keeps nothing
+    durability: str = ""
+    data_dir: Path | None = None
     #: how the pool was started, to start another
     worker_command: list[str] = field(default_factory=list)
 
     def http(self, method: str, path: str, body: object = None) -> Any:
-        """One HTTP request; the decoded body. Raises ``RuntimeError`` with the server's words when it is not 2xx."""
+        """One HTTP request; the decoded body.
+
+        Raises ``RuntimeError`` with the server's words when it is not 2xx.
+        """
         text = self._request(method, path, None if body is None else json.dumps(body).encode())
         return json.loads(text) if text else None
 
@@ -66,7 +77,7 @@ class System:
         return self.url.replace("http", "ws", 1) + f"/panels/{panel_id}/ws{query}"
 
     def server_cpu_s(self) -> float:
-        """CPU seconds that the gateway has used."""
+        """CPU seconds that the gateway's own threads have used."""
         return _cpu_s(self.server)
 
     def worker_cpu_s(self) -> float:
@@ -107,9 +118,15 @@ def _cpu_s(process: psutil.Process | None) -> float:
 
 @dataclass(slots=True)
 class Options:
-    """How a system is started."""
+    """How a system is started.
+
+    ``durability`` is the gateway's, and said with every figure. ``data_dir`` is a data directory that is
+    there already, None for one that is made and removed.
+    """
 
     workers: int = 1
+    durability: str = "process"
+    data_dir: Path | None = None
     gateway_args: list[str] = field(default_factory=list)
     worker_args: list[str] = field(default_factory=list)
 
@@ -120,7 +137,8 @@ def panels(options: Options) -> Iterator[System]:
     with tempfile.TemporaryDirectory(prefix="panels-load-") as folder:
         port = free_port()
         endpoint = f"ipc://{folder}/workers.sock"
-        log = Path(folder) / "output.log"
+        log = Path(folder) / "gateway.log"
+        data_dir = options.data_dir or Path(folder) / "data"
         gateway = [
             sys.executable,
             "-m",
@@ -129,7 +147,9 @@ def panels(options: Options) -> Iterator[System]:
             "--port",
             str(port),
             "--data-dir",
-            f"{folder}/data",
+            str(data_dir),
+            "--durability",
+            options.durability,
         ]
         gateway += ["--workers-endpoint", endpoint, *options.gateway_args]
         cache = ROOT / ".panels" / "load-cache"
@@ -140,6 +160,7 @@ def panels(options: Options) -> Iterator[System]:
                 f"http://127.0.0.1:{port}", "panels", psutil.Process(server.pid), psutil.Process(pool.pid)
             )
             system.log, system.worker_command = log, worker
+            system.durability, system.data_dir = options.durability, data_dir
             try:
                 _wait(system, [server, pool], lambda: system.http("GET", "/health"))
                 yield system

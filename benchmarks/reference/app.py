@@ -1,7 +1,7 @@
 """The reference: an ASGI application that sends a trigger's three frames and executes nothing.
 
-It is what the same server, loop and WebSocket implementation cost without panels: raw ASGI, each frame awaited. The
-HTTP routes are as many as the load test needs. Run it with::
+It is what the same server, loop and WebSocket implementation cost without panels: raw ASGI, each frame
+awaited. The HTTP routes are as many as the load test needs. Run it with::
 
     uvicorn benchmarks.reference.app:application --ws websockets-sansio --loop uvloop
 """

@@ -1,29 +1,33 @@
-"""The command ``panels-gateway``.
+"""The command ``panels-gateway``: serves, unless the first argument is one of ``panels_gateway.commands``.
 
 Processes
-    Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be read at
-    random (``panels_gateway.journal``). Workers are other processes (``panels-worker``) that connect to ``--workers-endpoint``; the gateway starts none of
-    them and runs no handler. A lock in the data directory keeps a second gateway from taking over its endpoint.
+    Two: the gateway, and the folding process that it starts and watches, which makes of the log what can be
+    read at random (``panels_gateway.journal``). Workers are other processes (``panels-worker``) that connect
+    to ``--workers-endpoint``; the gateway starts none of them and runs no handler. A lock in the data
+    directory keeps a second gateway from taking over its endpoint.
 
 Threads
-    One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop. ZeroMQ has an
-    I/O thread of its own. Nothing blocks the loop; what could take long (compiling, running) is a worker's.
+    One does everything: sockets of clients by uvicorn, frames of workers by the broker, both on one uvloop.
+    ZeroMQ has an I/O thread of its own. Nothing blocks the loop; what could take long (compiling, running) is
+    a worker's.
 
 Heartbeat
-    Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``). WebSocket
-    clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200 once a job can be run.
+    Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``).
+    WebSocket clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200
+    once a job can be run.
 
 Timeouts
-    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an idle
-    keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a closing
-    handshake 5 s.
+    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an
+    idle keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a
+    closing handshake 5 s.
 
 Shutdown
-    SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within ``--shutdown-grace-s``: stop
-    accepting sockets; refuse new triggers and wait for the answers to those that run; close WebSockets with 1012; let HTTP
-    answers finish; stop the broker; close the journal; exit 0. SIGHUP reads the key files again. Exit codes: 78 for a configuration that
-    cannot work, 69 when an address cannot be had, 65 for a data directory that cannot be read, 74 when the disk fails,
-    1 for a defect.
+    SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within
+    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers and wait for the answers to those that
+    run; close WebSockets with 1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
+    SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
+    or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
+    for a defect.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import uvloop
 
@@ -49,12 +53,13 @@ from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import create_app, state_limits
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
-from panels_gateway.configuration.config import EXIT_CONFIG, AuthConfig, GatewayConfig, load
+from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
+from panels_gateway.configuration.config import AuthConfig, GatewayConfig, load
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.extensions import config as extensions
 from panels_gateway.extensions.client import ExtensionClient
 from panels_gateway.extensions.errors import ExtensionConfigError
-from panels_gateway.journal.journal import CorruptError, Journal, JournalError
+from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.opening import load_seal_key, open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
@@ -63,58 +68,52 @@ from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
 
-#: BSD's EX_UNAVAILABLE: an address or file that somebody else has.
-EXIT_UNAVAILABLE: Final = 69
-#: BSD's EX_DATAERR: what is stored is damaged, foreign, or newer than this program.
-EXIT_DATA: Final = 65
-#: BSD's EX_IOERR: the disk failed, or is full.
-EXIT_IO: Final = 74
-
-
-class UnavailableError(Exception):
-    """Something that the gateway needs is in use or out of reach; one line for the operator."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the gateway until it is told to stop; the exit code."""
+    """Runs the gateway until it is told to stop, or the command that is named; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and not arguments[0].startswith("-"):
+        from panels_gateway.commands.dispatch import run
+
+        # what a command writes holds everybody's state: a backup is its owner's alone, and so is an
+        # unfinished one
+        os.umask(0o077)
+        return run(arguments, os.environ, directory=Path.cwd())
     try:
-        config = load(sys.argv[1:] if arguments is None else arguments, os.environ, directory=Path.cwd())
+        config = load(arguments, os.environ, directory=Path.cwd())
         configure_logging(config.log_level)
         for warning in config.warnings:
             _log.warning("%s", warning)
-        verifier = _make_verifier(config.auth)
+        verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
         with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
-            uvloop.run(_serve(config, verifier, listener))
-    except ConfigError as exc:
-        print(f"panels-gateway: {exc}", file=sys.stderr)
-        return EXIT_CONFIG
-    except UnavailableError as exc:
-        print(f"panels-gateway: {exc}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
-    except CorruptError as exc:
-        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
-        return EXIT_DATA
-    except JournalError as exc:
-        print(f"panels-gateway: data-dir: {exc}", file=sys.stderr)
-        return EXIT_IO
+            uvloop.run(_serve(config, verifier, curve, listener))
+    except (ConfigError, UnavailableError, JournalError) as exc:
+        return end(exc)
     return 0
 
 
-async def _serve(config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket) -> None:
+async def _serve(
+    config: GatewayConfig, verifier: TokenVerifier | None, curve: CurveKeys | None, listener: socket.socket
+) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, listener)
+        await _serve_from(journal, config, verifier, curve, listener)
     finally:
         await journal.close()
     _log.info("stopped")
 
 
 async def _serve_from(
-    journal: Journal, config: GatewayConfig, verifier: TokenVerifier | None, listener: socket.socket
+    journal: Journal,
+    config: GatewayConfig,
+    verifier: TokenVerifier | None,
+    curve: CurveKeys | None,
+    listener: socket.socket,
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -128,6 +127,7 @@ async def _serve_from(
         journal,
         KernelLimits(
             panels=config.panels.count,
+            backlog_bytes=config.record.backlog_bytes,
             residents=ResidentLimits(
                 bytes=config.record.resident_bytes,
                 state=state_limits(config.panels),
@@ -142,7 +142,7 @@ async def _serve_from(
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
-    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=load_curve_keys(config.workers))
+    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
@@ -174,8 +174,8 @@ async def _serve_from(
 
 @contextlib.asynccontextmanager
 async def _extensions(config: GatewayConfig, kernel: Kernel) -> AsyncGenerator[None, None]:
-    """The extension process, where one is configured. Calls of handlers that waited when the last gateway ended are made
-    behind this."""
+    """The extension process, where one is configured. Calls of handlers that waited when the last gateway
+    ended are made behind this."""
     path = config.waiting.extensions
     if path is None:
         yield
@@ -197,7 +197,9 @@ def _tell_folding(done: int, total: int) -> None:
 
 
 def _die(error: JournalError) -> None:
-    """The record cannot be kept any more. Nothing that is not in it may leave, so the process ends here and now."""
+    """The record cannot be kept any more. Nothing that is not in it may leave, so the process ends here and
+    now.
+    """
     _log.critical("the journal failed, and the gateway ends: %s", error)
     logging.shutdown()
     os._exit(EXIT_IO)
@@ -258,7 +260,8 @@ def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
             listener.listen(BACKLOG)
         except OSError as exc:
             raise UnavailableError(
-                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what uses it"
+                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what "
+                "uses it"
             ) from None
         yield listener
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -25,6 +26,7 @@ from panels_gateway.http.panels import PanelRoutes
 from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.triggers import TriggerRoutes
+from panels_gateway.journal.journal import JournalError
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+
+_log = logging.getLogger("panels.gateway")
 
 
 class GatewayApp:
@@ -100,7 +104,10 @@ def definition_limits(config: PanelsConfig) -> DefinitionLimits:
 def create_app(
     kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, bus: BrokerCounters, port: int
 ) -> GatewayApp:
-    """The application. ``verifier`` None lets everybody in; ``port`` is the one that is really listened on."""
+    """The application.
+
+    ``verifier`` None lets everybody in; ``port`` is the one that is really listened on.
+    """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
     gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
@@ -127,6 +134,7 @@ def create_app(
             RequestError: answer_request_error,
             ClientDisconnect: answer_disconnect,
             HTTPException: _answer_http_exception,
+            JournalError: _answer_unreadable,
             Exception: _answer_defect,
         },
     )
@@ -169,6 +177,15 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         response.headers["allow"] = allow
         return response
     return error_response(RequestError(Code.NOT_FOUND, "there is nothing at this path"))
+
+
+async def _answer_unreadable(request: Request, error: Exception) -> Response:
+    _log.error("%s %s: the journal cannot be read: %s", request.method, request.url.path, error)
+    return error_response(
+        RequestError(
+            Code.INTERNAL, "what is asked for is stored but cannot be read; the server's log says why"
+        )
+    )
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:

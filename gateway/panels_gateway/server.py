@@ -1,4 +1,4 @@
-"""uvicorn, set up for the gateway: our protocols, no logs of its own, and a shutdown in the right order."""
+"""uvicorn, set up for the gateway: our protocols, no logs of its own, and an ordered shutdown."""
 
 from __future__ import annotations
 
@@ -68,13 +68,17 @@ class GatewayServer(uvicorn.Server):
         self._grace_s = grace_s
 
     def stop(self) -> None:
-        """Asks the server to stop; asked a second time, it hurries. Called from a signal, so it only sets flags."""
+        """Asks the server to stop; asked a second time, it hurries.
+
+        Called from a signal, so it only sets flags.
+        """
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops accepting, drains, closes WebSockets with 1012 and waits for HTTP answers; in all at most the grace and
-        ``LAST_STEPS_S``."""
+        """Stops accepting, drains, closes WebSockets with 1012 and waits for HTTP answers; in all at most the
+        grace and ``LAST_STEPS_S``.
+        """
         for server in self.servers:
             server.close()
         _log.info("stopping: triggers that run are given %g s", self._grace_s)

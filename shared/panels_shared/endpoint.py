@@ -1,8 +1,8 @@
 """Where gateway and workers meet, and the CURVE keys that they prove themselves with there.
 
-An endpoint is ``ipc:///path`` (a Unix socket, guarded by its directory) or ``tcp://host:port`` (which needs CURVE
-keys). Both programs parse and check it here. Reading files and deriving a public key are the programs' own: nothing
-in this module does I/O.
+An endpoint is ``ipc:///path`` (a Unix socket, guarded by its directory) or ``tcp://host:port`` (which needs
+CURVE keys). Both programs parse and check it here. Reading files and deriving a public key are the programs'
+own: nothing in this module does I/O.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _Z85_KEY: Final = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 class CurveKeys(msgspec.Struct, frozen=True):
     """The CURVE keys of one end of a tcp connection, each 40 characters of Z85.
 
-    ``public`` and ``secret`` are this end's own pair. ``peers`` are the public keys that may be at the other end: the
-    gateway has one for each worker that may connect, a worker has the gateway's only.
+    ``public`` and ``secret`` are this end's own pair. ``peers`` are the public keys that may be at the other
+    end: the gateway has one for each worker that may connect, a worker has the gateway's only.
     """
 
     public: bytes
@@ -52,7 +52,8 @@ def parse_endpoint(text: str, *, option: str, directory: str | None = None, any_
     """The endpoint that ``text`` writes, in one spelling.
 
     A relative ipc path is relative to ``directory``; None refuses one.
-    ``any_port`` allows port 0, which takes a free one when it is bound. Raises ``ConfigError``, naming ``option``.
+    ``any_port`` allows port 0, which takes a free one when it is bound. Raises
+    ``ConfigError``, naming ``option``.
     """
     if text.startswith("ipc://"):
         return f"ipc://{_ipc_path(text, option=option, directory=directory)}"
@@ -80,8 +81,8 @@ def _ipc_path(text: str, *, option: str, directory: str | None) -> str:
         path = posixpath.join(directory, path)
     if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
         raise ConfigError(
-            f"{option}: expected a path of 1 to {MAX_IPC_PATH_BYTES} bytes, the longest name that a Unix socket can "
-            f"have, got {len(os.fsencode(path))}; choose a shorter path"
+            f"{option}: expected a path of 1 to {MAX_IPC_PATH_BYTES} bytes, the longest name that a Unix "
+            f"socket can have, got {len(os.fsencode(path))}; choose a shorter path"
         )
     return path
 
@@ -93,7 +94,9 @@ def listens_everywhere(endpoint: str) -> bool:
 
 
 def parse_keys(content: bytes, *, option: str, path: str) -> list[bytes]:
-    """The keys in a file's ``content``, one a line. Empty lines and lines that begin with ``# `` are comments.
+    """The keys in a file's ``content``, one a line.
+
+    Empty lines and lines that begin with ``# `` are comments.
 
     Raises ``ConfigError``, naming ``option`` and ``path`` and never quoting what may be a secret.
     """

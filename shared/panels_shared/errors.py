@@ -103,7 +103,10 @@ class PanelsError(Exception):
 
 
 class ConfigError(PanelsError):
-    """One line for the operator: the option, what was expected, what came and what to do. Never holds a secret."""
+    """One line for the operator: the option, what was expected, what came and what to do.
+
+    Never holds a secret.
+    """
 
 
 class LimitError(PanelsError, ValueError):

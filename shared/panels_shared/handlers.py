@@ -1,8 +1,11 @@
-"""What a handler is before anything is known of it: language, source and entry, its digest, and what it may do."""
+"""What a handler is before anything is known of it: language, source and entry, its
+digest, and what it may do.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from panels_shared.limits import KIB, MIB
 from panels_shared.messages import Digest, Language
@@ -15,6 +18,9 @@ MAX_ENTRY_CHARS = 128
 
 DEFAULT_ENTRY = "handle"
 
+#: How the kinds of capabilities begin: reading and writing keys of the state, emitting events, updating
+#: views, calling extensions. A name, a prefix and ``*``, or ``*`` alone follows.
+CAPABILITY_KINDS: Final = ("state:read:", "state:write:", "events:emit:", "view:update:", "ext:")
 #: What a tool may touch that names nothing, nor does its panel: the panel's own state, and events.
 DEFAULT_CAPABILITIES = ("state:read:*", "state:write:*", "events:emit:*")
 
@@ -26,6 +32,15 @@ def max_source_bytes(language: Language) -> int:
     if language == "wat":
         return MAX_WAT_BYTES
     return MAX_SCRIPT_BYTES
+
+
+def is_capability(text: str) -> bool:
+    """Whether ``text`` is one of ``CAPABILITY_KINDS`` followed by a pattern, in which ``*`` stands last."""
+    for kind in CAPABILITY_KINDS:
+        if text.startswith(kind):
+            pattern = text.removeprefix(kind)
+            return pattern != "" and "*" not in pattern[:-1]
+    return False
 
 
 def handler_digest(language: Language, entry: str, source: bytes) -> Digest:

@@ -1,10 +1,11 @@
 """The JSON values that panels accepts, and the one place that checks them.
 
-A value is checked once where it is untrusted (a client's frame in the gateway, a guest's output in the worker) and
-then travels as bytes. Accepted is RFC 8259 with these bounds: UTF-8, no lone surrogates (escaped or not), no NaN or
-Infinity, every number that a double can hold, however it is spelled, and nesting of at most ``MAX_DEPTH``. An integer
-keeps all its digits while it travels as bytes; a number that rounds to an infinite double is refused.
-Duplicate keys are accepted and the last one counts, as in ECMAScript's JSON.parse.
+A value is checked once where it is untrusted (a client's frame in the gateway, a guest's output in the
+worker) and then travels as bytes. Accepted is RFC 8259 with these bounds: UTF-8, no lone surrogates
+(escaped or not), no NaN or Infinity, every number that a double can hold, however it is spelled, and
+nesting of at most ``MAX_DEPTH``. An integer keeps all its digits while it travels as bytes; a number that
+rounds to an infinite double is refused. Duplicate keys are accepted and the last one counts, as in
+ECMAScript's JSON.parse.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ MAX_WASM_STACK_BYTES = MIB
 MAX_IMAGE_BYTES = 16 * MIB
 #: Extension calls that a handler may make in one segment, that is from one suspension to the next.
 MAX_CALLS = 64
-#: Extension calls of one handler that may wait for their answers at a time, those of earlier segments included.
+#: Extension calls of one handler that may wait for their answers at a time, those of earlier segments
+#: included.
 MAX_OPEN_CALLS = 256
 #: Characters of the name of an extension, and of a method.
 MAX_EXTENSION_NAME_CHARS = 64

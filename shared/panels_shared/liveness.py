@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class Liveness:
     """Whether a peer has been heard of lately. Times are monotonic seconds.
 
-    ``interval_s`` is how often each side speaks at least; a peer is lost after ``misses`` intervals of silence.
+    ``interval_s`` is how often each side speaks at least; a peer is lost after ``misses`` intervals of
+    silence.
     """
 
     last_heard_s: float

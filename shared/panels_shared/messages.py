@@ -1,12 +1,13 @@
 """What gateway and workers say to each other. ``wire`` says how it is put into frames.
 
 There are two kinds of worker peers: a *pool* (the ``panels-worker`` process: it prepares handlers in
-disposable processes and reports its dead children) and the *sandboxes* it starts (each runs jobs, one at a time).
+disposable processes and reports its dead children) and the *sandboxes* it starts (each
+runs jobs, one at a time).
 
-A panel's jobs run in an *epoch* on one sandbox, numbered by ``index`` from 0. The sandbox keeps a replica of the
-panel's state and applies each completed job to it at once, so that jobs can be pipelined; the gateway commits
-the results in the same order. Whatever makes the gateway disagree with the replica starts a new epoch, by a
-``Snapshot`` or by a ``Delta`` against a position that the replica still knows.
+A panel's jobs run in an *epoch* on one sandbox, numbered by ``index`` from 0. The sandbox keeps a replica of
+the panel's state and applies each completed job to it at once, so that jobs can be pipelined; the gateway
+commits the results in the same order. Whatever makes the gateway disagree with the replica starts a new
+epoch, by a ``Snapshot`` or by a ``Delta`` against a position that the replica still knows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a 
 Digest = NewType("Digest", bytes)  #: SHA-256 of a handler, see ``handler_digest``
 PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; never used again
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
-JobId = NewType("JobId", int)  #: a job, unique in one run of the gateway
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
@@ -35,8 +35,8 @@ Language = Literal["wasm", "wat", "javascript", "typescript"]
 class Tool(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Defines ``tool`` for later jobs: what to run (by ``digest``) and within which bounds.
 
-    ``capabilities`` is the effective list for this tool, patterns like ``state:write:todo*``. ``limits`` holds
-    the fields of ``Limits`` in their order.
+    ``capabilities`` is the effective list for this tool, patterns like ``state:write:todo*``. ``limits``
+    holds the fields of ``Limits`` in their order.
     """
 
     tool: int
@@ -67,12 +67,12 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
     changes: dict[str, bytes | None]
 
 
-class Job(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Job(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """Run ``tool`` with ``args`` on the panel's replica.
 
     ``committed`` is the highest index of this epoch that the gateway has committed (-1 for none): what undoes
-    earlier jobs may be forgotten. ``args`` and ``scope`` are JSON. ``now_ms`` and ``seed`` are the job's only clock
-    and randomness, so that it can be replayed bit for bit.
+    earlier jobs may be forgotten. ``args`` and ``scope`` are JSON. ``now_ms`` and ``seed`` are the job's only
+    clock and randomness, so that it can be replayed bit for bit.
     """
 
     job: int
@@ -125,8 +125,9 @@ class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=9):
 class Answered(msgspec.Struct, frozen=True, array_like=True):
     """What an extension answered to ``call`` of the handler that is resumed.
 
-    ``value`` is JSON: the result of a call that went well (``ok``), else an object with the strings ``code`` and
-    ``message``. The handler ignores an answer to a call that it did not make, or that was answered before.
+    ``value`` is JSON: the result of a call that went well (``ok``), else an object with the strings ``code``
+    and ``message``. The handler ignores an answer to a call that it did not make, or that was answered
+    before.
     """
 
     call: CallNumber
@@ -137,9 +138,9 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
 class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """Go on with the handler that ``image`` is, which was suspended as ``tool``, on the panel's replica.
 
-    It stands in a panel's order like a Job: the same numbering of ``index``, the same meaning of ``committed``,
-    answered by a Result or Missing under its own ``job``. ``scope``, ``now_ms`` and ``seed`` belong to this
-    segment. ``answers`` are given to the handler in their order; there is at least one.
+    It stands in a panel's order like a Job: the same numbering of ``index``, the same meaning of
+    ``committed``, answered by a Result or Missing under its own ``job``. ``scope``, ``now_ms`` and ``seed``
+    belong to this segment. ``answers`` are given to the handler in their order; there is at least one.
     """
 
     job: int
@@ -168,14 +169,17 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
-    """Says *alive*, not *making progress*: the dispatcher's job deadlines watch progress. ``worker`` is the peer
-    it speaks for, because a sandbox beats on a second socket while its first is busy running a job."""
+    """Says *alive*, not *making progress*: the dispatcher's job deadlines watch progress.
+
+    ``worker`` is the peer it speaks for, because a sandbox beats on a second socket while its
+    first is busy running a job.
+    """
 
     worker: bytes
     rss_bytes: int
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True, tag=34):
+class Result(msgspec.Struct, frozen=True, array_like=True, tag=34, gc=False):
     """How ``job`` ended."""
 
     job: int
@@ -183,17 +187,21 @@ class Result(msgspec.Struct, frozen=True, array_like=True, tag=34):
 
 
 class Missing(msgspec.Struct, frozen=True, array_like=True, tag=35):
-    """``job`` was not run: this sandbox lacks its tool's definition, the panel's replica at that position, or the
-    artifact. Send it and the job again."""
+    """``job`` was not run: this sandbox lacks its tool's definition, the panel's replica at that position, or
+    the artifact. Send it and the job again.
+    """
 
     job: int
     what: Literal["tool", "replica", "artifact"]
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """Why a handler was refused. ``code`` is a word for programs (``malformed``, ``too_large``, ``unsupported``,
-    ``unknown_import``, ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``); ``message`` a
-    sentence for its author; ``line`` and ``column`` are 1-based, 0 where there is none."""
+    """Why a handler was refused.
+
+    ``code`` is a word for programs (``malformed``, ``too_large``, ``unsupported``, ``unknown_import``,
+    ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``); ``message`` a sentence for its
+    author; ``line`` and ``column`` are 1-based, 0 where there is none.
+    """
 
     code: str
     message: str
@@ -215,7 +223,10 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
-    """The peer leaves. ``draining``: it still answers what it was sent, but wants no more; else it is gone."""
+    """The peer leaves.
+
+    ``draining``: it still answers what it was sent, but wants no more; else it is gone.
+    """
 
     draining: bool
 

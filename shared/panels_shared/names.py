@@ -1,7 +1,8 @@
 """Names, and the patterns that stand for them: a name, or a prefix and ``*``.
 
-Topics, capabilities, the claim ``panels`` of a token and the definition of a panel all name things this way, so it
-is written here once. A ``*`` has a meaning only at the end of a pattern; ``*`` alone stands for every name.
+Topics, capabilities, the claim ``panels`` of a token and the definition of a panel all name things
+this way, so it is written here once. A ``*`` has a meaning only at the end of a pattern; ``*``
+alone stands for every name.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 #: Characters in the id of a panel or the name of a tool. A security limit.
 MAX_NAME_CHARS: Final = 128
@@ -57,7 +58,7 @@ class Patterns:
     prefixes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Patterns:
+    def of(cls, texts: Iterable[str]) -> Self:
         """The patterns that ``texts`` write."""
         patterns = [Pattern.of(text) for text in texts]
         return cls(

@@ -1,10 +1,13 @@
-"""Options of a command, each described once: flags, environment, TOML file, checks and documentation come from a table.
+"""Options of a command, each described once: flags, environment, TOML file, checks and
+documentation come from a table.
 
-An option ``max-frame-bytes`` is the flag ``--max-frame-bytes``, the variable ``PANELS_MAX_FRAME_BYTES`` and the key
-``max-frame-bytes`` (or ``max_frame_bytes``) of the file. A flag wins over the environment, the environment over the
-file, the file over the default. Whatever is wrong is one ``ConfigError`` that says where the value came from.
+An option ``max-frame-bytes`` is the flag ``--max-frame-bytes``, the variable ``PANELS_MAX_FRAME_BYTES`` and
+the key ``max-frame-bytes`` (or ``max_frame_bytes``) of the file. A flag wins over the environment, the
+environment over the file, the file over the default. Whatever is wrong is one ``ConfigError`` that says
+where the value came from.
 
-The table reads nothing itself: arguments and environment are handed in, and so is the function that reads the file.
+The table reads nothing itself: arguments and environment are handed in, and so is the
+function that reads the file.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ _FALSE: Final = ("false", "no", "off", "0")
 _MAX_TEXT_CHARS: Final = 4_096
 _MAX_SHOWN_CHARS: Final = 80
 _VARIABLE_PREFIX: Final = "PANELS_"
-#: How alike two variables are (``difflib``'s ratio) before one passes for a misspelling of the other. Above what the
-#: gateway's and the worker's own options are like each other, since both may stand in one environment.
+#: How alike two variables are (``difflib``'s ratio) before one passes for a misspelling of the
+#: other. Above what the gateway's and the worker's own options are like each other, since both may
+#: stand in one environment.
 _MISTYPED_RATIO: Final = 0.9
 
 T = TypeVar("T")
@@ -48,7 +52,8 @@ class Option:
     """One option.
 
     - ``minimum`` and ``maximum`` are inclusive, and for numbers only;
-    - ``default`` None means not set; ``shown_default`` is what the documentation says of it where that is not enough.
+    - ``default`` None means not set; ``shown_default`` is what the documentation says of it
+      where that is not enough.
     """
 
     name: str
@@ -125,8 +130,8 @@ class OptionTable:
 
     - ``config_variable`` names the file of ``--config`` in the environment;
     - ``foreign_variables`` belong to the other program and look like this one's: they are no misspellings;
-    - ``ignore_empty``: a variable that is set to nothing counts as not set. Where an empty variable could switch a
-      check off, it must be False, and such a variable is an error.
+    - ``ignore_empty``: a variable that is set to nothing counts as not set. Where an empty variable could
+      switch a check off, it must be False, and such a variable is an error.
     """
 
     program: str
@@ -147,8 +152,8 @@ class OptionTable:
     ) -> Values:
         """What the command line, the environment and the file give.
 
-        ``directory`` is what relative paths of the first two are relative to; those in the file are relative to it.
-        ``read_file`` returns at most ``MAX_CONFIG_FILE_BYTES`` + 1 bytes, or raises ``OSError``.
+        ``directory`` is what relative paths of the first two are relative to; those in the file are relative
+        to it. ``read_file`` returns at most ``MAX_CONFIG_FILE_BYTES`` + 1 bytes, or raises ``OSError``.
         Raises ``ConfigError``; ``SystemExit`` after --help and --version.
         """
         flags = vars(self._parser().parse_args(arguments))
@@ -173,7 +178,9 @@ class OptionTable:
         return Values(values, sources)
 
     def mistyped(self, environment: Iterable[str]) -> list[str]:
-        """A sentence for each variable that is no option of this table but looks like a misspelling of one."""
+        """A sentence for each variable that is no option of this table but looks like a
+        misspelling of one.
+        """
         known = [option.variable for option in self.options]
         others = {*known, self.config_variable, *self.foreign_variables}
         sentences: list[str] = []
@@ -194,7 +201,8 @@ class OptionTable:
             for option in self.options:
                 if option.group == group:
                     lines.append(
-                        f"| `--{option.name}` | {_shown_default(option)} | {_shown_range(option)} | {option.help} |"
+                        f"| `--{option.name}` | {_shown_default(option)} | "
+                        f"{_shown_range(option)} | {option.help} |"
                     )
             lines.append("")
         return "\n".join(lines)
@@ -203,8 +211,8 @@ class OptionTable:
         parser = _Parser(
             prog=self.program,
             description=self.description,
-            epilog="Each option is also a variable (--log-level: PANELS_LOG_LEVEL) and a key of the TOML file "
-            "(log-level).",
+            epilog="Each option is also a variable (--log-level: PANELS_LOG_LEVEL) and a key of "
+            "the TOML file (log-level).",
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -265,7 +273,7 @@ def _help_default(option: Option) -> str:
     return f" Default: {option.default}."
 
 
-# -- values ---------------------------------------------------------------------------------------------------
+# -- values -------------------------------------------------------------------------------------------------
 
 
 def _text(option: Option, raw: object, source: str) -> Value:
@@ -352,7 +360,7 @@ _PARSERS: Final[dict[Kind, Callable[[Option, object, str], Value]]] = {
 }
 
 
-# -- documentation --------------------------------------------------------------------------------------------
+# -- documentation ------------------------------------------------------------------------------------------
 
 
 def _shown(option: Option, value: float) -> str:

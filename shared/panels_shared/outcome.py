@@ -1,4 +1,8 @@
-"""How a job can end, and what each ending may carry."""
+"""How a job can end, and what each ending may carry.
+
+These are trees of values and make no cycles, so the collector need not look at them (``gc=False``): a gateway
+keeps tens of thousands of them until their commits are folded.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,7 @@ class Reason(str, Enum):
     CANCELLED = "CANCELLED"
 
 
-class Usage(msgspec.Struct, frozen=True, array_like=True):
+class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a job used. ``fuel`` is -1 where the engine cannot say (after a time-out or a memory trap)."""
 
     fuel: int = 0
@@ -50,14 +54,14 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     cache_hit: bool = False
 
 
-class LogLine(msgspec.Struct, frozen=True, array_like=True):
+class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One line that a handler logged: ``level`` is 0 debug, 1 info, 2 warn, 3 error."""
 
     level: int
     text: str
 
 
-class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """The handler ran to its end; its effects wait for the gateway's commit.
 
     Everything is UTF-8 JSON, validated by the worker and travelling as bytes from there on:
@@ -77,11 +81,12 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1):
     log: tuple[LogLine, ...] = ()
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """The job changed nothing. ``message`` is for the client: no inner detail, at most 4 KiB.
 
     ``line``, ``column`` are 1-based positions in the handler's own source, 0 where not known. ``details``
-    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``, ``path``), ``{}`` for none.
+    is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``,
+    ``path``), ``{}`` for none.
     """
 
     usage: Usage
@@ -106,11 +111,12 @@ class ExtensionCall(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Suspended(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The handler waits for extensions; its effects so far wait for the gateway's commit, as in ``Completed``.
+    """The handler waits for extensions; its effects so far wait for the gateway's commit, as in
+    ``Completed``.
 
-    ``calls`` are those that it made in this segment. There are none when it waits for calls of earlier segments
-    only, which are still open. ``image`` is what ``Resume`` gives back, unchanged; it is as confidential as the
-    panel's state, and its holder has to authenticate it.
+    ``calls`` are those that it made in this segment. There are none when it waits for calls of earlier
+    segments only, which are still open. ``image`` is what ``Resume`` gives back, unchanged; it is as
+    confidential as the panel's state, and its holder has to authenticate it.
     """
 
     usage: Usage

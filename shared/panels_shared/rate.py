@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """At most ``per_s`` units a second in the long run and ``burst`` units at once. ``per_s`` 0 means no limit."""
+    """At most ``per_s`` units a second in the long run and ``burst`` units at once.
+
+    ``per_s`` 0 means no limit.
+    """
 
     per_s: float = 0.0
     burst: int = 100
@@ -20,8 +23,8 @@ class RateLimit:
 class TokenBucket:
     """The units that are left under a ``RateLimit``; all of ``burst`` at the start.
 
-    ``take`` is the whole of it for most callers. Whoever must look into several buckets before it takes from any
-    calls ``refill``, ``has`` and ``spend``.
+    ``take`` is the whole of it for most callers. Whoever must look into several buckets before it takes from
+    any calls ``refill``, ``has`` and ``spend``.
     """
 
     __slots__ = ("_left", "_limit", "_refilled_s")

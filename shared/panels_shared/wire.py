@@ -1,6 +1,7 @@
 """Frames between the gateway and its workers.
 
-One ZeroMQ message is one part (the ROUTER adds and strips the routing id), and that part is one MessagePack value:
+One ZeroMQ message is one part (the ROUTER adds and strips the routing id), and that part is one MessagePack
+value:
 
     ┌──────────────────────────────── fixarray(2) ────────────────────────────────┐
     │ PROTOCOL_VERSION : uint │ messages : array of 1..MAX_MESSAGES               │
@@ -9,12 +10,12 @@ One ZeroMQ message is one part (the ROUTER adds and strips the routing id), and 
     │                         │   └────────────┴───────────────────┘              │
     └─────────────────────────┴───────────────────────────────────────────────────┘
 
-Tags and fields are those of the structs in ``messages`` (and, inside a Result, of ``outcome``). Fields are only ever
-added at the end; a peer ignores more fields than it knows. ``tests/shared/wire_vectors.json`` holds frames in hex
-that an implementation in another language can be tested with.
+Tags and fields are those of the structs in ``messages`` (and, inside a Result, of ``outcome``). Fields are
+only ever added at the end; a peer ignores more fields than it knows. ``tests/shared/wire_vectors.json`` holds
+frames in hex that an implementation in another language can be tested with.
 
-Decoding checks the cheap and structural first: the size, then MessagePack within its own limits, then types and
-bounds. All limits here are security limits, and so are those of images, calls and answers, which stand in
+Decoding checks the cheap and structural first: the size, then MessagePack within its own limits, then types
+and bounds. All limits here are security limits, and so are those of images, calls and answers, which stand in
 ``limits``. Nothing but ``WireError`` is raised for bytes from a peer.
 """
 
@@ -41,7 +42,9 @@ MAX_ELEMENTS: Final = 131_072
 
 
 class _ToWorkerFrame(msgspec.Struct, frozen=True, array_like=True):
-    """A frame from the gateway. A struct, because msgspec remembers what it knows of one between calls: 7 us a frame."""
+    """A frame from the gateway. A struct, because msgspec remembers what it knows of one between calls: 7 us
+    a frame.
+    """
 
     version: int
     messages: list[ToWorker]

@@ -22,7 +22,7 @@ import zmq
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from panels_gateway.__main__ import EXIT_UNAVAILABLE
+from panels_gateway.commands.exits import EXIT_UNAVAILABLE
 from panels_gateway.configuration.config import EXIT_CONFIG
 
 FIRST, SECOND = "a" * 64, "b" * 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -53,3 +54,13 @@ def make_system(cache_dir: Path) -> Iterator[MakeSystem]:
             )
 
         yield make
+
+
+@pytest.fixture
+def strace() -> None:
+    """For tests that need strace: they say so where it is missing, and fail where it has to be there."""
+    if shutil.which("strace") is None:
+        missing = "expected strace on PATH, found none; install it: apt-get install strace"
+        if os.environ.get("CI_TOOLCHAIN"):
+            pytest.fail(missing)
+        pytest.skip(missing)

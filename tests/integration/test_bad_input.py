@@ -45,15 +45,18 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-# -- messages -------------------------------------------------------------------------------------------------
+# -- messages -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "nonsense", "{", '{"type":"PING"', '{"type":"PING"}}', '{"type":"PING"} x', "'PING'", "\x00", "\ufeff{}",
-        "null", "true", "5", '"PING"', "[]", '[{"type":"PING"}]', "{}", '{"type":null}', '{"type":5}', '{"type":["PING"]}',
-        '{"type":"TRIGGER"}', '{"type":"TRIGGER","tool":null}', '{"type":"TRIGGER","tool":5}', '{"type":"TRIGGER","tool":["echo"]}',
+        "", " ", "nonsense", "{", '{"type":"PING"', '{"type":"PING"}}', '{"type":"PING"} x', "'PING'", "\x00",
+        "\ufeff{}",
+        "null", "true", "5", '"PING"', "[]", '[{"type":"PING"}]', "{}", '{"type":null}', '{"type":5}',
+        '{"type":["PING"]}',
+        '{"type":"TRIGGER"}', '{"type":"TRIGGER","tool":null}', '{"type":"TRIGGER","tool":5}',
+        '{"type":"TRIGGER","tool":["echo"]}',
         '{"type":"TRIGGER","tool":"echo","requestId":5}', '{"type":"TRIGGER","tool":"echo","requestId":null}',
         '{"type":"SUBSCRIBE"}', '{"type":"SUBSCRIBE","topics":"state"}', '{"type":"SUBSCRIBE","topics":[1]}',
         '{"type":"UNSUBSCRIBE","topics":{"state":true}}', '{"type":"UNSUBSCRIBE","topics":[null]}',
@@ -61,9 +64,12 @@ def nested(depth: int) -> str:
         '{"type":"TRIGGER","tool":"echo","args":NaN}', '{"type":"TRIGGER","tool":"echo","args":Infinity}',
         '{"type":"TRIGGER","tool":"echo","args":-Infinity}', '{"type":"TRIGGER","tool":"echo","args":[NaN]}',
         '{"type":"TRIGGER","tool":"echo","args":1e400}', '{"type":"TRIGGER","tool":"echo","args":-1e400}',
-        '{"type":"TRIGGER","tool":"echo","args":18446744073709551616}', '{"type":"TRIGGER","tool":"echo","args":-9223372036854775809}',
-        '{"type":"TRIGGER","tool":"echo","args":01}', '{"type":"TRIGGER","tool":"echo","args":.5}', '{"type":"TRIGGER","tool":"echo","args":0x10}',
-        '{"type":"TRIGGER","tool":"echo","args":"\\ud800"}', '{"type":"TRIGGER","tool":"echo","args":"\\udc00\\ud800"}',
+        '{"type":"TRIGGER","tool":"echo","args":18446744073709551616}',
+        '{"type":"TRIGGER","tool":"echo","args":-9223372036854775809}',
+        '{"type":"TRIGGER","tool":"echo","args":01}', '{"type":"TRIGGER","tool":"echo","args":.5}',
+        '{"type":"TRIGGER","tool":"echo","args":0x10}',
+        '{"type":"TRIGGER","tool":"echo","args":"\\ud800"}',
+        '{"type":"TRIGGER","tool":"echo","args":"\\udc00\\ud800"}',
         '{"type":"TRIGGER","tool":"echo","args":{"\\ud800":1}}', '{"type":"TRIGGER","tool":"\\ud800"}',
         '{"type":"TRIGGER","tool":"echo","requestId":"\\ud800"}', '{"type":"SUBSCRIBE","topics":["\\ud800"]}',
         '{"type":"TRIGGER","tool":"echo","args":"\t"}', '{"type":"TRIGGER","tool":"echo","args":"\\x41"}',
@@ -191,7 +197,7 @@ def test_large_message_below_the_limit_is_served(system: System, panel: str) -> 
         assert client.call("echo", text) == text
 
 
-# -- frames ---------------------------------------------------------------------------------------------------
+# -- frames -------------------------------------------------------------------------------------------------
 
 
 def test_binary_message_closes_with_1003(system: System, panel: str) -> None:
@@ -290,8 +296,10 @@ def test_endless_empty_fragments_are_cut_off(system: System, panel: str) -> None
         (frame(b'{"a":"\xc3', first=0x01) + frame(b'\x28"}', first=0x80), 1007),
     ],
     ids=[
-        "rsv1", "rsv2", "rsv3", "opcode 3", "opcode 11", "long ping", "fragmented ping", "continuation of nothing",
-        "text within text", "close 1005", "close 999", "close of one byte", "close reason not UTF-8", "not UTF-8",
+        "rsv1", "rsv2", "rsv3", ("opcode "
+                                "3"), "opcode 11", "long ping", "fragmented ping", "continuation of nothing",
+        ("text within "
+        "text"), "close 1005", "close 999", "close of one byte", "close reason not UTF-8", "not UTF-8",
         "surrogate bytes", "overlong", "not UTF-8 across fragments",
     ],
 )  # fmt: skip
@@ -344,7 +352,7 @@ def test_clients_that_vanish_in_the_middle_of_a_frame_leave_nothing(system: Syst
     eventually(lambda: system.clients_of(abused) == 0)
 
 
-# -- floods and slow readers ----------------------------------------------------------------------------------
+# -- floods and slow readers --------------------------------------------------------------------------------
 
 
 def rss_mib(system: System) -> float:
@@ -396,7 +404,7 @@ def test_client_that_reads_nothing_is_closed_and_others_are_served(system: Syste
         assert sleeper.close_code() == 1013
 
 
-# -- the request itself ---------------------------------------------------------------------------------------
+# -- the request itself -------------------------------------------------------------------------------------
 
 
 def test_oversized_upgrade_head_is_answered_431_and_closed(system: System, panel: str) -> None:
@@ -456,7 +464,8 @@ def test_bad_handshake_is_refused(system: System, panel: str, version: str, key:
     "origin",
     [
         "https://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "https://127.0.0.1:{port}",
-        "http://127.0.0.1:{port}.evil.example", "HTTP://127.0.0.1:{port}", "http://127.0.0.1:{port}/", "http://evil@127.0.0.1:{port}",
+        "http://127.0.0.1:{port}.evil.example", "HTTP://127.0.0.1:{port}", "http://127.0.0.1:{port}/",
+        "http://evil@127.0.0.1:{port}",
     ],
 )  # fmt: skip
 def test_page_of_another_origin_is_refused(system: System, panel: str, origin: str) -> None:
@@ -473,7 +482,8 @@ def test_page_of_the_gateways_own_origin_is_let_in(system: System, panel: str) -
 @pytest.mark.parametrize(
     "path",
     [
-        "/ws", "/panels/ws", "/panels//ws", "/panels/{panel}/ws/", "/panels/{panel}/WS", "/panels/{panel}", "/panels/{panel}/ws%00",
+        "/ws", "/panels/ws", "/panels//ws", "/panels/{panel}/ws/", "/panels/{panel}/WS", "/panels/{panel}",
+        "/panels/{panel}/ws%00",
         "/panels/%2e%2e/ws", "/panels/" + "x" * 500 + "/ws", "/panels/%ff%fe/ws", "//panels/{panel}/ws",
     ],
 )  # fmt: skip
@@ -483,7 +493,7 @@ def test_upgrade_at_another_path_is_404(system: System, panel: str, path: str) -
         assert raw.read_head().startswith(b"HTTP/1.1 404 ")
 
 
-# -- limits that are set low so that they are reached soon ----------------------------------------------------
+# -- limits that are set low so that they are reached soon --------------------------------------------------
 
 
 def test_half_open_requests_are_closed_in_time_however_they_drip(make_system: MakeSystem) -> None:

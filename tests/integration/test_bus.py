@@ -1,5 +1,7 @@
-"""The socket between gateway and workers, attacked: bytes that are no ZeroMQ, frames that are no messages, and a compromised
-worker. At worst it fails the jobs it was given; nobody else notices, and the gateway serves on."""
+"""The socket between gateway and workers, attacked: bytes that are no ZeroMQ, frames that are no
+messages, and a compromised worker. At worst it fails the jobs it was given; nobody else notices,
+and the gateway serves on.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def send_bytes(raw: socket.socket, data: bytes) -> None:
         pass
 
 
-# -- bytes ----------------------------------------------------------------------------------------------------
+# -- bytes --------------------------------------------------------------------------------------------------
 
 GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\x00" + b"NULL" + b"\0" * 16 + b"\0" * 32
 
@@ -146,7 +148,7 @@ def test_stalled_handshakes_do_not_keep_workers_out(make_system: MakeSystem) -> 
             raw.close()
 
 
-# -- frames ---------------------------------------------------------------------------------------------------
+# -- frames -------------------------------------------------------------------------------------------------
 
 CANARY = "canary-" + "7f3a" * 4
 
@@ -223,7 +225,8 @@ def test_frame_above_the_limit_costs_its_sender_the_connection(bus: System) -> N
 def test_messages_of_a_peer_that_never_said_hello_do_nothing(bus: System) -> None:
     outcome = Completed(USAGE, mutations=b'[{"op":"set","key":"count","value":666}]')
     ill: Sequence[ToGateway] = (
-        Goodbye(False), Goodbye(True), Heartbeat(os.urandom(16), 1), Exited(os.urandom(16)), Missing(1, "tool"),
+        Goodbye(False), Goodbye(True), Heartbeat(os.urandom(16), 1), Exited(os.urandom(16)),
+        Missing(1, "tool"),
         Prepared(os.urandom(32), None), Prepared(os.urandom(32), Refusal("syntax", "no")),
         *(Result(number, outcome) for number in range(1, 500)),
     )  # fmt: skip
@@ -234,7 +237,7 @@ def test_messages_of_a_peer_that_never_said_hello_do_nothing(bus: System) -> Non
     assert_served(bus)
 
 
-# -- a compromised worker among honest ones -------------------------------------------------------------------
+# -- a compromised worker among honest ones -----------------------------------------------------------------
 
 
 def test_forged_results_for_the_jobs_of_others_are_dropped(bus: System) -> None:
@@ -269,7 +272,9 @@ def test_forged_results_for_the_jobs_of_others_are_dropped(bus: System) -> None:
 
 
 def test_worker_of_an_unknown_pool_is_given_nothing(bus: System) -> None:
-    """A sandbox counts once the pool that it names is there: nothing else could have prepared its handlers."""
+    """A sandbox counts once the pool that it names is there: nothing else could have
+    prepared its handlers.
+    """
     with stranger(bus.endpoint) as dealer:
         dealer.send(wire.encode([Hello("sandbox", os.urandom(16), 1, {})]))
         assert dealer.poll(5_000), "it is welcomed"
@@ -303,8 +308,8 @@ def test_thousands_of_hellos_leave_the_gateway_in_service(bus: System) -> None:
 def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
     """A million forged results are dropped and counted, and the honest panel is served all the same.
 
-    What that costs in time is a figure, see benchmarks/bus_flood.py. That answers come in between, and not behind the flood,
-    is what test_broker_reads_a_bounded_number_of_frames_in_one_turn shows.
+    What that costs in time is a figure, see benchmarks/bus_flood.py. That answers come in between, and not
+    behind the flood, is what test_broker_reads_a_bounded_number_of_frames_in_one_turn shows.
     """
     panel = bus.make_panel(counter(), state={"count": 0})
     frame = wire.encode([Result(10**9 + number, Completed(USAGE)) for number in range(wire.MAX_MESSAGES)])
@@ -319,7 +324,7 @@ def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
         eventually(lambda: metric(bus, "panels_results_stale_total") >= before + flood, within_s=30)
 
 
-# -- a system whose only worker is compromised ----------------------------------------------------------------
+# -- a system whose only worker is compromised --------------------------------------------------------------
 
 
 def raw_result(number: int, *outcome: object) -> bytes:
@@ -355,19 +360,22 @@ ILL_OUTCOMES: dict[str, Completed | Failed] = {
     "one bad event of two": completed(events=(b'{"name":"good","payload":1,"timestamp":1}', b"{")),
     "view commands that are no JSON": completed(view_commands=b"nope"),
     "view commands that end the frame": completed(view_commands=b'[],"metrics":{}'),
-    "state above the limit": completed(mutations=b'[{"op":"set","key":"a","value":"' + b"x" * 17 * MIB + b'"}]'),
+    "state above the "
+    "limit": completed(mutations=b'[{"op":"set","key":"a","value":"' + b"x" * 17 * MIB + b'"}]'),
     "too many keys": completed(
         mutations=b"[" + b",".join(b'{"op":"set","key":"%d","value":1}' % n for n in range(70_000)) + b"]"
     ),
     "failure with details that are no JSON": Failed(USAGE, Reason.TRAP, "m", details=b"nope"),
     "failure with details of a list": Failed(USAGE, Reason.TRAP, "m", details=b"[1]"),
-    "failure that claims another reason": Failed(USAGE, Reason.TRAP, "m", details=b'{"reason":"none","location":{"line":-5}}'),
+    "failure that claims another "
+    "reason": Failed(USAGE, Reason.TRAP, "m", details=b'{"reason":"none","location":{"line":-5}}'),
     "failure at a negative line": Failed(USAGE, Reason.TRAP, "m", line=-5, column=-5),
     "failure with usage of all kinds": Failed(Usage(-(2**63), -1, -1, 2**63 - 1, -5, True), Reason.TRAP, "m"),
     "failure with a long message": Failed(USAGE, Reason.TRAP, "m" * MIB),
     "failure with long details": Failed(USAGE, Reason.TRAP, "m", details=b'{"stack":"' + b"s" * MIB + b'"}'),
     "log that forges lines": Failed(
-        USAGE, Reason.TRAP, "m", log=(LogLine(99, "a\n2026-01-01 ERROR forged"), LogLine(-1, "\x1b[2J"), LogLine(1, "x" * MIB))
+        USAGE, Reason.TRAP, "m", log=(LogLine(99, "a\n2026-01-01 ERROR "
+                                                  "forged"), LogLine(-1, "\x1b[2J"), LogLine(1, "x" * MIB))
     ),
 }  # fmt: skip
 
@@ -485,7 +493,7 @@ def test_worker_that_answers_out_of_order_cannot_reorder_commits(rogued: Rogued)
     assert metric(system, "panels_results_forged_total") > 0
 
 
-# -- hangs and vanishings -------------------------------------------------------------------------------------
+# -- hangs and vanishings -----------------------------------------------------------------------------------
 
 
 def test_job_of_a_worker_that_never_answers_is_run_by_another(make_system: MakeSystem) -> None:

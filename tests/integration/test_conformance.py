@@ -1,4 +1,7 @@
-"""The WebSocket API, sentence by sentence, through real sockets. Each docstring quotes the sentence it tests."""
+"""The WebSocket API, sentence by sentence, through real sockets.
+
+Each docstring quotes the sentence it tests.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +57,14 @@ def types(messages: list[dict[str, Any]]) -> list[str]:
     return [str(message["type"]) for message in messages]
 
 
-# -- connection establishment and authentication --------------------------------------------------------------
+# -- connection establishment and authentication ------------------------------------------------------------
 
 
 def test_endpoint_accepts_a_client_with_a_token_in_the_query(system: System, greeter: str) -> None:
-    """Endpoint: /panels/:id/ws. Establish WebSocket connections with JWT token authentication via query parameter."""
+    """Endpoint: /panels/:id/ws.
+
+    Establish WebSocket connections with JWT token authentication via query parameter.
+    """
     with Client.connect(system.socket_url(greeter), token=system.token()) as client:
         assert client.hello["panelId"] == greeter
 
@@ -197,11 +203,13 @@ def test_session_ends_when_its_token_does(make_system: MakeSystem) -> None:
         assert client.await_close()[0] == 4401
 
 
-# -- CONNECTED ------------------------------------------------------------------------------------------------
+# -- CONNECTED ----------------------------------------------------------------------------------------------
 
 
 def test_connected_is_the_first_message_with_the_current_state(system: System, greeter: str) -> None:
-    """CONNECTED: Sent upon successful connection with panelId and current state. panelId: string, state: object."""
+    """CONNECTED: Sent upon successful connection with panelId and current state. panelId: string, state:
+    object.
+    """
     with system.connect(greeter) as client:
         assert client.hello["type"] == "CONNECTED"
         assert client.hello["panelId"] == greeter
@@ -227,7 +235,7 @@ def test_connected_has_an_empty_object_for_a_panel_without_state(system: System)
         assert client.hello["seq"] == 0
 
 
-# -- TRIGGER and RESULT ---------------------------------------------------------------------------------------
+# -- TRIGGER and RESULT -------------------------------------------------------------------------------------
 
 
 def test_result_has_every_field_of_an_execution_result(system: System, greeter: str) -> None:
@@ -278,7 +286,8 @@ def test_handler_sees_null_when_the_trigger_has_no_args(system: System, greeter:
 @pytest.mark.parametrize(
     "args",
     [
-        None, True, 0, -1, 1.5, "", "text", "ünïcôde \U0001f600 \u2028", [], {}, [1, [2, [3]]], {"a": {"b": [None]}},
+        None, True, 0, -1, 1.5, "", "text", ("ünïcôde \U0001f600 "
+                                            "\u2028"), [], {}, [1, [2, [3]]], {"a": {"b": [None]}},
         2**53 + 1, -(2**63), 2**64 - 1, 1e308, {"__proto__": {"admin": True}}, {"": 0}, "\x00\x1f\x7f",
     ],
 )  # fmt: skip
@@ -315,7 +324,7 @@ def test_triggers_of_one_client_run_in_the_order_it_sent_them(system: System) ->
     assert [result["result"]["returnValue"] for result in results] == list(range(1, 101))
 
 
-# -- PATCH and EVENT ------------------------------------------------------------------------------------------
+# -- PATCH and EVENT ----------------------------------------------------------------------------------------
 
 
 def test_caller_sees_patch_then_events_then_result(system: System, greeter: str) -> None:
@@ -419,7 +428,7 @@ def test_patch_carries_values_of_the_client_unchanged(system: System) -> None:
         assert system.state(panel)["kept"] == value
 
 
-# -- subscriptions --------------------------------------------------------------------------------------------
+# -- subscriptions ------------------------------------------------------------------------------------------
 
 
 def hears(caller: Client, watcher: Client) -> list[str]:
@@ -522,7 +531,7 @@ def test_finer_topics_choose_keys_and_names(
     assert [m["event"]["name"] for m in heard if m["type"] == "EVENT"] == events
 
 
-# -- PING -----------------------------------------------------------------------------------------------------
+# -- PING ---------------------------------------------------------------------------------------------------
 
 
 def test_ping_is_answered_with_pong(system: System, greeter: str) -> None:
@@ -541,12 +550,14 @@ def test_ping_is_answered_while_a_trigger_runs(system: System) -> None:
 
 
 def test_protocol_ping_is_answered_too(system: System, greeter: str) -> None:
-    """RFC 6455 section 5.5.2: upon receipt of a Ping frame, an endpoint must send a Pong frame in response."""
+    """RFC 6455 section 5.5.2: upon receipt of a Ping frame, an endpoint must send a
+    Pong frame in response.
+    """
     with system.connect(greeter) as client:
         assert client.connection.ping(b"payload").wait(10)
 
 
-# -- errors ---------------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -626,7 +637,7 @@ def test_connection_remains_open_after_errors(system: System, greeter: str) -> N
         assert client.call("echo", "still here") == "still here"
 
 
-# -- lifecycle and cleanup ------------------------------------------------------------------------------------
+# -- lifecycle and cleanup ----------------------------------------------------------------------------------
 
 
 def test_client_is_added_on_connect_and_removed_on_close(system: System) -> None:

@@ -25,6 +25,14 @@ def test_demo_shows_everything_once_and_leaves_nothing_behind() -> None:
     assert re.search(r"ws://127\.0\.0\.1:\d+/panels/counter/ws\?token=\S+", run.stdout)
     for kind in ("CONNECTED", "PATCH", "EVENT", "RESULT", "ERROR"):
         assert kind in run.stdout
+    record = run.stdout[run.stdout.index("The record.") :]
+    order = ("SIGKILL", "gateway ", "recovered ", "one effect", "seq 4: count = 4", "Your turn")
+    places = [record.index(word, record.index("SIGKILL")) for word in order]
+    assert places == sorted(places), record
+    assert (
+        record.count("seq 3: count = 3") == 2
+    )  # bob heard it before the kill, ada after it, and nobody twice
+    assert record.count("seq 3, recovered") == 2
     folder = re.search(r"/tmp/panels-demo-\w+", run.stdout)
     assert folder is not None
     left = [

@@ -1,4 +1,6 @@
-"""A machine that misbehaves: files that were tampered with, folders that vanish, no file descriptors, no disk, no time."""
+"""A machine that misbehaves: files that were tampered with, folders that vanish, no file
+descriptors, no disk, no time.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "emptied": lambda content: b"",
     "longer": lambda content: content + b"\0",
     "replaced": lambda content: content[:33] + Path("/bin/true").read_bytes(),
-    **{f"bit-{at}": partial(flipped, at=at) for at in (0.0, 0.0005, 0.002, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)},
+    **{f"bit-{at}": partial(flipped, at=at) for at in (0.0, 0.0005, 0.002, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9,
+    0.99, 1.0)},
 }  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def test_full_disk_is_said_and_not_remembered_against_the_handler(cached: System
         assert client.call("ask") == unique
 
 
-# -- the gateway's own resources ------------------------------------------------------------------------------
+# -- the gateway's own resources ----------------------------------------------------------------------------
 
 
 def test_gateway_without_file_descriptors_serves_who_is_there_and_recovers(cached: System) -> None:

@@ -1,4 +1,6 @@
-"""The counter in C and in AssemblyScript does what the one in WebAssembly text does, through a real gateway and worker."""
+"""The counter in C and in AssemblyScript does what the one in WebAssembly text does, through a
+real gateway and worker.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ TOOLCHAIN_MISSING = 3
 
 @pytest.fixture(scope="module", params=LANGUAGES)
 def guest(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """A tool ``count`` whose module was built just now. Skips without a toolchain, but where that must be there."""
+    """A tool ``count`` whose module was built just now.
+
+    Skips without a toolchain, but where that must be there.
+    """
     built = subprocess.run(
         [ROOT / "scripts" / "build-examples", request.param], capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,6 @@
-"""Handlers that are refused when a panel is made, and hostile ones that run: each with its reason, and no other harm."""
+"""Handlers that are refused when a panel is made, and hostile ones that run: each with its
+reason, and no other harm.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,7 @@ def refused(system: System, *tools: dict[str, Any]) -> dict[str, Any]:
     return error
 
 
-# -- refused when the panel is made ---------------------------------------------------------------------------
+# -- refused when the panel is made -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,10 +156,12 @@ def test_module_that_is_none_is_refused(system: System, module: bytes, reason: s
         ((MEMORY, ALLOC), "missing_export", "handle"),
         ((MEMORY, ALLOC, '(func (export "handle"))'), "signature", "handle"),
         ((MEMORY, ALLOC, '(global (export "handle") i32 (i32.const 0))'), "missing_export", "handle"),
-        ((MEMORY, HANDLE, '(func (export "alloc") (param i64) (result i32) (i32.const 0))'), "signature", "alloc"),
+        ((MEMORY, HANDLE, ('(func (export "alloc") (param i64) (result i32) (i32.const '
+                          '0))')), "signature", "alloc"),
         (('(import "env" "abort" (func))', MEMORY, ALLOC, HANDLE), "unknown_import", "abort"),
         (('(import "panels" "format_disk" (func))', MEMORY, ALLOC, HANDLE), "unknown_import", "format_disk"),
-        (('(import "wasi_snapshot_preview1" "sock_connect" (func))', MEMORY, ALLOC, HANDLE), "unknown_import", "sock_connect"),
+        ((('(import "wasi_snapshot_preview1" "sock_connect" '
+          '(func))'), MEMORY, ALLOC, HANDLE), "unknown_import", "sock_connect"),
         (('(import "panels" "emit" (func (param f64)))', MEMORY, ALLOC, HANDLE), "signature", "emit"),
         (('(import "panels" "memory" (memory 1))', ALLOC, HANDLE), "unknown_import", "memory"),
         (('(memory (export "memory") 65536)', ALLOC, HANDLE), "memory", ""),
@@ -166,15 +170,18 @@ def test_module_that_is_none_is_refused(system: System, module: bytes, reason: s
         (('(memory (export "memory") i64 1)', ALLOC, HANDLE), "unsupported", ""),
         ((MEMORY, ALLOC, HANDLE, "(table 100000000 funcref)"), "memory", ""),
         ((MEMORY, ALLOC, HANDLE, '(func (export "x") (param v128))'), "signature", ""),
-        ((MEMORY, ALLOC, HANDLE, '(func (export "x") (result externref) (ref.null extern))'), "signature", ""),
+        ((MEMORY, ALLOC, HANDLE, ('(func (export "x") (result externref) (ref.null '
+                                 'extern))')), "signature", ""),
         ((MEMORY, ALLOC, HANDLE, "(type (struct))"), "unsupported", ""),
         ((MEMORY, ALLOC, HANDLE, "(tag)"), "unsupported", ""),
         ((MEMORY, ALLOC, HANDLE, "(func $f) (func return_call $f)"), "malformed", ""),
         ((MEMORY, ALLOC, HANDLE, "(func (drop (i32.atomic.load (i32.const 0))))"), "malformed", ""),
     ],
     ids=[
-        "no memory", "no alloc", "no entry", "entry without parameters", "entry a global", "alloc of i64", "import env",
-        "import panels", "import wasi", "import of another type", "imported memory", "4 GiB", "two memories", "shared memory",
+        "no memory", "no alloc", "no entry", ("entry without "
+                                             "parameters"), "entry a global", "alloc of i64", "import env",
+        "import panels", "import wasi", ("import of another "
+                                        "type"), "imported memory", "4 GiB", "two memories", "shared memory",
         "64-bit memory", "huge table", "v128", "externref", "struct", "exception", "tail call", "atomics",
     ],
 )  # fmt: skip
@@ -217,7 +224,7 @@ def test_start_function_that_never_ends_harms_one_trigger(system: System) -> Non
         assert client.call("fine") == 1
 
 
-# -- hostile when it runs -------------------------------------------------------------------------------------
+# -- hostile when it runs -----------------------------------------------------------------------------------
 
 _GROW: Final = "(block $stop (loop $more (br_if $stop (i32.eq (memory.grow (i32.const 16)) (i32.const -1))) (br $more))) unreachable"
 _RECURSE: Final = (
@@ -237,10 +244,12 @@ HOSTILE: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "negative code": (tool("bad", code("(return (i32.const -7))")), "HANDLER_ERROR"),
     "suspended on nothing": (tool("bad", code("(return (i32.const 1))")), "HANDLER_ERROR"),
     "host call flood": (
-        tool("bad", code("(loop $l (drop (call $now_ms)) (br $l))"), limits={"hostCalls": 500}), "LIMIT_EXCEEDED",
+        tool("bad", code("(loop $l (drop (call $now_ms)) (br "
+                         "$l))"), limits={"hostCalls": 500}), "LIMIT_EXCEEDED",
     ),
     "event flood": (
-        tool("bad", code("(loop $l"), emit("e"), code("(br $l))"), limits={"hostCalls": 100_000}), "LIMIT_EXCEEDED",
+        tool("bad", code("(loop "
+                         "$l"), emit("e"), code("(br $l))"), limits={"hostCalls": 100_000}), "LIMIT_EXCEEDED",
     ),
     "output flood": (
         tool("bad", code("(loop $l"), emit("e", "x" * 20_000), code("(br $l))")), "LIMIT_EXCEEDED",
@@ -254,15 +263,19 @@ HOSTILE: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "lying result pointer": (tool("bad", code("(call $result (i32.const -1) (i32.const 10))")), "TRAP"),
     "lying result length": (tool("bad", code("(call $result (i32.const 0) (i32.const -1))")), "TRAP"),
     "lying key": (
-        tool("bad", code("(drop (call $state_set (i32.const 131070) (i32.const 9) (i32.const 0) (i32.const 1)))")), "TRAP",
+        tool("bad", code("(drop (call $state_set (i32.const 131070) (i32.const 9) "
+                         "(i32.const 0) (i32.const 1)))")), "TRAP",
     ),
     "lying value": (
-        tool("bad", code("(drop (call $state_set (i32.const 0) (i32.const 1) (i32.const 131071) (i32.const 2)))")), "TRAP",
+        tool("bad", code("(drop (call $state_set (i32.const 0) (i32.const 1) "
+                         "(i32.const 131071) (i32.const 2)))")), "TRAP",
     ),
     "lying buffer": (
-        tool("bad", code("(drop (call $state_get (i32.const 16) (i32.const 4) (i32.const -8) (i32.const 100000)))")), "TRAP",
+        tool("bad", code("(drop (call $state_get (i32.const 16) (i32.const 4) "
+                         "(i32.const -8) (i32.const 100000)))")), "TRAP",
     ),
-    "lying log": (tool("bad", code("(call $log (i32.const 1) (i32.const 0) (i32.const 0x7fffffff))")), "TRAP"),
+    "lying "
+    "log": (tool("bad", code("(call $log (i32.const 1) (i32.const 0) (i32.const 0x7fffffff))")), "TRAP"),
     "lying error": (tool("bad", code("(call $fail (i32.const 0x7fffffff) (i32.const 0x7fffffff))")), "TRAP"),
 }  # fmt: skip
 
@@ -355,8 +368,10 @@ def _returning(function: str, *texts: str) -> str:
 
 def test_log_of_a_handler_is_cut_and_its_trigger_succeeds(system: System) -> None:
     mark = secrets.token_hex(8)
-    noisy = tool("noisy", logs(1, f"{mark} first"), code("(local.set $n (i32.const 900)) (loop $l"), logs(1, "x" * 500),
-                 code("(br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))"), logs(1, f"{mark} last"), returns("ok"))  # fmt: skip
+    noisy = tool("noisy", logs(1, f"{mark} first"), code("(local.set $n (i32.const 900)) (loop "
+                                                         "$l"), logs(1, "x" * 500),
+                 code("(br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))"),
+                 logs(1, f"{mark} last"), returns("ok"))  # fmt: skip
     panel = system.make_panel(noisy)
     with system.connect(panel) as client:
         assert client.call("noisy") == "ok"

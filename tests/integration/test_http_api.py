@@ -49,7 +49,7 @@ def error_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]
     return error
 
 
-# -- POST /panels: 201 ----------------------------------------------------------------------------------------
+# -- POST /panels: 201 --------------------------------------------------------------------------------------
 
 
 def test_panel_is_made_and_said_where_it_is(system: System) -> None:
@@ -140,7 +140,7 @@ def test_module_with_another_entry_is_run_there(system: System) -> None:
         assert client.call("echo", [1]) == [1]
 
 
-# -- POST /panels: 400, 409, 413, 422, 429 --------------------------------------------------------------------
+# -- POST /panels: 400, 409, 413, 422, 429 ------------------------------------------------------------------
 
 
 def tools_of(**fields: object) -> dict[str, object]:
@@ -177,8 +177,10 @@ def tools_of(**fields: object) -> dict[str, object]:
         (tools_of(handler={"language": "wasm", "source": "***"}), "tools[0].handler.source"),
         (tools_of(handler={"language": "wasm", "source": ""}), "tools[0].handler.source"),
         (tools_of(handler={"language": "wat", "source": "(module)", "entry": ""}), "tools[0].handler.entry"),
-        (tools_of(handler={"language": "javascript", "source": "return 1", "entry": "x"}), "tools[0].handler.entry"),
-        (tools_of(handler={"language": "javascript", "source": "//" + "x" * 300_000}), "tools[0].handler.source"),
+        (tools_of(handler={"language": "javascript", "source": "return "
+                                                               "1", "entry": "x"}), "tools[0].handler.entry"),
+        (tools_of(handler={"language": "javascript", "source": "//" + "x" * 300_000}),
+        "tools[0].handler.source"),
         (tools_of(limits={"fuel": 0}), "tools[0].limits.fuel"),
         (tools_of(limits={"fuel": 10**16}), "tools[0].limits.fuel"),
         (tools_of(limits={"fuel": "many"}), "tools[0].limits.fuel"),
@@ -200,9 +202,12 @@ def test_bad_definition_is_400_with_the_path_of_the_field(system: System, body: 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"nonsense", b"[]", b"null", b"{", b'{"kind":NaN}', b'{"kind":"\\ud800"}', b'{"kind":"\xff"}', b"[" * 100_000,
-     b'{"kind":"k","initialState":' + b'{"a":' * 70 + b"1" + b"}" * 71, b'{"kind":"k","initialState":{"n":1e400}}'],
-    ids=["empty", "nonsense", "array", "null", "cut", "NaN", "surrogate", "not UTF-8", "deep", "deep state", "huge number"],
+    [b"", b"nonsense", b"[]", b"null", b"{", b'{"kind":NaN}', b'{"kind":"\\ud800"}', b'{"kind":"\xff"}',
+    b"[" * 100_000,
+     b'{"kind":"k","initialState":' + b'{"a":' * 70 + b"1" + b"}" * 71,
+     b'{"kind":"k","initialState":{"n":1e400}}'],
+    ids=["empty", "nonsense", "array", "null", "cut", "NaN", "surrogate", "not UTF-8", "deep", "deep state",
+    "huge number"],
 )  # fmt: skip
 def test_body_that_is_no_definition_is_400(system: System, body: bytes) -> None:
     error_of(system.http.post("/panels", content=body), 400, "INVALID_REQUEST")
@@ -308,7 +313,7 @@ def test_panel_with_tools_is_503_without_workers(make_system: MakeSystem) -> Non
     error_of(system.post_panel(tool("t", returns("nobody compiles this"))), 503, "UNAVAILABLE")
 
 
-# -- GET, PUT, DELETE -----------------------------------------------------------------------------------------
+# -- GET, PUT, DELETE ---------------------------------------------------------------------------------------
 
 
 def test_panels_are_listed_in_pages(system: System) -> None:
@@ -446,7 +451,8 @@ def test_panel_made_anew_under_an_old_id_begins_anew(system: System) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/panels/{id}"), ("PUT", "/panels/{id}"), ("DELETE", "/panels/{id}"), ("GET", "/panels/{id}/state"),
+        ("GET", "/panels/{id}"), ("PUT", "/panels/{id}"), ("DELETE", "/panels/{id}"),
+        ("GET", "/panels/{id}/state"),
         ("POST", "/panels/{id}/trigger/echo"),
     ],
 )  # fmt: skip
@@ -466,9 +472,11 @@ def test_unknown_path_is_404(system: System, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/panels", {"GET", "POST", "HEAD"}), ("POST", "/panels/a", {"GET", "PUT", "DELETE", "HEAD"}),
+        ("DELETE", "/panels", {"GET", "POST", "HEAD"}),
+        ("POST", "/panels/a", {"GET", "PUT", "DELETE", "HEAD"}),
         ("PATCH", "/panels/a", {"GET", "PUT", "DELETE", "HEAD"}), ("PUT", "/panels/a/state", {"GET", "HEAD"}),
-        ("GET", "/panels/a/trigger/x", {"POST"}), ("POST", "/health", {"GET", "HEAD"}), ("TRACE", "/metrics", {"GET", "HEAD"}),
+        ("GET", "/panels/a/trigger/x", {"POST"}), ("POST", "/health", {"GET", "HEAD"}),
+        ("TRACE", "/metrics", {"GET", "HEAD"}),
     ],
 )  # fmt: skip
 def test_method_that_a_path_does_not_take_is_405(
@@ -479,7 +487,7 @@ def test_method_that_a_path_does_not_take_is_405(
     assert {name.strip() for name in response.headers["allow"].split(",")} == allowed
 
 
-# -- POST /panels/{id}/trigger/{tool} -------------------------------------------------------------------------
+# -- POST /panels/{id}/trigger/{tool} -----------------------------------------------------------------------
 
 
 def test_trigger_answers_what_a_websocket_would_and_broadcasts(system: System) -> None:
@@ -518,7 +526,8 @@ def test_trigger_that_fails_is_422_with_the_reason(system: System, name: str, re
     "body",
     [b"nonsense", b"[]", b"5", b'{"args":NaN}', b'{"args":1e999}', b'{"args":"\\ud800"}', b'{"more":1}',
      b'{"requestId":5}', b'{"args":' + b"[" * 65 + b"]" * 65 + b"}", b'{"requestId":"' + b"x" * 300 + b'"}'],
-    ids=["nonsense", "array", "number", "NaN", "huge", "surrogate", "field", "requestId", "deep", "long requestId"],
+    ids=["nonsense", "array", "number", "NaN", "huge", "surrogate", "field", "requestId", "deep",
+    "long requestId"],
 )  # fmt: skip
 def test_trigger_with_a_bad_body_is_400(system: System, body: bytes) -> None:
     panel = system.make_panel(ECHO)
@@ -567,7 +576,7 @@ def test_triggers_of_a_client_above_its_window_are_overloaded_at_once(make_syste
         assert [message["requestId"] for message in refused] == ["r4", "r5"]
 
 
-# -- who may ----------------------------------------------------------------------------------------------------
+# -- who may ------------------------------------------------------------------------------------------------
 
 
 def requests_of(system: System, panel: str) -> dict[str, tuple[str, str, object]]:
@@ -640,7 +649,8 @@ def test_token_with_a_malformed_claim_is_401(system: System, claim: object) -> N
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/panels"), ("POST", "/panels"), ("GET", "/panels/{id}"), ("PUT", "/panels/{id}"), ("DELETE", "/panels/{id}"),
+    [("GET", "/panels"), ("POST", "/panels"), ("GET", "/panels/{id}"), ("PUT", "/panels/{id}"),
+    ("DELETE", "/panels/{id}"),
      ("GET", "/panels/{id}/state"), ("POST", "/panels/{id}/trigger/echo")],
 )  # fmt: skip
 def test_request_without_a_good_token_is_401(system: System, method: str, path: str) -> None:
@@ -687,7 +697,7 @@ def test_page_of_another_origin_may_change_nothing(system: System, method: str) 
     error_of(response, 403, "FORBIDDEN")
 
 
-# -- metrics --------------------------------------------------------------------------------------------------
+# -- metrics ------------------------------------------------------------------------------------------------
 
 
 def test_metrics_are_in_the_format_of_prometheus(system: System) -> None:

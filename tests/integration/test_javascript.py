@@ -40,7 +40,8 @@ def value(system: System, source: str, args: object = None, **options: Any) -> A
 
 @pytest.mark.parametrize(
     "args",
-    [None, True, 0, -1, 1.5, "", "ünï\u2028\U0001f600", [], {}, [1, [2]], {"a": {"b": None}}, {"__proto__": 1, "constructor": 2}],
+    [None, True, 0, -1, 1.5, "", "ünï\u2028\U0001f600", [], {}, [1, [2]], {"a": {"b": None}},
+    {"__proto__": 1, "constructor": 2}],
 )  # fmt: skip
 def test_args_come_in_and_go_out_unchanged(system: System, args: object) -> None:
     assert value(system, "return $args;", args) == args
@@ -232,11 +233,14 @@ def test_log_reaches_the_servers_log_and_nobody_else(system: System) -> None:
         ("export default async function () { return (await $args) + 1; }", None),
         ("const one = 1;\nexport default () => $args + one;", None),
         ("const n: number = $args as number; return n + 1;", "typescript"),
-        ("interface A { n: number }\nexport default function (): number { const a: A = { n: $args }; return a.n + 1; }", "typescript"),
+        (("interface A { n: number }\nexport default function (): number { const a: A = { n: "
+         "$args }; return a.n + 1; }"), "typescript"),
         ("enum E { One = 1 }\nreturn $args + E.One;", "typescript"),
-        ("class P { constructor(private n: number) {} next() { return this.n + 1; } }\nreturn new P($args).next();", "typescript"),
+        (("class P { constructor(private n: number) {} next() { return this.n + 1; } "
+         "}\nreturn new P($args).next();"), "typescript"),
     ],
-    ids=["body", "await", "async", "module", "async module", "module with more", "types", "interface", "enum", "parameter property"],
+    ids=["body", "await", "async", "module", "async module", "module with more", "types", "interface", "enum",
+    "parameter property"],
 )  # fmt: skip
 def test_handler_is_a_body_or_a_module(system: System, source: str, language: str | None) -> None:
     assert value(system, source, 41, language=language) == 42
@@ -313,16 +317,20 @@ SPIN = {"limits": {"fuel": 50_000_000}}
         ("try { while (true); } catch { return 1; } finally { return 2; }", SPIN, {"FUEL_EXHAUSTED"}),
         ("/(a+)+$/.test('a'.repeat(40) + 'b');", SPIN, {"FUEL_EXHAUSTED"}),
         ("return 'x'.repeat(2 ** 28);", {}, {"MEMORY_LIMIT"}),
-        ("const kept = []; for (;;) kept.push('x'.repeat(65536) + kept.length);", {}, {"MEMORY_LIMIT", "FUEL_EXHAUSTED"}),
+        (("const kept = []; for (;;) kept.push('x'.repeat(65536) + "
+         "kept.length);"), {}, {"MEMORY_LIMIT", "FUEL_EXHAUSTED"}),
         ("const f = () => 1 + f(); return f();", {}, {"STACK_OVERFLOW"}),
-        ("let a = []; for (let i = 0; i < 1e5; i++) a = [a]; return a;", {}, {"INVALID_RESULT", "STACK_OVERFLOW"}),
-        ("return JSON.parse('['.repeat(1e5) + ']'.repeat(1e5));", {}, {"INVALID_RESULT", "STACK_OVERFLOW", "HANDLER_ERROR"}),
+        (("let a = []; for (let i = 0; i < 1e5; i++) a = [a]; return "
+         "a;"), {}, {"INVALID_RESULT", "STACK_OVERFLOW"}),
+        (("return JSON.parse('['.repeat(1e5) + "
+         "']'.repeat(1e5));"), {}, {"INVALID_RESULT", "STACK_OVERFLOW", "HANDLER_ERROR"}),
         ("const a = {}; a.a = a; return a;", {}, {"INVALID_RESULT"}),
         ("$state.x = 'y'.repeat(2 ** 21);", {}, {"LIMIT_EXCEEDED"}),
         ("for (let i = 0; i < 1e4; i++) $emit('e');", {}, {"LIMIT_EXCEEDED"}),
         ("for (let i = 0; ; i++) $state.has('k' + i);", {}, {"LIMIT_EXCEEDED", "FUEL_EXHAUSTED"}),
         ("await new Promise(() => {});", {}, {"HANDLER_ERROR"}),
-        ("await $ext.http.get('http://example.org');", {"capabilities": ["ext:http"]}, {"HANDLER_ERROR", "PERMISSION_DENIED"}),
+        ("await $ext.http.get('http://example.org');", {"capabilities": ["ext:http"]},
+        {"HANDLER_ERROR", "PERMISSION_DENIED"}),
         ("$state.secret = 1;", {"capabilities": ["state:read:*"]}, {"PERMISSION_DENIED"}),
         ("return $state.secret;", {"capabilities": ["state:read:open"]}, {"PERMISSION_DENIED"}),
         ("$emit('x');", {"capabilities": ["state:read:*"]}, {"PERMISSION_DENIED"}),
@@ -394,7 +402,8 @@ TAMPERING = """
 def test_nothing_leaks_into_the_next_job(system: System) -> None:
     panel = system.make_panel(
         script("tamper", TAMPERING),
-        script("look", "return [globalThis.leak ?? null, ({}).leak ?? null, JSON.stringify([1]), [1].concat([2]).length];"),
+        script("look", "return [globalThis.leak ?? null, ({}).leak ?? null, "
+                       "JSON.stringify([1]), [1].concat([2]).length];"),
         script("same", "globalThis.count = (globalThis.count ?? 0) + 1; return globalThis.count;"),
     )  # fmt: skip
     with system.connect(panel) as client:

@@ -64,7 +64,9 @@ async def press(
     tool_name: str = "count",
     until: asyncio.Event | None = None,
 ) -> Record:
-    """A client that sends ``triggers`` triggers, ``window`` at a time (or until told to stop), and hears all answers."""
+    """A client that sends ``triggers`` triggers, ``window`` at a time (or until told to
+    stop), and hears all answers.
+    """
     record = Record()
     url = f"{system.socket_url(panel)}?token={system.token()}"
     async with websockets.connect(
@@ -124,7 +126,7 @@ def check_counted(system: System, panel: str, records: list[Record], *, failed: 
     return len(values)
 
 
-# -- order and atomicity --------------------------------------------------------------------------------------
+# -- order and atomicity ------------------------------------------------------------------------------------
 
 
 def test_no_update_is_lost_when_many_clients_trigger_at_once(system: System) -> None:
@@ -227,7 +229,7 @@ def test_hot_panel_lets_another_ones_trigger_through(system: System) -> None:
         assert busy.await_answer(last).value is None
 
 
-# -- workers that die -----------------------------------------------------------------------------------------
+# -- workers that die ---------------------------------------------------------------------------------------
 
 
 def killing(
@@ -366,7 +368,7 @@ def test_trigger_that_runs_when_its_worker_is_killed_runs_again(make_system: Mak
     assert [answer.value for answer in answers[1:]] == [2, 3]
 
 
-# -- gateway and workers in any order -------------------------------------------------------------------------
+# -- gateway and workers in any order -----------------------------------------------------------------------
 
 
 def test_pool_may_be_started_before_the_gateway() -> None:
@@ -380,7 +382,10 @@ def test_pool_may_be_started_before_the_gateway() -> None:
 
 
 def test_pool_finds_a_gateway_that_was_killed_and_started_again(make_system: MakeSystem) -> None:
-    """A locked-in sandbox cannot connect anew: it ends, and the pool starts another. The pool itself stays."""
+    """A locked-in sandbox cannot connect anew: it ends, and the pool starts another.
+
+    The pool itself stays.
+    """
     system = make_system(processes=2)
     panel = system.make_panel(counter())
     with system.connect(panel) as client:
@@ -441,7 +446,7 @@ def test_gateway_with_a_bad_configuration_says_what_to_do(arguments: list[str], 
     assert says in lines[0]
 
 
-# -- told to stop ---------------------------------------------------------------------------------------------
+# -- told to stop -------------------------------------------------------------------------------------------
 
 
 def test_gateway_told_to_stop_answers_what_it_has_accepted(make_system: MakeSystem) -> None:
@@ -496,7 +501,7 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-# -- what travels ---------------------------------------------------------------------------------------------
+# -- what travels -------------------------------------------------------------------------------------------
 
 
 def test_large_state_travels_whole_and_survives_a_lost_worker(make_system: MakeSystem) -> None:

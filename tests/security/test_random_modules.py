@@ -1,7 +1,9 @@
-"""A thousand random modules, loaded and run as handlers: none of them ends the process, and every one has a defined outcome.
+"""A thousand random modules, loaded and run as handlers: none of them ends the process, and every
+one has a defined outcome.
 
-``wasm-tools smith`` makes them with the exports of panels ABI v1 and with its imports to choose from, so that most are run and many
-call the host with whatever is on their stack. Every eighth may use what is refused, every second only traps by what it is given.
+``wasm-tools smith`` makes them with the exports of panels ABI v1 and with its imports to choose from, so that
+most are run and many call the host with whatever is on their stack. Every eighth may use what is refused,
+every second only traps by what it is given.
 """
 
 from __future__ import annotations

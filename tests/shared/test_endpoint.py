@@ -44,7 +44,8 @@ def test_endpoint_takes_a_relative_path_only_with_a_directory() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ipc://", "ipc:///a\0b", "inproc://x", "http://x:1", "tcp://x", "tcp://x:0", "tcp://x:65536", "tcp://*:5",
+    ["", "ipc://", "ipc:///a\0b", "inproc://x", "http://x:1", "tcp://x", "tcp://x:0", "tcp://x:65536",
+    "tcp://*:5",
      "tcp://a b:1", "tcp://x:1/", "ipc:///" + "x" * 107],
 )  # fmt: skip
 def test_endpoint_refuses_in_one_line(text: str) -> None:

@@ -293,10 +293,3 @@ def test_decode_survives_a_flipped_byte(data: st.DataObject) -> None:
             decode(bytes(frame))
         except WireError:
             pass
-
-
-def test_split_keeps_every_message_in_order() -> None:
-    messages = [m.Revoke(n, 0) for n in range(wire.MAX_MESSAGES * 2 + 1)]
-    parts = list(wire.split(messages))
-    assert [len(part) for part in parts] == [wire.MAX_MESSAGES, wire.MAX_MESSAGES, 1]
-    assert [message for part in parts for message in part] == messages

@@ -1,7 +1,8 @@
-"""Clients for tests: one that speaks the protocol through the public ``websockets`` library, one that speaks bytes.
+"""Clients for tests: one that speaks the protocol through the public ``websockets``
+library, one that speaks bytes.
 
-Nothing here sleeps. What must *not* come is proved by a barrier: what a client is sent keeps its order, so once PONG
-answers a PING, everything that was caused before the PING was sent has been heard.
+Nothing here sleeps. What must *not* come is proved by a barrier: what a client is sent keeps its order, so
+once PONG answers a PING, everything that was caused before the PING was sent has been heard.
 """
 
 from __future__ import annotations
@@ -61,8 +62,11 @@ class Answer:
 
 
 class Client:
-    """One WebSocket client of one panel. Its first message, CONNECTED, has been heard when the constructor returns, which
-    then takes over what ``stack`` holds."""
+    """One WebSocket client of one panel.
+
+    Its first message, CONNECTED, has been heard when the constructor returns, which then takes
+    over what ``stack`` holds.
+    """
 
     def __init__(self, connection: ClientConnection, stack: ExitStack) -> None:
         self.connection = connection
@@ -220,11 +224,14 @@ def refused_status(connecting: Callable[[], Client]) -> tuple[int, Message]:
     raise AssertionError("expected the upgrade to be refused, got a connection")
 
 
-# -- bytes ----------------------------------------------------------------------------------------------------
+# -- bytes --------------------------------------------------------------------------------------------------
 
 
 def frame(payload: bytes, *, first: int = 0x81, masked: bool = True, length: int | None = None) -> bytes:
-    """One WebSocket frame. ``first`` is FIN, RSV and opcode; ``length`` is what the header says, true unless given."""
+    """One WebSocket frame.
+
+    ``first`` is FIN, RSV and opcode; ``length`` is what the header says, true unless given.
+    """
     announced = len(payload) if length is None else length
     mask_bit = 0x80 if masked else 0
     if announced < 126:
@@ -247,7 +254,10 @@ def zero_masked(payload: bytes, *, first: int = 0x81) -> bytes:
 
 @dataclass
 class RawSocket:
-    """A TCP connection to a gateway, for what no library would send. ``inbound`` is what was read and not taken."""
+    """A TCP connection to a gateway, for what no library would send.
+
+    ``inbound`` is what was read and not taken.
+    """
 
     socket: socket.socket
     inbound: bytearray = field(default_factory=bytearray)
@@ -334,7 +344,9 @@ class RawSocket:
         return message
 
     def close_code(self) -> int:
-        """The code of the closing frame that comes, after any others; 1006 when there is none before the end."""
+        """The code of the closing frame that comes, after any others; 1006 when there
+        is none before the end.
+        """
         while (received := self.read_frame()) is not None:
             if received[0] == 0x8:
                 return int.from_bytes(received[1][:2], "big") if len(received[1]) >= 2 else 1005

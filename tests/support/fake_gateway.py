@@ -1,6 +1,8 @@
-"""A gateway of the simplest kind, for tests of workers: a ROUTER that welcomes everybody and remembers what it heard.
+"""A gateway of the simplest kind, for tests of workers: a ROUTER that welcomes everybody and
+remembers what it heard.
 
-Nothing happens between calls: tests say what they wait for, and the gateway reads, answers Hello and beats meanwhile.
+Nothing happens between calls: tests say what they wait for, and the gateway reads, answers
+Hello and beats meanwhile.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""A whole gateway without sockets and processes: the real kernel and dispatcher, a journal in memory, and a scripted worker.
+"""A whole gateway without sockets and processes: the real kernel and dispatcher, a journal in memory, and a
+scripted worker.
 
     Gateway ── kernel.intake, making, residents ... ──▶ dispatcher ──drain──▶ the worker's inbox
        ▲                                                                             │ respond(Call)
        └──────────── kernel.finish ◀── dispatcher.accept ◀──────────────────────────┘
 
-It stands in for the broker and for what is behind it. A turn is taken at the end of the loop's turn when somebody asks for it;
-in a turn the worker answers what it was sent before, so that a trigger takes two of them, as it does with a real one.
+It stands in for the broker and for what is behind it. A turn is taken at the end of the loop's turn when
+somebody asks for it; in a turn the worker answers what it was sent before, so that a trigger takes two of
+them, as it does with a real one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
 from panels_gateway.panels.panel import Mutation
-from panels_gateway.panels.trigger import Answer, Trigger
+from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.errors import CloseCode
 from panels_shared.messages import PoolId, Refusal, WorkerId
@@ -75,8 +77,8 @@ def completed(
 
 
 def follow(call: Call) -> Outcome:
-    """The usual worker: a trigger's args say what to do. ``{"set": {k: v}, "delete": [k], "emit": {name: payload}}`` changes
-    and emits; it returns its args."""
+    """The usual worker: a trigger's args say what to do. ``{"set": {k: v}, "delete": [k], "emit": {name:
+    payload}}`` changes and emits; it returns its args."""
     args = call.args if isinstance(call.args, dict) else {}
     changes = [setting(key, value) for key, value in args.get("set", {}).items()]
     changes += [deleting(key) for key in args.get("delete", ())]
@@ -102,11 +104,15 @@ class Caller:
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.progresses: list[Progress] = []
         self.named: dict[str | None, Answer] = {}
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         self.answers.append(answer)
         self.named[trigger.request_id] = answer
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        self.progresses.append(progress)
 
     @property
     def last(self) -> Answer:

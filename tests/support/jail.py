@@ -1,7 +1,9 @@
-"""A process that confines itself as a sandbox does and then does what its argument says: a guest that broke out.
+"""A process that confines itself as a sandbox does and then does what its argument says: a guest that broke
+out.
 
-``python -m tests.support.jail CACHE_DIR PYTHON main|thread``: prints what the expression is worth, or its error. It has the
-threads of a real sandbox; ``thread`` evaluates in one that is older than the second half of the confinement.
+``python -m tests.support.jail CACHE_DIR PYTHON main|thread``: prints what the expression is worth, or its
+error. It has the threads of a real sandbox; ``thread`` evaluates in one that is older than the second
+half of the confinement.
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ import psutil
 
 
 class PoolProcess:
-    """``panels-worker`` as a context: killed, with everything it started, at the end. ``log`` is its stderr so far."""
+    """``panels-worker`` as a context: killed, with everything it started, at the end.
+
+    ``log`` is its stderr so far.
+    """
 
     def __init__(
         self,

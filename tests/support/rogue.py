@@ -1,7 +1,8 @@
 """A compromised worker: a pool and a sandbox that speak the wire and mean ill.
 
-It registers as the real ones do, says that every handler compiled, beats, and answers each job with whatever ``behave`` makes
-of it. One thread owns both sockets; what other threads have to say goes through ``say`` and ``say_raw``.
+It registers as the real ones do, says that every handler compiled, beats, and answers each job with
+whatever ``behave`` makes of it. One thread owns both sockets; what other threads have to say goes through
+``say`` and ``say_raw``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A whole system of real processes: one gateway, pools of workers, and what a test wants of them.
 
-Everything of a system lies in one short-named directory under /tmp (a Unix socket's path may have 107 bytes), which goes
-when the system is closed, as does every process, those of a pool that was killed included. A child also dies with
-the test process itself.
+Everything of a system lies in one short-named directory under /tmp (a Unix socket's path may have 107 bytes),
+which goes when the system is closed, as does every process, those of a pool that was killed included. A child
+also dies with the test process itself.
 """
 
 from __future__ import annotations
@@ -66,15 +66,23 @@ class Process:
 
     @classmethod
     def start(
-        cls, name: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+        cls,
+        name: str,
+        folder: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        under: Sequence[str] = (),
     ) -> Self:
-        """Starts ``python -m`` with ``arguments``."""
+        """Starts ``python -m`` with ``arguments``; ``under`` is the command that is to start it, strace for
+        instance.
+        """
         log = folder / f"{name}.log"
         # variables of whoever runs the tests are about another installation
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PANELS_")}
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*under, sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -184,14 +192,24 @@ class System:
         self.await_ready()
         return self
 
-    def start_gateway(self, *, wait: bool = True) -> Process:
-        """Starts the gateway; on the port it had, when it had one before."""
+    def start_gateway(
+        self,
+        *,
+        wait: bool = True,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts the gateway, by the command ``under`` if there is one; on the port it had, when it had one
+        before.
+        """
         arguments = ["panels_gateway", "--port", str(self.port), "--data-dir", str(self.folder / "data")]
         arguments += ["--workers-endpoint", self.endpoint]
         arguments += ["--jwt-secret-file", str(self.folder / "secret")] if self.auth else ["--no-auth"]
         self._started += 1
         name = f"gateway-{self._started}"
-        self.gateway = Process.start(name, self.folder, [*arguments, *self._gateway_arguments])
+        self.gateway = Process.start(
+            name, self.folder, [*arguments, *self._gateway_arguments], environment, under=under
+        )
         if wait:
             self.await_listening()
         return self.gateway
@@ -321,7 +339,9 @@ class System:
         panel_id: str | None = None,
         **fields: object,
     ) -> str:
-        """Makes a panel with a name that no other has, and gives its id; fails the test when it is refused."""
+        """Makes a panel with a name that no other has, and gives its id; fails the test
+        when it is refused.
+        """
         response = self.post_panel(*tools, state=state, panel_id=panel_id, **fields)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])

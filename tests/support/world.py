@@ -25,7 +25,7 @@ from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import MAX_CREDIT, Run
 from panels_gateway.dispatch.limits import DispatchLimits, OverloadedError
 from panels_gateway.panels.panel import CommitRefusedError, Mutation, Panel, StateLimits
-from panels_gateway.panels.trigger import Answer, Trigger
+from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.limits import Limits
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Usage
@@ -100,6 +100,9 @@ class NoReply:
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         raise AssertionError("the dispatcher answers nobody")
+
+    def progress(self, trigger: Trigger, progress: Progress) -> None:
+        raise AssertionError("no handler waits here")
 
 
 @dataclass(frozen=True)

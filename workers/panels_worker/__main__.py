@@ -1,6 +1,4 @@
-"""``panels-worker``: arguments, logging, and a pool that runs until it is told to stop. ``pool`` says the
-rest.
-"""
+"""The command ``panels-worker``: arguments, logging, and a pool that runs until it is told to stop."""
 
 from __future__ import annotations
 
@@ -34,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"panels-worker: {exc}", file=sys.stderr)
         return Exit.BOOT
     except OSError as exc:
-        print(f"panels-worker: cache-dir: expected a directory to write to, got: {exc}; give another --cache-dir",
+        print("panels-worker: cache-dir: expected a directory to write to, got: "
+              f"{exc}; give another --cache-dir",
               file=sys.stderr)  # fmt: skip
         return Exit.BOOT
     return pool.run()

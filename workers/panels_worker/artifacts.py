@@ -45,7 +45,7 @@ MAX_ARTIFACT_BYTES: Final = 64 * MIB
 MAX_CACHE_BYTES: Final = 2_048 * MIB
 #: A file occupies whole blocks of this many bytes, so a million tiny scripts are not free.
 BLOCK_BYTES: Final = 4_096
-#: A file that was still being written this long ago was abandoned by a pool that was killed.
+#: A half-written file that is older than this was abandoned by a pool that was killed.
 ABANDONED_S: Final = 3_600.0
 
 _KEY_BYTES: Final = 32
@@ -94,7 +94,10 @@ class ArtifactStore:
 
     @classmethod
     def create(cls, folder: Path) -> ArtifactStore:
-        """The store in ``folder``; a folder that does not exist is made, with a new key. Raises ``OSError``."""
+        """The store in ``folder``; a folder that does not exist is made, with a new key.
+
+        Raises ``OSError``.
+        """
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         path = folder / "key"
         with contextlib.suppress(FileExistsError):
@@ -105,14 +108,17 @@ class ArtifactStore:
             finally:
                 os.close(descriptor)
             try:
-                os.link(fresh, path)  # whoever comes first decides
+                os.link(fresh, path)  # the first one to get here decides
             finally:
                 fresh.unlink()
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path, key: bytes | None = None) -> ArtifactStore:
-        """The store in ``folder``, whose key is read unless it is given. Raises ``OSError``, ``ValueError``."""
+        """The store in ``folder``, whose key is read unless it is given.
+
+        Raises ``OSError``, ``ValueError``.
+        """
         found = (folder / "key").read_bytes() if key is None else key
         if len(found) != _KEY_BYTES:
             raise ValueError(f"expected a key of {_KEY_BYTES} bytes in {folder.name}/key, got {len(found)}")

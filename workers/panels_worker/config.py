@@ -31,7 +31,8 @@ RETIREMENT: Final = "When a sandbox is replaced"
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="gateway", group=POOL, kind="text", shown_default="`.panels/workers.sock` here",
-        help="Where the gateway waits for workers: ipc:///path or tcp://host:port. tcp needs both CURVE key files.",
+        help="Where the gateway waits for workers: ipc:///path or tcp://host:port. tcp "
+             "needs both CURVE key files.",
     ),
     Option(
         name="processes", group=POOL, kind="integer", shown_default="one for each CPU", minimum=1,
@@ -55,8 +56,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="confinement", group=SANDBOXES, kind="text", default="auto", choices=tuple(CONFINEMENT_MODES),
-        help="How each sandbox locks itself in (rlimits, user, Landlock, seccomp): auto uses what this system has and "
-        "logs what is missing, strict refuses to run without, off is for debugging.",
+        help="How each sandbox locks itself in (rlimits, user, Landlock, seccomp): auto uses what this "
+             "system has and logs what is missing, strict refuses to run without, off is for debugging.",
     ),
     Option(
         name="user", group=SANDBOXES, kind="text", default="nobody",
@@ -64,11 +65,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="spin-us", group=SANDBOXES, kind="integer", default=500, maximum=10_000,
-        help="How long a sandbox looks for its next job before it sleeps, in microseconds, while jobs come in quick "
-        "succession; 0 to sleep at once.",
+        help="How long a sandbox looks for its next job before it sleeps, in microseconds, while jobs come "
+             "in quick succession; 0 to sleep at once.",
     ),
     Option(
-        name="replica-bytes", group=SANDBOXES, kind="bytes", default=256 * MIB, minimum=MIB, maximum=1024 * GIB,
+        name="replica-bytes", group=SANDBOXES, kind="bytes", default=256 * MIB, minimum=MIB,
+        maximum=1024 * GIB,
         help="Panel state that a sandbox keeps, in all.",
     ),
     Option(
@@ -84,16 +86,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         maximum=1024 * GIB, help="Resident memory above which a sandbox is replaced.",
     ),
     Option(
-        name="max-jobs", group=RETIREMENT, kind="integer", default=_BOUNDS.max_jobs, minimum=1, maximum=10**15,
+        name="max-jobs", group=RETIREMENT, kind="integer", default=_BOUNDS.max_jobs, minimum=1,
+        maximum=10**15,
         help="Jobs after which a sandbox is replaced.",
     ),
     Option(
         name="max-job-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.max_busy_s), minimum=1,
         maximum=86_400,
-        help="How long one job may run before its sandbox is killed, in seconds; above the gateway's largest time-out.",
+        help="How long one job may run before its sandbox is killed, in seconds; above the "
+             "gateway's largest time-out.",
     ),
     Option(
-        name="grace-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.grace_s), minimum=1, maximum=3_600,
+        name="grace-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.grace_s), minimum=1,
+        maximum=3_600,
         help="How long a sandbox may take to finish when it is asked to stop, in seconds.",
     ),
 )  # fmt: skip
@@ -170,12 +175,14 @@ def _curve(values: Values, gateway: str) -> CurveKeys | None:
     if not is_tcp(gateway):
         if secret_file or server_file:
             raise ConfigError(
-                "curve-secret-key-file: expected a tcp:// gateway with CURVE keys, got another; leave them out"
+                "curve-secret-key-file: expected a tcp:// gateway with CURVE keys, got another; leave them "
+                "out"
             )
         return None
     if secret_file is None or server_file is None:
         raise ConfigError(
-            "gateway: expected CURVE keys for tcp, got none; give --curve-secret-key-file and --curve-server-key-file"
+            "gateway: expected CURVE keys for tcp, got none; give --curve-secret-key-file "
+            "and --curve-server-key-file"
         )
     import zmq
 

@@ -1,4 +1,6 @@
-"""What a pool is told, and what it tells each of its sandboxes. These are plain values: their makers check them.
+"""What a pool is told, and what it tells each of its sandboxes.
+
+These are plain values: their makers check them.
 
 ``config`` makes a ``PoolConfig`` from the command line. The pool makes a ``SandboxConfig`` from that for each
 sandbox and writes it to the standard input of the new process.

@@ -7,7 +7,7 @@ import platform
 
 
 def versions() -> dict[str, str]:
-    """Name → version. Loads nothing: the pool does without wasmtime."""
+    """Name → version. Loads nothing, because the pool does not load wasmtime."""
     return {
         "panels": importlib.metadata.version("panels-kernel"),
         "python": platform.python_version(),

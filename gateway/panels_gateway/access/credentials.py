@@ -1,4 +1,7 @@
-"""Where a request carries its token, and what web page it comes from. Pure functions over pieces of an ASGI scope."""
+"""Where a request carries its token, and what web page it comes from.
+
+Pure functions over pieces of an ASGI scope.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,19 @@ class CredentialsError(PanelsError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request says about who sends it. ``subprotocol`` is the one to accept, None for none."""
+    """What a request says about its sender. ``subprotocol`` is the one to accept, None for none."""
 
     token: str | None = field(default=None, repr=False)
     subprotocol: str | None = None
 
 
 def take_credentials(scope: MutableMapping[str, Any]) -> Credentials:
-    """The credentials in an ASGI scope, which then no longer holds them: whatever logs the scope later cannot log a token.
+    """Takes the credentials out of an ASGI scope and returns them.
 
-    A token is taken from ``?token=``, ``Authorization: Bearer`` and, on an upgrade, the offered subprotocols
-    (``panels.v1, bearer.<token>``). Raises ``CredentialsError`` for two that differ.
+    The scope no longer holds them afterwards, so that whatever logs it cannot log a token.
+
+    Sources of a token are ``?token=``, ``Authorization: Bearer`` and, on an upgrade, the offered subprotocols
+    (``panels.v1, bearer.<token>``). Raises ``CredentialsError`` if two of them differ.
     """
     in_query, scope["query_string"] = _split_query(scope.get("query_string", b""))
     in_headers, scope["headers"] = _split_headers(scope.get("headers", ()))
@@ -69,7 +74,7 @@ def _split_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], l
     for name, value in headers:
         if name == b"authorization":
             scheme, _, token = value.strip().partition(b" ")
-            # another scheme is for whoever stands in front of the gateway
+            # another scheme is meant for a proxy in front of the gateway
             if scheme.lower() == b"bearer":
                 tokens.append(token.strip().decode("latin-1"))
         elif name == b"sec-websocket-protocol" and b"bearer." in value:
@@ -82,8 +87,8 @@ def _split_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], l
 class OriginPolicy:
     """Which web pages may speak to the gateway.
 
-    A browser tells the page's origin and cannot be made not to; everything else sends none and is let in. Compared byte
-    by byte: browsers write origins in one canonical form.
+    A browser always sends the page's origin. Clients that are not browsers send none and are let in. Origins
+    are compared byte by byte, because browsers write them in one canonical form.
     """
 
     def __init__(self, allowed: Iterable[str] | None, *, own: Iterable[str]) -> None:

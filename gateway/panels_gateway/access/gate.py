@@ -14,9 +14,9 @@ _CREDENTIALS: Final = "panels.credentials"
 
 
 class Gate:
-    """Who may come in. ``verifier`` None: everybody, as ``ANONYMOUS``.
+    """Decides who may come in. If ``verifier`` is None, everybody may, as ``ANONYMOUS``.
 
-    ``conceals``: nobody is told that a panel exists which they may not read.
+    With ``conceals``, clients cannot learn that a panel exists unless they may read it.
     """
 
     def __init__(self, verifier: TokenVerifier | None, origins: OriginPolicy, *, conceals: bool) -> None:
@@ -25,7 +25,10 @@ class Gate:
         self.conceals = conceals
 
     def open(self, scope: MutableMapping[str, Any]) -> None:
-        """Takes the credentials out of an ASGI scope, first of all: what comes after can neither log nor leak them."""
+        """Takes the credentials out of an ASGI scope.
+
+        Call it first, so that nothing later can log or leak them.
+        """
         try:
             scope[_CREDENTIALS] = take_credentials(scope)
         except CredentialsError as exc:

@@ -1,12 +1,15 @@
-"""The keys that tokens are verified with. Read from files at start and on reload, never from the network.
+"""The keys that tokens are verified with.
 
-A key fixes its algorithms before any token is seen: those of one family (HMAC, RSA, one elliptic curve, Ed25519), so
-that a public key can never be taken for an HMAC secret. A token's header only chooses among them, by ``kid``.
+They are read from files at start-up and on reload, never from the network.
 
-Identity providers publish more than we use: Keycloak lists an encryption key (RSA-OAEP) beside the one for signatures,
-Azure AD names no ``alg``, some give one ``kid`` to two keys of different kinds. As RFC 7517 section 5 asks, a key that
-is not for us is skipped, with a warning; only a set in which no key can be used is refused. A private key is refused
-always, because it must not be here at all.
+A key fixes its algorithms before any token is seen: those of one family (HMAC, RSA, one elliptic
+curve, Ed25519), so that a public key can never be taken for an HMAC secret. A token's header only
+chooses among them, by ``kid``.
+
+Identity providers publish more than we use: Keycloak lists an encryption key (RSA-OAEP) beside the one for
+signatures, Azure AD names no ``alg``, some give one ``kid`` to two keys of different kinds. As RFC 7517
+section 5 asks, a key that is not for us is skipped, with a warning; only a set in which no key can be used is
+refused. A private key is refused always, because it must not be here at all.
 """
 
 from __future__ import annotations
@@ -60,7 +63,10 @@ _MAX_EXPLAINED: Final = 3
 
 
 class _UnusableKeyError(Exception):
-    """A key of a set that is not for us, or that we cannot use. The text says what was expected and what came."""
+    """A key of a set that is not for us, or that we cannot use.
+
+    The text says what was expected and what came.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class VerificationKey:
     _prepared: Any = field(repr=False)
 
     def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether ``signature`` is this key's by ``algorithm``; False too when that is not one of its algorithms."""
+        """Whether this key made ``signature`` by ``algorithm``, which must be one of its algorithms."""
         implementation = self.algorithms.get(algorithm)
         return implementation is not None and implementation.verify(message, self._prepared, signature)
 
@@ -80,8 +86,8 @@ class VerificationKey:
 class Keyring:
     """All keys, chosen by a token's ``kid``.
 
-    A kid may name several keys, as RFC 7517 section 4.5 allows for keys of different kinds: the token's algorithm then
-    tells which of them are tried, at most ``MAX_KEYS_PER_KID``.
+    A kid may name several keys, as RFC 7517 section 4.5 allows for keys of different kinds: the token's
+    algorithm then tells which of them are tried, at most ``MAX_KEYS_PER_KID``.
     """
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
@@ -98,9 +104,9 @@ class Keyring:
         return sum(map(len, self._by_kid.values()))
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        """The keys of that kid, () when there is none.
+        """The keys with that kid, () if there are none.
 
-        A token without a kid is for the keys without one, or for the only kid there is.
+        A token without a kid matches the keys without one, or all keys if there is only one kid.
         """
         if kid is None and None not in self._by_kid and len(self._by_kid) == 1:
             return next(iter(self._by_kid.values()))
@@ -251,7 +257,7 @@ def _shown(value: object) -> str:
 
 
 def read_key_file(path: Path, option: str, maximum: int) -> bytes:
-    """What a file of keys holds, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
+    """The content of a key file, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -260,7 +266,8 @@ def read_key_file(path: Path, option: str, maximum: int) -> bytes:
         raise ConfigError(f"{option}: expected a readable file at {path}, got: {exc.strerror}") from None
     if mode & stat.S_IWOTH:
         raise ConfigError(
-            f"{option}: expected a file that only its owner can write, got mode {mode:03o} on {path}; chmod 600"
+            f"{option}: expected a file that only its owner can write, got mode "
+            f"{mode:03o} on {path}; chmod 600"
         )
     if len(content) > maximum:
         raise ConfigError(f"{option}: expected at most {maximum} bytes in {path}, got more")

@@ -1,7 +1,7 @@
 """JSON for security decisions: what two parsers could read differently is refused.
 
-Slower than ``jsonvalue`` and stricter: an object with the same key twice is an error, so that nobody who looked at the
-first ``exp`` of a token is overruled by a second.
+Slower than ``jsonvalue`` and stricter: an object with the same key twice is an error, so that a second
+``exp`` in a token cannot overrule the first one that somebody checked.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Who is asking, and what they may do. No HTTP in here: a token is a string, an answer is a ``Principal``.
+"""Who is asking, and what they may do. This module knows no HTTP: it turns a token into a ``Principal``.
 
 A token is a JWS in compact form (RFC 7519). It is checked in this order, the cheap and structural first:
 
-    length → three base64url parts → strict JSON header → the key its kid names → the key's algorithms → signature
+    length → three base64url parts → strict JSON header → the key its kid names → its algorithms → signature
     → strict JSON claims → exp, nbf, iat → iss, aud → sub, panels
 
-``exp`` is required, a number, and not further away than ``TokenRules.max_lifetime_s``. The claim ``panels`` is optional:
-``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the bearer may do everything; with it,
-nothing else. One that is malformed refuses the whole token.
+``exp`` is required and must be a number no further away than ``TokenRules.max_lifetime_s``. The claim
+``panels`` is optional: ``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the
+bearer may do everything; with it, only what it lists. If it is malformed, the whole token is refused.
 
 What this does not protect against: a stolen token works until it expires; there is no revocation list.
 """
@@ -36,7 +36,7 @@ MAX_TOKEN_CHARS: Final = 8 * KIB
 MAX_SUBJECT_CHARS: Final = 256
 MAX_GRANTS: Final = 256
 MAX_PERMISSIONS_PER_GRANT: Final = 64
-#: Tokens whose verification is remembered; least recently used first out.
+#: How many verified tokens are remembered; the least recently used one is forgotten first.
 MAX_CACHED_TOKENS: Final = 1_024
 
 _TOKEN_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -59,7 +59,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Someone who may do something.
+    """Somebody who sends requests, and what they may do.
 
     - ``subject``: the token's ``sub``, None when it has none and for the anonymous principal;
     - ``expires_at``: Unix seconds, None for never;
@@ -129,8 +129,8 @@ class _Verified:
 class TokenVerifier:
     """Tells whose a token is.
 
-    Verified tokens are remembered (at most ``MAX_CACHED_TOKENS``, keyed by the token itself, in memory only); their
-    times are checked on every use all the same.
+    Verified tokens are remembered (at most ``MAX_CACHED_TOKENS``, keyed by the token itself, in memory only);
+    their times are checked on every use all the same.
     """
 
     def __init__(self, keyring: Keyring, rules: TokenRules, *, clock: Callable[[], float]) -> None:
@@ -141,7 +141,7 @@ class TokenVerifier:
         self._cache: OrderedDict[str, _Verified] = OrderedDict()
 
     def replace_keys(self, keyring: Keyring) -> None:
-        """From now on only these keys count."""
+        """Verifies with these keys only from now on."""
         self._keyring = keyring
         self._cache.clear()
 
@@ -162,7 +162,7 @@ class TokenVerifier:
         return verified.principal
 
     def _verify_signature(self, token: str) -> bytes:
-        """The payload of a token with a good signature."""
+        """The payload of a token whose signature is valid."""
         parts = _TOKEN_PATTERN.fullmatch(token)
         if parts is None:
             raise TokenError("expected a JWT in compact form")
@@ -209,7 +209,7 @@ def _object_in(text: bytes, name: str) -> Mapping[str, Any]:
     return value
 
 
-# -- claims ---------------------------------------------------------------------------------------------------
+# -- claims -------------------------------------------------------------------------------------------------
 
 
 def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
@@ -243,7 +243,7 @@ def _check_times(verified: _Verified, rules: TokenRules, now: float) -> None:
 
 
 def _names_audience(claimed: object, audience: str) -> bool:
-    """Whether ``aud`` is ours, or a list of strings with ours among them (RFC 7519 section 4.1.3)."""
+    """Whether ``aud`` is our audience, or a list of strings that contains it (RFC 7519 section 4.1.3)."""
     if isinstance(claimed, list):
         return audience in claimed and all(isinstance(name, str) for name in claimed)
     return claimed == audience

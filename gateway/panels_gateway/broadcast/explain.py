@@ -1,10 +1,11 @@
 """Why a client's JSON object is not what it should be: which field is wrong, and what was expected of it.
 
-The decoders of ``messages`` and of the HTTP trigger body are quick and say only that something is wrong. This is the slow
-path behind them. It takes the object apart into its top-level members without looking into their values, so that a
-value that is not JSON at all is still told from its neighbours; then it judges each member on its own.
+The decoders of ``messages`` and of the HTTP trigger body are quick and say only that something is
+wrong. This is the slow path behind them. It takes the object apart into its top-level members without
+looking into their values, so that a value that is not even JSON can be told from its neighbours. Then
+it judges each member by itself.
 
-Nothing is accepted here: whoever calls has already refused the text.
+Nothing is accepted here: the caller has already refused the text.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 
 MAX_REQUEST_ID_CHARS: Final = 256
-#: Tokens of a text that are looked at before it is only judged as a whole, a few milliseconds' worth. A security limit.
+#: How many tokens of a text are examined, which takes a few milliseconds; a longer text is judged as a
+#: whole. A security limit.
 MAX_TOKENS: Final = 20_000
 
 _MAX_SHOWN_CHARS: Final = 64
 _SPACE: Final = re.compile(r"[ \t\n\r]*+")
 _STRING: Final = re.compile(r'"(?:[^"\\]++|(?:\\.)++)*+"', re.DOTALL)
-#: What matters for finding the end of a value: strings, runs of brackets, and commas. A quote that begins no string is a
-#: token too: without it, each quote behind it would be tried as the beginning of one, to the end of the text.
+#: What matters for finding the end of a value: strings, runs of brackets, and commas. A quote that
+#: begins no string is a token too: without it, each quote behind it would be tried as the beginning of
+#: one, to the end of the text.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|(?:\\.)++)*+"|[\[{]++|[\]}]++|,|"', re.DOTALL)
 
-#: What is wrong with a decoded value, None for nothing.
+#: Says what is wrong with a decoded value; None if nothing is.
 Check = Callable[[Any], str | None]
 
 
@@ -42,7 +45,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a field has to be. ``expected`` is said when it is missing; None for a field that may be missing."""
+    """What a field has to be.
+
+    ``expected`` is what the error says if the field is missing; None if it may be missing.
+    """
 
     check: Check
     expected: str | None = None
@@ -85,7 +91,9 @@ def _skip(text: str, at: int) -> int:
 
 
 def _end_of_value(text: str, at: int, budget: int) -> tuple[int, int]:
-    """Where the comma or brace behind the value at ``at`` stands, -1 for nowhere, and what is left of the budget."""
+    """The position of the comma or brace after the value at ``at`` (-1 if there is none), and
+    the budget that remains.
+    """
     depth = 0
     for token in _TOKEN.finditer(text, at):
         budget -= 1
@@ -107,7 +115,7 @@ def _end_of_value(text: str, at: int, budget: int) -> tuple[int, int]:
 
 
 def request_id_in(members: Sequence[Member]) -> str | None:
-    """The requestId among ``members``, where it is one that an answer may carry."""
+    """The requestId among ``members``, if it is one that an answer may carry."""
     found: str | None = None
     for member in members:
         if member.name == "requestId":
@@ -120,7 +128,7 @@ def request_id_in(members: Sequence[Member]) -> str | None:
 
 
 def problem_in(members: Sequence[Member], fields: Mapping[str, Field], *, closed: bool) -> str | None:
-    """The first thing that is wrong, as ``field: expected ...``; None when each field is right by itself.
+    """The first problem, as ``field: expected ...``; None if each field is right by itself.
 
     ``closed``: a field that is not among ``fields`` is wrong too.
     """
@@ -148,7 +156,7 @@ def shown(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"
 
 
-# -- checks ---------------------------------------------------------------------------------------------------
+# -- checks -------------------------------------------------------------------------------------------------
 
 
 def check_text(maximum: int) -> Check:

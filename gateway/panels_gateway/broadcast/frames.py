@@ -1,4 +1,4 @@
-"""WebSocket frames of the server's side (RFC 6455 section 5.2), for messages that are built once and sent to many.
+"""WebSocket frames of the server (RFC 6455 section 5.2), built once and sent to many clients.
 
 Server frames are unmasked, so the same bytes go to every client.
 """
@@ -9,6 +9,8 @@ import struct
 from typing import Final
 
 _FIN_TEXT: Final = 0x81
+#: The heads of payloads of 0 to 125 bytes.
+_SMALL: Final = tuple(bytes((_FIN_TEXT, size)) for size in range(126))
 _pack_16 = struct.Struct("!BBH").pack
 _pack_64 = struct.Struct("!BBQ").pack
 
@@ -17,7 +19,7 @@ def text_frame(payload: bytes) -> bytes:
     """An unfragmented text frame. ``payload`` must be UTF-8."""
     size = len(payload)
     if size < 126:
-        return bytes((_FIN_TEXT, size)) + payload
+        return _SMALL[size] + payload
     if size < 65_536:
         return _pack_16(_FIN_TEXT, 126, size) + payload
     return _pack_64(_FIN_TEXT, 127, size) + payload

@@ -1,14 +1,17 @@
-"""Fan-out: who watches a panel, and what of this turn each of them is to be sent.
+"""Fan-out: who watches a panel, and what each watcher is sent of this turn.
 
-During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the turn returns
-every client's frames as one *departure*, in the order in which they arose, and forgets the turn; the departures leave
-when the turn is durable, while later turns are collected already. Most clients hear everything: for them the bytes of a
-turn are joined once and shared. A commit costs the same for any number of such clients; a departure costs one write each.
+During a turn commits are collected once per panel and answers once per client. ``Hub.seal`` at the end of the
+turn returns every client's frames as one *departure*, in the order in which they arose, and forgets the turn;
+the departures leave when the turn is durable, while later turns are collected already. Most clients hear
+everything: for them the bytes of a turn are joined once and shared. A commit costs the same for any number of
+such clients; a departure costs one write each.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
@@ -20,9 +23,9 @@ from panels_gateway.panels.panel import Mutation
 class Subscriber(Protocol):
     """A client as the hub sees it.
 
-    ``private`` and ``position`` belong to the hub: what only this client is sent this turn, each frame with the number of
-    the room's commits that come before it; and the version of the last commit that it was told of, or that cannot concern
-    it, which is kept only for clients whose topics are not the default.
+    ``private`` and ``position`` belong to the hub: what only this client is sent this turn, each frame with
+    the number of the room's commits that come before it; and the version of the last commit that it was told
+    of, or that cannot concern it, which is kept only for clients whose topics are not the default.
     """
 
     topics: Topics
@@ -30,11 +33,14 @@ class Subscriber(Protocol):
     position: int
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Sends ``frames``. ``items`` is the same in parts, for a client that cannot write now and has to keep them."""
+        """Sends ``frames``.
+
+        ``items`` is the same in parts, for a client that cannot write now and has to keep them.
+        """
 
 
-class Departure(NamedTuple):
-    """What one client is sent of one turn."""
+class Departure(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What one client is sent of one turn, as bytes and in parts."""
 
     subscriber: Subscriber
     frames: bytes
@@ -42,7 +48,10 @@ class Departure(NamedTuple):
 
 
 class Room:
-    """One panel's watchers, and what the open turn has brought for them. ``seq`` is the last version published."""
+    """One panel's watchers, and what the open turn has brought for them.
+
+    ``seq`` is the last version published.
+    """
 
     __slots__ = ("_everything", "_filtered", "_hub", "_turn", "seq")
 
@@ -57,23 +66,27 @@ class Room:
         return len(self._everything) + len(self._filtered)
 
     def subscribers(self) -> list[Subscriber]:
-        """Everyone here."""
+        """All subscribers in this room."""
         return [*self._everything, *self._filtered]
 
     def join(self, subscriber: Subscriber) -> None:
-        """Adds a client, or sorts it anew after its topics changed. It hears what is published from now on."""
+        """Adds a client, or files it again after its topics changed.
+
+        It hears what is published from now on.
+        """
         self._collect_early()
         if subscriber not in self._filtered:
             subscriber.position = self.seq
         self.leave(subscriber)
-        # one that was not told of the last versions is to hear so with the next one, which the shared frames cannot say
+        # one that was not told of the last versions is to hear so with the next one, which the shared frames
+        # cannot say
         if subscriber.topics.are_default and subscriber.position == self.seq:
             self._everything[subscriber] = None
         else:
             self._filtered[subscriber] = None
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Removes a client; nothing happens when it is not here."""
+        """Removes a client; does nothing if it is not here."""
         self._everything.pop(subscriber, None)
         self._filtered.pop(subscriber, None)
 
@@ -84,17 +97,26 @@ class Room:
         mutations_json: bytes,
         events: list[tuple[str, bytes]],
     ) -> None:
-        """Broadcasts one commit: its PATCH to whoever wants the state, then its EVENTs (name, JSON object)."""
+        """Broadcasts one commit: its PATCH, then its ``events`` (name, JSON object)."""
         self.seq = seq
         if self._everything:
-            # a commit that changed nothing after all is told too: versions have no gaps
-            told = bool(mutations) or not events
-            patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
-            frames = _event_frames([fragment for _, fragment in events], seq) if events else b""
-            if patch or frames:
-                if not self._turn:
-                    self._hub.dirty_rooms.append(self)
-                self._turn.append(Commit(seq, seq, mutations, patch, frames))
+            # a commit that changed nothing is broadcast too, because versions have no gaps
+            patch = frames = b""
+            if mutations or not events:
+                patch = text_frame(messages.patch(mutations_json, seq, more=bool(events)))
+            if len(events) == 1:
+                frames = text_frame(messages.event(events[0][1], seq))
+            elif events:
+                frames = _event_frames([fragment for _, fragment in events], seq)
+            if not self._turn:
+                self._hub.dirty_rooms.append(self)
+            self._turn.append(Commit(seq, seq, mutations, patch, frames))
+        if self._filtered:
+            self._publish_filtered(seq, mutations, mutations_json, events)
+
+    def _publish_filtered(
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
+    ) -> None:
         caught_up: list[Subscriber] = []
         for subscriber in self._filtered:
             topics = subscriber.topics
@@ -114,30 +136,27 @@ class Room:
         subscriber.private.append((len(self._turn) if subscriber in self._everything else 0, frame))
 
     def collect(self, departures: list[Departure]) -> None:
-        """Moves the turn of everyone who hears everything into ``departures``, with their private frames in place."""
+        """Adds to ``departures`` what clients without a filter are sent, private frames included."""
         turn = self._turn
         if not turn:
             return
         self._turn = []
-        shared = b"".join([part for commit in turn for part in (commit.patch_frame, commit.event_frames)])
-        whole: list[Commit | bytes] = list(turn)
+        shared: bytes | None = None
+        whole: list[Commit | bytes] = []
         for subscriber in self._everything:
             private = subscriber.private
-            if not private:
-                departures.append(Departure(subscriber, shared, whole))
+            if private:
+                departures.append(_merged(subscriber, turn))
                 continue
-            items: list[Commit | bytes] = []
-            done = 0
-            for position, frame in private:
-                items += turn[done:position]
-                done = position
-                items.append(frame)
-            items += turn[done:]
-            private.clear()
-            departures.append(_departure(subscriber, items))
+            if shared is None:
+                whole += turn
+                shared = b"".join(
+                    [part for commit in turn for part in (commit.patch_frame, commit.event_frames)]
+                )
+            departures.append(Departure(subscriber, shared, whole))
 
     def _collect_early(self) -> None:
-        # what was published before somebody joined is not for the newcomer
+        # a newcomer must not get what was published before it joined
         if self._turn:
             self._hub.dirty_rooms.remove(self)
             self.collect(self._hub.early)
@@ -151,7 +170,10 @@ def filtered_frames(
     mutations_json: bytes,
     events: list[tuple[str, bytes]],
 ) -> bytes:
-    """The frames of one commit for a client with these topics, which was last told of version ``position``; b"" for none."""
+    """The frames of one commit for a client with these topics, b"" if it gets none.
+
+    ``position`` is the version that the client was last told of.
+    """
     patch = b""
     if mutations:
         if topics.all_state:
@@ -171,7 +193,7 @@ def filtered_frames(
 def commit_frames(
     topics: Topics, seq: int, position: int, mutations_json: bytes, events: list[tuple[str, bytes]]
 ) -> bytes:
-    """The frames of a commit that is told again, from history; b"" where it does not concern these topics."""
+    """The frames of a commit that is replayed from history; b"" if it does not concern these topics."""
     if topics.are_default:
         told = mutations_json != b"[]" or not events
         patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
@@ -190,13 +212,35 @@ def _event_frames(fragments: list[bytes], seq: int, previous: int | None = None)
     )
 
 
-def _departure(subscriber: Subscriber, items: list[Commit | bytes]) -> Departure:
-    frames = b"".join([item if isinstance(item, bytes) else item.frames for item in items])
-    return Departure(subscriber, frames, items)
+def _merged(subscriber: Subscriber, turn: list[Commit]) -> Departure:
+    """What a client is sent that hears everything: the turn's commits, with its own frames in their
+    places.
+    """
+    items: list[Commit | bytes] = []
+    parts: list[bytes] = []
+    private = subscriber.private
+    # the end of the turn, as one more place
+    private.append((len(turn), b""))
+    done = 0
+    for place, frame in private:
+        while done < place:
+            commit = turn[done]
+            done += 1
+            items.append(commit)
+            parts.append(commit.patch_frame)
+            parts.append(commit.event_frames)
+        if frame:
+            items.append(frame)
+            parts.append(frame)
+    private.clear()
+    return Departure(subscriber, b"".join(parts), items)
 
 
 class Hub:
-    """The rooms and clients with something to send. ``early`` is what was collected before the end of the turn."""
+    """The rooms and clients with something to send.
+
+    ``early`` is what was collected before the end of the turn.
+    """
 
     __slots__ = ("dirty_rooms", "dirty_subscribers", "early")
 
@@ -206,7 +250,10 @@ class Hub:
         self.early: list[Departure] = []
 
     def seal(self) -> list[Departure]:
-        """Everything queued since the last call, a departure for each client or, where somebody joined, several."""
+        """Returns everything queued since the last call.
+
+        There is one departure for each client, or several if somebody joined meanwhile.
+        """
         departures, self.early = self.early, []
         if self.dirty_rooms:
             rooms, self.dirty_rooms = self.dirty_rooms, []
@@ -217,7 +264,7 @@ class Hub:
             for subscriber in subscribers:
                 private = subscriber.private
                 if private:
-                    items: list[Commit | bytes] = [frame for _, frame in private]
+                    frames = [frame for _, frame in private]
                     private.clear()
-                    departures.append(_departure(subscriber, items))
+                    departures.append(Departure(subscriber, b"".join(frames), list(frames)))
         return departures

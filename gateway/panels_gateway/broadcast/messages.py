@@ -1,7 +1,7 @@
 """The client protocol's messages: decoding what clients send, encoding what they are sent. Pure.
 
-``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated before, so
-that no value is decoded and encoded again on its way.
+``docs/protocol.md`` describes every message. Server messages are assembled from JSON that was validated
+before, so that no value is decoded and encoded again on its way.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ ClientMessage = Trigger | Subscribe | Unsubscribe | AnswerQuestion | Ping
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as a worker reports it; only its name is of interest here."""
+    """An event as a worker reports it, of which only the name is decoded."""
 
     name: str
     payload: msgspec.Raw = _NULL
@@ -95,7 +95,7 @@ class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageError(RequestError):
-    """A client message that cannot be taken. ``request_id`` is its requestId where one could be read."""
+    """A client message that is refused. ``request_id`` is its requestId, if one could be read."""
 
     def __init__(self, code: Code, message: str, request_id: str | None = None) -> None:
         super().__init__(code, message)
@@ -143,7 +143,7 @@ def decode(text: bytes | str) -> ClientMessage:
 
 
 def check_key(value: object) -> str | None:
-    """What is wrong with an idempotency key, None for nothing."""
+    """What is wrong with an idempotency key; None if nothing is."""
     if not isinstance(value, str):
         return f"expected a string, got {kind_of(value)}"
     if not (0 < len(value) <= MAX_KEY_CHARS and value.isprintable()):
@@ -187,7 +187,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 
 
 def _explain(text: bytes | str) -> MessageError:
-    """Why ``text`` is not a message. The one place that says so, whichever check refused it."""
+    """The error for ``text``, which is not a message, whichever check refused it."""
     members = members_of(text)
     if members is None:
         return MessageError(Code.PARSE_ERROR, _explain_whole(text))
@@ -218,7 +218,10 @@ def _explain_whole(text: bytes | str) -> str:
 
 
 def decode_mutations(fragment: bytes) -> list[Mutation]:
-    """The mutations in a worker's JSON array. Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``."""
+    """The mutations in a worker's JSON array.
+
+    Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``.
+    """
     return _mutations_decoder.decode(fragment)
 
 
@@ -233,9 +236,11 @@ PONG: Final = b'{"type":"PONG"}'
 def connected(
     panel_id: str, state: bytes | None, seq: int, client_id: str, *, epoch: str, recovered: bool | None
 ) -> bytes:
-    """CONNECTED: the panel's version and epoch, and its whole ``state``; None where the client keeps the one that it has.
+    """CONNECTED: the panel's version and epoch, and its whole ``state``.
 
-    ``recovered`` answers a client that asked to resume, None one that did not.
+    ``state`` is None if the client keeps the state that it has.
+
+    ``recovered`` tells a client that asked to resume whether it could; None if it did not ask.
     """
     return b'{"type":"CONNECTED","panelId":%b%b,"seq":%d,"epoch":%b,"clientId":%b%b}' % (
         _encode(panel_id),
@@ -264,10 +269,11 @@ def answered(request_id: str | None, suspension: str) -> bytes:
 def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
     """PATCH: a commit's mutations (a JSON array) and the version that they made.
 
-    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last told of, where
-    that is not the one before ``seq``: nothing between the two concerns its topics.
+    ``more`` says that EVENTs of the same commit follow. ``previous`` is the version that the client was last
+    told of, if that is not ``seq`` - 1: nothing between the two concerns its topics.
     """
-    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, _place(more, previous))
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"PATCH","mutations":%b,"seq":%d%b}' % (mutations, seq, place)
 
 
 def merged_patch(mutations: bytes, first_seq: int, seq: int, *, more: bool = False) -> bytes:
@@ -305,8 +311,11 @@ def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:
 
 
 def event(fragment: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:
-    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and ``previous`` are as in ``patch``."""
-    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, _place(more, previous))
+    """EVENT: ``fragment`` is the event's JSON object; ``seq``, ``more`` and
+    ``previous`` are as in ``patch``.
+    """
+    place = _place(more, previous) if more or previous is not None else b""
+    return b'{"type":"EVENT","event":%b,"seq":%d%b}' % (fragment, seq, place)
 
 
 def progress(request_id: str | None, progress: Progress) -> bytes:
@@ -380,7 +389,10 @@ def error(
 
 
 def failure_details(failed: Failed) -> dict[str, object]:
-    """The ``details`` of an EXECUTION_ERROR. What a worker wrote as JSON is decoded here, once, and checked."""
+    """The ``details`` of an EXECUTION_ERROR.
+
+    What a worker wrote as JSON is decoded here, once, and checked.
+    """
     details: dict[str, object] = {}
     if failed.details != b"{}" and len(failed.details) <= MAX_FAILURE_DETAILS_BYTES:
         try:

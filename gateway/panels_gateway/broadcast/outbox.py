@@ -1,10 +1,11 @@
-"""What waits to be sent to one client that reads more slowly than its panel speaks. Pure.
+"""The frames that wait for a client that reads more slowly than its panel changes. Pure.
 
-Queue: frames and commits, in order. Unit: bytes of frames. Bound: ``OutboxLimits``. Overflow policy: above ``soft_bytes``
-the PATCHes that wait are merged into one that holds each key's last change, in the place of the first (the state
-that it shows is newer than the EVENTs behind it, never older, as with CONNECTED; it says ``more`` where there may be such
-EVENTs, so that a client that is cut off before it has them asks for them again); when what waits is still above
-``hard_bytes`` the client is a slow consumer, and is closed with 1013. EVENTs and answers are never dropped.
+Queue: frames and commits, in order. Unit: bytes of frames. Bound: ``OutboxLimits``. Overflow policy: above
+``soft_bytes`` the PATCHes that wait are merged into one that holds each key's last change, in the place of
+the first (the state that it shows is newer than the EVENTs behind it, never older, as with CONNECTED; it says
+``more`` where there may be such EVENTs, so that a client that is cut off before it has them asks for them
+again); when what waits is still above ``hard_bytes`` the client is a slow consumer, and is closed with 1013.
+EVENTs and answers are never dropped.
 
 A client that keeps up never has anything here: the hub writes to its transport directly.
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.panels.panel import Mutation
@@ -22,14 +25,16 @@ from panels_shared.limits import KIB, MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxLimits:
-    """Bytes that may wait for one client: above ``soft_bytes`` PATCHes are merged, above ``hard_bytes`` it is closed."""
+    """How many bytes may wait for one client.
+
+    Above ``soft_bytes`` PATCHes are merged; above ``hard_bytes`` the client is closed.
+    """
 
     soft_bytes: int = 256 * KIB
     hard_bytes: int = MIB
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames."""
 
     first_seq: int

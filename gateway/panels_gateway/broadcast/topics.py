@@ -1,7 +1,8 @@
 """What a client wants to hear of its panel.
 
-Topics are ``state`` (every PATCH), ``events`` (every EVENT), ``state:<key>`` and ``event:<name>``; in the last two a
-trailing ``*`` matches a prefix. Topics of other forms are kept (a later server may know them) and match nothing.
+Topics are ``state`` (every PATCH), ``events`` (every EVENT), ``state:<key>`` and ``event:<name>``; in
+the last two a trailing ``*`` matches a prefix. Topics of other forms are kept (a later server may know
+them) and match nothing.
 """
 
 from __future__ import annotations

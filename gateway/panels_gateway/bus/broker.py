@@ -1,12 +1,14 @@
-"""The broker: the ROUTER socket that drives the dispatcher. A shell without rules.
+"""The broker: the ROUTER socket that drives the dispatcher. It is a shell and holds no rules.
 
-Frames are read until there are none, decoded, and fed to the dispatcher message by message; accepted results go to the kernel,
-which commits and answers. What the dispatcher then has to send goes out once per loop turn, one frame per peer.
+Frames are read until there are none, decoded, and fed to the dispatcher message by message; accepted
+results go to the kernel, which commits and answers. What the dispatcher then has to send goes out once per
+loop turn, one frame per peer.
 
-ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket is read until
-EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer without a mechanism are hostile until they
-decode. What it does not protect against: a peer that connects to the socket and floods it with valid frames; the socket's
-directory is for this user alone, and ``tcp://`` needs CURVE keys.
+ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket
+is read until EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer
+without a mechanism are hostile until they decode. What it does not protect against: a peer that connects
+to the socket and floods it with valid frames; the socket's directory is for this user alone, and
+``tcp://`` needs CURVE keys.
 """
 
 from __future__ import annotations
@@ -299,8 +301,8 @@ class Broker:
         socket = self._socket
         assert socket is not None
         if not self._look_due and not self._reading and self._loop is not None:
-            # any send, a heartbeat's or one that fails as well, may consume the edge of the descriptor, and what came
-            # with it would never be read
+            # any send, a heartbeat's or one that fails as well, may consume the edge of the descriptor, and
+            # what came with it would never be read
             self._look_due = True
             self._loop.call_soon(self._look_again)
         for run in _runs(messages):
@@ -327,7 +329,8 @@ class Broker:
         self._after(self._heartbeat_s, self._beat)
 
     def _tick(self) -> None:
-        # a gateway that did not run for a while has not listened either: hear everybody before anyone counts as silent
+        # a gateway that did not run for a while has not listened either: hear everybody before
+        # anyone counts as silent
         self._look_again()
         self._dispatcher.tick(self._clock())
         self._flush()

@@ -17,7 +17,10 @@ _WORKERS: Final = "curve-worker-keys-file"
 
 
 def load_curve_keys(config: WorkersConfig) -> CurveKeys | None:
-    """The gateway's pair and the workers' public keys, None where none are configured. Raises ``ConfigError``."""
+    """The gateway's pair and the workers' public keys, None where none are configured.
+
+    Raises ``ConfigError``.
+    """
     secret_file, workers_file = config.curve_secret_key_file, config.curve_worker_keys_file
     if secret_file is None or workers_file is None:
         return None

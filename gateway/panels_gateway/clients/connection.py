@@ -1,14 +1,16 @@
 """One client of one panel, without I/O: what it may do, what it hears, and what it waits for.
 
-The shell (``websocket``) feeds it text frames and offers a ``Transport``; the intake has its triggers run, and answers them.
+The shell (``websocket``) feeds it text frames and offers a ``Transport``; the intake has its
+triggers run, and answers them.
 
     state        receive(TRIGGER)         answer            receive(SUBSCRIBE)     lost()
     open         intake.submit            RESULT or ERROR   topics change          closed
     closed       nothing                  dropped           nothing                closed
 
-A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in the panel's queue at a
-time and the rest wait here, so that one client's burst delays another's trigger by a bounded number of jobs;
-at most ``ClientLimits.in_flight`` in all are unanswered, and one more is answered OVERLOADED at once.
+A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in
+the panel's queue at a time and the rest wait here, so that one client's burst delays another's trigger
+by a bounded number of jobs; at most ``ClientLimits.in_flight`` in all are unanswered, and one more is
+answered OVERLOADED at once.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ class Transport(Protocol):
     """The way to one client's socket."""
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Writes whole WebSocket frames. ``items`` is the same in parts, to be kept while the client does not read."""
+        """Writes whole WebSocket frames.
+
+        ``items`` is the same in parts, to be kept while the client does not read.
+        """
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Starts the closing handshake."""
@@ -111,8 +116,11 @@ class Connection:
         self.closed = False
 
     def open(self, recovery: Recovery | None = None) -> None:
-        """Joins the panel's room and sends CONNECTED: with the state as it is now or, where ``recovery`` could be made, with
-        everything that the client has missed behind it."""
+        """Joins the panel's room and sends CONNECTED.
+
+        CONNECTED carries the current state or, if ``recovery`` can be completed, is followed by
+        everything that the client missed.
+        """
         kernel, panel = self._kernel, self.panel
         self.room.join(self)
         kernel.connection_opened(self)
@@ -172,10 +180,11 @@ class Connection:
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
         if request_id is not msgspec.UNSET:
+            self.position = self.panel.seq  # SUBSCRIBED moves the client there too
             self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
 
     def receive_binary(self) -> None:
-        """A binary message came, which the protocol has no use for: closes with 1003."""
+        """Closes with 1003: the protocol has no binary messages."""
         self.close(CloseCode.UNSUPPORTED_DATA, "expected text frames")
 
     def _trigger(self, message: Trigger) -> None:
@@ -232,7 +241,9 @@ class Connection:
     # -- from the kernel ---------------------------------------------------------------------------------
 
     def progress(self, trigger: request.Trigger, progress: Progress) -> None:
-        """The handler waits: its trigger no longer stands in the panel's queue, and others of this client may."""
+        """The handler waits: its trigger no longer stands in the panel's queue, and others of this client
+        may.
+        """
         if not self.closed:
             self.room.send(self, text_frame(messages.progress(trigger.request_id, progress)))
         if trigger not in self.suspended:
@@ -263,16 +274,19 @@ class Connection:
             self._kernel.turn.request_seal()
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Closes the socket behind everything that is queued."""
+        """Closes the socket after everything that is queued has been sent."""
         if not self.closed:
             self._kernel.turn.after(lambda: self._transport.close(code, reason))
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """From the turn, when it leaves."""
+        """Called by the turn when it leaves."""
         self._transport.deliver(frames, items)
 
     def lost(self) -> None:
-        """The socket is gone: leaves the room. Triggers already accepted still run; their answers are dropped."""
+        """The socket is gone: leaves the room.
+
+        Triggers already accepted still run; their answers are dropped.
+        """
         if not self.closed:
             self.closed = True
             self.private.clear()

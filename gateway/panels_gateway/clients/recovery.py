@@ -1,21 +1,25 @@
-"""What a client that was away is sent: everything that it has missed, or the state as it is now. Pure but for ``read``.
+"""What a client that was away is sent: everything that it has missed, or the state as it is now. Pure but for
+``read``.
 
-A client resumes with the epoch and the version that it has (``?epoch=…&since=…``). It is sent what it has missed where
-history reaches back so far and costs no more bytes than the state; it gets the whole state otherwise, and is told which of
-the two it is. Nothing is kept for a client that is away.
+A client resumes with the epoch and the version that it has (``?epoch=…&since=…``). It is sent what it has
+missed where history reaches back so far and costs no more bytes than the state; it gets the whole state
+otherwise, and is told which of the two it is. Nothing is kept for a client that is away.
 
-History is read before the upgrade is accepted, which takes a while; what was committed meanwhile is in the resident's tail
-and is added in ``complete``, in the step in which the client joins its room. So nothing falls between the two.
+History is read before the upgrade is accepted, which takes a while; what was committed meanwhile is in the
+resident's tail and is added in ``complete``, in the step in which the client joins its room. So nothing falls
+between the two.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus
 
 from panels_gateway.broadcast.hub import commit_frames
 from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS, MAX_TOPICS, Topics
+from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
 from panels_gateway.kernel.residents import Resident
@@ -23,7 +27,10 @@ from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
 
-#: What is missed is sent, and not the state, up to this many bytes even where the state is smaller: events are in it too.
+_log = logging.getLogger("panels.gateway.clients")
+
+#: What is missed is sent, and not the state, up to this many bytes even where the state is smaller: events
+#: are in it too.
 RECOVERY_FLOOR_BYTES: Final = 256 * KIB
 #: And never more than this.
 MAX_RECOVERY_BYTES: Final = 4 * MIB
@@ -34,8 +41,10 @@ MAX_SINCE_DIGITS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the query of an upgrade asks for. ``since`` None: to start over with the whole state, which the client says when
-    it had a state that it cannot use any more (``since=none``). ``topics`` None: the default ones."""
+    """What the query of an upgrade asks for. ``since`` None: to start over with the whole state, which the
+    client says when it had a state that it cannot use any more (``since=none``). ``topics`` None: the default
+    ones.
+    """
 
     resumes: bool = False
     epoch: str = ""
@@ -44,7 +53,9 @@ class Asked:
 
 
 def parse(query: bytes) -> Asked:
-    """What ``query``, the raw query string of an upgrade, asks for. Raises ``RequestError`` INVALID_REQUEST."""
+    """What ``query``, the raw query string of an upgrade, asks for. Raises ``RequestError``
+    INVALID_REQUEST.
+    """
     fields: dict[str, str] = {}
     for part in query.decode("latin-1").split("&"):
         name, _, value = part.partition("=")
@@ -84,7 +95,8 @@ def _invalid(path: str, problem: str) -> RequestError:
 class Recovery:
     """What was read for a client that resumes. ``since`` None: nothing can be made of what it has.
 
-    ``position`` is the last version that the client will have been told of, once it has the frames of ``complete``.
+    ``position`` is the last version that the client will have been told of, once it has the frames of
+    ``complete``.
     """
 
     __slots__ = ("_commits", "_limit_bytes", "_resident", "_since", "position")
@@ -99,14 +111,17 @@ class Recovery:
         self.position = since or 0
 
     def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, for a client with these topics; None where it must have the whole state instead."""
+        """The frames of everything since, for a client with these topics; None where it must have the whole
+        state instead.
+        """
         since = self._since
         if since is None:
             return None
         commits = self._commits
         last = commits[-1].seq if commits else since
         commits += [record for record in self._resident.tail if record.seq > last]
-        # one that was made and folded since history was read is in neither: then there are fewer than there were versions
+        # one that was made and folded since history was read is in neither: then there are fewer than there
+        # were versions
         if len(commits) != panel.seq - since:
             return None
         if sum(map(record_bytes, commits)) > self._limit_bytes:
@@ -130,7 +145,12 @@ async def read(asked: Asked, resident: Resident, histories: Histories) -> Recove
     limit_bytes = min(MAX_RECOVERY_BYTES, max(RECOVERY_FLOOR_BYTES, panel.state_bytes))
     if asked.since is None or asked.epoch != panel.epoch or asked.since > panel.seq:
         return Recovery(resident, None, [], limit_bytes)
-    page = await histories.since(resident, asked.since, limit_bytes=limit_bytes)
+    try:
+        page = await histories.since(resident, asked.since, limit_bytes=limit_bytes)
+    except JournalError as exc:
+        # the state is in memory and sound: the client gets all of it
+        _log.error("panel %r: its history cannot be read: %s", panel.id, exc)
+        page = None
     if page is None or not page.complete:
         return Recovery(resident, None, [], limit_bytes)
     return Recovery(resident, asked.since, page.commits, limit_bytes)

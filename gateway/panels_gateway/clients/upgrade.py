@@ -1,7 +1,8 @@
 """The WebSocket upgrade: refused by a real HTTP answer, or handed over to the WebSocket shell.
 
-The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room for one more (503). With
-``conceal_panels`` the token comes before the panel, and a panel that the token may not read is 404.
+The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room
+for one more (503). With ``conceal_panels`` the token comes before the panel, and a panel that the
+token may not read is 404.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Upgrades:
         self._open: dict[str | None, int] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One upgrade request, and the client behind it until it is gone."""
+        """Serves one upgrade request, and its client until the socket is gone."""
         try:
             resident, principal = await self._check(scope)
             asked = recovery.parse(scope["query_string"])
@@ -94,7 +95,7 @@ class Upgrades:
         if match is None:
             raise RequestError(Code.NOT_FOUND, "there is no WebSocket at this path; expected /panels/{id}/ws")
         panel_id = match[1]
-        # an id that no panel can have is not worth a look into the journal
+        # no need to ask the journal for an id that no panel can have
         known = is_name(panel_id)
         resident = None
         if not self._gate.conceals:

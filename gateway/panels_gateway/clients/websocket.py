@@ -1,17 +1,18 @@
 """The WebSocket shell: uvicorn's sansio protocol with the panels connection right behind the socket.
 
-``PanelsWebSocketProtocol`` leaves handshake, control frames, fragments, keep-alive and the closing handshake to uvicorn and
-websockets, and differs in two places where a trigger spends its time:
+``PanelsWebSocketProtocol`` leaves handshake, control frames, fragments, keep-alive and the closing handshake
+to uvicorn and websockets, and differs in two places where a trigger spends its time:
 
-- inbound, a complete unfragmented text frame is unmasked and handed to the ``Connection`` at once; every other frame goes,
-  whole, to the library, which therefore always stands between two frames;
+- inbound, a complete unfragmented text frame is unmasked and handed to the ``Connection`` at once; every
+  other frame goes, whole, to the library, which therefore always stands between two frames;
 - outbound, the hub's bytes go to the transport as they are.
 
-It also closes three holes (see docs/decisions/0009-websocket-protocol.md): pongs for a peer that does not read, an oversized handshake, and endless
-empty fragments are all bounded. What it does not protect against: a flood of valid messages, which ``connection`` bounds.
+It also closes three holes (see docs/decisions/0009-websocket-protocol.md): pongs for a peer that does not
+read, an oversized handshake, and endless empty fragments are all bounded. What it does not protect against: a
+flood of valid messages, which ``connection`` bounds.
 
-Backpressure: above ``WRITE_HIGH_BYTES`` in the transport the client counts as congested and its frames wait in an
-``Outbox``; a client that falls behind further is closed with 1013.
+Backpressure: above ``WRITE_HIGH_BYTES`` in the transport the client counts as congested and its frames wait
+in an ``Outbox``; a client that falls behind further is closed with 1013.
 """
 
 from __future__ import annotations
@@ -41,15 +42,16 @@ if TYPE_CHECKING:
 #: Bytes in the transport above which a client counts as congested; below the low mark it catches up.
 WRITE_HIGH_BYTES: Final = 64 * KIB
 WRITE_LOW_BYTES: Final = 16 * KIB
-#: How much a client that catches up is given at a time.
+#: How many bytes a client that catches up is given at a time.
 CATCH_UP_BYTES: Final = 64 * KIB
-#: A read of this size is followed by others in the same loop turn, up to 8 MiB: the event loop reads on while its buffer
-#: comes back full. One client's flood would hold the loop for a second, so the rest waits until others had their turn.
+#: A read of this size is followed by others in the same loop turn, up to 8 MiB: the event loop reads on while
+#: its buffer comes back full. One client's flood would hold the loop for a second, so the rest waits until
+#: others had their turn.
 LARGE_READ_BYTES: Final = 64 * KIB
 #: Frames of one fragmented message, and control frames a second: security limits.
 MAX_FRAGMENTS: Final = 256
 MAX_CONTROL_FRAMES_PER_S: Final = 50
-#: Seconds that a client whose socket takes nothing is given after it was told to go.
+#: How long a client whose socket takes nothing has to leave after it was told to, in seconds.
 CLOSE_TIMEOUT_S: Final = 5.0
 
 #: The ASGI scope extension under which the protocol offers itself to the application.
@@ -117,7 +119,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
                     self.transport.write(b"".join(self.conn.data_to_send()))
                     self.transport.close()
             elif self.conn.reader.buffer:
-                self.transport.abort()  # half a frame behind the upgrade request: the splitter would lose its place
+                # half a frame behind the upgrade request: the splitter would lose its place
+                self.transport.abort()
             return
         if len(data) >= LARGE_READ_BYTES and not self.read_paused:
             self.read_paused = True
@@ -136,7 +139,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _split(self, data: bytes) -> None:
-        """Takes ``data`` apart into whole frames; what is left waits for more."""
+        """Splits ``data`` into whole frames; an incomplete one waits for more bytes."""
         at, size = 0, len(data)
         max_size = self.config.ws_max_size
         while size - at >= 2:
@@ -154,7 +157,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
                     break
                 length = int.from_bytes(data[at + 2 : at + 10], "big")
             if length > max_size or second < 0x80:
-                # too big or unmasked: the library refuses it by its header alone
+                # the frame is too large or unmasked: the library refuses it by its header alone
                 super().data_received(data[at:])
                 return
             end = at + header + 4 + length
@@ -177,7 +180,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
 
     @staticmethod
     def _frame_bytes(head: bytearray) -> int:
-        """How many bytes ``_split`` needs to get further: the whole frame, or its header while that is not known."""
+        """How many bytes ``_split`` needs: the whole frame or, until its size is known, its header."""
         if len(head) < 2:
             return 2
         length = head[1] & 0x7F
@@ -252,7 +255,10 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     # -- outbound ----------------------------------------------------------------------------------------
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
-        """Writes frames, or keeps them while the client is congested; closes a client that is too far behind."""
+        """Writes frames, or keeps them while the client is congested.
+
+        Closes a client that has fallen too far behind.
+        """
         if self.close_sent or self.transport.is_closing():
             return
         if not self._congested:
@@ -313,7 +319,7 @@ async def serve(
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``expires_in_s`` is when to close it for its token's sake, None for never; ``asked`` is what it asked to begin with.
+    ``expires_in_s`` is how long its token stays valid, None for ever; ``asked`` is what the query asks for.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect

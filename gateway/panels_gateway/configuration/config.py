@@ -1,7 +1,7 @@
 """The gateway's configuration: what was asked for, as value objects that hold only what is valid.
 
-``options`` has the table of all options and ``panels_shared.options`` their precedence. Whatever is wrong is one
-``ConfigError``, which ``__main__`` prints as one line before it exits with 78.
+``options`` has the table of all options and ``panels_shared.options`` their precedence. Whatever is wrong is
+one ``ConfigError``, which ``__main__`` prints as one line before it exits with 78.
 
 This is the gateway's lowest room. It knows none of the others: ``app`` turns these values into their limits.
 """
@@ -30,7 +30,9 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenConfig:
-    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in seconds."""
+    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in
+    seconds.
+    """
 
     host: str
     port: int
@@ -69,8 +71,8 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate, and what may wait to
-    be sent before PATCHes are merged (soft) and before it is closed (hard)."""
+    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate, and what
+    may wait to be sent before PATCHes are merged (soft) and before it is closed (hard)."""
 
     in_flight: int
     admitted: int
@@ -81,7 +83,9 @@ class ClientConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelsConfig:
-    """Bounds of panels: how many, their definitions and their state. ``maxima`` is how far a tool may raise its limits."""
+    """Bounds of panels: how many, their definitions and their state. ``maxima`` is how far a tool may raise
+    its limits.
+    """
 
     count: int
     body_bytes: int
@@ -106,7 +110,8 @@ _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordConfig:
-    """What is kept of panels, for how long, and how safely. Times in milliseconds; ``resident_bytes`` of state in memory."""
+    """What is kept of panels, for how long, and how safely. Times in milliseconds; ``resident_bytes`` of
+    state in memory, ``backlog_bytes`` of the log that may wait to be folded."""
 
     durability: Durability
     history_commits: int
@@ -115,11 +120,14 @@ class RecordConfig:
     answer_ttl_ms: int
     answer_keys: int
     resident_bytes: int
+    backlog_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingConfig:
-    """What handlers may call (None: no more than the kernel itself offers), and how many may wait and for how long."""
+    """What handlers may call (None: no more than the kernel itself offers), and how many may wait and for how
+    long.
+    """
 
     extensions: Path | None
     per_panel: int
@@ -148,11 +156,26 @@ class GatewayConfig:
 def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory: Path) -> GatewayConfig:
     """The configuration that the command line, the environment and the file give.
 
-    ``directory`` is what relative paths of the first two are relative to; those in the file are relative to the file.
+    ``directory`` is what relative paths of the first two are relative to; those in the file are relative to
+    the file.
     Raises ``ConfigError``; ``SystemExit`` after --help and --version.
     """
     values = TABLE.read(arguments, environment, directory=directory, read_file=_read_file)
     return _build(values, directory, tuple(TABLE.mistyped(environment)))
+
+
+def load_data_dir(
+    config: str | None, data_dir: str | None, environment: Mapping[str, str], *, directory: Path
+) -> Path:
+    """The data directory of a gateway with that ``--config`` and ``--data-dir``, environment and working
+    directory.
+
+    Raises ``ConfigError``.
+    """
+    given = (("config", config), ("data-dir", data_dir))
+    flags = [f"--{name}={value}" for name, value in given if value is not None]
+    values = TABLE.read(flags, environment, directory=directory, read_file=_read_file)
+    return _data_dir(directory / values.get("data_dir", Path))
 
 
 def _read_file(path: Path) -> bytes:
@@ -192,6 +215,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             answer_ttl_ms=int(values.get("idempotency_ttl", float) * 1_000),
             answer_keys=values.get("idempotency_keys", int),
             resident_bytes=values.get("max_resident_bytes", int),
+            backlog_bytes=values.get("max_backlog_bytes", int),
         ),
         queue=QueueConfig(
             per_panel=values.get("max_queue_per_panel", int),
@@ -207,8 +231,8 @@ def _client(values: Values) -> ClientConfig:
     hard_bytes = values.get("send_buffer_hard_bytes", int)
     if soft_bytes > hard_bytes:
         raise ConfigError(
-            f"send-buffer-soft-bytes: expected at most send-buffer-hard-bytes, {hard_bytes}, got {soft_bytes} "
-            f"(from {values.source('send_buffer_soft_bytes')}); lower it or raise the other"
+            f"send-buffer-soft-bytes: expected at most send-buffer-hard-bytes, {hard_bytes}, got "
+            f"{soft_bytes} (from {values.source('send_buffer_soft_bytes')}); lower it or raise the other"
         )
     return ClientConfig(
         in_flight=values.get("max_in_flight", int),
@@ -240,8 +264,8 @@ def _listen(values: Values) -> ListenConfig:
     for origin in origins or ():
         if origin != "*" and _ORIGIN_PATTERN.fullmatch(origin) is None:
             raise ConfigError(
-                f"allowed-origins: expected origins in lower case without a path, like https://app.example.org, or *, "
-                f"got {origin[:80]!r}"
+                "allowed-origins: expected origins in lower case without a path, like "
+                f"https://app.example.org, or *, got {origin[:80]!r}"
             )
     return ListenConfig(
         host=values.get("host", str),
@@ -265,7 +289,8 @@ def _workers(values: Values, data_dir: Path) -> WorkersConfig:
     workers = values.maybe("curve_worker_keys_file", Path)
     if (secret is None) != (workers is None):
         raise ConfigError(
-            "curve-secret-key-file: expected it together with curve-worker-keys-file, got only one; give both or neither"
+            "curve-secret-key-file: expected it together with curve-worker-keys-file, got only one; give "
+            "both or neither"
         )
     if listens_everywhere(endpoint):
         raise ConfigError(f"{option}: expected the address of one interface, got {endpoint!r}")
@@ -282,8 +307,9 @@ def _auth(values: Values) -> AuthConfig:
     off = values.get("no_auth", bool)
     if not off and secret is None and jwks is None:
         raise ConfigError(
-            "expected a key to verify tokens with, got none; give --jwt-secret-file FILE (make one with: openssl rand "
-            "-hex 32 > FILE) or --jwt-jwks-file FILE, or --no-auth to let everybody do everything"
+            "expected a key to verify tokens with, got none; give --jwt-secret-file FILE (make one with: "
+            "openssl rand -hex 32 > FILE) or --jwt-jwks-file FILE, or --no-auth to let "
+            "everybody do everything"
         )
     if off and not (secret is None and jwks is None):
         raise ConfigError("no-auth: expected it without a key, got both; take one of them away")

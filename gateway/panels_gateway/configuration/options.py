@@ -1,4 +1,6 @@
-"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference of it."""
+"""Every option of the gateway, once. ``panels_shared.options`` makes flags, environment, file and reference
+of it.
+"""
 
 from __future__ import annotations
 
@@ -99,6 +101,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="idempotency-keys", group=RECORD, kind="integer", default=65_536, minimum=1, maximum=1_048_576,
         help="Answered idempotency keys of each panel; over it, the oldest are forgotten before their time.",
+    ),
+    Option(
+        name="max-backlog-bytes", group=RECORD, kind="bytes", default=256 * MIB, minimum=MIB, maximum=64 * GIB,
+        help="What of the log may wait to be folded; above it triggers and new panels are answered OVERLOADED.",
     ),
     Option(
         name="max-resident-bytes", group=RECORD, kind="bytes", default=512 * MIB, minimum=MIB, maximum=1024 * GIB,
@@ -248,7 +254,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
 TABLE: Final = OptionTable(
     program="panels-gateway",
     version=__version__,
-    description="Serves panels to WebSocket and HTTP clients and has workers run their handlers.",
+    description="Serves panels to WebSocket and HTTP clients and has workers run their handlers.\n\n"
+    "With a command in front it looks after the data directory instead:\n\n"
+    "  panels-gateway backup FILE            copy everything into one file\n"
+    "  panels-gateway restore FILE           make a data directory of such a file\n"
+    "  panels-gateway export PANEL [FILE]    write one panel as JSON\n"
+    "  panels-gateway import FILE            make a panel of that JSON\n"
+    "  panels-gateway verify                 read everything, say what is wrong\n\n"
+    "Each of them has a --help of its own.",
     options=OPTIONS,
     config_variable="PANELS_CONFIG",
     foreign_variables=frozenset(["PANELS_CURVE_SERVER_KEY_FILE"]),  # a worker's

@@ -1,4 +1,4 @@
-"""The backlog: all triggers that were offered and are not answered, as counts. Pure."""
+"""The backlog: counts the triggers that were offered and are not answered. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The dispatcher: which worker runs which trigger, and when. Pure: events and the time in, messages out.
 
-    offer ─▶ lane of the panel ─▶ ring of its worker ─▶ drain: what to send ─▶ … ─▶ accept ─▶ confirm or refuse
+    offer ─▶ lane of the panel ─▶ ring of its worker ─▶ drain: what to send ─▶ accept ─▶ confirm or refuse
 
 The rules:
 

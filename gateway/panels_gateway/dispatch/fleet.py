@@ -239,9 +239,13 @@ class Worker:
 
     def observe(self, execution_us: float) -> None:
         """Takes one more execution time into the average, from which the credit follows."""
-        execution_us = min(max(execution_us, 0), MAX_EXECUTION_US)
+        if not 0 <= execution_us <= MAX_EXECUTION_US:
+            execution_us = min(max(execution_us, 0), MAX_EXECUTION_US)
         self.average_us += (execution_us - self.average_us) * _SMOOTHING
-        self.credit = max(MIN_CREDIT, min(MAX_CREDIT, int(CREDIT_US / (self.average_us + OVERHEAD_US))))
+        credit = int(CREDIT_US / (self.average_us + OVERHEAD_US))
+        self.credit = (
+            credit if MIN_CREDIT <= credit <= MAX_CREDIT else max(MIN_CREDIT, min(MAX_CREDIT, credit))
+        )
 
     def answered(self, number: int, now: float) -> Run | Unanswerable:
         """Takes the run with this id off the list, together with the revoked ones before it.

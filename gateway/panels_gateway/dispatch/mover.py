@@ -31,7 +31,7 @@ class Mover:
         self.moves = 0
 
     def put(self, lane: Lane) -> None:
-        """Whatever the lane has to run is sent in its turn; one that has no worker waits for one."""
+        """Has the lane's runs sent in their turn, or has it wait for a worker if it has none."""
         if lane.worker is None:
             self._placement.wait(lane)
         elif self._rings.put(lane):
@@ -39,7 +39,10 @@ class Mover:
             self.move(lane, lane.target, lane.moved_s)
 
     def end_epoch(self, lane: Lane, *, keep_position: bool = True) -> None:
-        """Ends the lane's epoch, if one is open; see ``Epochs.end``. Call ``put`` or ``detach`` afterwards."""
+        """Ends the lane's epoch, if one is open; see ``Epochs.end``.
+
+        Call ``put`` or ``detach`` afterwards.
+        """
         revoke = self._epochs.end(lane, keep_position=keep_position)
         if revoke is not None and lane.worker is not None:
             self._rings.send(lane.worker, revoke)

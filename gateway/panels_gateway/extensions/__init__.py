@@ -2,9 +2,9 @@
 
     gateway process                              extension process
     client ── calls (pure)                       server ── runner ── registry ── Extension objects
-       │        restart (pure)                      │                              └ http ── egress
+       │                                            │                              └ http ── egress
        └ child ═══════ socketpair: framing, messages ═╛
 
-The gateway's side imports neither httpx nor any extension; ``client.ExtensionClient`` is the whole of it. Authors of
-extensions need ``extension`` and ``testing``.
+The gateway's side imports neither httpx nor any extension; ``client.ExtensionClient`` is the whole of it.
+Authors of extensions need ``extension`` and ``testing``.
 """

@@ -1,7 +1,8 @@
 """``python -m panels_gateway.extensions FD``: the extension process, which the gateway starts.
 
-FD is the number of an open Unix socket; the configuration comes through stdin as JSON until its end. Exit codes: 0 when
-the gateway closed the socket, 1 after a defect, 78 when the configuration or an extension cannot be used.
+FD is the number of an open Unix socket; the configuration comes through stdin as JSON until its end.
+Exit codes: 0 when the gateway closed the socket, 1 after a defect, 78 when the configuration or an
+extension cannot be used.
 """
 
 from __future__ import annotations

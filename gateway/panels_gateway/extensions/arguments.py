@@ -30,7 +30,10 @@ class Parameters:
     struct: type[msgspec.Struct]
 
     def bind(self, text: bytes) -> dict[str, Any]:
-        """The arguments by Python name, without those that were left out. Raises ``CallFailedError`` with the place."""
+        """The arguments by Python name, without those that were left out.
+
+        Raises ``CallFailedError`` with the place.
+        """
         values = self._by_name(_decoded(text))
         try:
             bound = msgspec.convert(values, self.struct)
@@ -92,7 +95,10 @@ def _problem(exc: msgspec.ValidationError) -> str:
 
 
 def parameters_of(where: str, function: Callable[..., Awaitable[Any]]) -> Parameters:
-    """What a bound method takes after its context. Raises ``ExtensionConfigError`` that begins with ``where``."""
+    """What a bound method takes after its context.
+
+    Raises ``ExtensionConfigError`` that begins with ``where``.
+    """
     if not inspect.iscoroutinefunction(function):
         raise ExtensionConfigError(f"{where}: expected an async method")
     try:

@@ -6,9 +6,10 @@
        ├──(cancel)────────────▶ answered: cancelled ◀──(cancel)── running, and Cancel
        └──(given up)──────────▶ answered: unavailable    running ──(process lost)──▶ answered: lost
 
-Every call that ``open`` took is answered exactly once; what the process says about a call that is not running is
-ignored, so that a late or forged answer changes nothing. A call that waits has not been sent, and so outlives the
-process. Slots go to the panels in turn, to each panel's calls in order, skipping those whose method has no slot.
+Every call that ``open`` took is answered exactly once; what the process says about a call that is not
+running is ignored, so that a late or forged answer changes nothing. A call that waits has not been sent,
+and so outlives the process. Slots go to the panels in turn, to each panel's calls in order, skipping those
+whose method has no slot.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class _Open:
 class Calls:
     """The open calls of one extension process and its successors. Times are monotonic seconds.
 
-    Every method returns instructions to be carried out in order. ``next_s`` is when ``tick`` wants to be called.
+    Every method returns instructions to be carried out in order. ``next_s`` is when
+    ``tick`` wants to be called.
     """
 
     limits: CallLimits = field(default_factory=CallLimits)
@@ -179,7 +181,10 @@ class Calls:
         return answers
 
     def give_up(self) -> list[Instruction]:
-        """There will be no process: everything that is open is answered. Call ``lost`` first if one has ended."""
+        """There will be no process: everything that is open is answered.
+
+        Call ``lost`` first if one has ended.
+        """
         items = list(self._open.values())
         for item in items:
             self._close(item)

@@ -1,7 +1,8 @@
 """The extension process as the gateway holds it: started, spoken to, and ended.
 
-One Unix socket pair carries frames, a pipe (its stdin) carries the configuration once, and another (its stderr) carries
-its log. Its environment and working directory are constants: nothing of the gateway's, keys least of all, is in them.
+One Unix socket pair carries frames, a pipe (its stdin) carries the configuration once, and another (its
+stderr) carries its log. Its environment and working directory are constants: nothing of the gateway's, keys
+least of all, is in them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _REAP_S: Final = 5.0
 
 
 class Child:
-    """A running extension process. Use ``start`` to make one, then ``receive`` until it returns None, then ``end``."""
+    """A running extension process.
+
+    Use ``start`` to make one, then ``receive`` until it returns None, then ``end``.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,8 @@ class Child:
         self._reader = reader
         self._writer = writer
         self._decoder = framing.from_extensions()
-        # both run beside the conversation: a process that reads no configuration or writes no end of log harms itself
+        # both run beside the conversation: a process that reads no configuration or writes no
+        # end of log harms itself
         self._tasks = (
             asyncio.create_task(self._configure(config)),
             asyncio.create_task(self._pass_log_on()),
@@ -109,7 +114,10 @@ class Child:
             pass
 
     async def end(self, *, grace_s: float) -> int:
-        """Closes the socket, which asks it to end, and kills it after ``grace_s``. Its exit code, or minus the signal."""
+        """Closes the socket, which asks it to end, and kills it after ``grace_s``.
+
+        Its exit code, or minus the signal.
+        """
         self._writer.close()
         try:
             async with asyncio.timeout(grace_s):

@@ -1,11 +1,12 @@
 """The gateway's side of extensions: keeps the extension process running, and makes calls in it.
 
-Tasks: one (``_serve``) starts the process, reads from it and starts it again; one timer is set for the earliest deadline
-of a call. Heartbeat: a Ping every interval; a process that answers nothing for some intervals, because it is stopped or
-an extension blocks its event loop, is killed. That is not the time-out of a call, which ``calls`` keeps.
+Tasks: one (``_serve``) starts the process, reads from it and starts it again; one timer is set for the
+earliest deadline of a call. Heartbeat: a Ping every interval; a process that answers nothing for some
+intervals, because it is stopped or an extension blocks its event loop, is killed. That is not the time-out of
+a call, which ``calls`` keeps.
 
-What this does not protect against: the process runs as the gateway's user. It holds no key and no state, but it can
-read what that user can read, unless the deployment gives it less.
+What this does not protect against: the process runs as the gateway's user. It holds no key and no state, but
+it can read what that user can read, unless the deployment gives it less.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ from panels_gateway.extensions.messages import (
     Ready,
     Returned,
 )
-from panels_gateway.extensions.restart import RestartPolicy, Restarts
+from panels_shared.restart import RestartPolicy, Restarts
 
 logger = logging.getLogger("panels.extensions")
 
+#: A handler that can crash an extension must not end all extensions, nor keep them starting without a pause.
+RESTART: Final = RestartPolicy(
+    initial_s=0.1, maximum_s=10.0, stable_after_s=5.0, restarts_per_minute=30, prompt=False
+)
 #: The exit code of a process whose configuration cannot be used; it is not started again.
 EXIT_CONFIG: Final = 78
 
@@ -54,7 +59,9 @@ class ClientState(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """One Ping every ``interval_s``; the process is killed after ``misses`` of them without a word in between."""
+    """One Ping every ``interval_s``; the process is killed after ``misses`` of them
+    without a word in between.
+    """
 
     interval_s: float = 1.0
     misses: int = 5
@@ -63,9 +70,9 @@ class Heartbeat:
 class ExtensionClient:
     """Makes calls of extensions. Everything happens in the event loop that ``start`` runs in.
 
-    ``on_returned`` gets exactly one ``Returned`` for each call, while the client runs, from the event loop and possibly
-    before ``call`` returns; it must not block, and what it raises is logged. ``calls`` starts empty. ``command``, with the
-    socket's number behind it, starts the process.
+    ``on_returned`` gets exactly one ``Returned`` for each call, while the client runs, from the event loop
+    and possibly before ``call`` returns; it must not block, and what it raises is logged. ``calls`` starts
+    empty. ``command``, with the socket's number behind it, starts the process.
     """
 
     def __init__(
@@ -81,7 +88,7 @@ class ExtensionClient:
         self._config = config
         self._on_returned = on_returned
         self._calls = calls or Calls()
-        self._restarts = Restarts(policy or RestartPolicy())
+        self._restarts = Restarts(policy or RESTART)
         self._heartbeat = heartbeat or Heartbeat()
         self._command = command
         self._child: Child | None = None
@@ -121,7 +128,10 @@ class ExtensionClient:
         return None
 
     async def start(self) -> None:
-        """Starts the process and waits until it is ready. Raises ``ExtensionConfigError`` when it can never be."""
+        """Starts the process and waits until it is ready.
+
+        Raises ``ExtensionConfigError`` when it can never be.
+        """
         if self._state is not ClientState.NEW:
             raise RuntimeError(f"expected a new client, got one that is {self._state.value}")
         self._set(ClientState.STARTING)
@@ -131,7 +141,10 @@ class ExtensionClient:
             raise ExtensionConfigError("the extension process refused its configuration; its log says why")
 
     def call(self, call: Call) -> None:
-        """Makes a call, now or when there is a slot. Raises ``DuplicateCallError``; all else comes as an answer."""
+        """Makes a call, now or when there is a slot.
+
+        Raises ``DuplicateCallError``; all else comes as an answer.
+        """
         instructions = self._calls.open(call, self._now_s())
         if self._state in (ClientState.FAILED, ClientState.STOPPED):
             instructions += self._calls.give_up()
@@ -215,7 +228,10 @@ class ExtensionClient:
         return code
 
     async def _converse(self, child: Child) -> None:
-        """Until the process closes its socket. Raises ``FrameError``, and ``TimeoutError`` when it gets not ready."""
+        """Until the process closes its socket.
+
+        Raises ``FrameError``, and ``TimeoutError`` when it gets not ready.
+        """
         self._unanswered = 0
         beat: asyncio.Task[None] | None = None
         try:
@@ -233,7 +249,8 @@ class ExtensionClient:
                 beat.cancel()
 
     async def _beat(self, child: Child) -> None:
-        # counts unanswered pings and not seconds, so that a gateway that stood still does not blame the process
+        # counts unanswered pings and not seconds, so that a gateway that stood still does not blame the
+        # process
         while self._unanswered < self._heartbeat.misses:
             self._unanswered += 1
             child.send(Ping())

@@ -1,8 +1,8 @@
 """What the operator says about extensions: a TOML file, or the ``ExtensionsConfig`` that it stands for.
 
-docs/extensions.md shows a whole file. The gateway reads the file and hands it to the extension process over a pipe. Secrets are in no environment and on no
-command line; those that are named by ``file`` are read by the extension process alone. Unknown fields are refused, since a
-misspelt limit must not mean no limit.
+docs/extensions.md shows a whole file. The gateway reads the file and hands it to the extension process over a
+pipe. Secrets are in no environment and on no command line; those that are named by ``file`` are read by the
+extension process alone. Unknown fields are refused, since a misspelt limit must not mean no limit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
 class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A credential that handlers use by name. Exactly one of ``value`` and ``file``; ``origins`` are where it may go.
+    """A credential that handlers use by name.
 
-    Origins are patterns as in ``HttpConfig.allow``, without CIDR ranges. The text of a file loses white space at its end.
+    Exactly one of ``value`` and ``file``; ``origins`` are where it may go.
+
+    Origins are patterns as in ``HttpConfig.allow``, without CIDR ranges. The text of a file
+    loses white space at its end.
     """
 
     origins: Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
@@ -40,7 +43,8 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds of the egress that ``http`` and other extensions share; ``allow`` is empty unless the operator fills it.
+    """Bounds of the egress that ``http`` and other extensions share; ``allow`` is empty
+    unless the operator fills it.
 
     - ``timeout_s``: one call in all, redirects and look-ups included.
     - ``request_bytes``: the body of a request. ``response_bytes``: the body of an answer after decompression.

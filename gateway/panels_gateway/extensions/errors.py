@@ -60,8 +60,8 @@ class CallError(msgspec.Struct, frozen=True, array_like=True):
     """Why a call failed.
 
     ``message`` is one or more sentences for the author of the handler, at most ``MAX_MESSAGE_CHARS`` long.
-    ``repeatable`` is of use with ``ErrorCode.LOST`` alone: the method declares that the call may be made again under
-    the same idempotency key.
+    ``repeatable`` is of use with ``ErrorCode.LOST`` alone: the method declares that the call may be made
+    again under the same idempotency key.
     """
 
     code: ErrorCode

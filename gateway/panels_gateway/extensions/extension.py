@@ -6,9 +6,9 @@
         @method(timeout_s=2, repeatable=True)
         async def today(self, context: CallContext, city: str, *, unit: str = "celsius") -> Report: ...
 
-A handler calls ``await $ext.weather.today("Oslo", {unit: "kelvin"})``: arguments fill the positional parameters in
-order, and one object after them fills the keyword-only ones, whose names are in camelCase there. A guest that sends an
-object instead of an array fills all parameters by name.
+A handler calls ``await $ext.weather.today("Oslo", {unit: "kelvin"})``: arguments fill the positional
+parameters in order, and one object after them fills the keyword-only ones, whose names are in camelCase
+there. A guest that sends an object instead of an array fills all parameters by name.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class MethodOptions:
 
     - ``timeout_s``: how long a call may run before it is cancelled.
     - ``concurrency``: how many may run at once in all; 0 is as many as the gateway allows.
-    - ``repeatable``: whether a call that was lost with the process may be made again with the same idempotency key,
-      so that it happens at least once. Otherwise the handler gets an error, and the call happened at most once.
+    - ``repeatable``: whether a call that was lost with the process may be made again with the same
+      idempotency key, so that it happens at least once. Otherwise the handler gets an error, and the
+      call happened at most once.
     - ``name``: what handlers call it, if that is not the function's name.
     """
 
@@ -68,9 +69,9 @@ def method(
 class CallContext:
     """Who calls, and under which key.
 
-    ``principal`` is the subject whose trigger this is, "" for the panel itself. ``idempotency_key`` is the same when
-    the call is made again after a crash: hand it to systems that know such keys. ``ledger`` grows with every exchange
-    with another host.
+    ``principal`` is the subject whose trigger this is, "" for the panel itself. ``idempotency_key`` is the
+    same when the call is made again after a crash: hand it to systems that know such keys. ``ledger`` grows
+    with every exchange with another host.
     """
 
     extension: str
@@ -92,12 +93,17 @@ class Fetch(Protocol):
     """The one way out to other hosts; ``http.egress.Egress`` is what keeps it."""
 
     async def fetch(self, context: CallContext, request: Any) -> Any:
-        """Performs an ``http.egress.EgressRequest`` and returns an ``EgressAnswer``. Raises ``CallFailedError``."""
+        """Performs an ``http.egress.EgressRequest`` and returns an ``EgressAnswer``.
+
+        Raises ``CallFailedError``.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What an extension gets at its start: its own settings, and the way out that knows policy and keeps the ledger."""
+    """What an extension gets at its start: its own settings, and the way out that knows
+    policy and keeps the ledger.
+    """
 
     settings: Mapping[str, Any]
     egress: Fetch
@@ -122,8 +128,9 @@ CallNext = Callable[[], Awaitable[Any]]
 class Interceptor(Protocol):
     """An async function around every call, for policy and audit.
 
-    It returns what ``await call_next()`` returned, or something else; it refuses a call by raising ``ExtensionError``.
-    ``arguments`` have been validated, are by parameter name and must not be changed. Its time counts as the method's.
+    It returns what ``await call_next()`` returned, or something else; it refuses a call by raising
+    ``ExtensionError``. ``arguments`` have been validated, are by parameter name and must not be changed. Its
+    time counts as the method's.
     """
 
     async def __call__(self, context: CallContext, arguments: Arguments, call_next: CallNext) -> Any:

@@ -4,8 +4,8 @@
     │ length: uint32, big  │ one MessagePack value     │  ...
     └──────────────────────┴───────────────────────────┘
 
-Sans-I/O. The length is checked before a byte of the frame is kept. Nothing but ``FrameError`` is raised for bytes from
-the other side; after one the decoder is of no more use, and the other process has to go.
+Sans-I/O. The length is checked before a byte of the frame is kept. Nothing but ``FrameError`` is raised for
+bytes from the other side; after one the decoder is of no more use, and the other process has to go.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def encode(message: ToExtensions | FromExtensions) -> bytes:
 
 
 class FrameDecoder(Generic[T]):
-    """Bytes in, messages of one direction out. Holds at most one unfinished frame, and what came with its end."""
+    """Bytes in, messages of one direction out.
+
+    Holds at most one unfinished frame, and what came with its end.
+    """
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._decoder = decoder

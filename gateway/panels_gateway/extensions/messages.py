@@ -1,8 +1,8 @@
 """What the gateway and the extension process say to each other. ``framing`` has the bytes.
 
-Tags differ by direction, so that a message that comes back is refused. Arguments and results are JSON text, as everywhere
-in panels: the gateway never looks inside. All bounds are security limits, and either side checks them on what the other
-sends.
+Tags differ by direction, so that a message that comes back is refused. Arguments and results are JSON text,
+as everywhere in panels: the gateway never looks inside. All bounds are security limits, and either side
+checks them on what the other sends.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Verdict(str, Enum):
 class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
     """One exchange with another host, or the refusal of one; every redirect is an exchange of its own.
 
-    ``host`` is as the handler spelt it, with the port; ``address`` is the one that was connected to, "" when none was.
-    Bytes are those of HTTP, without TLS. ``secrets`` are the names of those that were sent.
+    ``host`` is as the handler spelt it, with the port; ``address`` is the one that was connected to, "" when
+    none was. Bytes are those of HTTP, without TLS. ``secrets`` are the names of those that were sent.
     """
 
     host: Annotated[str, msgspec.Meta(max_length=1_024)]
@@ -59,9 +59,9 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
 class Call(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Make one call.
 
-    ``id`` is unique among open calls. ``arguments`` is JSON: an array, as ``$ext.name.method(...)`` was called with,
-    or an object of parameters by name. ``principal`` is the subject whose trigger this is, "" for the panel itself.
-    ``idempotency_key`` is the same whenever this call is made again.
+    ``id`` is unique among open calls. ``arguments`` is JSON: an array, as ``$ext.name.method(...)`` was
+    called with, or an object of parameters by name. ``principal`` is the subject whose trigger this is, ""
+    for the panel itself. ``idempotency_key`` is the same whenever this call is made again.
     """
 
     id: Annotated[CallId, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
@@ -88,8 +88,8 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag=3):
 class MethodInfo(msgspec.Struct, frozen=True, array_like=True):
     """What the gateway needs to know of a method.
 
-    ``timeout_s`` is how long a call may run; ``concurrency`` is how many may run at once, 0 for as many as the
-    gateway allows; ``repeatable`` says that a lost call may be made again with the same idempotency key.
+    ``timeout_s`` is how long a call may run; ``concurrency`` is how many may run at once, 0 for as many as
+    the gateway allows; ``repeatable`` says that a lost call may be made again with the same idempotency key.
     """
 
     extension: Name

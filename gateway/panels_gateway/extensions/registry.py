@@ -33,7 +33,10 @@ class Method:
 
 
 class Registry:
-    """Extensions by name. Raises ``ExtensionConfigError`` for two of one name, and for methods that cannot be called."""
+    """Extensions by name.
+
+    Raises ``ExtensionConfigError`` for two of one name, and for methods that cannot be called.
+    """
 
     def __init__(self, extensions: Iterable[Extension]) -> None:
         self.extensions: Sequence[Extension] = tuple(extensions)
@@ -41,7 +44,8 @@ class Registry:
         for extension in self.extensions:
             if not NAME_PATTERN.fullmatch(extension.name):
                 raise ExtensionConfigError(
-                    f"{type(extension).__qualname__}: expected a name of letters, digits and _, got {extension.name!r}"
+                    f"{type(extension).__qualname__}: expected a name of letters, digits and "
+                    f"_, got {extension.name!r}"
                 )
             if extension.name in self._methods:
                 raise ExtensionConfigError(f"expected one extension of the name {extension.name}, got two")
@@ -93,8 +97,8 @@ def _methods_of(extension: Extension) -> dict[str, Method]:
 def discover(config: ExtensionsConfig) -> list[Extension]:
     """The extensions that ``config`` names, and those of installed packages. Raises ``ExtensionConfigError``.
 
-    An exception while a module is imported is an error of the configuration as well: a half-loaded set of extensions
-    would fail handlers one by one instead of the operator once.
+    An exception while a module is imported is an error of the configuration as well: a half-loaded set of
+    extensions would fail handlers one by one instead of the operator once.
     """
     found = [_extension(name, load(name)) for name in config.extensions]
     if config.entry_points:

@@ -1,9 +1,9 @@
 """The extension process: reads calls from the socket, runs each as a task, writes answers.
 
-Processes: one, with one event loop; look-ups of names run in threads. Heartbeat: every Ping is answered from that loop.
-Time-outs: each call has its method's (``runner``). Shutdown: when the gateway closes the socket, or SIGTERM comes, calls
-are cancelled, extensions shut down in the reverse of their order within ``startup_s``, and the process ends. It ends
-with the gateway in any case, by PR_SET_PDEATHSIG.
+Processes: one, with one event loop; look-ups of names run in threads. Heartbeat: every Ping is answered from
+that loop. Time-outs: each call has its method's (``runner``). Shutdown: when the gateway closes the socket,
+or SIGTERM comes, calls are cancelled, extensions shut down in the reverse of their order within
+``startup_s``, and the process ends. It ends with the gateway in any case, by PR_SET_PDEATHSIG.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ class Server:
 
 
 async def startup(extensions: Sequence[Extension], config: ExtensionsConfig, egress: Egress) -> None:
-    """Starts all, in order. Raises ``ExtensionConfigError`` with the first that fails, after it has shut down the rest."""
+    """Starts all, in order.
+
+    Raises ``ExtensionConfigError`` with the first that fails, after it has shut down the rest.
+    """
     started: list[Extension] = []
     try:
         async with asyncio.timeout(config.startup_s):

@@ -1,10 +1,11 @@
-"""A test kit for authors of extensions: calls a method as a handler would, without a gateway and its processes.
+"""A test kit for authors of extensions: calls a method as a handler would, without a
+gateway and its processes.
 
     async with ExtensionHarness(Weather(), settings={"unit": "kelvin"}) as weather:
         assert await weather.call("today", "Oslo") == {"degrees": 280}
 
-Arguments go through JSON and are validated, results are encoded and bounded, time-outs and interceptors apply, all by
-the code that does it in production.
+Arguments go through JSON and are validated, results are encoded and bounded, time-outs and interceptors
+apply, all by the code that does it in production.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from panels_shared import jsonvalue
 class ExtensionHarness:
     """One extension, started for the time of an ``async with`` block.
 
-    ``http`` is the configuration of its egress; without it nothing is reachable. ``resolver`` replaces the system's.
-    ``ledger`` is that of the latest call.
+    ``http`` is the configuration of its egress; without it nothing is reachable. ``resolver`` replaces the
+    system's. ``ledger`` is that of the latest call.
     """
 
     def __init__(

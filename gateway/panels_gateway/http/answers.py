@@ -21,7 +21,7 @@ def json_answer(body: object, *, status: int = 200, headers: Mapping[str, str] |
 
 
 def error_response(error: RequestError) -> Response:
-    """``error`` as an answer; one that the client may repeat says when."""
+    """``error`` as an answer, with Retry-After if the client may try again."""
     body: dict[str, object] = {"code": error.code.value, "message": error.message}
     headers: dict[str, str] = {}
     if error.details is not None:
@@ -41,7 +41,7 @@ async def answer_request_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_disconnect(request: Request, error: Exception) -> Response:
-    """Starlette's hook for a client that went away while it was sending: nobody reads this."""
+    """Starlette's hook for a client that went away while it was sending. Nobody reads this answer."""
     assert isinstance(error, ClientDisconnect)
     return Response(status_code=400)
 
@@ -54,7 +54,7 @@ def overloaded(problem: str) -> RequestError:
 
 
 def not_found(panel_id: str) -> RequestError:
-    """The answer for a panel that is not there. Its text is the same for any id that could not be one."""
+    """The answer for a panel that does not exist. Its text is the same for every id that cannot be one."""
     shown = repr(panel_id) if is_name(panel_id) else "of that id"
     return RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {shown}")
 

@@ -1,4 +1,4 @@
-"""What every route needs: who asks, which panel they mean, and the bytes that they sent, within bounds."""
+"""What every route needs: who asks, which panel they mean, and the body that they sent, within bounds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.kernel.residents import Resident
 
-#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these the answer is
-#: OVERLOADED at once.
+#: Bytes of all bodies that are being received, and definitions whose handlers are being compiled; above these
+#: the answer is OVERLOADED at once.
 MAX_RECEIVING_BYTES: Final = 64 * MIB
 MAX_DEFINING: Final = 32
 
@@ -43,7 +43,7 @@ def release(scope: Scope) -> None:
 
 
 class Desk:
-    """See the module's docstring. One object serves all routes, and counts what they have under way."""
+    """See the module's docstring. One object serves all routes, and counts their requests in progress."""
 
     def __init__(
         self,
@@ -71,16 +71,18 @@ class Desk:
     async def find(
         self, request: Request, principal: Principal, *, manage: bool = False, tool: str | None = None
     ) -> Resident:
-        """The panel in the path. Raises ``RequestError`` when there is none or the bearer lacks the permission.
+        """The panel in the path.
 
-        That to trigger ``tool`` is not checked here but by the intake, for every way to trigger.
+        Raises ``RequestError`` if there is none, or if the bearer lacks the permission.
+
+        The intake checks the permission to trigger, for every way to trigger.
         """
         panel_id: str = request.path_params["id"]
         readable, manageable = principal.may_read(panel_id), principal.may_manage(panel_id)
         usable = tool is not None and principal.may_trigger(panel_id, tool)
         if self.gate.conceals and not (readable or manageable or usable):
             raise not_found(panel_id)
-        # an id that no panel can have is not worth a look into the journal
+        # no need to ask the journal for an id that no panel can have
         resident = await self.kernel.residents.open(panel_id) if is_name(panel_id) else None
         if resident is None:
             raise not_found(panel_id)
@@ -93,7 +95,7 @@ class Desk:
         return resident
 
     async def body(self, request: Request, maximum: int) -> bytes:
-        """The request's body. Raises ``RequestError`` above ``maximum`` or when it does not come in time."""
+        """The request's body. Raises ``RequestError`` if it exceeds ``maximum`` or is late."""
         too_large = RequestError(Code.TOO_LARGE, f"expected a body of at most {maximum} bytes, got more")
         length = request.headers.get("content-length", "0")
         if len(length) > 15 or int(length) > maximum:

@@ -1,4 +1,4 @@
-"""Routes that show what a panel is and was: its state, its commits, and how a key got its values; and the way back."""
+"""Routes for a panel's state and history: now, at a version, commit by commit, and reverting."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_REVERT_BYTES: Final = KIB
 
 
 class RevertBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a revert: the version whose state is wanted back."""
+    """The body of a revert: the version whose state is to be restored."""
 
     seq: int
 
@@ -86,7 +86,8 @@ class HistoryRoutes:
         if page is None:
             raise RequestError(
                 Code.HISTORY_GONE,
-                f"the history of panel {panel.id!r} does not reach back to version {since}; read its state instead",
+                f"the history of panel {panel.id!r} does not reach back to version "
+                f"{since}; read its state instead",
             )
         commits = page.commits[:limit]
         following = commits[-1].seq if commits and commits[-1].seq < panel.seq else None
@@ -101,7 +102,10 @@ class HistoryRoutes:
         )
 
     async def key_history(self, request: Request) -> Response:
-        """GET: which commits gave a key of the state its values, the newest first: whose trigger, and by which handler."""
+        """GET: the commits that gave a key of the state its values, the newest first.
+
+        Each says whose trigger it was, and which handler ran.
+        """
         resident = await self._desk.find(request, self._desk.admit(request))
         key: str = request.path_params["key"]
         if len(key) > MAX_KEY_CHARS:
@@ -120,7 +124,7 @@ class HistoryRoutes:
         )
 
     async def revert(self, request: Request) -> Response:
-        """POST: makes the state of an earlier version the panel's state, as a new commit that everybody sees."""
+        """POST: restores the state of an earlier version, as a new commit that everybody sees."""
         desk = self._desk
         principal = desk.admit(request)
         resident = await desk.find(request, principal, manage=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """Whatever counts, and the text that shows it. Reads only; costs O(panels) for each text."""
+    """Reads everything that counts and shows it as text, at a cost of O(panels) each time."""
 
     def __init__(
         self, kernel: Kernel, *, http: HttpCounters, clients: ClientCounters, bus: BrokerCounters
@@ -26,11 +26,11 @@ class Metrics:
         self._bus = bus
 
     def exposition(self) -> bytes:
-        """All metrics as they are now, for Prometheus."""
+        """The current values of all metrics, as text for Prometheus."""
         return m.exposition(self.samples())
 
     def samples(self) -> Iterator[Sample]:
-        """All values as they are now, grouped by family."""
+        """The current values, grouped by family."""
         kernel = self._kernel
         counters = kernel.counters
         yield Sample(m.INFO, 1, __version__)
@@ -61,6 +61,7 @@ class Metrics:
         yield Sample(m.JOURNAL_BATCHES, kernel.turn.position)
         yield Sample(m.JOURNAL_LAG, kernel.turn.position - kernel.journal.folded)
         yield Sample(m.JOURNAL_BACKLOG, kernel.journal.backlog_bytes)
+        yield Sample(m.JOURNAL_SYNCS, kernel.journal.syncs)
         stats = kernel.dispatcher.stats()
         for name, family in m.DISPATCH.items():
             if name in stats:

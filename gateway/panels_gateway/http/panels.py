@@ -32,7 +32,10 @@ MAX_FORK_BYTES: Final = KIB
 
 
 class ForkBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a fork: the new panel's id, made up when there is none, and the version to begin at, the last by default."""
+    """The body of a fork: the new panel's id and the version to begin with.
+
+    Without an id one is made up; without a version the current one is taken.
+    """
 
     id: str | None = None
     seq: int | None = None

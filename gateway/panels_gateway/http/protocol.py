@@ -1,17 +1,19 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks.
+"""uvicorn's HTTP protocol, with the bounds that uvicorn does not set.
 
 Every socket of a client begins here, WebSockets too until they are upgraded. What is bounded, and how:
 
     ┌ connected ┐ first byte      ┌ head ┐ complete       ┌ body ┐ complete   ┌ answer ┐ taken
-    │ header    │ ─────────────▶ │ header│ ────────────▶ │ body  │ ─────────▶ │ body   │ ────▶ keep-alive, or closed
+    │ header    │ ─────────────▶ │ header│ ────────────▶ │ body  │ ─────────▶ │ body   │ ────▶ reuse or close
     └ timeout ──┘                 └ timeout, MAX_HEAD ─┘   └ timeout ──────┘   └ timeout ─────────┘
 
-A time-out is for the whole phase and not for the next byte, so that a byte a second gains nothing. A head that is too large
-or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is answered 431 or 400 and the
-socket closed, before any application code sees it. A body that is refused half-way is read and thrown away for what is left of
-its time, since a socket closed under a client that still sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
+A time-out is for the whole phase and not for the next byte, so that a byte a second gains nothing. A head
+that is too large or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is
+answered 431 or 400 and the socket closed, before any application code sees it. A body that is refused
+half-way is read and thrown away for what is left of its time, since a socket closed under a client that still
+sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
 
-What this does not protect against: many sockets, each within the bounds; that is the work of ``max_connections``.
+What this does not protect against: many sockets, each within the bounds; that is the work of
+``max_connections``.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from panels_shared.errors import CODES, Code
 from panels_shared.limits import KIB
 
-#: Security limits of a request's head. ``websockets`` refuses lines of 8 KiB and 128 headers later; these come first.
+#: Security limits of a request's head. ``websockets`` refuses lines of 8 KiB and 128 headers
+#: later; these come first.
 MAX_HEAD_BYTES: Final = 32 * KIB
 MAX_LINE_BYTES: Final = 8 * KIB - 192
 MAX_HEADERS: Final = 100
 
-#: How long after its own time-out the application is given to tell the client, in seconds.
+#: How long the application has to answer after its own time-out, in seconds.
 ANSWER_GRACE_S: Final = 1.0
 
 _ONCE_ONLY: Final = frozenset((b"host", b"content-length", b"origin", b"authorization"))
@@ -38,7 +41,7 @@ _ONCE_ONLY: Final = frozenset((b"host", b"content-length", b"origin", b"authoriz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """Times in seconds, for a whole phase; sockets of clients in all."""
+    """Time-outs of whole phases, in seconds, and how many sockets there may be."""
 
     header_timeout_s: float = 5.0
     body_timeout_s: float = 30.0
@@ -50,7 +53,10 @@ class HeadRefusedError(Exception):
 
 
 class HardenedHttpProtocol(HttpToolsProtocol):
-    """See the module's docstring. ``with_limits`` makes a class with other limits, as uvicorn takes only classes."""
+    """See the module's docstring.
+
+    ``with_limits`` makes a class with other limits, as uvicorn takes only classes.
+    """
 
     limits: HttpLimits = HttpLimits()
 
@@ -94,7 +100,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _abort(self) -> None:
-        # whoever is this slow would not read an answer either
+        # a client this slow would not read an answer either
         self._deadline = None
         self.transport.abort()
 
@@ -105,7 +111,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if self._in_head:
             self._fed_bytes += len(data)
         super().data_received(data)
-        # the parser keeps a line that has not ended to itself, so it is bounded by what it was fed
+        # the parser does not report a line before its end, so the bound is on what it was fed
         if self._in_head and self._fed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, f"expected a request head of at most {MAX_HEAD_BYTES} bytes")
 

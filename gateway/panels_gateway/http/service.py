@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from panels_gateway.http.answers import json_answer
+from panels_gateway.http.health import look, report
 from panels_gateway.observe.metrics import CONTENT_TYPE
-from panels_shared import __version__
 
 if TYPE_CHECKING:
     from panels_gateway.http.metrics import Metrics
@@ -33,14 +33,9 @@ class ServiceRoutes:
         ]
 
     async def health(self, request: Request) -> Response:
-        """200 once a worker can run a job, 503 before and while shutting down."""
-        ready = self._kernel.ready
-        body = {
-            "status": "ready" if ready else "unavailable",
-            "version": __version__,
-            "durability": self._durability,
-        }
-        return json_answer(body, status=200 if ready else 503)
+        """200 while triggers are taken and can be run, else 503; see ``Condition``."""
+        condition = look(self._kernel, durability=self._durability)
+        return json_answer(report(condition), status=200 if condition.healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""

@@ -1,4 +1,6 @@
-"""Routes about handlers that wait: which there are, what they wait for, and how they are answered and cancelled."""
+"""Routes about handlers that wait: which there are, what they wait for, and how they are answered and
+cancelled.
+"""
 
 from __future__ import annotations
 

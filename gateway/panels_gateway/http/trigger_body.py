@@ -34,7 +34,9 @@ _FIELDS: Final[Mapping[str, Field]] = {
 
 
 def decode(body: bytes, header: str | None) -> tuple[bytes, str | None]:
-    """The args (JSON) and the requestId of a trigger; ``header`` (x-request-id) is the one that a body without one has.
+    """The args (JSON) and the requestId of a trigger.
+
+    ``header`` (x-request-id) is the requestId of a body without one.
 
     Raises ``RequestError`` PARSE_ERROR, whose message names the field.
     """

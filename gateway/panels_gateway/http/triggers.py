@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.turn import Turn
 
 
-#: How long a caller over HTTP waits for a handler that is suspended, in seconds, before it is told so with 202.
+#: How long a caller over HTTP waits for a handler that is suspended, in seconds, before it is told so with
+#: 202.
 PATIENCE_S: Final = 10.0
 
 
 class Waiter:
-    """A caller over HTTP: ``answered`` resolves when the turn that answered has left. One that went away is dropped."""
+    """A caller over HTTP. ``answered`` resolves once the turn that holds the answer has left.
+
+    The answer to a caller that went away is dropped.
+    """
 
     __slots__ = ("_turn", "answered", "waits")
 

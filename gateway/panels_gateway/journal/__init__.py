@@ -1,0 +1,1 @@
+"""The record: the seam, the log, the process that folds it, and the store."""

@@ -1,8 +1,8 @@
-"""How runs of commits, answers and checksums stand in rows.
+"""How runs of commits, answers and checksums are stored in rows.
 
-A chunk is a run of consecutive commits of one panel: ``records`` is a MessagePack array of them, ``undo`` a MessagePack map from
-each key that they changed to its value before the first of them, nil for none. Applying ``undo`` to the state after a
-chunk gives the state before it.
+A chunk is a run of consecutive commits of one panel: ``records`` is a MessagePack array of them, ``undo`` a
+MessagePack map from each key that they changed to its value before the first of them, nil for none. Applying
+``undo`` to the state after a chunk gives the state before it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from panels_gateway.journal.journal import CorruptError
 from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Source
-from panels_shared.outcome import Failed
+from panels_shared.outcome import Completed, Failed
 
 Commit = Ran | Changed
 
@@ -87,13 +87,8 @@ def decode_commits(data: bytes) -> list[Commit]:
     return _run_decoder.decode(data)
 
 
-def decode_undo(data: bytes) -> dict[str, bytes | None]:
-    """Raises ``msgspec.DecodeError``."""
-    return _undo_decoder.decode(data)
-
-
 def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
-    """The commits of a chunk behind the first ``skip``, each with its size in bytes, decoded as they are asked for.
+    """The commits of a chunk after the first ``skip``, each with its size in bytes, decoded lazily.
 
     Raises ``msgspec.DecodeError``.
     """
@@ -102,9 +97,14 @@ def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
 
 
 def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
-    """The mutations of each commit. Raises ``CorruptError`` where they are not what ``Completed`` says."""
+    """The mutations of each commit. Raises ``CorruptError`` if they are not a list of mutations."""
     # one call for all: a call for each would cost more than the decoding
-    texts = [_text(commit) for commit in commits]
+    texts = [
+        commit.outcome.mutations
+        if type(commit) is Ran and type(commit.outcome) is Completed
+        else _text(commit)
+        for commit in commits
+    ]
     try:
         return _mutations_decoder.decode(b"[" + b",".join(texts) + b"]")
     except msgspec.MsgspecError as exc:
@@ -114,13 +114,13 @@ def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
 
 
 def value_of(mutation: Mutation) -> bytes | None:
-    """What ``mutation`` leaves under its key, None for nothing."""
+    """The value that ``mutation`` leaves under its key, None if it deletes the key."""
     value = mutation.value
     return bytes(value) if mutation.op == "set" and value is not msgspec.UNSET else None
 
 
 def last_changes(commits: Sequence[Commit]) -> dict[str, tuple[bytes | None, int]]:
-    """What ``commits``, in order, leave under each key that they change, and the version of the last change."""
+    """The value under each key that ``commits`` change, and the version of its last change."""
     last: dict[str, tuple[Mutation, int]] = {}
     for commit, mutations in zip(commits, mutations_of(commits), strict=True):
         for mutation in mutations:

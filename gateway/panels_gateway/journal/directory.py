@@ -1,10 +1,11 @@
 """A data directory: who may write it, and whether history was lost since the last time.
 
     lock      held by flock while a gateway uses the directory; its text is that gateway's process id
-    meta      one line of JSON and its checksum, replaced whole: identity, fence, incarnation, how it was last left
+    meta      one line of JSON and its checksum, replaced whole: identity, fence, incarnation, how it was left
     log/      segments (segments.py)
 
-The store of folded batches lies beside them and is no affair of this module, but for the position that it has folded.
+The store of folded batches lies beside them and is no affair of this module, but for the position that it has
+folded.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from zlib import crc32
 
 import msgspec
 
-from panels_gateway.journal.journal import CorruptError, FencedError, JournalError
-from panels_gateway.journal.segments import Segment, Tail, cut, examine, segment_paths, sync_folder
+from panels_gateway.journal.journal import CorruptError, FencedError, InUseError, JournalError
+from panels_gateway.journal.segments import Segment, Tail, cut, examine, segment_paths
+from panels_gateway.journal.syncing import sync_folder
 
 #: The version of ``meta`` and of what lies where.
 DIRECTORY_VERSION: Final = 1
+#: The file of what is known of the directory, and the folder of segments.
+META: Final = "meta"
+LOG: Final = "log"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 Durability = Literal["process", "power"]
@@ -34,8 +39,8 @@ class Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     - ``store``: 16 bytes in hexadecimal, the store's id; each segment repeats them;
     - ``fence``: of the last writer; each takes the next one;
-    - ``incarnation``: goes up whenever history may have been lost, by a random step, so that two restores of one backup
-      do not end up with the same;
+    - ``incarnation``: goes up whenever history may have been lost, by a random step, so that two restores of
+      one backup do not end up with the same;
     - ``boot``: the machine's boot id when it was opened; ``durability``: the mode that it was opened in;
     - ``closed``: the last position if it was closed, None while it is open or after a crash.
     """
@@ -55,7 +60,8 @@ class _Version(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a writer begins with. ``last`` is the last position there is, ``unfolded`` what the store does not know yet.
+    """What a writer begins with. ``last`` is the last position there is, ``unfolded`` what the store does not
+    know yet.
 
     ``notices`` are sentences for the log: what was cut, what was lost.
     """
@@ -110,25 +116,56 @@ def raised(incarnation: int) -> int:
     return incarnation + 1 + secrets.randbelow(1 << 31)
 
 
+def read_meta(directory: Path) -> Meta | None:
+    """What is known of ``directory``, None where it has no journal.
+
+    Raises ``CorruptError`` for what is damaged, foreign or newer, and ``OSError``.
+    """
+    path = directory / META
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        if segment_paths(directory / LOG):
+            raise CorruptError(f"{path}: expected this file beside a log, got none") from None
+        return None
+    try:
+        return decode_meta(data)
+    except CorruptError as error:
+        raise CorruptError(f"{path}: {error}") from None
+
+
+def tail_of(meta: Meta | None, *, boot: str | None = None) -> Tail:
+    """What the end of the log may look like, by how the directory was left. ``boot`` is the machine's boot
+    id, None to ask.
+
+    A directory that is open at the moment looks as one whose gateway died.
+    """
+    if meta is None or meta.closed is not None:
+        return Tail.WHOLE
+    if meta.boot == (boot or boot_id()):
+        return Tail.TORN
+    return Tail.UNSYNCED if meta.durability == "power" else Tail.LOST
+
+
 class DataDirectory:
     """A data directory, locked from construction to ``release``.
 
-    Creates the directory where there is none. Raises ``JournalError`` where it cannot be used, or is in use, and
-    ``CorruptError`` where what is there is not a journal's.
+    Creates the directory where there is none. Raises ``JournalError`` where it cannot be used, or is in use,
+    and ``CorruptError`` where what is there is not a journal's.
     """
 
     def __init__(self, path: Path, *, boot: str | None = None) -> None:
         self.path = path
-        self.log = path / "log"
+        self.log = path / LOG
         self._boot = boot
-        self._meta_path = path / "meta"
+        self._meta_path = path / META
         self._lock: int | None = None
         self.meta: Meta | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             self._acquire(self._lock)
-            self.meta = self._read()
+            self.meta = read_meta(path)
         except OSError as error:
             self.release()
             raise JournalError(f"{path}: the data directory cannot be used: {error.strerror}") from error
@@ -141,37 +178,21 @@ class DataDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise JournalError(
-                f"{self.path}: expected a data directory that nobody uses, but the process {holder} has it open"
+            raise InUseError(
+                f"{self.path}: expected a data directory that nobody uses, but the process {holder} has it "
+                "open"
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
-    def _read(self) -> Meta | None:
-        try:
-            data = self._meta_path.read_bytes()
-        except FileNotFoundError:
-            if segment_paths(self.log):
-                raise CorruptError(f"{self._meta_path}: expected this file beside a log, got none") from None
-            return None
-        try:
-            return decode_meta(data)
-        except CorruptError as error:
-            raise CorruptError(f"{self._meta_path}: {error}") from None
-
     @property
     def tail(self) -> Tail:
         """What the end of the log may look like, by how the directory was left."""
-        meta = self.meta
-        if meta is None or meta.closed is not None:
-            return Tail.WHOLE
-        if meta.boot == (self._boot or boot_id()):
-            return Tail.TORN
-        return Tail.UNSYNCED if meta.durability == "power" else Tail.LOST
+        return tail_of(self.meta, boot=self._boot)
 
     def begin(self, durability: Durability, *, store: bytes, folded: int) -> Opening:
-        """Examines and cuts the log, and takes the next fence. ``store`` is the id that the store has, ``folded`` the position
-        as far as it has folded.
+        """Examines and cuts the log, and takes the next fence. ``store`` is the id that the store has,
+        ``folded`` the position as far as it has folded.
 
         Raises ``CorruptError`` for what must not be forgiven, and ``JournalError`` if the disk fails.
         """
@@ -218,7 +239,9 @@ class DataDirectory:
         return Opening(store, fence, incarnation, last, examined.segments, notices)
 
     def check_fence(self) -> None:
-        """Raises ``FencedError`` if another writer has opened the directory, where a lock does not keep it out."""
+        """Raises ``FencedError`` if another writer has opened the directory, where a lock does not keep it
+        out.
+        """
         try:
             found = decode_meta(self._meta_path.read_bytes())
         except OSError as error:
@@ -231,8 +254,9 @@ class DataDirectory:
     def sync(self) -> None:
         """Puts the log on the disk. Raises ``OSError``.
 
-        The store is synced by whoever writes it, and must not be touched here: closing any descriptor of a database takes
-        away the locks of all connections that this process has to it (POSIX), and SQLite then loses its way.
+        The store is synced by whoever writes it, and must not be touched here: closing any descriptor of a
+        database takes away the locks of all connections that this process has to it (POSIX), and SQLite then
+        loses its way.
         """
         for _, path in segment_paths(self.log):
             fd = os.open(path, os.O_RDONLY)
@@ -244,7 +268,9 @@ class DataDirectory:
         sync_folder(self.path)
 
     def closed(self, last: int) -> None:
-        """Records that everything as far as position ``last`` is on the disk and nothing more comes. Raises ``JournalError``."""
+        """Records that everything as far as position ``last`` is on the disk and nothing more comes. Raises
+        ``JournalError``.
+        """
         assert self.meta is not None
         try:
             self.sync()
@@ -255,8 +281,8 @@ class DataDirectory:
             ) from error
 
     def adopt(self, durability: Durability, *, store: bytes, position: int) -> None:
-        """Makes a new journal of a directory that has only a store, restored from a backup: ``store`` is its id, ``position``
-        as far as it is folded.
+        """Makes a new journal of a directory that has only a store, restored from a backup: ``store`` is its
+        id, ``position`` as far as it is folded.
 
         All panels get another epoch. Raises ``JournalError`` if the directory has been a journal's before.
         """

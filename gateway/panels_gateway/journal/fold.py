@@ -1,7 +1,7 @@
-"""What a run of batches comes to, panel by panel. Pure: no clock, no I/O.
+"""The net effect of a run of batches, panel by panel. Pure: no clock, no I/O.
 
-A run is coalesced before anything is written: a key set a thousand times is written once, and a panel made and deleted inside a
-run is not written at all.
+A run is coalesced before anything is written: a key set a thousand times is written once, and a panel made
+and deleted inside a run is not written at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHUNK_COMMITS: Final = 1_000
 CHUNK_BYTES: Final = 512 * KIB
 
 
-#: A transaction folds about so many records, and about so many bytes; one batch may be more.
+#: About how many records and bytes a transaction folds; a single batch may have more.
 RUN_RECORDS: Final = 8_192
 RUN_BYTES: Final = 16 * MIB
 
@@ -44,9 +44,10 @@ RUN_BYTES: Final = 16 * MIB
 class Retention:
     """How much is kept of each panel, counted from the newest backwards.
 
-    History goes in whole chunks, the oldest first. At least ``commits`` commits are kept, as far as ``history_bytes``
-    (records and undo) and ``age_ms`` allow; answers likewise, one by one. Age is by the wall clock: when it jumps back things
-    are kept for longer, within the other bounds, and nothing goes before what is older by version.
+    History goes in whole chunks, the oldest first. At least ``commits`` commits are kept, as far as
+    ``history_bytes`` (records and undo) and ``age_ms`` allow; answers likewise, one by one. Age is by the
+    wall clock: when it jumps back things are kept for longer, within the other bounds, and nothing goes
+    before what is older by version.
     """
 
     commits: int = 10_000
@@ -59,11 +60,13 @@ class Retention:
 
 @dataclass(slots=True)
 class PanelRun:
-    """What a run brought for one panel. ``born``: it was not there before. ``deleted``: it is not there afterwards.
+    """The net effect of a run on one panel.
 
-    ``answered`` has the last answer for each (subject, key), in the order in which they were given. ``parked`` has the last
-    record of each suspension, None for one that is over, and ``returned`` the answers to (suspension, call) since then;
-    ``fired`` the last due time of each tool.
+    ``born``: the run made it. ``deleted``: the run deleted it.
+
+    ``answered`` has the last answer for each (subject, key), in the order in which they were given.
+    ``parked`` has the last record of each suspension, None for one that is over, and ``returned`` the answers
+    to (suspension, call) since then; ``fired`` the last due time of each tool.
     """
 
     created: Created | None = None
@@ -92,10 +95,10 @@ class Run:
 
 
 def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
-    """What ``batches`` come to after those up to ``position``, which are passed over.
+    """Coalesces ``batches``, passing over those up to ``position``.
 
-    Raises ``PositionError`` for a gap, ``FencedError`` for a batch of a writer that had been fenced off, and ``CorruptError`` for
-    records that cannot follow one another.
+    Raises ``PositionError`` for a gap, ``FencedError`` for a batch of a writer that had been fenced off, and
+    ``CorruptError`` for records that cannot follow one another.
     """
     run = Run(position, fence)
     panels = run.panels
@@ -128,13 +131,22 @@ def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
 
 
 def grouped(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """``batches`` in groups that fit into memory and make a transaction of a good size, taken as they are asked for."""
+    """``batches`` in groups that fit into memory and make a transaction of a good size,
+    taken as they are asked for.
+    """
     group: list[Batch] = []
     count = size = 0
     for batch in batches:
         group.append(batch)
         count += len(batch.records)
-        size += sum(map(_weight, batch.records))
+        for record in batch.records:
+            # what nearly all records are is weighed here: a call for each would cost more than coalescing it
+            if type(record) is Ran and type(outcome := record.outcome) is Completed:
+                size += len(record.args) + len(outcome.mutations) + len(outcome.return_value)
+                for event in outcome.events:
+                    size += len(event)
+            else:
+                size += _weight(record)
         if count >= RUN_RECORDS or size >= RUN_BYTES:
             yield group
             group = []
@@ -149,13 +161,20 @@ def chunked(commits: Sequence[Commit]) -> Iterator[tuple[Sequence[Commit], bytes
         yield from _halved(commits[start : start + CHUNK_COMMITS])
 
 
-def check_versions(panel: int, seq: int, commits: Sequence[Commit]) -> None:
-    """Raises ``CorruptError`` unless ``commits`` are the versions after ``seq``, without a gap."""
+def check_versions(panel: int, seq: int, commits: Sequence[Commit]) -> dict[bytes, int]:
+    """The version of the last of ``commits`` that each handler made, by digest.
+
+    Raises ``CorruptError`` unless they are the versions after ``seq``, without a gap.
+    """
     expected = seq
+    digests: dict[bytes, int] = {}
     for commit in commits:
         expected += 1
         if commit.seq != expected:
             raise CorruptError(f"expected version {expected} of panel {panel}, got {commit.seq}")
+        if type(commit) is Ran:
+            digests[commit.digest] = expected
+    return digests
 
 
 def _halved(commits: Sequence[Commit]) -> Iterator[tuple[Sequence[Commit], bytes]]:
@@ -224,13 +243,6 @@ def _weight(record: Record) -> int:
     # bytes, roughly: what may be large in a record
     if type(record) is Ran:
         outcome = record.outcome
-        if type(outcome) is Completed:
-            return (
-                len(record.args)
-                + len(outcome.mutations)
-                + len(outcome.return_value)
-                + sum(map(len, outcome.events))
-            )
         if type(outcome) is Suspended:
             return len(record.args) + len(outcome.mutations) + sum(map(len, outcome.events))
         return len(record.args)

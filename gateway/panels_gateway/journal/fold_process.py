@@ -1,8 +1,9 @@
-"""The folding process, as the gateway sees it: started, told, heard, started again.
+"""The folding process, as the gateway sees it: starts it, talks to it, and starts it again if it ends.
 
-It reads positions from its standard input, one a line: everything up to that position lies in segments that have ended.
-It writes positions to its standard output: everything up to that position is folded and on the disk, beginning with the
-one that it found. It ends at the end of its input. Its standard error is the gateway's.
+It reads positions from its standard input, one a line: everything up to that position lies in
+segments that have ended. It writes positions to its standard output: everything up to that position
+is folded and on the disk, beginning with the one that it found. It ends at the end of its input. Its
+standard error is the gateway's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 
 from panels_gateway.journal.journal import JournalError
 
-#: The exit code of a folding process that starting again would not help: what it reads or writes is broken.
+#: The exit code of a folding process that must not be started again: what it reads or writes is broken.
 FINAL_CODE: Final = 74
 
 _logger = logging.getLogger(__name__)
@@ -25,9 +26,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """When a folding process that ended is started again: after ``initial_s``, doubled each time, at most ``maximum_s``.
+    """When a folding process that ended is started again: after ``initial_s``, doubled each
+    time, at most ``maximum_s``.
 
-    ``attempts`` that ended one after the other without folding anything are a failure.
+    After ``attempts`` ends in a row without any progress it is not started again.
     """
 
     initial_s: float = 0.1
@@ -63,9 +65,11 @@ class FoldProcess:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self.starts = 0
+        #: How many processes ended without being asked to.
+        self.deaths = 0
 
     def start(self) -> None:
-        """Starts it, and goes on starting it until ``stop``."""
+        """Starts the process, and starts it again whenever it ends, until ``stop``."""
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     @property
@@ -74,12 +78,12 @@ class FoldProcess:
         return self._process.pid if self._process is not None else None
 
     def sealed(self, position: int) -> None:
-        """Everything up to ``position`` may be folded. A process that is started later is told, too."""
+        """Tells the process, and those started later, that everything up to ``position`` may be folded."""
         self._sealed = position
         self._tell()
 
     async def stop(self, *, grace_s: float = 10.0) -> None:
-        """Ends it: by the end of its input, and after ``grace_s`` by SIGKILL. Idempotent."""
+        """Ends the process: closes its input and, after ``grace_s``, kills it. Idempotent."""
         self._stopping.set()
         process, task = self._process, self._task
         if task is None:
@@ -99,7 +103,8 @@ class FoldProcess:
         process = self._process
         if process is not None and self._sealed and not self._stopping.is_set():
             assert process.stdin is not None
-            # a few bytes per segment into a pipe that is read between two folds: no need to wait for room
+            # a few bytes per segment, and the pipe is read between two folds, so there is
+            # no need to wait for room
             with suppress(OSError):
                 process.stdin.write(b"%d\n" % self._sealed)
 
@@ -110,11 +115,13 @@ class FoldProcess:
             code = await self._run()
             if self._stopping.is_set():
                 return
+            self.deaths += 1
             failures = 1 if self._folded > before >= 0 else failures + 1
             if code == FINAL_CODE or failures >= self._policy.attempts:
                 self._on_failed(
                     JournalError(
-                        f"the folding process cannot go on: it ended with exit code {code} (attempt {failures})"
+                        "the folding process cannot go on: it ended with exit code "
+                        f"{code} (attempt {failures})"
                     )
                 )
                 return
@@ -126,7 +133,7 @@ class FoldProcess:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     async def _run(self) -> int | None:
-        """One process, from its start to its end. Its exit code, None if it could not be started."""
+        """Runs one process from start to end. Returns its exit code, None if it could not be started."""
         self.starts += 1
         try:
             process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)

@@ -1,20 +1,21 @@
 """The folding process: ``python -m panels_gateway.journal.folder DATA_DIR``.
 
-Processes. The gateway starts one and talks to it by pipes. Folding is in a process of its own so that neither its CPU, nor the
-interpreter's lock, nor a checkpoint can stall the gateway's loop. It runs at a lower priority.
+Processes. The gateway starts one and talks to it by pipes. Folding is in a process of its own so
+that neither its CPU, nor the interpreter's lock, nor a checkpoint can stall the gateway's loop. It
+runs at a lower priority.
 
-Protocol. On standard input, lines with a decimal position: the log may be read as far as that. On standard output, such
-lines too: all up to that position is folded and on the disk, so readers find it and its segments may be removed. The
-first line says where the store stands, before anything was read. Both go up only.
+Protocol. Each line of standard input is a decimal position, up to which the log may be read. Each line of
+standard output is one too: everything up to it is folded and on the disk, so readers find it and its segments
+may be removed. The first line says where the store stood at the start. Positions only go up.
 
 Threads. None but the main one.
 
-Shutdown. At the end of its input, which is also how the gateway's death looks, it folds what it was told of, moves the WAL
-into the file, and exits with 0. SIGINT is for the gateway and ignored. SIGKILL at any point loses nothing: the segments are
-there until a transaction that folded them is on the disk.
+Shutdown. At the end of its input, which is also how the gateway's death looks, it folds what it was told of,
+moves the WAL into the file, and exits with 0. SIGINT is for the gateway and ignored. SIGKILL at any point
+loses nothing, because segments stay until the transaction that folded them is on the disk.
 
-Errors. One sentence on standard error, then exit code 74: disk full, an I/O error, a corrupt file or log. A retry in the same
-process could hide a lost page; another process begins again at the position that is on the disk.
+Errors. One sentence on standard error, then exit code 74: disk full, an I/O error, a corrupt file or log. A
+retry in the same process could hide a lost page; a new process begins at the position that is on the disk.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from panels_shared.limits import MIB
 EXIT_JOURNAL: Final = 74
 #: The folder of segments inside the data directory.
 LOG_FOLDER: Final = "log"
-#: The WAL is moved into the file when it is larger, and when nothing came for a while.
+#: The WAL is moved into the file when it is larger than this, and when nothing has come for a while.
 CHECKPOINT_BYTES: Final = 8 * MIB
 IDLE_S: Final = 10.0
 #: A line of input has at most so many bytes.
@@ -52,17 +53,18 @@ Read = Callable[[int, int], Iterable[Batch]]
 
 
 class Orders:
-    """Lines of positions from a pipe, of which only the last matters."""
+    """Reads positions from a pipe, one a line. Only the last one matters."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._rest = b""
-        #: The highest position that came.
+        #: The highest position received.
         self.position = 0
         self.ended = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Takes what has come, waiting for it for at most ``timeout_s``; whether there was something, the end included.
+        """Reads what has arrived, waiting at most ``timeout_s``. Returns whether anything
+        did, end of input included.
 
         Raises ``JournalError`` for a line that is not a position.
         """
@@ -87,6 +89,10 @@ def serve(
 ) -> None:
     """Folds as far as ``orders`` go, until they end. Raises ``JournalError``."""
     say(folding.position)
+    # Before anything is folded: were it after, a process that always dies while it moves the WAL would make
+    # progress each time, be started again for ever, and let the WAL grow until the disk is full.
+    if folding.wal_bytes > CHECKPOINT_BYTES:
+        folding.checkpoint()
     while not orders.ended:
         if not orders.wait(IDLE_S):
             folding.sweep(now_ms=now_ms())
@@ -110,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)
-    # records are trees of values: nothing here makes cycles, and looking for them takes a third of the time
+    # records are trees of values without cycles, and looking for cycles would take a third of the time
     gc.disable()
     log: Path = options.data_dir / LOG_FOLDER
     database: Path = options.data_dir / schema.DATABASE
@@ -128,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             folding.close()
     except BrokenPipeError:
-        return 0  # the gateway is gone, and with it the end of input would have come
+        return 0  # the gateway is gone, so the end of input would have come next
     except JournalError as exc:
         print(f"panels folder: {exc}", file=sys.stderr)  # noqa: T201 - what the gateway logs
         return EXIT_JOURNAL

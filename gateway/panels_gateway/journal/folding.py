@@ -1,7 +1,8 @@
-"""The writer of ``panels.db``: folds runs of batches into rows, trims what is past retention, moves the WAL into the file.
+"""The writer of ``panels.db``: folds batches, trims what is past retention, moves the WAL into the file.
 
-There is one, in the folding process. Each run is one transaction, which has the position in it: a run is folded once, however
-often it is offered. Trimming is part of the transactions and bounded by what they add, so it takes no time of its own.
+There is one, in the folding process. Each run is one transaction that also stores the position, so a run is
+folded once, however often it is offered. Trimming is part of the transactions and bounded by what they add,
+so it takes no time of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class _Meta:
 
 
 class Folding:
-    """The database, open for writing. Not thread-safe. Every method raises ``JournalError`` when the disk does not let it."""
+    """The database, open for writing.
+
+    Not thread-safe. Every method raises ``JournalError`` when the disk does not let it.
+    """
 
     def __init__(self, path: Path, *, retention: Retention = Retention()) -> None:  # noqa: B008 - frozen
         """Opens the database at ``path``, which ``schema.prepare`` has made. Raises ``CorruptError``."""
@@ -71,7 +75,7 @@ class Folding:
 
     @property
     def position(self) -> int:
-        """The position of the last batch folded; all up to it is on the disk."""
+        """The position of the last folded batch. Everything up to it is on the disk."""
         return self._meta.position
 
     @property
@@ -88,10 +92,12 @@ class Folding:
             return 0
 
     def fold(self, batches: Iterable[Batch], *, now_ms: int) -> int:
-        """Folds those of ``batches`` that are not folded yet, as one transaction, and returns the position then.
+        """Folds those of ``batches`` that are not folded yet, as one transaction, and
+        returns the position then.
 
-        They are held in memory, so the caller bounds them. ``now_ms`` is the wall clock, by which things grow too old.
-        Raises ``PositionError``, ``FencedError`` and ``CorruptError`` as ``coalesce`` does, and then nothing has changed.
+        They are held in memory, so the caller bounds them. ``now_ms`` is the wall clock, by which things
+        grow too old. Raises ``PositionError``, ``FencedError`` and ``CorruptError`` as ``coalesce`` does,
+        and then nothing has changed.
         """
         run = coalesce(batches, position=self._meta.position, fence=self._meta.fence)
         if run.batches:
@@ -100,11 +106,16 @@ class Folding:
         return self._meta.position
 
     def sweep(self, *, now_ms: int) -> None:
-        """Trims a few hundred panels more, whether or not anything happened to them; call it again and again."""
+        """Trims the next few hundred panels, even if nothing happened to them.
+
+        Call it again and again.
+        """
         self._transaction(lambda: self._sweep(now_ms))
 
     def checkpoint(self) -> bool:
-        """Moves the WAL into the file and cuts it to nothing; False where a reader held it, and it was moved as far as it went."""
+        """Moves the WAL into the file and cuts it to nothing; False where a reader held it, and it was
+        moved as far as it went.
+        """
 
         def run() -> bool:
             self._connection.set_busy_timeout(0)
@@ -123,7 +134,7 @@ class Folding:
         """Closes the database. Idempotent."""
         schema.guarded(self._path, self._connection.close)
 
-    # -- transactions -----------------------------------------------------------------------------------------
+    # -- transactions ---------------------------------------------------------------------------------------
 
     def _transaction(self, action: Callable[[], _T]) -> _T:
         execute = self._connection.execute
@@ -224,7 +235,7 @@ class Folding:
         self._trim_answers(head, now_ms, rows)
         self._save(head, position)
 
-    # -- one panel --------------------------------------------------------------------------------------------
+    # -- one panel ------------------------------------------------------------------------------------------
 
     def _create(self, created: Created) -> tuple[_Head, dict[str, bytes | None]]:
         execute = self._connection.execute
@@ -260,7 +271,8 @@ class Folding:
 
     def _head(self, number: int) -> _Head:
         row = self._connection.execute(
-            "SELECT seq, floor, state_bytes, state_sum, history_bytes, answers, answer_bytes FROM panels WHERE number = ?",
+            "SELECT seq, floor, state_bytes, state_sum, history_bytes, answers, answer_bytes "
+            "FROM panels WHERE number = ?",
             (number,),
         ).fetchone()
         if row is None:
@@ -288,8 +300,11 @@ class Folding:
         )
 
     def _commit(self, head: _Head, commits: list[Commit], values: dict[str, bytes | None] | None) -> int:
-        """Adds ``commits`` and returns how many rows they made. ``values``: the whole state before them, where it is known."""
-        check_versions(head.panel, head.seq, commits)
+        """Adds ``commits`` and returns how many rows they made.
+
+        ``values``: the whole state before them, where it is known.
+        """
+        digests = check_versions(head.panel, head.seq, commits)
         execute = self._connection.execute
         whole = values is not None
         known: dict[str, bytes | None] = values if values is not None else {}
@@ -337,7 +352,7 @@ class Folding:
                 execute("DELETE FROM state WHERE panel = ? AND key = ?", (head.panel, key))
             else:
                 execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (head.panel, key, value, seq))
-        for digest, seq in {commit.digest: commit.seq for commit in commits if type(commit) is Ran}.items():
+        for digest, seq in digests.items():
             self._use(head.panel, digest, defined=False, seq=seq)
         return rows
 
@@ -369,7 +384,7 @@ class Folding:
         )
         execute(insert, values)
         if not self._connection.changes():
-            # a key that was forgotten by its time and came again: the answer is a new one, and the youngest
+            # the key had expired and came again: its answer is a new one, and the youngest
             old: int = execute(
                 "DELETE FROM answers WHERE panel = ? AND subject = ? AND key = ? RETURNING bytes",
                 (head.panel, key.subject, key.key),
@@ -411,8 +426,8 @@ class Folding:
 
     def _save(self, head: _Head, position: int | None) -> None:
         self._connection.execute(
-            "UPDATE panels SET seq = ?, floor = ?, state_bytes = ?, state_sum = ?, history_bytes = ?, answers = ?, "
-            "answer_bytes = ?, position = coalesce(?, position) WHERE number = ?",
+            "UPDATE panels SET seq = ?, floor = ?, state_bytes = ?, state_sum = ?, history_bytes = ?, "
+            "answers = ?, answer_bytes = ?, position = coalesce(?, position) WHERE number = ?",
             (
                 head.seq,
                 head.floor,
@@ -426,16 +441,20 @@ class Folding:
             ),
         )
 
-    # -- retention --------------------------------------------------------------------------------------------
+    # -- retention ------------------------------------------------------------------------------------------
 
     def _trim_history(self, head: _Head, now_ms: int, rows: int) -> bool:
-        """Removes at most ``rows`` chunks that are past retention, the oldest first; whether there was one."""
+        """Removes at most ``rows`` chunks that are past retention, the oldest first.
+
+        Returns whether there was one.
+        """
         keep = self._retention
         execute = self._connection.execute
         before = head.floor
         while rows and head.floor < head.seq:
             row = execute(
-                "SELECT rowid, last_seq, last_at_ms, bytes FROM history WHERE panel = ? ORDER BY first_seq LIMIT 1",
+                "SELECT rowid, last_seq, last_at_ms, bytes FROM history WHERE panel = ? "
+                "ORDER BY first_seq LIMIT 1",
                 (head.panel,),
             ).fetchone()
             if row is None:
@@ -456,7 +475,10 @@ class Folding:
         return head.floor != before
 
     def _trim_answers(self, head: _Head, now_ms: int, rows: int) -> bool:
-        """Removes at most ``rows`` answers that are past retention, the oldest first; whether there was one."""
+        """Removes at most ``rows`` answers that are past retention, the oldest first.
+
+        Returns whether there was one.
+        """
         keep = self._retention
         execute = self._connection.execute
         before = head.answers
@@ -519,7 +541,8 @@ class Folding:
         self._swept = 0 if last >= self._meta.last_panel else last
 
     def _shrink(self) -> None:
-        # what is free is used again; only where much was deleted does the file get shorter, a little at a time
+        # what is free is used again; only where much was deleted does the file get
+        # shorter, a little at a time
         free: int = self._connection.execute("PRAGMA freelist_count").get
         if free > _VACUUM_AT_PAGES:
             pages: int = self._connection.execute("PRAGMA page_count").get

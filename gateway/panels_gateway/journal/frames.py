@@ -1,11 +1,12 @@
-"""The bytes of a segment: its header, its frames, and what can be said about a frame that does not pass its checks.
+"""The bytes of a segment: its header, its frames, and what is wrong with a broken frame.
 
-Pure: bytes in, values or verdicts out. The layout stands in docs/journal.md, with test vectors in tests/vectors/journal.
+Pure: bytes in, values or verdicts out. The layout stands in docs/journal.md, with test vectors
+in tests/vectors/journal.
 
-The heads of frames are checksummed by themselves, seeded with a random salt that the segment's header holds. A head that
-passes proves three things that recovery depends on: how long the frame is, that the writer put it there (a client who
-smuggles the bytes of a frame into its arguments does not know the salt), and, behind a damaged frame, that more had
-been written.
+The heads of frames are checksummed by themselves, seeded with a random salt that the segment's header holds.
+A head that passes proves three things that recovery depends on: how long the frame is, that the writer put it
+there (a client who smuggles the bytes of a frame into its arguments does not know the salt), and, behind a
+damaged frame, that more had been written.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SEGMENT_VERSION: Final = 1
 #: Bytes of one payload; a security limit. The kernel keeps what one turn may bring below it.
 MAX_PAYLOAD_BYTES: Final = 256 * 1_048_576
 
-# magic, version of the layout, version of the records, store id, fence, first position, salt, crc of all before
+# magic, version of the layout, version of the records, store id, fence, first position,
+# salt, crc of all before
 _HEADER: Final = struct.Struct("<8sII16sQQII")
 # length of the payload, its crc, position, synced, crc of all before
 _HEAD: Final = struct.Struct("<IIQQI")
@@ -42,7 +44,10 @@ HEAD_BYTES: Final = _HEAD.size
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The beginning of a segment. ``store`` is 16 bytes that name the journal, ``first`` the position of its first frame."""
+    """The beginning of a segment.
+
+    ``store`` is 16 bytes that name the journal, ``first`` the position of its first frame.
+    """
 
     store: bytes
     fence: int
@@ -52,7 +57,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame that passed its checks. ``synced`` is a position that was known to be on the disk when it was written."""
+    """A frame that passed its checks.
+
+    ``synced`` is a position that was known to be on the disk when it was written.
+    """
 
     offset: int
     end: int
@@ -62,7 +70,7 @@ class Frame:
 
 
 class Break(Enum):
-    """Why a frame is none.
+    """How a frame is broken.
 
     - ``TORN``: the data ends inside it, as it does when a write stops half way;
     - ``DAMAGED``: it is all there and does not pass its checks.
@@ -74,7 +82,7 @@ class Break(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Where a segment stops making sense. ``position`` is that of the frame which should have stood there."""
+    """Where a segment breaks. ``position`` is that of the frame which should have been there."""
 
     offset: int
     position: int
@@ -98,9 +106,9 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes | memoryview, first: int) -> Header | Broken:
-    """The header of the segment that is named after position ``first``, or why it is none.
+    """The header of the segment named after position ``first``, or how it is broken.
 
-    Raises ``CorruptError`` for what this program must leave alone whatever happened: another program's file, or a newer one.
+    Raises ``CorruptError`` for what this program must never touch: another program's file, or a newer one.
     """
     known = bytes(data[:HEADER_BYTES])
     if not MAGIC.startswith(known[:8]) and any(known):
@@ -124,7 +132,10 @@ def decode_header(data: bytes | memoryview, first: int) -> Header | Broken:
 
 
 def encode_frame(payload: bytes, position: int, *, synced: int, salt: int) -> bytes:
-    """A frame. Raises ``JournalError`` for a payload of more than ``MAX_PAYLOAD_BYTES``; nothing has been written then."""
+    """A frame.
+
+    Raises ``JournalError`` for a payload of more than ``MAX_PAYLOAD_BYTES``; nothing has been written then.
+    """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise JournalError(f"expected a batch of at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
     head = _HEAD.pack(len(payload), crc32(payload), position, synced, 0)[:-4]
@@ -132,7 +143,10 @@ def encode_frame(payload: bytes, position: int, *, synced: int, salt: int) -> by
 
 
 def read_frame(data: memoryview, offset: int, position: int, salt: int) -> Frame | Broken:
-    """The frame at ``offset``, which must be that of ``position``, or why it is none. ``offset`` is not at the data's end."""
+    """The frame at ``offset``, which must be that of ``position``, or how it is broken.
+
+    ``offset`` is not at the data's end.
+    """
     if len(data) - offset < HEAD_BYTES:
         left = len(data) - offset
         return Broken(
@@ -170,7 +184,7 @@ def scan(data: memoryview, header: Header) -> Iterator[Frame | Broken]:
 def heads_behind(data: memoryview, broken: Broken, salt: int) -> Iterator[tuple[int, int]]:
     """(position, synced) of every later frame whose head stands behind ``broken``, at whatever offset.
 
-    Looks at every byte, about half a second per MiB: it runs only when something is broken.
+    It looks at every byte, which takes about half a second per MiB, and runs only if something is broken.
     """
     for start in range(broken.offset + 1, len(data) - HEAD_BYTES + 1):
         (position,) = _WORD.unpack_from(data, start + 8)
@@ -182,7 +196,10 @@ def heads_behind(data: memoryview, broken: Broken, salt: int) -> Iterator[tuple[
 
 
 def decode_batch(frame: Frame) -> Batch:
-    """The batch in a frame. Raises ``CorruptError`` where a payload that passed its checks is no batch of that position."""
+    """The batch in a frame.
+
+    Raises ``CorruptError`` where a payload that passed its checks is no batch of that position.
+    """
     try:
         batch = records.decode(bytes(frame.payload))
     except msgspec.MsgspecError as error:
@@ -197,7 +214,8 @@ def decode_batch(frame: Frame) -> Batch:
 class FrameEncoder:
     """Turns one writer's batches into frames, in order and without a gap.
 
-    ``position`` is that of the last batch, ``fence`` the writer's own. ``salt`` is the one in the headers of its segments.
+    ``position`` is that of the last batch, ``fence`` the writer's own. ``salt`` is the one in the
+    headers of its segments.
     """
 
     def __init__(self, position: int, *, fence: int, salt: int) -> None:
@@ -206,7 +224,10 @@ class FrameEncoder:
         self.salt = salt
 
     def encode(self, batch: Batch, *, synced: int) -> bytes:
-        """The frame of ``batch``. Raises ``PositionError``, ``FencedError``, or ``JournalError`` for one that is too large."""
+        """The frame of ``batch``.
+
+        Raises ``PositionError``, ``FencedError``, or ``JournalError`` for one that is too large.
+        """
         if batch.fence != self.fence:
             raise FencedError(f"expected a batch under fence {self.fence}, got {batch.fence}")
         if batch.position != self.position + 1:

@@ -1,13 +1,15 @@
 """The seam between the kernel and whatever keeps its records.
 
-The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable. What a
-store makes of batches (rows, indexes, files) is its own affair; what it must give back is written here, and tested by
-``tests/gateway/journal/contract.py`` for every store.
+The kernel appends one batch per turn of its loop and lets nobody hear of what is in it before it is durable.
+What a store makes of batches (rows, indexes, files) is its own affair; what it must give back is written
+here, and tested by ``tests/gateway/journal/contract.py`` for every store.
 
     JournalError                 nothing more can be appended: the process must end (exit code 74)
     ├── PositionError            the batch is not the next one: somebody else has appended
     ├── FencedError              a writer with a higher fence has opened the journal
-    └── CorruptError             what is stored does not pass its checks, is foreign, or is newer than this program
+    ├── InUseError               another process has the data directory open: stop it, or use another one
+    ├── LateError                a read that waits for folding has waited too long; appending goes on
+    └── CorruptError             what is stored does not pass its checks, is foreign, or is too new
 """
 
 from __future__ import annotations
@@ -32,6 +34,14 @@ class FencedError(JournalError):
     """Another writer has taken over."""
 
 
+class InUseError(JournalError):
+    """A data directory that another process has open. Nothing is wrong with it."""
+
+
+class LateError(JournalError):
+    """What was to be read is not folded yet, and was waited for as long as may be."""
+
+
 class CorruptError(JournalError):
     """Stored data that does not pass its checks. The text names the file and the offset or row."""
 
@@ -51,7 +61,9 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A suspension as the journal knows it: the last ``Parked``, and the answers that came to its open calls since."""
+    """A suspension as the journal knows it: the last ``Parked``, and the answers that came to its open calls
+    since.
+    """
 
     parked: Parked
     returned: tuple[Returned, ...] = ()
@@ -61,10 +73,10 @@ class Waiting:
 class StoredPanel:
     """A panel as the journal knows it after all batches up to ``position``.
 
-    ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have been answered,
-    the oldest first, each with the time of the answer; the answers themselves are read by ``Journal.answer``. ``waiting``
-    has the suspensions, without their images, which are read by ``Journal.waiting``. ``fired`` has the last due
-    time of each tool that runs at times.
+    ``sources`` has every handler that the definition names. ``answers`` are the idempotency keys that have
+    been answered, the oldest first, each with the time of the answer; the answers themselves are read by
+    ``Journal.answer``. ``waiting`` has the suspensions, without their images, which are read by
+    ``Journal.waiting``. ``fired`` has the last due time of each tool that runs at times.
     """
 
     panel: int
@@ -85,27 +97,44 @@ class StoredPanel:
 class History:
     """Commits of one panel, in order and without a gap, the first of which made version ``since + 1``.
 
-    ``complete`` is False where the limit cut it short. None instead of this says that history no longer reaches back so far.
+    ``complete`` is False where the limit cut it short. None instead of this says that history no longer
+    reaches back so far.
     """
 
     commits: Sequence[Ran | Changed]
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FoldingState:
+    """How folding is: ``up`` while something folds, ``deaths`` counts the processes that ended without being
+    asked to.
+    """
+
+    up: bool
+    deaths: int
+
+
 class Archive(Protocol):
-    """What can be read back of folded batches. One thread calls it, the loop's, and nothing here blocks that thread."""
+    """What can be read back of folded batches. One thread calls it, the loop's, and nothing here blocks that
+    thread.
+    """
 
     async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
         """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
         ...
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended before is in it."""
+        """The commits that set or deleted ``key``, the newest first, at most ``limit``. What was appended
+        before is in it.
+
+        Raises ``LateError`` where that is not folded in time.
+        """
         ...
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach back so far. What was appended before is
-        in it."""
+        """The state as it was at version ``seq``, None where history does not reach back so far. What was
+        appended before is in it. Raises ``LateError`` where that is not folded in time."""
         ...
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
@@ -117,18 +146,24 @@ class Archive(Protocol):
         ...
 
     async def active_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at most ``limit``, in order."""
+        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at
+        most ``limit``, in order.
+        """
         ...
 
 
 class Journal(Archive, Protocol):
-    """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``, briefly."""
+    """A store of batches. One thread calls it, the loop's; nothing here blocks that thread except ``append``,
+    briefly.
+    """
 
-    #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by the methods.
-    #: ``on_durable`` is not called for what was durable already when ``append`` returned. Neither is called within ``append``.
+    #: Called in the loop with a position: everything up to it is durable / is folded, and can be read back by
+    #: the methods. ``on_durable`` is not called for what was durable already when ``append`` returned.
+    #: Neither is called within ``append``.
     on_durable: Callable[[int], None]
     on_folded: Callable[[int], None]
-    #: Called in the loop, once at most, with an error that nobody waited for: the process must end, as when ``append`` raises.
+    #: Called in the loop, once at most, with an error that nobody waited for: the process must end, as when
+    #: ``append`` raises.
     on_failed: Callable[[JournalError], None]
 
     @property
@@ -138,7 +173,9 @@ class Journal(Archive, Protocol):
 
     @property
     def incarnation(self) -> int:
-        """Another number whenever history may have been lost. Clients are shown it as part of each panel's epoch."""
+        """Another number whenever history may have been lost. Clients are shown it as part of each panel's
+        epoch.
+        """
         ...
 
     @property
@@ -158,7 +195,9 @@ class Journal(Archive, Protocol):
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next panel gets a higher one."""
+        """The highest number that any panel had when the journal was opened; the next panel gets a higher
+        one.
+        """
         ...
 
     @property
@@ -168,19 +207,34 @@ class Journal(Archive, Protocol):
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass its bound."""
+        """Bytes that are not durable, or not folded, yet. The kernel takes no more triggers while they pass
+        its bound.
+        """
+        ...
+
+    @property
+    def folding(self) -> FoldingState:
+        """How folding is at the moment."""
+        ...
+
+    @property
+    def syncs(self) -> int:
+        """How often it has waited for the disk to have everything: turns that waited together share one."""
         ...
 
     def append(self, batch: Batch) -> None:
         """Appends ``batch``. It is durable when ``durable`` has reached its position, which may be at once.
 
-        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A batch may not be
-        larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what one turn brings.
+        Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A
+        batch may not be larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what
+        one turn brings.
         """
         ...
 
     async def load(self, panel_id: str) -> StoredPanel | None:
-        """The panel of that id, None if there is none. It reads folded batches only: the caller knows what is newer."""
+        """The panel of that id, None if there is none. It reads folded batches only: the caller knows what is
+        newer.
+        """
         ...
 
     async def summaries(self, *, after: str, limit: int) -> list[Summary]:

@@ -1,4 +1,4 @@
-"""The journal of one data directory on this machine: a log that is appended to, and a store that it is folded into.
+"""The journal of a local data directory: a log, and the store that it is folded into.
 
 Threads and processes:
 
@@ -7,8 +7,8 @@ Threads and processes:
 - one thread reads the store, one call at a time;
 - a process of its own folds segments that have ended into the store (fold_process.py).
 
-A segment ends when it is full, or ``rotate_s`` after its first batch; it is told to the folding process, and deleted when
-that says that it is folded. Reads see what is folded; the kernel has what is newer.
+A segment ends when it is full, or ``rotate_s`` after its first batch; it is told to the folding process, and
+deleted when that says that it is folded. Reads see what is folded; the kernel has what is newer.
 """
 
 from __future__ import annotations
@@ -30,8 +30,18 @@ from panels_gateway.journal.directory import DataDirectory, Durability, Opening
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
-from panels_gateway.journal.journal import CorruptError, History, JournalError, StoredPanel, Summary, Waiting
+from panels_gateway.journal.journal import (
+    CorruptError,
+    FoldingState,
+    History,
+    JournalError,
+    LateError,
+    StoredPanel,
+    Summary,
+    Waiting,
+)
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
 from panels_gateway.journal.records import Batch, Changed, Ran
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
@@ -53,18 +63,23 @@ def folding_command(path: Path, retention: Retention) -> list[str]:
 class LocalOptions:
     """How a local journal works.
 
-    - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first batch;
+    - ``segment_bytes``, ``rotate_s``: a segment ends when it is that large, or that long after its first
+      batch;
     - ``retention``: how much is kept of each panel;
+    - ``backlog_bytes``: the bound that the kernel keeps the backlog below, for warnings;
     - ``command``: the folding process, the one of ``folding_command`` if empty;
-    - ``restart``: how it is started again; ``stop_s``: how long it may take to end.
+    - ``restart``: how it is started again; ``stop_s``: how long it may take to end;
+    - ``patience_s``: how long a read waits for what it needs to be folded.
     """
 
     segment_bytes: int = SEGMENT_BYTES
     rotate_s: float = 2.0
     retention: Retention = field(default_factory=Retention)
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     command: Sequence[str] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_s: float = 10.0
+    patience_s: float = 10.0
 
 
 class LocalJournal:
@@ -99,6 +114,7 @@ class LocalJournal:
         self._panels = folded.panels
         self._sealed: deque[Segment] = deque(opening.unfolded)
         self._sealed_bytes = sum(segment.size for segment in opening.unfolded)
+        self._pressure = Pressure(options.backlog_bytes)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._deletions: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -153,7 +169,7 @@ class LocalJournal:
 
     @property
     def last_panel(self) -> int:
-        """The highest number that any panel had when the journal was opened; the next one gets one more."""
+        """The highest panel number when the journal was opened; the next panel gets a higher one."""
         return self._last_panel
 
     @property
@@ -170,8 +186,16 @@ class LocalJournal:
         return self._log.counters
 
     @property
+    def folding(self) -> FoldingState:
+        return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
+
+    @property
+    def syncs(self) -> int:
+        return self._log.counters.syncs
+
+    @property
     def folding_starts(self) -> int:
-        """How often a folding process has been started: more than 1 means that one died."""
+        """How often a folding process has been started; more than once means that one died."""
         return self._folding.starts
 
     def append(self, batch: Batch) -> None:
@@ -194,11 +218,11 @@ class LocalJournal:
         return await self._read(lambda: self._store.history(panel, since=since, limit_bytes=limit_bytes))
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.key_history(panel, key, limit=limit))
 
     async def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        await self._fold()
+        await self._fold_for_reading()
         return await self._read(lambda: self._store.state_at(panel, seq))
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
@@ -210,7 +234,7 @@ class LocalJournal:
         def say(done: int, total: int) -> None:
             self._loop.call_soon_threadsafe(progress, done, total)
 
-        # all that is asked for is folded: nothing of the log has to be read, and segments may go meanwhile
+        # everything asked for is folded, so the log need not be read, and segments may be deleted meanwhile
         await asyncio.to_thread(
             transfer.backup,
             self._directory.path / schema.DATABASE,
@@ -233,8 +257,10 @@ class LocalJournal:
         await asyncio.shield(self._closing)
 
     async def start(self, on_progress: Callable[[int, int], None]) -> None:
-        """Starts folding and waits until what was there is folded; ``on_progress`` gets how far it is, and how far it has to
-        go, as positions. Raises ``JournalError`` if it cannot be done. Called once, by ``open_local``."""
+        """Starts folding and waits until what was there is folded; ``on_progress`` gets how far it is,
+        and how far it has to go, as positions. Raises ``JournalError`` if it cannot be done. Called
+        once, by ``open_local``.
+        """
         told, self.on_folded = self.on_folded, lambda position: on_progress(position, self._position)
         self._folding.start()
         try:
@@ -250,6 +276,14 @@ class LocalJournal:
     async def _read(self, read: Callable[[], _T]) -> _T:
         return await self._loop.run_in_executor(self._reader, read)
 
+    async def _fold_for_reading(self) -> None:
+        try:
+            await asyncio.wait_for(self._fold(), self._options.patience_s)
+        except TimeoutError:
+            raise LateError(
+                f"{self.backlog_bytes:,} bytes of the log wait to be folded, and were waited for in vain"
+            ) from None
+
     async def _fold(self) -> None:
         """Returns when everything appended so far is folded."""
         position = self._position
@@ -258,7 +292,10 @@ class LocalJournal:
             await self._until_folded(position)
 
     async def _until_folded(self, position: int) -> None:
-        """Returns when everything up to ``position``, which must have been sealed, is folded. Raises ``JournalError``."""
+        """Returns when everything up to ``position``, which must have been sealed, is folded.
+
+        Raises ``JournalError``.
+        """
         if self._failure is not None:
             raise self._failure
         if self._folded < position:
@@ -286,6 +323,7 @@ class LocalJournal:
         self._sealed.append(segment)
         self._sealed_bytes += segment.size
         self._folding.sealed(segment.last)
+        self._watch()
 
     def _on_folded(self, position: int) -> None:
         if position <= self._folded:
@@ -298,12 +336,18 @@ class LocalJournal:
             done.append(segment.path)
         if done:
             self._delete(done)
+            self._watch()
         self.on_folded(position)
         ready = [future for wanted, future in self._waiters if wanted <= position]
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > position]
         for future in ready:
             if not future.done():
                 future.set_result(None)
+
+    def _watch(self) -> None:
+        told = self._pressure.look(self.backlog_bytes)
+        if told is not None:
+            _logger.log(*told)
 
     def _delete(self, paths: list[Path]) -> None:
         """Deletes in another thread: giving back a few megabytes can take the file system milliseconds."""
@@ -344,7 +388,7 @@ class LocalJournal:
         await self._folding.stop(grace_s=self._options.stop_s)
         if self._deletions:
             await asyncio.wait(self._deletions)
-        # the reader first: the last connection to close is the one that leaves a tidy file, and it must be a writer's
+        # the reader closes first: the last connection to close tidies up the file, and must be a writer's
         await self._read(self._store.close)
         self._reader.shutdown(wait=False)
         try:
@@ -365,10 +409,11 @@ async def open_local(
     options: LocalOptions = LocalOptions(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalJournal:
-    """Opens the data directory ``path`` for writing, creating it where there is none, and folds what was left unfolded.
+    """Opens the data directory ``path`` for writing, creating it where there is none, and
+    folds what was left unfolded.
 
-    The caller sets the callbacks before its next await, logs ``notices``, and appends from ``position`` + 1 under
-    ``fence``. Raises ``JournalError``; a directory that is refused is left as it was.
+    The caller sets the callbacks before its next await, logs ``notices``, and appends from ``position`` + 1
+    under ``fence``. Raises ``JournalError``; a directory that is refused is left as it was.
     """
     directory = await asyncio.to_thread(DataDirectory, path)
     reader = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")

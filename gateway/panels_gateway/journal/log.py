@@ -1,10 +1,11 @@
 """The log that is being written, in two modes behind one face.
 
     ProcessLog    writes in the loop's thread; what is written survives the end of every process
-    PowerLog      hands frames to a thread, which writes all that wait and syncs once for them; what is durable survives
+    PowerLog      gives frames to a thread, which writes all that wait and syncs once; the durable survives
                   the loss of power, and later batches go on being appended meanwhile
 
-Both say in the loop what has become durable and which segments have ended, and both stop for good at the first error.
+Both report in the loop what has become durable and which segments have ended, and both stop for
+good at the first error.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Batch
 from panels_gateway.journal.segments import Segment, SegmentWriter
 
-#: Bytes that the writing thread takes at once, so that a segment is not overrun by more than this.
+#: How many bytes the writing thread takes at once, so that no segment outgrows its bound by more than this.
 GROUP_BYTES: Final = 4 * 1_048_576
 
 
 @dataclass(slots=True)
 class LogCounters:
-    """What has been done since the start. ``batches / syncs`` is how many turns share an fdatasync (mode ``power``)."""
+    """What has been done since the start.
+
+    ``batches / syncs`` is how many turns share an fdatasync (mode ``power``).
+    """
 
     batches: int = 0
     bytes: int = 0
@@ -57,7 +61,10 @@ class Log(Protocol):
         ...
 
     async def close(self) -> None:
-        """Writes what waits, ends the segment, and gives the file back. Raises ``JournalError``. Idempotent."""
+        """Writes what waits, ends the segment, and gives the file back.
+
+        Raises ``JournalError``. Idempotent.
+        """
         ...
 
 
@@ -101,8 +108,8 @@ class ProcessLog:
 class PowerLog:
     """The log of mode ``power``, with a thread of its own.
 
-    The bytes that wait for the thread have no bound here: the kernel keeps ``Journal.backlog_bytes`` below its own by taking
-    no more triggers. ``on_failed`` gets the first error, after which ``append`` raises it.
+    The bytes that wait for the thread have no bound here: the kernel keeps ``Journal.backlog_bytes`` below
+    its own by taking no more triggers. ``on_failed`` gets the first error, after which ``append`` raises it.
     """
 
     def __init__(
@@ -143,7 +150,8 @@ class PowerLog:
     def append(self, batch: Batch) -> None:
         if self._failure is not None:
             raise self._failure
-        # the loop's idea of what is on the disk may lag behind the thread's: a frame then claims less than it could
+        # the loop's idea of what is on the disk may lag behind the thread's: a frame then
+        # claims less than it could
         frame = self._encoder.encode(batch, synced=self._durable)
         self._unsealed_bytes += len(frame)
         with self._wake:
@@ -160,13 +168,13 @@ class PowerLog:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        # what the thread has said last is still in the loop's queue
+        # the thread's last report is still in the loop's queue
         await asyncio.sleep(0)
         if self._failure is not None:
             raise self._failure
 
     def _run(self) -> None:
-        """The thread: takes all that waits, writes it, syncs once, says so."""
+        """The thread's body: takes all that waits, writes it, syncs once, and reports it."""
         try:
             while self._turn():
                 pass

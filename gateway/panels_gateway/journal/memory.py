@@ -1,7 +1,7 @@
 """A journal that keeps nothing: for mode ``none`` and for tests.
 
-It gives back everything that the seam promises for as long as it lives. What is lost with it is lost with all panels'
-epochs, so a client never takes up an old history by mistake.
+It keeps every promise of the seam for as long as it lives. Panels' epochs are lost with it, so a client never
+resumes an old history by mistake.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from panels_gateway.journal.chunks import encode_record, last_changes
 from panels_gateway.journal.journal import (
     FencedError,
+    FoldingState,
     History,
     JournalError,
     PositionError,
@@ -40,9 +43,13 @@ from panels_gateway.journal.records import (
     replace_image,
 )
 
+#: Under load batches are folded together after so many seconds: one by one they would cost more than their
+#: commits.
+FOLD_S: Final = 0.01
 
-def _apply(state: dict[str, bytes], commit: Ran | Changed) -> None:
-    for key, (value, _) in last_changes([commit]).items():
+
+def _apply(state: dict[str, bytes], commits: Sequence[Ran | Changed]) -> None:
+    for key, (value, _) in last_changes(commits).items():
         if value is None:
             state.pop(key, None)
         else:
@@ -70,23 +77,27 @@ class _Panel:
 
     def state_at(self, seq: int) -> dict[str, bytes]:
         state = dict(self.base)
-        for index in range(seq - self.floor):
-            _apply(state, self.commits[index])
+        if seq > self.floor:
+            _apply(state, list(islice(self.commits, seq - self.floor)))
         return state
 
 
 class MemoryJournal:
-    """The whole seam in memory. Of each panel it keeps ``history_commits`` commits, and as many answers, the newest.
+    """The whole seam in memory.
 
-    With ``hold`` nothing becomes durable before ``release`` says so: tests use it to look at what must wait. Batches are
-    folded in a later turn of the loop than the one in which they became durable, as they are by other journals.
+    Of each panel it keeps ``history_commits`` commits, and as many answers, the newest.
+
+    With ``hold`` nothing becomes durable before ``release`` says so: tests use it to look at what must
+    wait. Batches are folded ``fold_s`` seconds after they became durable, and never in the same turn of the
+    loop, as they are by other journals.
     """
 
-    def __init__(self, *, hold: bool = False, history_commits: int = 10_000) -> None:
+    def __init__(self, *, hold: bool = False, history_commits: int = 10_000, fold_s: float = 0.0) -> None:
         self.on_durable: Callable[[int], None] = lambda position: None
         self.on_folded: Callable[[int], None] = lambda position: None
         self.on_failed: Callable[[JournalError], None] = lambda error: None
         self.hold = hold
+        self._fold_s = fold_s
         self.closed = False
         self._history_commits = history_commits
         self._position = 0
@@ -131,6 +142,14 @@ class MemoryJournal:
         # what waits here goes within a turn; only held batches can pile up, and only in a test
         return sum(len(encode(batch)) for batch in self._unfolded) if self.hold else 0
 
+    @property
+    def folding(self) -> FoldingState:
+        return FoldingState(up=True, deaths=0)
+
+    @property
+    def syncs(self) -> int:
+        return 0
+
     def append(self, batch: Batch) -> None:
         if self.closed:
             raise JournalError("the journal has been closed")
@@ -152,7 +171,7 @@ class MemoryJournal:
         self.on_durable(position)
 
     def fail(self, error: JournalError) -> None:
-        """What a disk that fails does to a journal: nothing can be appended any more."""
+        """Behaves as on a failing disk: nothing can be appended any more."""
         self.closed = True
         self.on_failed(error)
 
@@ -248,7 +267,7 @@ class MemoryJournal:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._fold)
+            asyncio.get_running_loop().call_later(self._fold_s, self._fold)
 
     def _fold(self) -> None:
         self._scheduled = False
@@ -303,9 +322,9 @@ class MemoryJournal:
                 return
         panel.commits.append(record)
         if len(panel.commits) > 2 * self._history_commits:
-            while len(panel.commits) > self._history_commits:
-                _apply(panel.base, panel.commits.popleft())
-                panel.floor += 1
+            spare = len(panel.commits) - self._history_commits
+            _apply(panel.base, [panel.commits.popleft() for _ in range(spare)])
+            panel.floor += spare
 
     def _answer(self, panel: _Panel, key: Key, record: Ran) -> None:
         name = key.subject, key.key

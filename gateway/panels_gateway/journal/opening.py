@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.journal import CorruptError, Journal, JournalError
 from panels_gateway.journal.local import LocalOptions, open_local
-from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.memory import FOLD_S, MemoryJournal
+from panels_gateway.journal.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from panels_gateway.configuration.config import RecordConfig
@@ -24,7 +26,9 @@ _log = logging.getLogger("panels.gateway.journal")
 
 
 def load_seal_key(data_dir: Path) -> bytes:
-    """The key that seals the images of handlers that wait, made where there is none. Raises ``JournalError``."""
+    """The key that seals the images of handlers that wait, made where there is none. Raises
+    ``JournalError``.
+    """
     path = data_dir / "seal.key"
     try:
         if not path.exists():
@@ -47,13 +51,15 @@ def load_seal_key(data_dir: Path) -> bytes:
 async def open_journal(
     data_dir: Path, record: RecordConfig, on_progress: Callable[[int, int], None]
 ) -> Journal:
-    """The journal, open for writing; what was left to be folded is folded, and ``on_progress`` hears how far that is.
+    """Opens the journal for writing.
 
-    Raises ``JournalError``: the directory cannot be used, or what is in it is damaged, foreign or newer.
+    What was left to be folded is folded first; ``on_progress`` is told how far that is.
+
+    Raises ``JournalError`` if the directory cannot be used, or if its content is damaged, foreign or newer.
     """
     if record.durability == "none":
         _log.warning("durability is none: panels end with this process")
-        return MemoryJournal(history_commits=min(record.history_commits, 1_000))
+        return MemoryJournal(history_commits=min(record.history_commits, 1_000), fold_s=FOLD_S)
     retention = Retention(
         commits=record.history_commits,
         history_bytes=record.history_bytes,
@@ -61,12 +67,34 @@ async def open_journal(
         answers=record.answer_keys,
         answer_ttl_ms=record.answer_ttl_ms,
     )
+    # segments much smaller than the bound: what is not folded yet then includes little that could not have
+    # been
+    segment_bytes = min(SEGMENT_BYTES, record.backlog_bytes // 8)
+    read: set[int] = set()
+
+    def tell(done: int, total: int) -> None:
+        read.add(done)
+        on_progress(done, total)
+
+    started_s = time.monotonic()
     journal = await open_local(
         data_dir,
         durability=record.durability,
-        options=LocalOptions(retention=retention),
-        on_progress=on_progress,
+        options=LocalOptions(
+            segment_bytes=segment_bytes, backlog_bytes=record.backlog_bytes, retention=retention
+        ),
+        on_progress=tell,
     )
     for notice in journal.notices:
         _log.warning("%s", notice)
+    _log.info(
+        "opened %s at position %d, durability %s; panels: %d, batches that had to be folded first: %d, "
+        "all in %.2f s",
+        data_dir,
+        journal.position,
+        record.durability,
+        journal.panels,
+        journal.position - min(read, default=journal.position),
+        time.monotonic() - started_s,
+    )
     return journal

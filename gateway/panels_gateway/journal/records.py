@@ -1,11 +1,16 @@
 """What the journal keeps: the records of a batch, and the batch itself.
 
-A batch is everything that one turn of the gateway's loop brought. It is appended whole or not at all, and its position is
-one more than that of the batch before it. Records of a batch are in the order in which they happened, and a record
-holds what is needed to make the panel what it was, and to run the trigger again bit for bit.
+A batch is everything that one turn of the gateway's loop brought. It is appended whole or not at all, and its
+position is one more than that of the batch before it. Records of a batch are in the order in which they
+happened, and a record holds what is needed to make the panel what it was, and to run the trigger again bit
+for bit.
 
-JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times ``at_ms`` are
-milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their order.
+JSON inside records is UTF-8 and was validated before it came here; it is never decoded to be stored. Times
+``at_ms`` are milliseconds since 1970 by the gateway's wall clock, which may jump: nothing depends on their
+order.
+
+Records are trees of values, so the collector need not look at them (``gc=False``), however many wait to be
+folded.
 """
 
 from __future__ import annotations
@@ -18,11 +23,13 @@ from panels_shared.outcome import Completed, ExtensionCall, Failed, Suspended
 FORMAT_VERSION = 1
 
 
-class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A handler's source, once for all panels that use it. It stands before the first record that names its digest.
+class Source(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """A handler's source, once for all panels that use it. It stands before the first record that names its
+    digest.
 
-    A store drops a source when no panel's definition and no commit in its history names it any more. So a writer says it
-    again with a definition that names it, unless it knows of a panel in being whose definition does; twice is harmless.
+    A store drops a source when no panel's definition and no commit in its history names it any more. So a
+    writer says it again with a definition that names it, unless it knows of a panel in being whose definition
+    does; twice is harmless.
     """
 
     digest: bytes
@@ -31,12 +38,14 @@ class Source(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
 
 
-class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is deleted.
+class Created(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """A panel was made. ``panel`` is its number, from 1, never used again; ``id`` may be, once the panel is
+    deleted.
 
-    ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in which handlers
-    are named by digest; ``digests`` has each of them, so that a store need not know what a definition looks like. The state is
-    that of ``seq``, which is 0 except for a panel that was forked or imported.
+    ``epoch`` names this panel's history: another panel of the same id has another. ``definition`` is JSON in
+    which handlers are named by digest; ``digests`` has each of them, so that a store need not know what a
+    definition looks like. The state is that of ``seq``, which is 0 except for a panel that was forked or
+    imported.
     """
 
     panel: int
@@ -49,7 +58,7 @@ class Created(msgspec.Struct, frozen=True, array_like=True, tag=2):
     digests: tuple[bytes, ...] = ()
 
 
-class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """A panel was given another definition. A new state, if there was one, is a ``Changed`` behind this.
 
     ``digests`` has every handler that ``definition`` names.
@@ -61,28 +70,29 @@ class Defined(msgspec.Struct, frozen=True, array_like=True, tag=3):
     digests: tuple[bytes, ...] = ()
 
 
-class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Deleted(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """A panel is gone, with its state, its history and its answers."""
 
     panel: int
     at_ms: int
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True):
-    """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint`` the first 16
-    bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
+class Key(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The idempotency key that a trigger came under: ``subject`` is whose ("" for anonymous), ``fingerprint``
+    the first 16 bytes of a SHA-256 over tool and args, so that the same key for something else is noticed."""
 
     subject: str
     key: str
     fingerprint: bytes
 
 
-class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     """A trigger ran to its end, and this is how.
 
-    ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are recorded only
-    for the sake of their ``key``. One that suspended is recorded for its effects, with an empty image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and
-    randomness, ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
+    ``seq`` is the version that its effects made, 0 for a trigger without effects; those without effects are
+    recorded only for the sake of their ``key``. One that suspended is recorded for its effects, with an empty
+    image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and randomness,
+    ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
     """
 
     panel: int
@@ -100,11 +110,11 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5):
     key: Key | None = None
 
 
-class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
     """A panel's state was changed by something other than a trigger, as version ``seq``.
 
-    ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations`` a JSON array as
-    in ``Completed``.
+    ``cause`` is a word (``replace``, ``revert``), ``subject`` who asked ("" for nobody known), ``mutations``
+    a JSON array as in ``Completed``.
     """
 
     panel: int
@@ -115,13 +125,14 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6):
     mutations: bytes
 
 
-class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension ``suspension``.
+class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """A handler waits: for the answers to ``calls``, from the step that it has reached, as suspension
+    ``suspension``.
 
-    The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler from, and
-    ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger, ``key`` the idempotency key
-    that it came under, ``steps`` how many segments have committed. It ends at ``deadline_ms`` by the wall clock; ``made_ms`` says when
-    each of the calls was made.
+    The latest record of a suspension is the one that holds. ``image`` is what a worker resumes the handler
+    from, and ``seal`` authenticates it. ``args``, ``scope`` and ``request_id`` are those of the trigger,
+    ``key`` the idempotency key that it came under, ``steps`` how many segments have committed. It ends at
+    ``deadline_ms`` by the wall clock; ``made_ms`` says when each of the calls was made.
     """
 
     panel: int
@@ -142,15 +153,17 @@ class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7):
     made_ms: tuple[int, ...] = ()
 
 
-class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
     """A suspension is over: its handler ended, failed, or was cancelled."""
 
     panel: int
     suspension: int
 
 
-class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """A call of a suspended handler was answered, and is not made again. ``value`` as in ``messages.Answered``."""
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """A call of a suspended handler was answered, and is not made again. ``value`` as in
+    ``messages.Answered``.
+    """
 
     panel: int
     suspension: int
@@ -159,7 +172,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
     value: bytes
 
 
-class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
     """A tool that runs by itself was run for the due time ``due_ms``, or begins to be due after it."""
 
     panel: int
@@ -175,11 +188,12 @@ def replace_image(parked: Parked, image: bytes) -> Parked:
     return msgspec.structs.replace(parked, image=image)
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True):
+class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One turn: its ``position`` (1 for the first of all), the writer's ``fence``, and the records.
 
-    Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a batch whose
-    position is not the next one, or whose fence is not the highest that it has seen: two writers can never both append.
+    Each process that opens a journal for writing takes a fence higher than any before it. A store refuses a
+    batch whose position is not the next one, or whose fence is not the highest that it has seen: two writers
+    can never both append.
     """
 
     position: int

@@ -3,15 +3,16 @@
     meta      one row: format, identity, the position folded up to, the highest fence, what panels there are
     panels    a panel's head: identity, definition, version, and the sums that bound what hangs on it
     state     one row per panel and key
-    history   one row per panel and run of commits (``chunks.py``), from version ``floor`` + 1 to ``seq`` without a gap
+    history   one row per panel and run of commits (``chunks``), from ``floor`` + 1 to ``seq``, gapless
     parked    handlers that wait, with their images;  returned: what their open calls were answered
     fired     when tools that run at times were due last
     answers   what was answered to idempotency keys, the oldest with the lowest number
     sources   handlers by digest;  uses: which panel names which digest, in its definition or in its history
 
-One process writes (the folding process); others read through connections of their own, beside it. A file is made
-under another name and renamed when it is whole, so a ``panels.db`` that is not one was not made by this program, and
-is refused. Columns ``application_id`` of the file and ``format`` of ``meta`` keep their meaning in every version.
+One process writes (the folding process); others read through connections of their own, beside it. A file is
+made under another name and renamed when it is whole, so a ``panels.db`` that is not one was not made by this
+program, and is refused. Columns ``application_id`` of the file and ``format`` of ``meta`` keep their meaning
+in every version.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ DATABASE: Final = "panels.db"
 FORMAT: Final = 1
 APPLICATION_ID: Final = int.from_bytes(b"Pnls", "big")
 
-#: How long a statement waits for another connection's lock. Only start-up and operator functions ever meet one.
+#: How long a statement waits for another connection's lock. Only start-up and operator functions ever meet
+#: one.
 BUSY_TIMEOUT_MS: Final = 5_000
 
 _TABLES: Final = (
     """CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         format INTEGER NOT NULL,
-        store_id TEXT NOT NULL,      -- names this store's history; a backup has the same, what is restored another
+        store_id TEXT NOT NULL,      -- names this store's history; a backup has the same one
         position INTEGER NOT NULL,   -- of the last batch folded
         fence INTEGER NOT NULL,      -- highest seen
         last_panel INTEGER NOT NULL, -- highest number ever given
@@ -134,7 +136,8 @@ _TABLES: Final = (
 
 Migration = Callable[[apsw.Connection], None]
 
-#: The n-th takes a database of format n + 1 to format n + 2, inside a transaction, and need not touch ``meta.format``.
+#: The n-th takes a database of format n + 1 to format n + 2, inside a transaction, and need not touch
+#: ``meta.format``.
 MIGRATIONS: Final[Sequence[Migration]] = ()
 
 _T = TypeVar("_T")
@@ -143,8 +146,8 @@ _T = TypeVar("_T")
 def prepare(path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Makes the database at ``path`` where there is none, and brings an older one up to date. Idempotent.
 
-    Nobody else may have it open. Raises ``CorruptError`` for a file that is foreign, damaged or newer than this
-    program, which is left as it is, and ``JournalError`` where the disk does not let it.
+    Nobody else may have it open. Raises ``CorruptError`` for a file that is foreign, damaged or newer than
+    this program, which is left as it is, and ``JournalError`` where the disk does not let it.
     """
     if not path.exists():
         for suffix in ("-wal", "-journal"):
@@ -178,7 +181,9 @@ def open_reader(path: Path) -> apsw.Connection:
 
 
 def open_alone(path: Path) -> apsw.Connection:
-    """A connection to a file that nobody changes, such as a backup on a medium that cannot be written. Raises as ``open_reader``."""
+    """A connection to a file that nobody changes, such as a backup on a medium that cannot be written. Raises
+    as ``open_reader``.
+    """
     if path.with_name(path.name + "-wal").exists():
         return open_reader(path)
     connection = _connect(path, apsw.SQLITE_OPEN_READONLY, immutable=True)
@@ -227,7 +232,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def execute_each(connection: apsw.Connection, statements: Sequence[str]) -> None:
-    """Runs each statement to its end: a pragma that returns a row leaves undone what is joined to it by a semicolon."""
+    """Runs each statement to its end: a pragma that returns a row leaves undone what is joined to it by a
+    semicolon.
+    """
     for statement in statements:
         connection.execute(statement).fetchall()
 

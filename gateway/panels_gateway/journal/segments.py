@@ -1,8 +1,9 @@
 """The log: a folder of append-only segment files, each named after the position of its first batch.
 
-``examine`` reads all of it and says what is there; what of a broken end is forgiven depends on what happened since the
-log was last written, which the caller tells by a ``Tail``. ``cut`` removes what was forgiven. ``SegmentWriter`` appends,
-``read_segment`` and ``read_log`` read batches back. What the bytes mean is in frames.py.
+``examine`` reads all of it and says what is there; what of a broken end is forgiven depends on what
+happened since the log was last written, which the caller tells by a ``Tail``. ``cut`` removes what
+was forgiven. ``SegmentWriter`` appends, ``read_segment`` and ``read_log`` read batches back. What the
+bytes mean is in frames.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from panels_gateway.journal.frames import (
 )
 from panels_gateway.journal.journal import CorruptError, FencedError, JournalError
 from panels_gateway.journal.records import Batch
+from panels_gateway.journal.syncing import sync_folder
 
 #: Bytes after which the next batch opens another segment.
 SEGMENT_BYTES: Final = 8 * 1_048_576
@@ -41,9 +43,12 @@ class Tail(Enum):
     """What may be wrong with the end of a log, because of what happened since it was last written.
 
     - ``WHOLE``: it was closed; nothing may be wrong;
-    - ``TORN``: the writer died and the machine did not: the last frame may be cut short, and nothing else may be wrong;
-    - ``UNSYNCED``: the machine went down under a writer that synced: everything may be wrong that no later frame calls synced;
-    - ``LOST``: the machine went down under a writer that did not sync: everything behind the first break is gone.
+    - ``TORN``: the writer died and the machine did not: the last frame may be cut short, and
+      nothing else may be wrong;
+    - ``UNSYNCED``: the machine went down under a writer that synced: everything may be wrong that no
+      later frame calls synced;
+    - ``LOST``: the machine went down under a writer that did not sync: everything behind
+      the first break is gone.
     """
 
     WHOLE = "whole"
@@ -54,7 +59,7 @@ class Tail(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment file that holds the batches ``first`` to ``last``, at least one, in ``size`` bytes."""
+    """A segment file of ``size`` bytes, which holds the batches ``first`` to ``last``, at least one."""
 
     path: Path
     first: int
@@ -64,9 +69,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What has to go before the log can be used: ``path`` is cut to ``size`` bytes, or removed if None; ``behind`` goes.
+    """What must be cut before the log can be used.
 
-    ``reason`` is a sentence for the operator. ``lost`` is False where nothing can have been acknowledged that goes.
+    ``path`` is cut to ``size`` bytes, or removed if that is None; the files ``behind`` are removed.
+
+    ``reason`` is a sentence for the operator. ``lost`` is False if nothing that is cut
+    can have been acknowledged.
     """
 
     path: Path
@@ -78,7 +86,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A log that can be used once ``cut`` has been made. ``old`` are files that hold nothing which is not folded."""
+    """A log that can be used once ``cut`` has been made.
+
+    ``old`` are files that hold nothing which is not folded.
+    """
 
     segments: list[Segment] = field(default_factory=list[Segment])
     old: list[Path] = field(default_factory=list[Path])
@@ -90,14 +101,15 @@ class Examined:
 
 
 def segment_path(folder: Path, first: int) -> Path:
-    """Where the segment that begins with position ``first`` lies."""
+    """The path of the segment that begins with position ``first``."""
     return folder / f"{first:016d}{SUFFIX}"
 
 
 def segment_paths(folder: Path) -> list[tuple[int, Path]]:
     """First position and path of each segment, in order.
 
-    Raises ``CorruptError`` for a file whose name is not that of a segment, and ``JournalError`` for an unreadable folder.
+    Raises ``CorruptError`` for a file whose name is not that of a segment, and ``JournalError``
+    for an unreadable folder.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -136,15 +148,23 @@ def _header(data: memoryview, path: Path, first: int, store: bytes | None) -> He
 def read_segment(path: Path, *, store: bytes | None = None, torn: bool = False) -> Iterator[Batch]:
     """The batches of one segment in order; ``store`` is the id that it must have, None for any.
 
-    With ``torn`` the file may end inside a frame, or inside its header, and the batches before that are all there are.
-    Raises ``CorruptError`` naming file and offset, after the batches in front of it, and ``JournalError`` if the file
-    cannot be read.
+    With ``torn`` the file may end inside a frame, or inside its header, and the batches before that are all
+    there are. Raises ``CorruptError`` naming file and offset, after the batches in front of it, and
+    ``JournalError`` if the file cannot be read.
     """
     stem = path.name.removesuffix(SUFFIX)
     if not (stem.isascii() and stem.isdigit()):
         raise CorruptError(f"{path}: expected a segment named after its first position")
-    data = _read(path)
-    header = _header(data, path, int(stem), store)
+    yield from decode_segment(_read(path), path, int(stem), store=store, torn=torn)
+
+
+def decode_segment(
+    data: memoryview, path: Path, first: int, *, store: bytes | None = None, torn: bool = False
+) -> Iterator[Batch]:
+    """The batches in ``data``, what stands in the segment ``path`` whose first position is ``first``. See
+    ``read_segment``.
+    """
+    header = _header(data, path, first, store)
     for found in [header] if isinstance(header, Broken) else scan(data, header):
         if isinstance(found, Frame):
             try:
@@ -161,8 +181,8 @@ def read_log(
 ) -> Iterator[Batch]:
     """The batches behind position ``after``, as far as ``upto``, of a log that has been examined and cut.
 
-    ``upto`` must be the last position of a segment: those behind it are not opened, so that a writer may be busy there.
-    Raises ``CorruptError`` where batches are missing or do not pass their checks.
+    ``upto`` must be the last position of a segment: those behind it are not opened, so that a writer may be
+    busy there. Raises ``CorruptError`` where batches are missing or do not pass their checks.
     """
     paths = segment_paths(folder)
     position = after
@@ -277,7 +297,9 @@ def _later(
 
 
 def cut(examined: Examined) -> None:
-    """Makes the cut that ``examined`` asks for, the end first: interrupted, it leaves what asks for the same cut again.
+    """Makes the cut that ``examined`` asks for.
+
+    It begins at the end, so that the next start asks for the same cut if this one is interrupted.
 
     Raises ``JournalError`` if the disk does not allow it.
     """
@@ -302,21 +324,14 @@ def cut(examined: Examined) -> None:
         raise JournalError(f"{error.filename}: the log cannot be cut: {error.strerror}") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Puts the names in ``folder`` on the disk. Raises ``OSError``."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class SegmentWriter:
-    """Appends to the log of a folder, in one thread at a time. A segment is created by the batch that it begins with.
+    """Appends to the log of a folder, in one thread at a time.
 
-    With ``sync`` a new segment, and one that is left, are put on the disk, which blocks; without it nothing here waits for
-    the disk. ``check`` is called before a segment is created and raises ``JournalError`` if none may be. After an error
-    nothing is appended any more: what the disk holds is not known then.
+    A segment is created by the batch that it begins with.
+
+    With ``sync`` a new segment, and one that is left, are put on the disk, which blocks; without it nothing
+    here waits for the disk. ``check`` is called before a segment is created and raises ``JournalError`` if
+    none may be. After an error nothing is appended any more: what the disk holds is not known then.
     """
 
     def __init__(
@@ -340,7 +355,7 @@ class SegmentWriter:
         self._first = 0
         self._last = encoder.position
         self._size = 0
-        #: Why nothing can be written any more.
+        #: The reason why nothing can be written any more.
         self.failure: JournalError | None = None
 
     @property
@@ -354,7 +369,10 @@ class SegmentWriter:
         return self._size >= self._segment_bytes
 
     def append(self, batch: Batch, *, synced: int = 0) -> int:
-        """Appends one batch and returns the bytes that it took. See ``FrameEncoder.encode`` and ``write`` for errors."""
+        """Appends one batch and returns the bytes that it took.
+
+        See ``FrameEncoder.encode`` and ``write`` for errors.
+        """
         if self.failure is not None:
             raise self.failure
         data = self._encoder.encode(batch, synced=synced)
@@ -362,9 +380,11 @@ class SegmentWriter:
         return len(data)
 
     def write(self, data: bytes, *, last: int) -> None:
-        """Appends the frames in ``data``, which follow what is there and end with position ``last``, in one system call.
+        """Appends the frames in ``data``, which follow what is there and end with position
+        ``last``, in one system call.
 
-        Raises ``JournalError`` for any error of the disk and for a write that stops short, from then on always.
+        Raises ``JournalError`` for any error of the disk and for a write that stops
+        short, from then on always.
         """
         if self.failure is not None:
             raise self.failure
@@ -377,12 +397,15 @@ class SegmentWriter:
             raise self._fail(f"cannot be written: {error.strerror}") from error
         self._size += written
         if written != len(data):
-            # the rest would say why; it is not tried, because a frame is appended whole or never
+            # writing the rest would say why; it is not tried, because a frame is appended whole or never
             raise self._fail(f"took only {written} of {len(data)} bytes: the disk or a quota is full")
         self._last = last
 
     def sync(self) -> None:
-        """Puts everything on the disk. Raises ``JournalError``, from then on always: a second fsync would hide the loss."""
+        """Puts everything on the disk.
+
+        Raises ``JournalError``, from then on always: a second fsync would hide the loss.
+        """
         if self.failure is not None:
             raise self.failure
         if self._fd is not None:
@@ -392,7 +415,9 @@ class SegmentWriter:
                 raise self._fail(f"cannot be synced: {error.strerror}") from error
 
     def rotate(self) -> Segment | None:
-        """Ends the segment that is being written and returns it, None if nothing has been written since the last time."""
+        """Ends the segment that is being written and returns it, None if nothing has been
+        written since the last time.
+        """
         if self._fd is None:
             return None
         if self._sync:

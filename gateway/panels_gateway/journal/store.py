@@ -1,7 +1,7 @@
-"""What is folded, read back: panels, their history, and answers.
+"""Reads what is folded: panels, their history, and answers.
 
-Reads are exact as of one position each, while the folding process goes on: a method sees one snapshot from its first row to
-its last. Nothing is cached but what SQLite caches, and opening reads one row.
+Reads are exact as of one position each, while the folding process goes on: a method sees one snapshot from
+its first row to its last. Only SQLite caches anything, and opening reads one row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from panels_gateway.journal.records import Key, Parked, Ran, Returned, Source, r
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Where the store stands. ``last_panel`` is the highest number ever given, 0 for none; ``panels`` how many there are."""
+    """Where the store stands.
+
+    ``last_panel`` is the highest number ever given, 0 for none; ``panels`` how many there are.
+    """
 
     store_id: str
     position: int
@@ -35,7 +38,8 @@ class Folded:
 class Store:
     """The database, open for reading. Its methods block on the disk, and are called by one thread at a time.
 
-    Each raises ``CorruptError`` for what does not pass its checks, and ``JournalError`` where the disk does not let it.
+    Each raises ``CorruptError`` for what does not pass its checks, and ``JournalError`` where
+    the disk does not let it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +49,7 @@ class Store:
 
     @property
     def connection(self) -> apsw.Connection:
-        """For backup and verification, which read more than a panel."""
+        """The connection, for backup and verification, which read more than one panel."""
         return self._connection
 
     def folded(self) -> Folded:
@@ -57,7 +61,8 @@ class Store:
         """The panel of that id with its whole state, None if there is none."""
         with self._snapshot():
             row = self._row(
-                "SELECT number, epoch, created_ms, definition, head_crc, seq, state_bytes, state_sum FROM panels WHERE id = ?",
+                "SELECT number, epoch, created_ms, definition, head_crc, seq, state_bytes, "
+                "state_sum FROM panels WHERE id = ?",
                 panel_id,
             )
             if row is None:
@@ -88,7 +93,9 @@ class Store:
             return found[0] if found else None
 
     def active_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at most ``limit``, in order."""
+        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at
+        most ``limit``, in order.
+        """
         with self._snapshot():
             return [
                 row[0]
@@ -133,6 +140,16 @@ class Store:
         except msgspec.MsgspecError as exc:
             raise self._corrupt(where, "a record", str(exc)) from exc
 
+    def source(self, digest: bytes) -> Source | None:
+        """The handler of that digest, None if no panel uses it."""
+        row = self._row("SELECT language, entry, source, crc FROM sources WHERE digest = ?", digest)
+        if row is None:
+            return None
+        source = Source(digest, *row[:3])
+        if chunks.source_crc(source) != row[3]:
+            raise self._corrupt(f"source {digest.hex()}", f"checksum {row[3]}", "another")
+        return source
+
     def summaries(self, *, after: str, limit: int) -> list[Summary]:
         """The panels whose id is greater than ``after`` by code points, at most ``limit``, by id."""
         with self._snapshot():
@@ -146,10 +163,11 @@ class Store:
             ]
 
     def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, as many as fit into ``limit_bytes``, but one at least if there is one.
+        """The commits after version ``since``, as many as fit into ``limit_bytes``, but at
+        least one if there is one.
 
-        None where history does not reach back so far, or there is no such panel. A version that is not folded yet has
-        nothing behind it.
+        None if history does not reach back so far, or if there is no such panel. No commits come after a
+        version that is not folded yet.
         """
         with self._snapshot():
             bounds = self._bounds(panel)
@@ -173,7 +191,7 @@ class Store:
             return History(commits, True)
 
     def state_at(self, panel: int, seq: int) -> dict[str, bytes] | None:
-        """The state as it was at version ``seq``, None where history does not reach, or is not folded so far."""
+        """The state at version ``seq``; None if history does not reach it, or is not folded so far."""
         with self._snapshot():
             bounds = self._bounds(panel)
             if bounds is None or not bounds[0] <= seq <= bounds[1]:
@@ -219,7 +237,10 @@ class Store:
         return found[:limit]
 
     def answer(self, panel: int, subject: str, key: str) -> Ran | None:
-        """The record of the trigger that came under this key, None if it is not there any more. The caller looks at its time."""
+        """The record of the trigger that came under this key, None if it is not there any more.
+
+        The caller looks at its time.
+        """
         with self._snapshot():
             row = self._row(
                 "SELECT record, crc FROM answers WHERE panel = ? AND subject = ? AND key = ?",
@@ -293,8 +314,8 @@ class Store:
     def _sources(self, panel: int) -> dict[bytes, Source]:
         sources: dict[bytes, Source] = {}
         for digest, found, language, entry, text, crc in self._connection.execute(
-            "SELECT uses.digest, sources.digest, language, entry, source, crc FROM uses LEFT JOIN sources USING (digest) "
-            "WHERE panel = ? AND defined",
+            "SELECT uses.digest, sources.digest, language, entry, source, crc FROM uses LEFT JOIN sources "
+            "USING (digest) WHERE panel = ? AND defined",
             (panel,),
         ):
             if found is None:

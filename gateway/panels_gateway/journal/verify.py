@@ -1,11 +1,12 @@
-"""Reads everything that is stored, says what is wrong with it, and changes nothing.
+"""Reads everything that is stored and reports what is wrong with it. Changes nothing.
 
-What is checked: SQLite's own integrity check; every checksum; that each record decodes and belongs where it lies; that history
-runs from its floor to the panel's version without a gap; that going back by the undo values and forward by the records meets at
-the same state; that sums and counts are those of the rows; that every handler named is there and has its digest; that
-nothing belongs to a panel that is not there; and that the log goes on where the store ends.
+What is checked: SQLite's own integrity check; every checksum; that each record decodes and belongs where it
+lies; that history runs from its floor to the panel's version without a gap; that going back by the undo
+values and forward by the records meets at the same state; that sums and counts are those of the rows; that
+every handler named is there and has its digest; that nothing belongs to a panel that is not there; and that
+the log goes on where the store ends.
 
-What cannot be seen: a change to an ``at_ms`` column, or one that also changed the checksum with it.
+It cannot see a change to an ``at_ms`` column, or one that changed the checksum too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ MAX_FINDINGS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong. ``where`` names the file, and the panel or row if it is known; ``problem`` is a sentence's end."""
+    """Something that is wrong.
+
+    ``where`` names the file, and the panel or row if it is known; ``problem`` is a sentence's end.
+    """
 
     where: str
     problem: str
@@ -61,10 +65,11 @@ class _Panel:
 def verify(
     database: Path, *, tail: Callable[[int], Iterable[Batch]], progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """What is wrong with ``database`` and with the log behind it, ``[]`` for nothing; at most ``MAX_FINDINGS``.
+    """What is wrong with ``database`` and with the log behind it, ``[]`` for nothing; at most
+    ``MAX_FINDINGS``.
 
-    ``tail`` gives the batches behind a position. ``progress`` counts panels. It takes as long as reading the file twice. A gateway
-    may be running on it, whose WAL grows for that time.
+    ``tail`` gives the batches behind a position. ``progress`` counts panels. It takes as long as reading the
+    file twice. A gateway may be running on it, whose WAL grows for that time.
     """
     findings: list[Finding] = []
     try:
@@ -197,7 +202,8 @@ class _Verification:
         expected = panel.seq
         size = 0
         for first, last, row_bytes, crc, undo, records in self._rows(
-            "SELECT first_seq, last_seq, bytes, crc, undo, records FROM history WHERE panel = ? ORDER BY first_seq DESC",
+            "SELECT first_seq, last_seq, bytes, crc, undo, records FROM history WHERE panel = "
+            "? ORDER BY first_seq DESC",
             panel.number,
         ):
             yield from self._differs(where, "version", expected, last)

@@ -1,4 +1,4 @@
-"""How triggers are answered: each once, and whoever came under the same idempotency key with it."""
+"""How triggers are answered: each exactly once, together with those that share its idempotency key."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from panels_shared.outcome import Completed, Failed
 
 
 class Answering:
-    """See the module's docstring. What is answered leaves with the turn: whoever waits sees to that."""
+    """See the module's docstring. A ``ReplyTo`` sees to it that its answer leaves with the turn."""
 
     def __init__(self, residents: Residents, counters: Counters) -> None:
         self._residents = residents
         self._counters = counters
 
     def settle(self, trigger: Trigger, answer: Answer, record: Ran | None, resident: Resident | None) -> None:
-        """Answers a trigger that was run. ``record`` is its own where it came under a key, None otherwise."""
+        """Answers a trigger that was run. ``record`` is its record if it came under a key, None otherwise."""
         trigger.reply_to.answer(trigger, answer)
         if trigger.key is None or record is None or resident is None:
             return
@@ -26,7 +26,7 @@ class Answering:
             follower.reply_to.answer(follower, answer)
 
     def refuse(self, trigger: Trigger, refused: Refused) -> None:
-        """Answers a trigger that was not run. Its key stays unused: whoever sends it again has it run."""
+        """Answers a trigger that was not run. Its key stays unused: sent again, it runs."""
         trigger.reply_to.answer(trigger, refused)
         if trigger.key is None:
             return
@@ -36,13 +36,16 @@ class Answering:
                 follower.reply_to.answer(follower, refused)
 
     def repeat(self, trigger: Trigger, record: Ran) -> None:
-        """Answers a trigger whose key was answered before, in the same words."""
+        """Answers a trigger whose key was answered before, with the same answer."""
         self._counters.repeated += 1
         trigger.reply_to.answer(trigger, answer_of(record, trigger.panel.seq))
 
 
 def answer_of(record: Ran, seq: int) -> Answer:
-    """The answer that ``record`` stands for. ``seq`` is the panel's version now, told where there were no effects."""
+    """The answer that ``record`` stands for.
+
+    ``seq`` is the panel's current version, which the answer carries if there were no effects.
+    """
     outcome = record.outcome
     if isinstance(outcome, Completed):
         return Succeeded(outcome, record.seq or seq, record.queue_us, record.total_us)

@@ -1,12 +1,14 @@
-"""Who makes the calls of handlers that wait: this process for time, panels and people, the extension process for all else.
+"""Who makes the calls of handlers that wait: this process for time, panels and people, the extension process
+for all else.
 
     time.sleep(ms)              a timer; after a restart it rings when it would have rung
-    panels.trigger(id, tool, a) another panel's tool, as this panel, within a depth; under a key of its own, so once
+    panels.trigger(id, tool, a) another panel's tool, as this panel, within a depth; under a key of its own,
+    so once
     human.approve / human.ask   waits until somebody answers (``answer``)
     anything else               ``ExtensionClient``
 
-An answer is given to ``Suspensions.answered`` once. What is wrong with a call is an answer too: the handler's ``await`` throws
-an Error with the code and the message.
+An answer is given to ``Suspensions.answered`` once. What is wrong with a call is an answer too: the handler's
+``await`` throws an Error with the code and the message.
 """
 
 from __future__ import annotations
@@ -205,7 +207,8 @@ class CallMaker:
         if client is None:
             self._fail(
                 suspension, call, "extension_unknown",
-                f"no extension {call.extension!r} is registered; the operator names extensions with --extensions FILE",
+                f"no extension {call.extension!r} is registered; the operator names extensions with "
+                "--extensions FILE",
             )  # fmt: skip
             return
         if again and client.repeatable(call.extension, call.method) is False:

@@ -1,4 +1,6 @@
-"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered, in one synchronous step."""
+"""How a job's outcome becomes a commit: checked, applied, recorded, broadcast and answered, in one
+synchronous step.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,8 @@ class Commits:
         self._wall_clock = wall_clock
 
     def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it where the commit cannot
-        be."""
+        """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it
+        where the commit cannot be."""
         trigger = run.trigger
         panel = trigger.panel
         if outcome.log:
@@ -111,7 +113,10 @@ class Commits:
         if suspension is not None:
             self._suspensions.end(suspension)
         self._counters.completed += 1
-        self._answering.settle(origin, answer, record, resident)
+        if origin.key is None:
+            origin.reply_to.answer(origin, answer)
+        else:
+            self._answering.settle(origin, answer, record, resident)
         if began_s:
             stages.finished(trigger.submitted_s, run.sent_s, outcome.usage.execution_us, now, began_s)
 
@@ -124,7 +129,9 @@ class Commits:
         return False
 
     def _commit(self, run: Run, resident: Resident, outcome: Completed | Suspended) -> _Committed | None:
-        """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger answered."""
+        """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger
+        answered.
+        """
         trigger = run.trigger
         try:
             mutations, events = check(outcome)
@@ -140,7 +147,9 @@ class Commits:
         return _Committed(version, effects, mutations, events)
 
     def _park(self, run: Run, resident: Resident, outcome: Suspended) -> None:
-        """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the end."""
+        """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the
+        end.
+        """
         trigger = run.trigger
         suspensions = self._suspensions
         refusal = suspensions.refusal(trigger, resident)

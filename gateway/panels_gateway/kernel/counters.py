@@ -9,10 +9,12 @@ from panels_shared.outcome import Reason
 
 @dataclass(slots=True)
 class Counters:
-    """Plain integers, so that counting costs nothing. ``connections`` goes up and down; all others only go up.
+    """Plain integers, so that counting costs nothing.
 
-    ``joined`` counts triggers that got the answer of another one under the same idempotency key, ``repeated`` those that
-    got an answer that had been given before.
+    ``connections`` goes up and down; all others only go up.
+
+    ``joined`` counts triggers that got the answer of another one under the same idempotency key, ``repeated``
+    those that got an answer that had been given before.
     """
 
     triggers: int = 0

@@ -1,42 +1,51 @@
-"""What a panel was: its commits and its states at earlier versions, from the journal and from what is not folded yet.
+"""A panel's past: its commits, and its states at earlier versions.
 
-The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while somebody reads, so
-that a reader takes from the journal first and then, without awaiting, what of the tail is newer: there is no gap between
-the two, and what is in both is taken once.
+The journal gives back what it has folded; the resident's ``tail`` holds the rest. Folding goes on while
+somebody reads, so that a reader takes from the journal first and then, without awaiting, what of the tail is
+newer: nothing falls between the two, and what is in both is taken once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import EmittedEvent
-from panels_gateway.journal.journal import Journal
+from panels_gateway.journal.journal import Journal, LateError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.kernel.turn import Turn
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import Failed
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Commits in order and without a gap. ``complete`` says that these are all up to now."""
+    """Commits in order and without a gap. If ``complete``, they reach up to now."""
 
     commits: list[Ran | Changed]
     complete: bool
 
 
 class Histories:
-    """Reads history. Everything here awaits, so that nothing it says may be older than what the caller has checked."""
+    """Reads history.
+
+    Every method awaits, so the panel may have changed, or be deleted, when it returns: the caller checks.
+    """
 
     def __init__(self, journal: Journal, turn: Turn) -> None:
         self._journal = journal
         self._turn = turn
 
     async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
-        """The commits after version ``seq``, about ``limit_bytes`` of them at the most. None where history does not reach
-        back so far, or ``seq`` is yet to come."""
+        """The commits after version ``seq``, about ``limit_bytes`` of them at the most.
+
+        None if history does not reach back so far, or if there is no version ``seq`` yet.
+        """
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             return None
@@ -62,7 +71,9 @@ class Histories:
         return Page(commits, complete=True)
 
     async def state_at(self, resident: Resident, seq: int) -> dict[str, bytes]:
-        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE."""
+        """The state as it was at version ``seq``. Raises ``RequestError``: INVALID_REQUEST, HISTORY_GONE,
+        OVERLOADED.
+        """
         panel = resident.panel
         if not 0 <= seq <= panel.seq:
             raise RequestError(
@@ -71,7 +82,7 @@ class Histories:
         if seq == panel.seq:
             return dict(panel.state)
         await self._turn.read()  # the journal does not know of commits of the open turn
-        state = await self._journal.state_at(panel.number, seq)
+        state = await _in_time(self._journal.state_at(panel.number, seq))
         if state is None:
             raise RequestError(
                 Code.HISTORY_GONE,
@@ -80,9 +91,22 @@ class Histories:
         return state
 
     async def of_key(self, resident: Resident, key: str, *, limit: int) -> list[Ran | Changed]:
-        """The commits that changed ``key``, as far as history reaches back, the newest first."""
+        """The commits that changed ``key``, as far as history reaches back, the newest first.
+
+        Raises ``RequestError`` OVERLOADED.
+        """
         await self._turn.read()
-        return await self._journal.key_history(resident.panel.number, key, limit=limit)
+        return await _in_time(self._journal.key_history(resident.panel.number, key, limit=limit))
+
+
+async def _in_time(reading: Awaitable[_T]) -> _T:
+    """What is read, or OVERLOADED where the journal is too far behind to be read."""
+    try:
+        return await reading
+    except LateError:
+        message = "the journal is behind, and this cannot be read before it has caught up; try again later"
+        details = {"retryAfterMs": 1_000, "scope": "journal"}
+        raise RequestError(Code.OVERLOADED, message, details) from None
 
 
 def _newer(resident: Resident, seq: int) -> list[Ran | Changed]:

@@ -28,21 +28,25 @@ from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Refused, ReplyTo, Trigger
 from panels_shared.errors import Code, RequestError
-from panels_shared.limits import MIB
 
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
 
 _log = logging.getLogger("panels.gateway.intake")
 
-#: Bytes of records that may wait to be written or folded; above this new triggers are OVERLOADED.
-MAX_BACKLOG_BYTES: Final = 256 * MIB
+#: What is said about when to try again while the journal is behind.
+JOURNAL_RETRY_MS: Final = 500
 #: Answers that are being read from the journal at a time; a security limit.
 MAX_LOOKUPS: Final = 256
 
 
 class Intake:
-    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from then on."""
+    """See the module's docstring. ``closing`` is set once the gateway shuts down, and refuses everything from
+    then on.
+
+    ``backlog_bytes`` is how much of the journal may wait to be written or folded; above it new triggers are
+    OVERLOADED.
+    """
 
     def __init__(
         self,
@@ -56,8 +60,10 @@ class Intake:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random_bits: Callable[[int], int],
+        backlog_bytes: int,
     ) -> None:
         self.closing = False
+        self.backlog_bytes = backlog_bytes
         self.clock = clock
         self._dispatcher = dispatcher
         self._residents = residents
@@ -68,6 +74,8 @@ class Intake:
         self._wall_clock = wall_clock
         self._random_bits = random_bits
         self._lookups: set[asyncio.Task[None]] = set()
+        self._looked_at = -1
+        self._crowded = False
 
     def accept(
         self,
@@ -84,7 +92,8 @@ class Intake:
     ) -> Trigger:
         """A trigger that may be submitted, now or later.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key), UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
+        UNAVAILABLE.
         """
         if self._residents.of(panel) is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -127,14 +136,20 @@ class Intake:
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:
-        """Has a trigger that was submitted before run after all: its panel was given another definition meanwhile."""
+        """Has a trigger that was submitted before run after all: its panel was given another definition
+        meanwhile.
+        """
         self._offer(trigger)
         self._turn.request_seal()
 
     def _offer(self, trigger: Trigger) -> None:
-        if self._journal.backlog_bytes > MAX_BACKLOG_BYTES:
-            self._overloaded(trigger, "journal", 500)
-            return
+        # the backlog grows when a turn is appended, and is looked at once for each such turn
+        if self._crowded or self._looked_at != self._turn.position:
+            self._looked_at = self._turn.position
+            self._crowded = self.backlogged
+            if self._crowded:
+                self._overloaded(trigger, "journal", JOURNAL_RETRY_MS)
+                return
         resident = self._residents.of(trigger.panel)
         if resident is not None and resident.holder is not None:
             if len(resident.held) >= self._dispatcher.limits.queue_per_panel:
@@ -146,6 +161,17 @@ class Intake:
             self._dispatcher.offer(trigger, self.clock())
         except OverloadedError as exc:
             self._overloaded(trigger, exc.scope, exc.retry_after_ms)
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether so much of the journal waits that nothing more may be added to it."""
+        return self._journal.backlog_bytes > self.backlog_bytes
+
+    def require_room(self) -> None:
+        """Raises ``RequestError`` OVERLOADED while nothing more may be added to the journal."""
+        if self.backlogged:
+            details = {"retryAfterMs": JOURNAL_RETRY_MS, "scope": "journal"}
+            raise RequestError(Code.OVERLOADED, "the queue of the journal is full; try again later", details)
 
     def _overloaded(self, trigger: Trigger, scope: str, retry_after_ms: int) -> None:
         self._counters.overloaded += 1
@@ -199,7 +225,8 @@ class Intake:
         if record is not None:
             self._answering.repeat(trigger, record)
         else:
-            # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it ended is not
+            # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it
+            # ended is not
             message = "this idempotency key was answered before, and the answer is no longer kept"
             trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()

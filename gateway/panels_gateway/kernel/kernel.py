@@ -5,9 +5,9 @@
     clients ◀── Turn ◀── journal ◀── Turn ◀── Commits ◀── accept ◀┘
                           Making, Residents and Histories stand beside
 
-Every trigger that was submitted is answered once: by ``Commits`` (the worker said how it ended, or no worker could run it) or
-by ``Answering.refuse`` (a queue was full, or its panel went away). A commit, its record, its broadcast and its answer are one
-synchronous step of one turn; the turn leaves when its batch is durable.
+Every trigger that was submitted is answered once: by ``Commits`` (the worker said how it ended, or no worker
+could run it) or by ``Answering.refuse`` (a queue was full, or its panel went away). A commit, its record, its
+broadcast and its answer are one synchronous step of one turn; the turn leaves when its batch is durable.
 
 One thread, one loop. What takes long (compiling, reading the journal) is awaited.
 """
@@ -25,6 +25,7 @@ from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
+from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
@@ -49,9 +50,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
-    """Bounds of what the kernel holds: ``panels`` in all, and what of them is in memory."""
+    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal
+    may wait.
+    """
 
     panels: int = 1_000_000
+    backlog_bytes: int = MAX_BACKLOG_BYTES
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
 
@@ -60,7 +64,8 @@ class Kernel:
     """See the module's docstring.
 
     ``seal_key`` authenticates the images of handlers that wait; it must be the same after a restart.
-    ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing may; the process must end.
+    ``on_failure`` is called when the journal fails: nothing of the turn has left, and nothing may; the
+    process must end.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
+            backlog_bytes=limits.backlog_bytes,
         )
         self.timers = Timers(self.intake, self.counters, wall_clock)
         self.residents.on_loaded = self._loaded

@@ -44,7 +44,9 @@ class Watcher(Protocol):
 
 
 class Making:
-    """See the module's docstring. ``panels`` counts the panels there are, in memory or not; ``maximum`` bounds them."""
+    """See the module's docstring. ``panels`` counts the panels there are, in memory or not; ``maximum``
+    bounds them.
+    """
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class Making:
     async def create(self, definition: PanelDefinition) -> Resident:
         """Makes a panel once all its handlers are compiled.
 
-        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, INVALID_HANDLER, UNAVAILABLE.
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, INVALID_HANDLER, UNAVAILABLE, OVERLOADED (the
+        journal).
         """
         self._reserve(definition.id)
         try:
@@ -93,10 +96,11 @@ class Making:
         return self._make(definition, dict(definition.initial_state or {}))
 
     async def fork(self, source: Resident, panel_id: str, seq: int | None) -> Resident:
-        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its history begins
-        anew, at version 0.
+        """Makes a panel with the definition of ``source`` and its state at version ``seq``, None for now. Its
+        history begins anew, at version 0.
 
-        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, HISTORY_GONE, INVALID_REQUEST (a version yet
+        to come), OVERLOADED (the journal).
         """
         self._reserve(panel_id)
         try:
@@ -117,6 +121,7 @@ class Making:
         return self._make(definition, dict(state))
 
     def _reserve(self, panel_id: str) -> None:
+        self._intake.require_room()
         if self._residents.get(panel_id) is not None or panel_id in self._reserved:
             raise _exists(panel_id)
         if self.panels + len(self._reserved) >= self.maximum:
@@ -163,12 +168,14 @@ class Making:
     async def replace(
         self, resident: Resident, definition: PanelDefinition, principal: Principal
     ) -> Resident:
-        """Gives the panel this definition: its tools are replaced, and its state too where the definition has an
-        ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run are run by the new tools.
+        """Gives the panel this definition: its tools are replaced, and its state too where the definition has
+        an ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run are
+        run by the new tools.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE, OVERLOADED (the journal).
         """
         panel = resident.panel
+        self._intake.require_room()
         await self._preparer.prepare(definition)
         self._still_here(resident)  # it may have been deleted while the handlers were compiled
         unanswered = self._residents.detach(panel)
@@ -220,8 +227,10 @@ class Making:
     async def revert(self, resident: Resident, seq: int, principal: Principal) -> int:
         """Makes the state of version ``seq`` the panel's state, as a new commit; the version that it made.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, HISTORY_GONE, INVALID_REQUEST (a version yet to come).
+        Raises ``RequestError``: PANEL_NOT_FOUND, HISTORY_GONE, INVALID_REQUEST (a version yet to come),
+        OVERLOADED (the journal).
         """
+        self._intake.require_room()
         state = await self._histories.state_at(resident, seq)
         self._still_here(resident)
         made = self._commits.change(resident, dict(state), cause="revert", subject=principal.subject)

@@ -1,4 +1,7 @@
-"""Waits until workers have compiled the handlers of a definition. The only part of the kernel that awaits workers."""
+"""Waits until workers have compiled the handlers of a definition.
+
+The only part of the kernel that awaits workers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ PREPARE_TIMEOUT_S: Final = 30.0
 
 
 class Preparer:
-    """See the module's docstring. ``request_send`` has what the dispatcher wants to ask of workers sent soon."""
+    """See the module's docstring.
+
+    ``request_send`` is called when the dispatcher has something to ask of workers.
+    """
 
     def __init__(
         self, preparations: Preparations, request_send: Callable[[], None], clock: Callable[[], float]
@@ -30,7 +36,8 @@ class Preparer:
     async def prepare(self, definition: PanelDefinition) -> None:
         """Returns when some pool can run each handler.
 
-        Raises ``RequestError``: INVALID_HANDLER (with the tool, and the place where there is one), UNAVAILABLE.
+        Raises ``RequestError``: INVALID_HANDLER (with the tool, and the place where there is one),
+        UNAVAILABLE.
         """
         waiting = self._begin(definition)
         if not waiting:
@@ -72,7 +79,7 @@ class Preparer:
         return waiting
 
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
-        """A handler was compiled by a worker, or never will be."""
+        """Notes that a handler was compiled, or refused."""
         for future in self._waiting.pop(digest, ()):
             if not future.done():
                 future.set_result(refusal)

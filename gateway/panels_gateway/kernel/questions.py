@@ -16,7 +16,9 @@ ASKED: Final = "human.asked"
 
 
 def questions(outcome: Suspended, suspension: int, trigger: Trigger, now_s: float) -> tuple[bytes, ...]:
-    """An event for each call of ``outcome`` that a person is to answer: which suspension and call, and what is asked."""
+    """An event for each call of ``outcome`` that a person is to answer: which suspension and call, and what
+    is asked.
+    """
     return tuple(
         msgspec.json.encode(
             {

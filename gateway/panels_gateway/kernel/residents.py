@@ -3,9 +3,10 @@
     journal ──open──▶ resident ──put_away──▶ journal
     making ──enter──▶ resident ──remove───▶ deleted
 
-A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal, and those that
-nobody has used for the longest time are put away when the states in memory pass ``ResidentLimits.bytes``. A panel stays while
-anything of it is under way: a client that watches, a trigger that is queued or runs, a commit that is not folded.
+A gateway may hold many more panels than fit into memory. One that is asked for is loaded from the journal,
+and those that nobody has used for the longest time are put away when the states in memory pass
+``ResidentLimits.bytes``. A panel stays while anything of it is under way: a client that watches, a trigger
+that is queued or runs, a commit that is not folded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.journal.journal import Journal, StoredPanel, Summary, Waiting
+from panels_gateway.journal.journal import Journal, JournalError, StoredPanel, Summary, Waiting
 from panels_gateway.journal.records import (
     Changed,
     Created,
@@ -72,12 +73,13 @@ class ResidentLimits:
 class Resident:
     """One panel in memory.
 
-    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest first, and
-    ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions. ``listeners`` are its tools
-    that run by themselves, None for none, ``fired`` their last due times, ``next_runs`` the next ones, and ``firing`` how many
-    runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the triggers that stand
-    behind it. ``holds`` counts those who look at the panel and will await something before they are done with it: each
-    adds one, without awaiting since it got the resident, and takes it off again.
+    ``tail`` holds the records of triggers and changes that the journal cannot give back yet, the oldest
+    first, and ``unfolded`` counts all records of that kind, definitions too. ``waiting`` has its suspensions.
+    ``listeners`` are its tools that run by themselves, None for none, ``fired`` their last due times,
+    ``next_runs`` the next ones, and ``firing`` how many runs of each have not been answered. ``holder`` is
+    the suspension of an exclusive tool, and ``held`` the triggers that stand behind it. ``holds`` counts
+    those who look at the panel and will await something before they are done with it: each adds one, without
+    awaiting since it got the resident, and takes it off again.
     """
 
     __slots__ = (
@@ -126,8 +128,20 @@ class Resident:
         )
 
 
+class _Unfolded(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A record that is not folded, None for a panel's deletion. Nothing that a resident holds points back
+    here.
+    """
+
+    position: int
+    resident: Resident
+    record: Record | None
+
+
 class Residents:
-    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the oldest first."""
+    """See the module's docstring. ``get`` and ``of`` are O(1); iteration is in the order of last use, the
+    oldest first.
+    """
 
     def __init__(
         self,
@@ -147,11 +161,11 @@ class Residents:
         self._by_id: OrderedDict[str, Resident] = OrderedDict()
         self._by_key: dict[PanelKey, Resident] = {}
         self._loading: dict[str, asyncio.Task[Resident | None]] = {}
-        self._unfolded: deque[tuple[int, Resident, Record | None]] = deque()
+        self._unfolded: deque[_Unfolded] = deque()
         #: Panels whose making is not folded, by id: the journal does not list them yet.
         self._fresh: dict[str, Resident] = {}
-        #: Panels whose deletion is not folded: the journal would still give them back. By number, since several of the same id
-        #: may have come and gone.
+        #: Panels whose deletion is not folded: the journal would still give them back. By number, since
+        #: several of the same id may have come and gone.
         self._deleted: set[int] = set()
         #: Called with a panel that was loaded, and its suspensions.
         self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
@@ -168,7 +182,9 @@ class Residents:
 
     @property
     def state_bytes(self) -> int:
-        """About how much memory the states in memory take, kept up to date as panels come, go and are used."""
+        """About how much memory the states in memory take, kept up to date as panels come, go and are
+        used.
+        """
         return self._bytes
 
     def get(self, panel_id: str) -> Resident | None:
@@ -187,7 +203,8 @@ class Residents:
     async def open(self, panel_id: str) -> Resident | None:
         """The panel of that id, loaded from the journal where it must be; None where there is none.
 
-        It is in memory when this returns. Who awaits anything before being done with it adds to its ``holds``.
+        It is in memory when this returns. Who awaits anything before being done with it adds to its
+        ``holds``.
 
         Raises ``RequestError`` INTERNAL where what is stored cannot be read.
         """
@@ -208,18 +225,17 @@ class Residents:
             del self._loading[panel_id]
 
     async def _read(self, panel_id: str) -> Resident | None:
-        found = await self._journal.load(panel_id)
+        try:
+            found = await self._journal.load(panel_id)
+        except JournalError as exc:
+            raise _unreadable(panel_id, exc) from None
         resident = self.get(panel_id)  # made meanwhile
         if resident is not None or found is None or self.is_deleted(found.panel):
             return resident
         try:
             panel = self._restore(found)
         except (msgspec.DecodeError, KeyError, ValueError) as exc:
-            _log.error("panel %r cannot be loaded from the journal: %s", panel_id, exc)
-            raise RequestError(
-                Code.INTERNAL,
-                f"the panel {panel_id!r} is stored but cannot be read; the server's log says why",
-            ) from None
+            raise _unreadable(panel_id, exc) from None
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
         resident.fired.update(found.fired)
@@ -296,7 +312,9 @@ class Residents:
     # -- going -------------------------------------------------------------------------------------------
 
     def detach(self, panel: Panel) -> list[Trigger]:
-        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to answer."""
+        """Ends dispatching for the panel; its triggers that have not been answered, which are the caller's to
+        answer.
+        """
         return self._dispatcher.remove_panel(panel)
 
     def remove(self, resident: Resident) -> None:
@@ -337,20 +355,22 @@ class Residents:
         record: Ran | Changed | Created | Defined | Parked | Unparked | Returned | Fired,
         position: int,
     ) -> None:
-        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until that is folded."""
+        """``record``, which is the panel's, is in the batch at ``position``: the panel stays in memory until
+        that is folded.
+        """
         resident.unfolded += 1
-        if isinstance(record, (Ran, Changed)):
+        if type(record) is Ran or type(record) is Changed:
             resident.tail.append(record)
-        elif isinstance(record, Created):
+        elif type(record) is Created:
             self._fresh[record.id] = resident
-        self._unfolded.append((position, resident, record))
+        self._unfolded.append(_Unfolded(position, resident, record))
 
     def deleted(self, resident: Resident, position: int) -> None:
         """The panel's deletion was recorded in the batch at ``position``."""
         self._fresh.pop(resident.panel.id, None)
         resident.unfolded += 1
         self._deleted.add(resident.panel.number)
-        self._unfolded.append((position, resident, None))
+        self._unfolded.append(_Unfolded(position, resident, None))
 
     def is_deleted(self, number: int) -> bool:
         """Whether what the journal says of the panel of this number is out of date: it was deleted."""
@@ -360,17 +380,20 @@ class Residents:
         """From the journal: it can give back everything up to ``position``."""
         unfolded = self._unfolded
         touched: dict[Resident, None] = {}
-        while unfolded and unfolded[0][0] <= position:
-            _, resident, record = unfolded.popleft()
+        while unfolded and unfolded[0].position <= position:
+            entry = unfolded.popleft()
+            resident, record = entry.resident, entry.record
             resident.unfolded -= 1
-            if isinstance(record, (Ran, Changed)):
+            if type(record) is Ran:
                 resident.tail.popleft()
-                if type(record) is Ran and record.key is not None:
+                if record.key is not None:
                     resident.answers.stored(record)
-            elif isinstance(record, Parked):
+            elif type(record) is Changed:
+                resident.tail.popleft()
+            elif type(record) is Parked:
                 if (suspension := resident.waiting.get(record.suspension)) is not None:
                     suspension.stored(record)
-            elif isinstance(record, Created) and self._fresh.get(record.id) is resident:
+            elif type(record) is Created and self._fresh.get(record.id) is resident:
                 del self._fresh[record.id]
             touched[resident] = None
         for resident in touched:
@@ -386,8 +409,9 @@ class Residents:
     async def page(
         self, after: str, limit: int, wanted: Callable[[str], bool]
     ) -> tuple[list[Listed], str | None]:
-        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next page begins
-        (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be short and have a next one.
+        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next
+        page begins (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be
+        short and have a next one.
         """
         found: list[Listed] = []
         looked_at = 0
@@ -440,3 +464,11 @@ class Listed:
         panel = resident.panel
         made = panel.definition
         return cls(panel.id, made.kind, made.title, panel.seq, panel.created_ms, len(resident.room))
+
+
+def _unreadable(panel_id: str, error: Exception) -> RequestError:
+    """What is said to whoever asks for a panel whose stored rows are damaged. The log is told why."""
+    _log.error("panel %r cannot be loaded from the journal: %s", panel_id, error)
+    return RequestError(
+        Code.INTERNAL, f"the panel {panel_id!r} is stored but cannot be read; the server's log says why"
+    )

@@ -4,7 +4,8 @@
        │                                                    └──ends──▶ over
        └──cancel, deadline, deletion──▶ over
 
-A handler that is resumed may be given several answers at once, and more may come while it runs: these wait for the next time.
+A handler that is resumed may be given several answers at once, and more may come while it runs: these wait
+for the next time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Suspension:
 
     - ``record``: the last step; its image is empty once the journal can give it back.
     - ``origin``: the trigger that will be answered at the end.
-    - ``calls``: the open calls by number, those that have an answer already included; ``made_ms``: when each was made.
+    - ``calls``: the open calls by number, those that have an answer already included; ``made_ms``: when each
+      was made.
     - ``answers``: what came, and the handler was not given yet.
     - ``running``: the answers that it is being resumed with, () while it waits.
     """
@@ -102,7 +104,9 @@ def _made_ms(record: Parked) -> dict[int, int]:
 
 
 def seal(key: bytes, panel: int, suspension: int, digest: bytes, image: bytes) -> bytes:
-    """What shows that the gateway took ``image`` for this suspension of this handler, and nobody else made it."""
+    """What shows that the gateway took ``image`` for this suspension of this handler, and nobody else made
+    it.
+    """
     text = b"%d %d " % (panel, suspension)
     return hmac.new(key, text + digest + image, hashlib.sha256).digest()[:SEAL_BYTES]
 

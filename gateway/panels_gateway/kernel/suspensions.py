@@ -3,12 +3,14 @@
     Commits ──park──▶ Suspensions ──Callers.call──▶ extensions, timers, people
     Commits ◀─ Intake ◀─resume── Suspensions ◀──answered──┘
 
-A step's effects, its image and its open calls are in one batch, and the calls are made when the batch is durable. An answer is
-recorded before the handler is given it, so that no call is made again that was answered. A call that was made and not
-answered when the gateway ended is made again with the same key, or fails, as its extension declares: at least once.
+A step's effects, its image and its open calls are in one batch, and the calls are made when the batch is
+durable. An answer is recorded before the handler is given it, so that no call is made again that was
+answered. A call that was made and not answered when the gateway ended is made again with the same key, or
+fails, as its extension declares: at least once.
 
-Bounds: ``SuspensionLimits``; a handler that would pass them fails instead. Images are in memory only until they are folded.
-At most ``MAX_RESUMING`` are resumed at a time, in the order in which they can be; after a restart, the oldest deadline first.
+Bounds: ``SuspensionLimits``; a handler that would pass them fails instead. Images are in memory only until
+they are folded. At most ``MAX_RESUMING`` are resumed at a time, in the order in which they can be; after a
+restart, the oldest deadline first.
 """
 
 from __future__ import annotations
@@ -114,7 +116,8 @@ class Suspensions:
         if trigger.resume is not None:
             return None
         if len(resident.waiting) >= self.limits.per_panel:
-            return f"expected at most {self.limits.per_panel} handlers of a panel that wait; answer or cancel some"
+            most = self.limits.per_panel
+            return f"expected at most {most} handlers of a panel that wait; answer or cancel some"
         if self.count >= self.limits.total:
             return f"expected at most {self.limits.total} handlers that wait, in all panels; try again later"
         return None
@@ -173,7 +176,9 @@ class Suspensions:
     # -- answers -----------------------------------------------------------------------------------------
 
     def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
-        """A call was answered: records that and resumes the handler. False when nobody waits for it any more."""
+        """A call was answered: records that and resumes the handler. False when nobody waits for it any
+        more.
+        """
         resident = self._residents.of(suspension.origin.panel)
         if resident is None or not suspension.is_open(call):
             return False
@@ -213,12 +218,16 @@ class Suspensions:
         self._begin_more()
 
     def came_back(self, trigger: Trigger) -> None:
-        """A resumption has been run, or will not be: another one may begin. Called once for each that was offered."""
+        """A resumption has been run, or will not be: another one may begin. Called once for each that was
+        offered.
+        """
         assert trigger.resume is not None
         self._ended()
 
     def take_back(self, trigger: Trigger, resident: Resident) -> None:
-        """A resumption was not run, because its panel's lane went away: the handler goes on waiting, and is resumed again."""
+        """A resumption was not run, because its panel's lane went away: the handler goes on waiting, and is
+        resumed again.
+        """
         suspension = self.of(trigger, resident)
         if suspension is not None:
             suspension.undo()
@@ -372,7 +381,9 @@ class Suspensions:
     # -- after a restart ---------------------------------------------------------------------------------
 
     def restore(self, resident: Resident, waiting: list[Waiting]) -> None:
-        """The panel was loaded, with these suspensions: their open calls are made again, and their answers are given."""
+        """The panel was loaded, with these suspensions: their open calls are made again, and their answers
+        are given.
+        """
         panel = resident.panel
         for found in sorted(waiting, key=lambda found: found.parked.deadline_ms):
             record = found.parked
@@ -405,7 +416,9 @@ class Suspensions:
             self.resume(suspension)
 
     async def find_all(self) -> None:
-        """Loads every panel that has suspensions or tools that run at times, one after the other, so that those go on."""
+        """Loads every panel that has suspensions or tools that run at times, one after the other, so that
+        those go on.
+        """
         after = ""
         while panel_ids := await self._journal.active_panels(after=after, limit=64):
             for panel_id in panel_ids:

@@ -1,12 +1,13 @@
-"""Tools that run by themselves: at times, when events are emitted, when keys change, when clients come and go.
+"""Tools that run by themselves: at times, when events are emitted, when keys change, when clients come and
+go.
 
-    interval, cron        at due times (``panels.schedule``); a due time is recorded with what it did, and runs once
+    interval, cron        at due times (``panels.schedule``); a due time is recorded, and runs once
     event, state_change   behind the commit that emitted or changed, in the same panel
     mount, unmount        when the first client comes to a panel, and when the last one leaves
 
-They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the answer: a failure
-is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one deeper, and at ``MAX_DEPTH`` it is not
-run, but logged and counted.
+They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the
+answer: a failure is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one
+deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted.
 """
 
 from __future__ import annotations

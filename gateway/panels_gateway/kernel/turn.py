@@ -1,19 +1,20 @@
-"""A turn of the loop: what happened in it becomes one batch of the journal, and leaves when the batch is durable.
+"""A turn of the loop: what happened in it becomes one batch of the journal, and leaves when the batch is
+durable.
 
     commit, record ─▶ records ──seal──▶ journal.append ──▶ durable ──release──▶ clients
     commit, send, after ─▶ departures ─────────── wait ──────────────────────────▶┘
 
-Everything that leaves for a client leaves through here, in the order in which it arose: broadcasts, answers, CONNECTED, states
-that somebody reads over HTTP, closing handshakes. So nobody hears of anything that a crash could still take back, and nobody
-hears of it twice or out of order.
+Everything that leaves for a client leaves through here, in the order in which it arose: broadcasts, answers,
+CONNECTED, states that somebody reads over HTTP, closing handshakes. So nobody hears of anything that a crash
+could still take back, and nobody hears of it twice or out of order.
 
-Interleavings. A turn is *open* while the loop runs callbacks; ``seal`` ends it. Where the journal is durable as soon as it
-has appended (modes ``process`` and ``none``), a sealed turn leaves within ``seal``. Where it is not (``power``), sealed turns
-wait in order, later turns go on being opened and sealed behind them, and a turn that recorded nothing waits all the
-same when the one before it does: it may show what that one did.
+Interleavings. A turn is *open* while the loop runs callbacks; ``seal`` ends it. Where the journal is durable
+as soon as it has appended (modes ``process`` and ``none``), a sealed turn leaves within ``seal``. Where it is
+not (``power``), sealed turns wait in order, later turns go on being opened and sealed behind them, and a turn
+that recorded nothing waits all the same when the one before it does: it may show what that one did.
 
-Queue: sealed turns. Unit: turns. Bound: the journal's own bound on what it has not yet written, above which triggers are
-refused (``Intake``). Nothing is dropped.
+Queue: sealed turns. Unit: turns. Bound: the journal's own bound on what it has not yet written, above which
+triggers are refused (``Intake``). Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class _Sealed(NamedTuple):
 class Turn:
     """See the module's docstring. One object serves all turns, one after the other.
 
-    ``request_seal`` is set by whoever drives the loop: it must have ``seal`` called once, soon, at the end of the loop's turn.
-    ``position`` is that of the last batch appended; the open turn's will be one more.
+    ``request_seal`` is set by whoever drives the loop: it must have ``seal`` called once, soon, at the end of
+    the loop's turn. ``position`` is that of the last batch appended; the open turn's will be one more.
     """
 
     __slots__ = (
@@ -72,18 +73,23 @@ class Turn:
     def record(self, record: Record) -> int:
         """Adds ``record`` to the open turn's batch; the position that the batch will have."""
         records = self._records
-        if len(records) >= MAX_BATCH_RECORDS or (records and _is_large(record)):
+        if records and (len(records) >= MAX_BATCH_RECORDS or _is_large(record)):
             self._append()
-        self._records.append(record)
+            records = self._records
+        records.append(record)
         return self.position + 1
 
     def after(self, action: Callable[[], None]) -> None:
-        """Has ``action`` called when all that was done up to now is durable, behind the frames of the turn. It may not raise."""
+        """Has ``action`` called when all that was done up to now is durable, behind the frames of the turn.
+        It may not raise.
+        """
         self._afterwards.append(action)
         self.request_seal()
 
     async def read(self) -> None:
-        """Returns when all that was done up to now is durable: who reads a state and then awaits this may show it."""
+        """Returns when all that was done up to now is durable: who reads a state and then awaits this may
+        show it.
+        """
         # a turn that recorded something and sent nobody anything is not among the sealed ones
         if not self._records and not self._sealed and self._journal.durable >= self.position:
             return
@@ -101,13 +107,15 @@ class Turn:
         self.after(close)
 
     def seal(self) -> None:
-        """Ends the open turn: appends its records as one batch, and lets it leave, now or when the batch is durable.
+        """Ends the open turn: appends its records as one batch, and lets it leave, now or when the batch is
+        durable.
 
         Raises ``JournalError``, after which the process must end: nothing of this turn has left it.
         """
         self._append()
         departures = self.hub.seal()
-        # always another list: one that is empty now would be shared with the next turn, whose actions would leave with this one
+        # always another list: one that is empty now would be shared with the next turn, whose actions would
+        # leave with this one
         afterwards, self._afterwards = self._afterwards, []
         if self._sealed or self._journal.durable < self.position:
             if departures or afterwards:
@@ -123,7 +131,9 @@ class Turn:
             self.position += 1
 
     def release(self, position: int) -> None:
-        """From the journal: every batch up to ``position`` is durable, and the turns up to there may leave."""
+        """From the journal: every batch up to ``position`` is durable, and the turns up to there may
+        leave.
+        """
         sealed = self._sealed
         while sealed and sealed[0].position <= position:
             _, departures, afterwards = sealed.popleft()
@@ -138,18 +148,18 @@ class Turn:
 def _is_large(record: Record) -> bool:
     if type(record) is Ran:
         outcome = record.outcome
-        size = len(record.args)
-        if type(outcome) is Completed:
-            size += len(outcome.mutations) + len(outcome.return_value) + len(outcome.view_commands)
-        return size > LARGE_BYTES
+        if type(outcome) is not Completed:
+            return len(record.args) > LARGE_BYTES
+        size = len(record.args) + len(outcome.mutations) + len(outcome.return_value)
+        return size + len(outcome.view_commands) > LARGE_BYTES
     if isinstance(record, Changed):
         return len(record.mutations) > LARGE_BYTES
     return isinstance(record, Created)
 
 
 def _depart(departures: list[Departure], afterwards: list[Callable[[], None]]) -> None:
-    for subscriber, frames, items in departures:
-        subscriber.deliver(frames, items)
+    for departure in departures:
+        departure.subscriber.deliver(departure.frames, departure.items)
     for action in afterwards:
         action()
 

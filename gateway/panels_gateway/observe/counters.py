@@ -1,6 +1,7 @@
 """What the gateway counts, as plain integers that cost nothing to count; ``metrics`` says how they are shown.
 
-Each object is handed to whoever counts in it. They lie here, below everybody who counts and everybody who reads.
+Each object is handed to whoever counts in it. They are defined here, in a layer below all
+who count and all who read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class HttpCounters:
 
 @dataclass(slots=True)
 class ClientCounters:
-    """WebSocket upgrades that were refused, by HTTP status, and WebSockets that were closed for reading too slowly."""
+    """WebSocket upgrades that were refused, by HTTP status, and WebSockets that were
+    closed for reading too slowly.
+    """
 
     upgrades_rejected: dict[int, int] = field(default_factory=dict[int, int])
     slow_consumers: int = 0
@@ -33,7 +36,7 @@ class ClientCounters:
 
 @dataclass(slots=True)
 class BrokerCounters:
-    """What passed the socket between gateway and workers."""
+    """What passed through the socket between gateway and workers."""
 
     frames_in: int = 0
     frames_out: int = 0

@@ -1,11 +1,11 @@
 """What handlers log, on its way into the gateway's log.
 
-Writing a line costs the gateway's one thread about 20 µs, and a job may log a thousand: without a bound, whoever writes
-a handler decides how fast everybody else is served, and how soon the disk is full.
+Writing a line costs the gateway's one thread about 20 µs, and a job may log a thousand: without a bound, the
+author of one handler would decide how fast everybody else is served, and how soon the disk is full.
 
-Queue: none, lines are written at once. Unit: characters, a line counting ``LINE_CHARS`` more than its text. Bound: a token
-bucket for each panel and one for all. Overflow policy: lines are dropped and counted, and the panel's next line that is
-written says how many.
+Queue: none, lines are written at once. Unit: characters, a line counting ``LINE_CHARS`` more than its text.
+Bound: a token bucket for each panel and one for all. Overflow policy: lines are dropped and counted, and the
+panel's next line that is written says how many.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from panels_shared.rate import RateLimit, TokenBucket
 _log = logging.getLogger("panels.handler")
 _LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
-#: What a line counts beside its text.
+#: What a line counts in addition to its text.
 LINE_CHARS: Final = 128
 
 
@@ -32,7 +32,7 @@ TOTAL_BUDGET: Final = RateLimit(per_s=256 * KIB, burst=MIB)
 
 
 class _PanelLog:
-    """What one panel may still log, and how many of its lines were dropped since the last that was written."""
+    """One panel's remaining budget, and how many lines it lost since the last one that was written."""
 
     __slots__ = ("bucket", "dropped")
 
@@ -56,7 +56,7 @@ class HandlerLog:
     def write(
         self, panel: PanelKey, panel_id: str, tool: str, lines: Iterable[LogLine], now_s: float
     ) -> None:
-        """Logs ``lines`` of one job as far as the budgets allow."""
+        """Logs as many of one job's ``lines`` as the budgets allow."""
         own = self._panels.get(panel)
         if own is None:
             own = self._panels[panel] = _PanelLog(self._panel_budget, now_s)

@@ -1,8 +1,8 @@
 """Every metric of the gateway, by name and label, and their text in Prometheus' exposition format 0.0.4.
 
-Numbers live where they arise (``counters``, ``stages``, the kernel, the dispatcher); ``http.metrics`` collects them when
-somebody asks. The text is written here, since ``prometheus_client`` keeps numbers of its own behind a lock, and with a
-registry for the process, which would cost a hot path and bring nothing.
+Numbers live where they arise (``counters``, ``stages``, the kernel, the dispatcher); ``http.metrics``
+collects them when somebody asks. The text is written here, since ``prometheus_client`` keeps numbers of its
+own behind a lock, and with a registry for the process, which would cost a hot path and bring nothing.
 
 Labels take values of closed sets only (reasons, status codes, stages): no panel, tool, subject or path.
 """
@@ -16,7 +16,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Family(NamedTuple):
-    """One metric: its name, what kind it is, what it says, and the name of its label, "" for none."""
+    """One metric: its name, its kind, its help text, and the name of its label ("" for none)."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -85,6 +85,9 @@ JOURNAL_LAG: Final = Family("panels_journal_lag_batches", "gauge", "Batches that
 JOURNAL_BACKLOG: Final = Family(
     "panels_journal_backlog_bytes", "gauge", "Bytes of the log that are not written or not folded yet."
 )
+JOURNAL_SYNCS: Final = Family(
+    "panels_journal_syncs_total", "counter", "How often the log was synced to the disk (durability power)."
+)
 HTTP_REQUESTS: Final = Family("panels_http_requests_total", "counter", "HTTP requests, by status.", "status")
 
 #: What ``Dispatcher.stats`` calls a number, and the metric that shows it.
@@ -131,14 +134,18 @@ BUS: Final[Mapping[str, Family]] = {
 }
 
 FAMILIES: Final = (
-    INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS, COMPLETED, FAILED,
-    OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
-    JOURNAL_LAG, JOURNAL_BACKLOG, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
+    INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS,
+    COMPLETED, FAILED, OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, RECOVERED, RESYNCED, RESIDENTS, LOADED,
+    PUT_AWAY, JOURNAL_BATCHES, JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(),
+    HTTP_REQUESTS,
 )  # fmt: skip
 
 
 class Sample(NamedTuple):
-    """A family's value for one value of its label. ``suffix`` and ``bound`` (the label le) are a histogram's."""
+    """A family's value for one value of its label.
+
+    ``suffix`` and ``bound`` (the label le) are a histogram's.
+    """
 
     family: Family
     value: float

@@ -1,13 +1,12 @@
-"""Where a trigger's time goes: a histogram for each stage of its way, of one trigger in so many.
+"""Where a trigger's time goes: a histogram for each stage, from a sample of all triggers.
 
-    decode   a client's text frame becomes a message
-    queue    the job waits in the gateway
-    wire     from there to the worker and back, its own queue there included
-    execute  the handler, as the worker measured it
-    commit   the result becomes state, messages and an answer
-    send     what one loop turn has for all clients is handed to their sockets
+    decode   a client's text frame becomes a message queue    the job waits in the gateway wire     from there
+    to the worker and back, its own queue there included execute  the handler, as the worker measured it
+    commit   the result becomes state, messages and an answer send     what one turn of the loop has for all
+    clients is handed to their sockets
 
-Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs what counting to that costs.
+Timing every trigger would cost several per cent of the gateway's time; one in sixty-four costs
+what counting to that costs.
 """
 
 from __future__ import annotations
@@ -51,7 +50,8 @@ class Histogram:
 class Stages:
     """See the module's docstring. ``every``: one in so many is timed, 0 for none.
 
-    ``decodes``, ``finishes`` and ``flushes`` count down; whoever takes one to zero times that one and calls ``again``.
+    ``decodes``, ``finishes`` and ``flushes`` count down; whoever takes one to zero times that
+    one and calls ``again``.
     """
 
     __slots__ = ("again", "decodes", "finishes", "flushes", "histograms")
@@ -69,8 +69,10 @@ class Stages:
     def finished(
         self, submitted_s: float, sent_s: float, execution_us: int, accepted_s: float, began_s: float
     ) -> None:
-        """A trigger is committed and answered. The first two times and ``accepted_s`` are of the kernel's clock, ``began_s`` is
-        of ``perf_counter``."""
+        """A trigger is committed and answered.
+
+        The first two times and ``accepted_s`` are of the kernel's clock, ``began_s`` is of ``perf_counter``.
+        """
         self.finishes = self.again
         histograms = self.histograms
         execute_s = min(max(execution_us, 0), 60_000_000) / 1e6

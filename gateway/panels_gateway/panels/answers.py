@@ -1,13 +1,13 @@
-"""What a panel knows of idempotency keys: which of them run now, and which have been answered. Pure.
+"""The idempotency keys of a panel: which are running now, and which have been answered. Pure.
 
     unknown ──begin──▶ running ──settle──▶ answered ──(ttl, bound)──▶ unknown
                           └────abandon────▶ unknown        the trigger was not run after all
 
-A key belongs to a subject: two users may use the same one. The answer itself is the record of the journal; it is kept here
-until the record can be read back from there, and only the key after that.
+A key belongs to a subject: two users may use the same one. The answer itself is the journal's record. It is
+kept here until the journal can give it back; after that only the key is.
 
-Queue: answered keys, the oldest first. Unit: keys. Bound: ``AnswerLimits``. Overflow policy: the oldest are forgotten, and a
-trigger that comes under such a key again runs again.
+Queue: answered keys, the oldest first. Unit: keys. Bound: ``AnswerLimits``. Overflow policy: the oldest are
+forgotten, and a trigger that comes under such a key again runs again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,20 @@ class _Answered(msgspec.Struct):
 
 
 class Running(msgspec.Struct):
-    """A key whose trigger has not been answered. ``followers`` came under the same key and get the same answer."""
+    """A key whose trigger has not been answered.
+
+    ``followers`` came under the same key and get the same answer.
+    """
 
     key: Key
     followers: list[Trigger]
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A key that has been answered. ``record`` holds the answer, None where it must be read from the journal."""
+    """A key that has been answered.
+
+    ``record`` holds the answer, None where it must be read from the journal.
+    """
 
     record: Ran | None
 
@@ -81,7 +87,10 @@ class Answers:
         return len(self._running)
 
     def look(self, key: Key, now_ms: int) -> Running | Answered | Conflict | None:
-        """What is known of ``key``; None for nothing, after which the caller runs the trigger and calls ``begin``."""
+        """What is known of ``key``.
+
+        None if nothing is; the caller then runs the trigger and calls ``begin``.
+        """
         name = _name(key)
         running = self._running.get(name)
         if running is not None:
@@ -99,7 +108,7 @@ class Answers:
         self._running[_name(key)] = Running(key, [])
 
     def settle(self, record: Ran) -> list[Trigger]:
-        """The trigger under the record's key was answered; who else waits for that answer."""
+        """Notes that the record's key was answered; returns the triggers that wait for its answer."""
         key = record.key
         assert key is not None
         name = _name(key)
@@ -108,17 +117,17 @@ class Answers:
         return running.followers if running is not None else []
 
     def abandon(self, key: Key) -> list[Trigger]:
-        """The trigger under ``key`` was not run; who else waited for it."""
+        """Notes that the trigger under ``key`` was not run; returns the triggers that waited for it."""
         running = self._running.pop(_name(key), None)
         return running.followers if running is not None else []
 
     def restore(self, keys: list[tuple[Key, int]]) -> None:
-        """Takes what the journal remembers: keys with the times of their answers, the oldest first."""
+        """Takes over what the journal remembers: keys with the times of their answers, the oldest first."""
         for key, at_ms in keys:
             self._add(key, at_ms, None)
 
     def stored(self, record: Ran) -> None:
-        """The record can be read from the journal from now on, and need not be kept here."""
+        """Forgets the record, which the journal can give back from now on."""
         assert record.key is not None
         answered = self._answered.get(_name(record.key))
         if answered is not None and answered.record is record:

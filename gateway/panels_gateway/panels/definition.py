@@ -6,9 +6,10 @@
     │   └── Trigger         Manual | Interval | Cron | OnEvent | OnStateChange
     └── initial_state       key → JSON bytes
 
-``parse`` checks the cheap and structural first (size, JSON, shape), then the meaning of each field. Every refusal is
-a ``RequestError`` with INVALID_REQUEST whose ``details.path`` names the field, like ``tools[0].handler.source``.
-Unknown fields are refused: a misspelt ``limits`` must not mean no limits. All bounds are security limits.
+``parse`` checks the cheap and structural first (size, JSON, shape), then the meaning of each field. Every
+refusal is a ``RequestError`` with INVALID_REQUEST whose ``details.path`` names the field, like
+``tools[0].handler.source``. Unknown fields are refused: a misspelt ``limits`` must not mean no limits. All
+bounds are security limits.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ MIN_INTERVAL_MS: Final = 100
 MAX_INTERVAL_MS: Final = 7 * 24 * 3_600 * 1_000
 MIN_MEMORY_BYTES: Final = 64 * KIB
 
-#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and with it the
-#: time (some 50 ms) that everybody else waits.
+#: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and
+#: with it the time (some 50 ms) that everybody else waits.
 MAX_ELEMENTS: Final = 262_144
 
 
 _CAPABILITY_PATTERN: Final = re.compile(r"(state:read|state:write|events:emit|view:update|ext):([^*]+\*?|\*)")
 
 
-# -- the body's shape -----------------------------------------------------------------------------------------
+# -- the body's shape --------------------------------------------------------------------------------------
 
 
 Misfire = Literal["skip", "once", "all"]
@@ -78,7 +79,8 @@ class Interval(msgspec.Struct, frozen=True, tag="interval", tag_field="type", fo
 class Cron(msgspec.Struct, frozen=True, tag="cron", tag_field="type", forbid_unknown_fields=True):
     """Runs by a cron ``expression`` of five fields, in the time zone of that name.
 
-    ``misfire`` says what happens to due times that nobody was there for: they are skipped, run once, or all run.
+    ``misfire`` says what happens to due times that nobody was there for: they are skipped, run once, or all
+    run.
     """
 
     expression: str
@@ -159,7 +161,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     metadata: dict[str, Any] = {}
 
 
-# -- what comes of it -----------------------------------------------------------------------------------------
+# -- what comes of it --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,8 @@ class HandlerSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefinition:
-    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the default.
+    """One tool of a panel. ``capabilities`` is the effective list: its own, else its panel's, else the
+    default.
 
     ``exclusive``: while a handler of it waits, no other trigger of the panel is run.
     """
@@ -201,8 +204,8 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelDefinition:
-    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON, None where
-    the body has none (a PUT then keeps the state)."""
+    """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON,
+    None where the body has none (a PUT then keeps the state)."""
 
     id: str
     kind: str
@@ -247,7 +250,7 @@ def parse(
     )
 
 
-# -- fields ---------------------------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------------------
 
 
 def _refuse(path: str, problem: str) -> NoReturn:
@@ -440,8 +443,8 @@ def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:
         if _CAPABILITY_PATTERN.fullmatch(pattern) is None:
             _refuse(
                 f"{path}[{index}]",
-                "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, view:update:<view|*> "
-                "or ext:<name|*>, with a * only at the end",
+                "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, "
+                "view:update:<view|*> or ext:<name|*>, with a * only at the end",
             )
     return tuple(dict.fromkeys(patterns))
 
@@ -456,7 +459,8 @@ def _state(values: dict[str, Any], limits: DefinitionLimits) -> dict[str, bytes]
             _refuse(
                 "initialState", f"expected keys of at most {MAX_KEY_BYTES} bytes, got {len(key.encode())}"
             )
-        # encoded again on purpose: one canonical text, without white space or duplicate keys, goes to everyone
+        # encoded again on purpose: one canonical text, without white space or duplicate keys, goes to
+        # everyone
         encoded = state[key] = jsonvalue.encode(value)
         size += len(key) + len(encoded)
     if size > limits.state_bytes:

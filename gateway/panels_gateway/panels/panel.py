@@ -1,7 +1,7 @@
 """A panel: its identity, its tools, and its state with the version after each commit.
 
-Pure: no clock, no I/O. The kernel is its only writer, and it writes only whole commits, so that every reader between
-two calls sees the effects of complete jobs.
+Pure: no clock, no I/O. The kernel is its only writer, and it writes only whole commits, so that every reader
+between two calls sees the effects of complete jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ MAX_KEY_CHARS: Final = 256
 
 
 class Mutation(msgspec.Struct, frozen=True, gc=False):
-    """One change of one key, as a worker reports it and as clients see it. ``value`` is JSON, absent for delete."""
+    """One change of one key, as a worker reports it and as clients see it.
+
+    ``value`` is JSON, absent for delete.
+    """
 
     op: Literal["set", "delete"]
     key: str
@@ -39,7 +42,7 @@ class StateLimits:
 
 
 class CommitRefusedError(Exception):
-    """A commit that would take the state over its bounds, or is malformed. ``message`` is for the client."""
+    """A commit that is malformed or would exceed the state's bounds. ``message`` is for the client."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -50,10 +53,12 @@ class CommitRefusedError(Exception):
 class Panel:
     """One live panel.
 
-    - ``state``: top-level key → value as JSON. Replaced key by key, never decoded.
+    - ``state``: top-level key → value as JSON. Values are replaced whole and never decoded.
     - ``seq``: the version; goes up by one for each commit with any effect, mutations or events.
-    - ``key`` numbers this stay in memory, for workers; ``number`` is the panel's in the journal, for ever.
-    - ``epoch``: names this history. A panel of the same id that was made anew, or that lost commits, has another.
+    - ``key`` identifies this stay in memory to workers; ``number`` identifies the panel
+      in the journal for ever.
+    - ``epoch``: names this history. A panel that was made anew under the same id, or lost commits, has
+      another.
     - ``state_bytes``: what ``StateLimits.bytes`` counts, kept in step at a cost of O(changes).
     """
 
@@ -80,7 +85,7 @@ class Panel:
     def commit(self, mutations: Sequence[Mutation]) -> int:
         """Applies ``mutations``, which may be none, as one version and returns it, or changes nothing.
 
-        Raises ``CommitRefusedError`` where a bound would be passed or a mutation has no sense.
+        Raises ``CommitRefusedError`` if a bound would be exceeded or a mutation makes no sense.
         """
         state = self.state
         size = self.state_bytes
@@ -126,7 +131,8 @@ class Panel:
         return seq
 
     def replace_state(self, state: Mapping[str, bytes]) -> tuple[int, list[tuple[str, bytes | None]]]:
-        """Makes ``state`` the whole state, as one version; returns it and what changed, None for deleted keys.
+        """Makes ``state`` the whole state, as one version; returns it and what changed, None for deleted
+        keys.
 
         The version goes up even when nothing changed: a caller that replaced the state sees that it did.
         """

@@ -1,8 +1,9 @@
 """When a tool that runs by itself is due. Pure; times are milliseconds since 1970 by the wall clock.
 
-An interval is due at whole multiples of its length after its panel was made, a cron expression at the minutes that it names in
-its time zone (by the library cronsim, which knows about daylight saving). So when a tool is due depends on nothing that a
-restart could lose, and a due time names a run: it is run once, whoever asks how often.
+An interval is due at whole multiples of its length after its panel was made, a cron expression at the minutes
+that it names in its time zone (by the library cronsim, which knows about daylight saving). So when a tool is
+due depends on nothing that a restart could lose, and a due time names a run: it is run once, whoever asks how
+often.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def due_after(timed: Timed, created_ms: int, after_ms: int) -> Iterator[int]:
 def missed(timed: Timed, created_ms: int, last_ms: int | None, now_ms: int) -> list[int]:
     """The due times up to ``now_ms`` that are still to be run, as the trigger's ``misfire`` says.
 
-    ``last_ms`` is the due time that was run last; None for none, and nothing was missed then: a tool begins when it is made.
+    ``last_ms`` is the due time that was run last; None for none, and nothing was missed then: a tool begins
+    when it is made.
     """
     if last_ms is None or timed.misfire == "skip":
         return []

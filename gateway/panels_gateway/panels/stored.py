@@ -1,7 +1,7 @@
 """A panel's definition as the journal keeps it: JSON in which each handler is named by its digest.
 
-What ``definition.parse`` has accepted is written here and read back as it was, without being judged again: a later version
-with narrower bounds must still serve the panels that there are.
+A definition that ``definition.parse`` accepted is read back as it was, without being judged again: a later
+version with narrower bounds must still serve existing panels.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def sources(definition: PanelDefinition) -> list[Source]:
 
 
 def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDefinition:
-    """The definition in ``data``. Raises ``msgspec.DecodeError`` or ``KeyError`` (a digest without its source)."""
+    """The definition in ``data``.
+
+    Raises ``msgspec.DecodeError`` or ``KeyError`` (a digest without its source).
+    """
     stored = _decoder.decode(data)
     return PanelDefinition(
         id=panel_id,

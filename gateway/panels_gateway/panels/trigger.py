@@ -18,9 +18,11 @@ from panels_shared.outcome import Completed, Failed
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
-    """The handler ran to its end and its effects are committed: as version ``seq``, or none where it had no effects.
+    """The handler ran to its end and its effects are committed: as version ``seq``, or none where it had no
+    effects.
 
-    ``queue_us`` is how long the trigger waited in the gateway and ``total_us`` how long it took in all, in microseconds.
+    ``queue_us`` is how long the trigger waited in the gateway and ``total_us`` how long it took in all, in
+    microseconds.
     """
 
     outcome: Completed
@@ -67,8 +69,8 @@ class ReplyTo(Protocol):
     """Whoever waits for a trigger's answer: a connection, an HTTP request, a timer, a test."""
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
-        """Takes the one answer to ``trigger``. Called in the turn that decided it, before that turn is durable: what is
-        to leave the process must go through the turn."""
+        """Takes the one answer to ``trigger``. Called in the turn that decided it, before that turn is
+        durable: what is to leave the process must go through the turn."""
         ...
 
     def progress(self, trigger: Trigger, progress: Progress) -> None:
@@ -89,10 +91,13 @@ NOBODY: Final[ReplyTo] = _Nobody()
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64 bits) are the
-    only clock and randomness that the handler will see; ``submitted_s`` is the gateway's monotonic clock. ``key`` is the
-    idempotency key that it came under, None for none; ``request_id`` is only given back. ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due
-    time that a tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are empty then."""
+    """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64
+    bits) are the only clock and randomness that the handler will see; ``submitted_s`` is the gateway's
+    monotonic clock. ``key`` is the idempotency key that it came under, None for none; ``request_id`` is only
+    given back. ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due
+    time that a tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are
+    empty then.
+    """
 
     panel: Panel
     tool: Tool

@@ -149,7 +149,7 @@ def test_keyring_lets_algorithms_choose_among_those_of_a_key(tmp_path: Path) -> 
         load_keyring(None, file, ("ES256",))
 
 
-# -- what identity providers publish --------------------------------------------------------------------------
+# -- what identity providers publish ------------------------------------------------------------------------
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 RSA_KEY_2 = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
@@ -221,7 +221,10 @@ def test_keyring_warns_once_for_each_key_that_it_skips(
     file = write_jwks(tmp_path, *PROVIDERS["Keycloak"], "key")
     load_keyring(None, file, ())
     assert caplog.messages == [
-        f"jwt-jwks-file {file}: not used: key 1 (kid 'enc'): expected a key for signatures (use sig), got use 'enc'",
+        (
+            f"jwt-jwks-file {file}: not used: key 1 (kid 'enc'): expected a key for "
+            "signatures (use sig), got use 'enc'"
+        ),
         f"jwt-jwks-file {file}: not used: key 2: expected an object",
     ]
 

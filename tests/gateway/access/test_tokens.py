@@ -82,7 +82,7 @@ def with_header(header: str) -> str:
     return make_raw_token(header, json.dumps({"exp": NOW + 60}))
 
 
-# -- trust ----------------------------------------------------------------------------------------------------
+# -- trust --------------------------------------------------------------------------------------------------
 
 
 def test_verifier_trusts_a_token_of_its_key(verifier: TokenVerifier) -> None:
@@ -244,7 +244,7 @@ def test_verifier_refuses_whatever_is_not_signed(text: str) -> None:
         TokenVerifier(keyring, TokenRules(), clock=Clock()).verify(text)
 
 
-# -- public keys ----------------------------------------------------------------------------------------------
+# -- public keys --------------------------------------------------------------------------------------------
 
 RSA_KEY = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -338,7 +338,7 @@ def test_verifier_ignores_keys_that_a_token_brings(jwks_verifier: TokenVerifier)
     jwks_verifier.verify(jwt.encode({"exp": NOW + 60}, RSA_KEY, algorithm="RS256", headers=headers))
 
 
-# -- permissions ----------------------------------------------------------------------------------------------
+# -- permissions --------------------------------------------------------------------------------------------
 
 
 def test_principal_may_do_everything_without_the_claim(verifier: TokenVerifier) -> None:

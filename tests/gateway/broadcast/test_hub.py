@@ -50,8 +50,8 @@ class FakeSubscriber:
 
 
 def depart(hub: Hub) -> None:
-    for subscriber, frames, items in hub.seal():
-        subscriber.deliver(frames, items)
+    for departure in hub.seal():
+        departure.subscriber.deliver(departure.frames, departure.items)
 
 
 def publish(room: Room, seq: int, key: str = "k", *events: str) -> None:
@@ -128,8 +128,8 @@ def test_hub_lets_a_sealed_turn_leave_while_the_next_one_is_open() -> None:
     room.send(subscriber, answer("result"))
     second = hub.seal()
     assert subscriber.heard == []
-    for to, frames, items in [*first, *second]:
-        to.deliver(frames, items)
+    for departure in [*first, *second]:
+        departure.subscriber.deliver(departure.frames, departure.items)
     assert subscriber.heard == ["patch1:k", "patch2:k", "result"]
     assert hub.seal() == []
 

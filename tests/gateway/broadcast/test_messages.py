@@ -123,7 +123,8 @@ def test_decode_keeps_duplicate_keys_of_args_for_the_guest() -> None:
 
 
 #: Values that no field takes, as they may be written: not JSON, not within our bounds, not Unicode.
-BROKEN = ["NaN", "1e999", "1" * 400, '"\\ud800"', "[" * 65 + "]" * 65, "[" * 3_000 + "]" * 3_000, '{"a":1,}', "tru",
+BROKEN = ["NaN", "1e999", "1" * 400, '"\\ud800"', "[" * 65 + "]" * 65, "[" * 3_000 + "]" * 3_000, '{"a":1,}',
+"tru",
           '"\\q"', "01", '{"a" 1}', "[1 2]", '"\x01"']  # fmt: skip
 #: Values of the wrong type for each field, and strings that are too long.
 WRONG = {

@@ -56,7 +56,9 @@ def test_outbox_merges_patches_above_its_soft_bound() -> None:
 
 
 def test_outbox_says_more_on_a_merged_patch_while_events_of_its_commits_follow() -> None:
-    """A client that is cut off in between must not believe that it has everything up to the patch's version."""
+    """A client that is cut off in between must not believe that it has everything up to the patch's
+    version.
+    """
     for event in (b"", b'"e"'):
         outbox = Outbox(OutboxLimits(soft_bytes=1, hard_bytes=100_000))
         outbox.put([commit(1, "k", 1), commit(2, "k", 2), commit(3, "k", 3, event)])

@@ -45,8 +45,10 @@ async def eventually(look: Callable[[], bool]) -> None:
 
 
 def test_frames_are_read_although_a_heartbeat_consumed_their_edge(tmp_path: Path) -> None:
-    """Frames arrive, and before the loop looks at the descriptor a timer sends a heartbeat: the send takes in the signal
-    of their arrival, the descriptor falls silent, and a gateway that waits for it is deaf for ever."""
+    """Frames arrive, and before the loop looks at the descriptor a timer sends a heartbeat: the
+    send takes in the signal of their arrival, the descriptor falls silent, and a gateway that waits
+    for it is deaf for ever.
+    """
 
     async def run() -> None:
         dispatcher = Dispatcher(heartbeat_s=3_600.0)

@@ -19,7 +19,7 @@ from tests.support.gateway import Gateway, Socket, only
 pytestmark = pytest.mark.anyio
 
 
-# -- the query ------------------------------------------------------------------------------------------------
+# -- the query ---------------------------------------------------------------------------------------------
 
 
 def test_parse_takes_what_a_client_may_ask() -> None:
@@ -63,7 +63,7 @@ def test_parse_refuses_what_cannot_be_meant(query: bytes, path: str) -> None:
     assert caught.value.details == {"path": path}
 
 
-# -- what comes of it -----------------------------------------------------------------------------------------
+# -- what comes of it --------------------------------------------------------------------------------------
 
 
 async def counted(gateway: Gateway, commits: int) -> Resident:

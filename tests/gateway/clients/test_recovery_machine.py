@@ -1,9 +1,10 @@
-"""Resume, as a state machine: who was away ends with the same state as who stayed, and hears every event once.
+"""Resume, as a state machine: who was away ends with the same state as who stayed, and hears every event
+once.
 
-The room is real: kernel, hub, journal in memory, outbox. The clients are models that follow the protocol's rules and
-nothing else: a client's position is the version of the last PATCH or EVENT without ``more``; the messages of a commit are applied as
-one; each commit must follow on what the client was last told of (``prevSeq`` where given, the version before otherwise).
-Connections break at any byte of what was sent.
+The room is real: kernel, hub, journal in memory, outbox. The clients are models that follow the protocol's
+rules and nothing else: a client's position is the version of the last PATCH or EVENT without ``more``; the
+messages of a commit are applied as one; each commit must follow on what the client was last told of
+(``prevSeq`` where given, the version before otherwise). Connections break at any byte of what was sent.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Journal(MemoryJournal):
 
 
 class Line:
-    """The socket between the gateway and one client, and what is on its way there. A slow one merges what waits."""
+    """The socket between the gateway and one client, and what is on its way there. A slow one merges what
+    waits.
+    """
 
     def __init__(self, *, slow: bool) -> None:
         self.outbox = Outbox(OutboxLimits(soft_bytes=150 if slow else 1 << 30, hard_bytes=1 << 30))

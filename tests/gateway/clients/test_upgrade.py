@@ -1,4 +1,6 @@
-"""The WebSocket upgrade over real sockets: its refusals as HTTP answers, in their order, and no token in any log."""
+"""The WebSocket upgrade over real sockets: its refusals as HTTP answers, in their order,
+and no token in any log.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +208,9 @@ async def test_shutdown_does_not_wait_longer_than_its_grace(
 async def test_no_token_reaches_a_log(
     gateway: Gateway, secret_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every route, good and bad, with every logger at its most talkative that the gateway's own setup allows."""
+    """Every route, good and bad, with every logger at its most talkative that the
+    gateway's own setup allows.
+    """
     good, bad = (
         make_token(sub="CANARY", panels=[{"id": "*", "allow": ["read"]}]),
         make_token("y" * 32, sub="CANARY"),

@@ -59,7 +59,8 @@ def test_config_reads_sizes(text: str, size: int) -> None:
 
 def test_config_reads_lists_flags_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "panels.toml").write_text(
-        'allowed-origins = ["https://a.example", "https://b.example:8443"]\nconceal-panels = true\ntrigger-rate = 5\n'
+        'allowed-origins = ["https://a.example", "https://b.example:8443"]\nconceal-panels '
+        "= true\ntrigger-rate = 5\n"
     )
     config = configure("--config", str(tmp_path / "panels.toml"))
     assert config.listen.allowed_origins == ("https://a.example", "https://b.example:8443")
@@ -204,7 +205,9 @@ def test_options_defaults_are_within_their_own_bounds(tmp_path: Path) -> None:
 
 
 def test_document_holds_the_reference() -> None:
-    """After a change of options: python -m panels_gateway.configuration.options > the part between the marks."""
+    """After a change of options: python -m panels_gateway.configuration.options > the
+    part between the marks.
+    """
     found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
     assert found[1].strip() == TABLE.reference().strip()

@@ -31,7 +31,8 @@ def lane(fleet: Fleet, key: int = 1, *, runs: int = 0) -> Lane:
 
 def run(of: Lane) -> Run:
     trigger = Trigger(
-        panel=of.panel, tool=TOOL, args=b"{}", scope=b"{}", now_ms=0.0, seed=1, submitted_s=0.0, reply_to=NoReply()
+        panel=of.panel, tool=TOOL, args=b"{}", scope=b"{}", now_ms=0.0, seed=1, submitted_s=0.0,
+        reply_to=NoReply()
     )  # fmt: skip
     return Run(trigger, of, 0.0)
 

@@ -1,4 +1,6 @@
-"""Extensions that behave and misbehave, for the tests; the extension process loads this file by its name alone."""
+"""Extensions that behave and misbehave, for the tests; the extension process loads this file by its name
+alone.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from panels_gateway.extensions.client import ClientState, ExtensionClient, Heart
 from panels_gateway.extensions.config import ExtensionsConfig, HttpConfig
 from panels_gateway.extensions.errors import ErrorCode, ExtensionConfigError
 from panels_gateway.extensions.messages import CallId, Returned, Verdict
-from panels_gateway.extensions.restart import RestartPolicy
 from panels_shared import jsonvalue
+from panels_shared.restart import RestartPolicy
 from tests.gateway.extensions.builders import a_call
 from tests.gateway.extensions.servers import Exchange, serving
 
@@ -26,7 +26,7 @@ HERE = str(Path(__file__).parent)
 CONFIG = ExtensionsConfig(
     extensions=["samples:Sample"], entry_points=False, path=[HERE], settings={"sample": {"a": 1}}
 )
-POLICY = RestartPolicy(initial_s=0.01, maximum_s=0.02)
+POLICY = RestartPolicy(initial_s=0.01, maximum_s=0.02, stable_after_s=5.0, prompt=False)
 
 
 class Kernel:

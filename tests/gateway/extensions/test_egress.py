@@ -58,7 +58,8 @@ def fetched(respond: Respond, *, path: str = "/", host: str = "127.0.0.1", **req
 
 
 def failure(
-    respond: Respond, *, names: dict[str, list[list[str]]] | None = None, url: str = "", host: str = "127.0.0.1",
+    respond: Respond, *, names: dict[str, list[list[str]]] | None = None, url: str = "",
+    host: str = "127.0.0.1",
     request: dict[str, Any] | None = None, **changes: Any,
 ) -> tuple[ErrorCode, list[Verdict], World]:  # fmt: skip
     """How one request fails: its code, the verdicts in the ledger, and what the server saw."""

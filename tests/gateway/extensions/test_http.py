@@ -16,7 +16,9 @@ from tests.gateway.extensions.servers import Exchange, Respond, World, serving
 
 
 def called(respond: Respond, name: str, *arguments: Any) -> tuple[Any, World]:
-    """The answer to ``$ext.http.<name>(url, ...arguments)``; a mapping as the first argument gets the url in it."""
+    """The answer to ``$ext.http.<name>(url, ...arguments)``; a mapping as the first
+    argument gets the url in it.
+    """
 
     async def run() -> tuple[Any, World]:
         async with serving(respond) as world:

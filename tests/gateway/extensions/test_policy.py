@@ -177,7 +177,8 @@ def test_name_without_addresses_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["example.com", "ftp://x", "https://", "https://a/b", "https://x:0", "https://x:99999", "https://10.0.0.1/8",
+    ["example.com", "ftp://x", "https://", "https://a/b", "https://x:0", "https://x:99999",
+    "https://10.0.0.1/8",
      "https://*.*", "https://a*", "https://x@y", "https://[fd00::/8", "https://1.2.3.4.5"],
 )  # fmt: skip
 def test_line_is_refused(line: str) -> None:

@@ -17,7 +17,7 @@ from tests.support.gateway import Gateway
 pytestmark = pytest.mark.anyio
 
 
-# -- who may what ---------------------------------------------------------------------------------------------
+# -- who may what ------------------------------------------------------------------------------------------
 
 
 async def test_everything_but_health_and_metrics_wants_a_token(
@@ -136,7 +136,7 @@ async def test_web_pages_of_allowed_origins_may_read_and_change(gateway: Gateway
         assert_error(await client.post("/panels", headers={"origin": "https://evil.example"}), Code.FORBIDDEN)
 
 
-# -- bodies ---------------------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------------------
 
 
 async def test_post_refuses_a_large_body_by_its_length(client: httpx.AsyncClient) -> None:
@@ -203,7 +203,7 @@ async def test_a_body_that_does_not_come_in_time_is_refused(gateway: Gateway) ->
         assert_error(await client.post("/panels/p/trigger/t", content=held()), Code.INVALID_REQUEST)
 
 
-# -- where clients watch --------------------------------------------------------------------------------------
+# -- where clients watch -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["evil/path", "a b", "x" * 300, "[::1", "h:99999999"])

@@ -113,7 +113,7 @@ async def test_get_refuses_a_page_size(client: httpx.AsyncClient, limit: str) ->
     )
 
 
-# -- forks ----------------------------------------------------------------------------------------------------
+# -- forks -------------------------------------------------------------------------------------------------
 
 
 async def test_fork_makes_a_panel_with_the_state_of_a_version(

@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from panels_gateway.journal.memory import MemoryJournal
-from panels_gateway.kernel import intake
 from panels_shared.errors import Code
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.gateway.http.callers import assert_error, bearer, make_client
@@ -54,8 +53,8 @@ async def test_trigger_answers_a_failure_as_an_error(client: httpx.AsyncClient, 
 async def test_trigger_answers_a_refusal_as_an_error(
     client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "MAX_BACKLOG_BYTES", -1)
     await gateway.add("p")
+    monkeypatch.setattr(gateway.kernel.intake, "backlog_bytes", -1)
     response = await client.post("/panels/p/trigger/t")
     assert assert_error(response, Code.OVERLOADED)["scope"] == "journal"
     assert response.headers["retry-after"] == "1"

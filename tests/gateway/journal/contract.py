@@ -1,7 +1,7 @@
 """What every journal must do, whatever it is made of.
 
-A module of tests subclasses ``JournalContract`` for its store; pytest then finds these tests there. Nothing here knows of
-files, segments or rows.
+A module of tests subclasses ``JournalContract`` for its store; pytest then finds these tests there. Nothing
+here knows of files, segments or rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ KEY = Key("alice", "k1", b"f" * 16)
 
 
 class Driver:
-    """A journal as the kernel uses it: it appends what comes next, and can wait for what has been appended."""
+    """A journal as the kernel uses it: it appends what comes next, and can wait for
+    what has been appended.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -63,7 +65,10 @@ class Driver:
 
 
 class JournalContract:
-    """The tests. ``open`` opens a journal on ``folder``; ``durable`` says that one that is opened again remembers."""
+    """The tests.
+
+    ``open`` opens a journal on ``folder``; ``durable`` says that one that is opened again remembers.
+    """
 
     remembers: ClassVar[bool] = False
 

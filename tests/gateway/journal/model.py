@@ -1,4 +1,6 @@
-"""Panels, their history and their answers in plain Python, and batches that make them so: what the store is compared with."""
+"""Panels, their history and their answers in plain Python, and batches that make them so: what
+the store is compared with.
+"""
 
 from __future__ import annotations
 

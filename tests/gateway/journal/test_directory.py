@@ -26,7 +26,10 @@ def write(
     durability: Durability = "process",
     close: bool = False,
 ) -> int:
-    """Opens, appends ``count`` batches, and leaves, as a gateway that died unless ``close``. Returns the incarnation."""
+    """Opens, appends ``count`` batches, and leaves, as a gateway that died unless ``close``.
+
+    Returns the incarnation.
+    """
     directory = DataDirectory(path, boot=boot)
     try:
         opening = directory.begin(durability, store=STORE, folded=0)

@@ -1,4 +1,6 @@
-"""The journal of a data directory: the contract in both modes, real folding processes, and disks that fail."""
+"""The journal of a data directory: the contract in both modes, real folding processes,
+and disks that fail.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,17 @@ from panels_gateway.journal import schema
 from panels_gateway.journal.directory import DataDirectory, Durability
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
-from panels_gateway.journal.journal import CorruptError, FencedError, Journal, JournalError
+from panels_gateway.journal.journal import (
+    CorruptError,
+    FencedError,
+    FoldingState,
+    InUseError,
+    Journal,
+    JournalError,
+    LateError,
+)
 from panels_gateway.journal.local import LocalJournal, LocalOptions, open_local
+from panels_gateway.journal.records import Batch
 from panels_gateway.journal.segments import read_log, segment_paths
 from panels_gateway.journal.store import Store
 from tests.gateway.journal.batches import SOURCE, created, put, ran
@@ -56,7 +67,9 @@ def log_of(path: Path) -> list[int]:
 
 
 def kill(journal: LocalJournal) -> None:
-    """Leaves the directory as a gateway does that is killed, as far as one process can: no close, no marker."""
+    """Leaves the directory as a gateway does that is killed, as far as one process can:
+    no close, no marker.
+    """
     journal._directory.release()
 
 
@@ -105,7 +118,9 @@ def test_what_was_left_unfolded_is_folded_before_anything_is_served(tmp_path: Pa
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 def test_batches_under_a_killed_gateway_are_all_there(tmp_path: Path, durability: Durability) -> None:
-    """A real process, killed with SIGKILL while it appends; what it said was durable is there, and nothing after a gap."""
+    """A real process, killed with SIGKILL while it appends; what it said was durable is there,
+    and nothing after a gap.
+    """
     script = """
 import asyncio, sys
 from pathlib import Path
@@ -158,7 +173,7 @@ def test_second_gateway_is_refused_and_the_first_goes_on(tmp_path: Path) -> None
     async def run() -> None:
         journal = await open_local(tmp_path, durability="process", options=LATE)
         driver = Driver(journal)
-        with pytest.raises(JournalError, match=f"the process {os.getpid()} has it open"):
+        with pytest.raises(InUseError, match=f"the process {os.getpid()} has it open"):
             await open_local(tmp_path, durability="process")
         driver.append(SOURCE, created())
         await journal.close()
@@ -290,6 +305,40 @@ def test_folding_process_that_dies_is_started_again(tmp_path: Path) -> None:
         assert driver.failures == []
         await journal.close()
         assert log_of(tmp_path) == []
+
+    asyncio.run(run())
+
+
+def test_read_that_waits_for_a_folding_process_that_stands_still_is_late(tmp_path: Path) -> None:
+    async def run() -> None:
+        options = LocalOptions(rotate_s=3_600.0, command=IDLE, patience_s=0.01)
+        journal = await open_local(tmp_path, durability="process", options=options)
+        driver = Driver(journal)
+        driver.append(SOURCE, created(n=b"0"))
+        with pytest.raises(LateError, match="bytes of the log wait to be folded"):
+            await journal.state_at(1, 0)
+        with pytest.raises(LateError):
+            await journal.key_history(1, "n", limit=1)
+        driver.append(ran(1, 1, put("n", "1")))  # nothing is wrong: appending goes on
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_folding_process_that_keeps_dying_is_counted_and_given_up(tmp_path: Path) -> None:
+    async def run() -> None:
+        restart = RestartPolicy(initial_s=0.0, attempts=3)
+        failed: asyncio.Future[JournalError] = asyncio.get_running_loop().create_future()
+        command = (sys.executable, "-c", "raise SystemExit(9)")
+        options = LocalOptions(rotate_s=3_600.0, command=command, restart=restart)
+        journal = await open_local(tmp_path, durability="process", options=options)
+        journal.on_failed = failed.set_result
+        assert "exit code 9 (attempt 3)" in str(await failed)
+        assert journal.folding == FoldingState(up=False, deaths=3)
+        with pytest.raises(JournalError, match="cannot go on"):
+            journal.append(Batch(1, journal.fence, [SOURCE]))
+        with pytest.raises(JournalError):
+            await journal.close()
 
     asyncio.run(run())
 

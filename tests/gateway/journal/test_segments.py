@@ -57,7 +57,10 @@ def writer_of(
 def write(
     folder: Path, batches: list[Batch], *, per_segment: int = 1_000, synced: int | None = None
 ) -> list[int]:
-    """Writes ``batches`` and returns the offset at which each of the last segment ends. ``synced`` None: the one before."""
+    """Writes ``batches`` and returns the offset at which each of the last segment ends.
+
+    ``synced`` None: the one before.
+    """
     writer = writer_of(folder, position=batches[0].position - 1)
     ends: list[int] = []
     for count, item in enumerate(batches):
@@ -370,7 +373,9 @@ def test_damaged_header_with_frames_behind_it_is_corrupt_under_a_writer_that_syn
 
 
 def test_client_cannot_forge_a_frame_within_its_arguments(tmp_path: Path) -> None:
-    """Else a torn write of a clever payload would look like damage with more behind it, and the gateway would not start."""
+    """Else a torn write of a clever payload would look like damage with more behind it, and the
+    gateway would not start.
+    """
     forged = encode_frame(b"x" * 10, 2, synced=2, salt=SALT + 1)
     payload = forged * 20
     data = encode_header(Header(STORE, 1, 1, SALT)) + encode_frame(payload, 1, synced=0, salt=SALT)

@@ -89,7 +89,7 @@ def busy(world: World) -> None:
     world.append(changed(1, 3, {"a": "3"}), ran(1, 0, {}, key=key("k2")))
 
 
-# -- folding --------------------------------------------------------------------------------------------------
+# -- folding ------------------------------------------------------------------------------------------------
 
 
 def test_fold_writes_a_key_once_with_the_value_before_the_run(
@@ -180,7 +180,7 @@ def test_grouped_bounds_records_and_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     assert [[turn.position for turn in group] for group in grouped(batches)] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-# -- retention ------------------------------------------------------------------------------------------------
+# -- retention ----------------------------------------------------------------------------------------------
 
 
 def test_trim_keeps_at_least_the_commits_and_at_most_the_bytes(
@@ -244,7 +244,7 @@ def test_trim_forgets_answers_by_count_bytes_and_time(world: World, open_store: 
     assert world.findings() == []
 
 
-# -- reading --------------------------------------------------------------------------------------------------
+# -- reading ------------------------------------------------------------------------------------------------
 
 
 def test_history_is_cut_by_bytes_but_never_to_nothing(world: World, open_store: Callable[[], Store]) -> None:
@@ -284,7 +284,7 @@ def test_checkpoint_cuts_the_log_unless_a_reader_holds_it(
     folding.close()
 
 
-# -- files that are not what they should be ---------------------------------------------------------------------
+# -- files that are not what they should be -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 500, b"SQLite format 3\0" + b"\0" * 84])
@@ -473,7 +473,7 @@ def test_reads_refuse_what_does_not_pass_its_checks(
         read(open_store())
 
 
-# -- elsewhere and back -----------------------------------------------------------------------------------------
+# -- elsewhere and back -------------------------------------------------------------------------------------
 
 
 def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
@@ -490,7 +490,7 @@ def test_backup_has_the_tail_and_restore_makes_another_store_of_it(
     assert not list(tmp_path.glob("*.part*"))
     with pytest.raises(JournalError, match="expected no file there"):
         backup(world.path, target, no_progress, tail=lambda _after: [], now_ms=NOW_MS)
-    assert restore(target, tmp_path / "data") == 4
+    assert restore(target, tmp_path / "data").position == 4
     with pytest.raises(JournalError, match="empty directory"):
         restore(target, tmp_path / "data")
     restored = Store(tmp_path / "data" / schema.DATABASE)
@@ -572,7 +572,7 @@ def _exported() -> dict[str, object]:
     }
 
 
-# -- the process ------------------------------------------------------------------------------------------------
+# -- the process --------------------------------------------------------------------------------------------
 
 
 def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
@@ -591,6 +591,38 @@ def test_serve_says_where_it_stands_folds_what_it_is_told_and_ends(
     os.close(reading)
     assert said == [0, 2, 4]
     assert folding.wal_bytes == 0
+    folding.close()
+
+
+def test_serve_moves_a_large_wal_before_it_folds_anything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that always dies while it moves the WAL makes no progress, so that it is given up before the
+    disk is full.
+    """
+    world.append(created(1, "p"))
+    reading, writing = os.pipe()
+    os.write(writing, b"9\n")
+    os.close(writing)
+    folding = Folding(world.path)
+    monkeypatch.setattr(folder, "CHECKPOINT_BYTES", -1)
+
+    def never(after: int, upto: int) -> list[Batch]:
+        raise AssertionError("something was folded before the WAL was moved")
+
+    def die() -> bool:
+        raise JournalError("died")
+
+    monkeypatch.setattr(folding, "checkpoint", die)
+    with pytest.raises(JournalError, match="died"):
+        folder.serve(
+            folding,
+            folder.Orders(reading),
+            never,
+            lambda _position: None,
+            lambda: NOW_MS,
+        )
+    os.close(reading)
     folding.close()
 
 

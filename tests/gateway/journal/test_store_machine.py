@@ -1,4 +1,6 @@
-"""Random panels, folded in runs of random length, trimmed and reopened at any point, against a model in plain Python."""
+"""Random panels, folded in runs of random length, trimmed and reopened at any point, against
+a model in plain Python.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ TIMES = st.sampled_from([0, 1_000, 2_000, 60_000, -50_000])
 
 
 class FoldMachine(RuleBasedStateMachine):
-    """``log`` is all that was appended; ``models`` the panels as they were after the batches that are folded."""
+    """``log`` is all that was appended; ``models`` the panels as they were after the
+    batches that are folded.
+    """
 
     def __init__(self) -> None:
         super().__init__()

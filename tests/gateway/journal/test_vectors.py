@@ -26,7 +26,8 @@ FILE = Path(__file__).resolve().parents[2] / "vectors" / "journal" / "segments.j
 class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """A segment in hexadecimal, and what it holds.
 
-    ``batches`` are the payloads in front of the ``verdict``: whole, torn, damaged, refused. ``offset`` is where it applies.
+    ``batches`` are the payloads in front of the ``verdict``: whole, torn, damaged, refused.
+    ``offset`` is where it applies.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""How outcomes become commits: versions without gaps, one record each, heard of by everybody, and never half of one."""
+"""How outcomes become commits: versions without gaps, one record each, heard of by everybody, and never half
+of one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a panel was, from the journal and from what is not folded yet, with no gap between the two and nothing twice."""
+"""What a panel was, from the journal and from what is not folded yet, with no gap between the two and nothing
+twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How triggers come in: who may, what the job will see, what is refused, and what is known of an idempotency key."""
+"""How triggers come in: who may, what the job will see, what is refused, and what is known of an idempotency
+key.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ async def refused(gateway: Gateway, *, tool: str = "t", principal: Principal = A
     return caught.value
 
 
-# -- what is accepted -----------------------------------------------------------------------------------------
+# -- what is accepted --------------------------------------------------------------------------------------
 
 
 async def test_accept_refuses_what_may_not_be_triggered() -> None:
@@ -97,7 +99,7 @@ def test_key_tells_tools_args_and_subjects_apart() -> None:
     assert make_key("ann", "k", "t", b"1") == keys[0]
 
 
-# -- full queues ----------------------------------------------------------------------------------------------
+# -- full queues -------------------------------------------------------------------------------------------
 
 
 async def test_submit_answers_overloaded_where_a_queue_is_full() -> None:
@@ -119,7 +121,7 @@ async def test_submit_answers_overloaded_while_the_journal_is_behind(monkeypatch
     gateway = Gateway(MemoryJournal(hold=True))
     resident = await gateway.add()
     await gateway.settle()
-    monkeypatch.setattr(intakes, "MAX_BACKLOG_BYTES", gateway.journal.backlog_bytes - 1)
+    monkeypatch.setattr(gateway.kernel.intake, "backlog_bytes", gateway.journal.backlog_bytes - 1)
     answer = await gateway.trigger(resident, key="k")
     assert isinstance(answer, Refused)
     assert answer.details == {"retryAfterMs": 500, "scope": "journal"}
@@ -128,7 +130,7 @@ async def test_submit_answers_overloaded_while_the_journal_is_behind(monkeypatch
     assert isinstance(await gateway.trigger(resident, key="k"), Succeeded), "a refusal frees the key"
 
 
-# -- idempotency ----------------------------------------------------------------------------------------------
+# -- idempotency -------------------------------------------------------------------------------------------
 
 
 async def test_key_that_was_answered_gets_the_same_answer_and_nothing_runs() -> None:
@@ -263,7 +265,7 @@ async def test_followers_of_a_trigger_that_is_refused_are_refused_with_it() -> N
         assert answer.code is Code.PANEL_NOT_FOUND
 
 
-# -- answers that are read back from the journal --------------------------------------------------------------
+# -- answers that are read back from the journal -----------------------------------------------------------
 
 
 async def stored(journal: MemoryJournal | None = None) -> tuple[Gateway, Succeeded]:

@@ -1,4 +1,6 @@
-"""The kernel as a whole: what waits for the disk, what a failing journal means, and a random life that ends consistent."""
+"""The kernel as a whole: what waits for the disk, what a failing journal means, and a random life that ends
+consistent.
+"""
 
 from __future__ import annotations
 

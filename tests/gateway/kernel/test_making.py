@@ -33,7 +33,7 @@ class Recorder(MemoryJournal):
         self.records += batch.records
 
 
-# -- create ---------------------------------------------------------------------------------------------------
+# -- create ------------------------------------------------------------------------------------------------
 
 
 async def test_create_records_the_sources_and_then_the_panel() -> None:
@@ -100,7 +100,7 @@ async def test_create_that_fails_leaves_nothing_behind() -> None:
     await gateway.add("p", "other")
 
 
-# -- replace --------------------------------------------------------------------------------------------------
+# -- replace -----------------------------------------------------------------------------------------------
 
 
 async def test_replace_keeps_the_state_and_the_watchers() -> None:
@@ -162,7 +162,7 @@ async def test_replace_of_a_panel_that_is_deleted_meanwhile_is_not_found() -> No
     assert caught.value.code is Code.PANEL_NOT_FOUND
 
 
-# -- revert and fork ------------------------------------------------------------------------------------------
+# -- revert and fork ---------------------------------------------------------------------------------------
 
 
 async def test_revert_makes_an_old_state_the_newest_version() -> None:
@@ -207,7 +207,7 @@ async def test_fork_has_the_definition_and_a_state_and_a_history_of_its_own() ->
     await gateway.kernel.making.fork(source, "new", 1)
 
 
-# -- delete ---------------------------------------------------------------------------------------------------
+# -- delete ------------------------------------------------------------------------------------------------
 
 
 async def test_delete_answers_what_waits_and_closes_the_clients_behind_everything() -> None:

@@ -1,4 +1,6 @@
-"""Waiting for workers to compile: each handler is asked for once, refusals reach the author, and nobody waits for ever."""
+"""Waiting for workers to compile: each handler is asked for once, refusals reach the author, and nobody waits
+for ever.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def is_here(gateway: Gateway, panel_id: str = "p") -> bool:
     return any(resident.panel.id == panel_id for resident in gateway.kernel.residents)
 
 
-# -- coming and going -----------------------------------------------------------------------------------------
+# -- coming and going --------------------------------------------------------------------------------------
 
 
 async def test_panel_that_was_put_away_comes_back_as_it_was() -> None:
@@ -141,7 +141,7 @@ async def test_memory_is_counted_by_states_as_they_grow_and_go() -> None:
     assert gateway.kernel.residents.state_bytes == 0
 
 
-# -- opening --------------------------------------------------------------------------------------------------
+# -- opening -----------------------------------------------------------------------------------------------
 
 
 async def test_open_loads_once_for_all_who_ask_and_gives_all_the_same() -> None:
@@ -238,7 +238,7 @@ async def test_open_does_not_bring_back_any_of_several_that_were_deleted() -> No
     assert await listed(gateway) == ["p"]
 
 
-# -- listing --------------------------------------------------------------------------------------------------
+# -- listing -----------------------------------------------------------------------------------------------
 
 
 async def listed(gateway: Gateway, limit: int = 1_000, unwanted: str = "") -> list[str]:

@@ -185,21 +185,6 @@ def test_definition_names_the_bad_field(body: object, path: str) -> None:
     assert path_of(refusal(body)) == path
 
 
-@pytest.mark.parametrize(
-    ("trigger", "name"),
-    [
-        ({"type": "interval", "ms": 1_000}, "interval"),
-        ({"type": "cron", "expression": "0 * * * *"}, "cron"),
-        ({"type": "event", "pattern": "done*"}, "event"),
-        ({"type": "state_change", "path": "todos"}, "state_change"),
-    ],
-)
-def test_definition_refuses_a_trigger_that_nothing_would_run(trigger: dict[str, object], name: str) -> None:
-    error = refusal(with_tool(trigger=trigger))
-    assert path_of(error) == "tools[0].trigger.type"
-    assert error.message.endswith(f"trigger type {name} is not supported by this version")
-
-
 def test_definition_refuses_another_id_than_the_paths() -> None:
     assert path_of(refusal({"kind": "k", "id": "other"}, required_id="there")) == "id"
     assert build({"kind": "k", "id": "there"}, required_id="there").id == "there"

@@ -48,21 +48,30 @@ def test_preflight_admits_another_entry_and_optional_exports() -> None:
         (f"(module {ALLOC} {HANDLE})", "missing_export", "memory"),
         (f"(module {MEMORY} {HANDLE})", "missing_export", "'alloc' (a function (i32) -> i32)"),
         (f"(module {MEMORY} {ALLOC})", "missing_export", "'handle' (a function (i32, i32) -> i32)"),
-        (f'(module {MEMORY} {ALLOC} (func (export "handle") (param i32)))', "signature", "'handle': expected (i32, i32) -> i32, got (i32) -> ()"),
-        (f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "_initialize") (param i32)))', "signature", "_initialize"),
-        (f'(module (import "env" "abort" (func)) {MEMORY} {ALLOC} {HANDLE})', "unknown_import", "'env'.'abort'"),
-        (f'(module (import "panels" "fly" (func)) {MEMORY} {ALLOC} {HANDLE})', "unknown_import", "'panels'.'fly'"),
-        (f'(module (import "panels" "emit" (func (param i64))) {MEMORY} {ALLOC} {HANDLE})', "signature", "'panels'.'emit': expected (i32, i32, i32, i32) -> i32"),
-        (f'(module (import "env" "memory" (memory 1)) {ALLOC} {HANDLE})', "unknown_import", "memory 'env'.'memory'"),
-        (f'(module (import "env" "t" (table 1 funcref)) {MEMORY} {ALLOC} {HANDLE})', "unknown_import", "table"),
+        ((f'(module {MEMORY} {ALLOC} (func (export "handle") (param '
+         'i32)))'), "signature", "'handle': expected (i32, i32) -> i32, got (i32) -> ()"),
+        ((f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "_initialize") (param '
+         'i32)))'), "signature", "_initialize"),
+        ((f'(module (import "env" "abort" (func)) {MEMORY} {ALLOC} '
+         f'{HANDLE})'), "unknown_import", "'env'.'abort'"),
+        ((f'(module (import "panels" "fly" (func)) {MEMORY} {ALLOC} '
+         f'{HANDLE})'), "unknown_import", "'panels'.'fly'"),
+        ((f'(module (import "panels" "emit" (func (param i64))) {MEMORY} {ALLOC} '
+         f'{HANDLE})'), "signature", "'panels'.'emit': expected (i32, i32, i32, i32) -> i32"),
+        ((f'(module (import "env" "memory" (memory 1)) {ALLOC} '
+         f'{HANDLE})'), "unknown_import", "memory 'env'.'memory'"),
+        ((f'(module (import "env" "t" (table 1 funcref)) {MEMORY} {ALLOC} '
+         f'{HANDLE})'), "unknown_import", "table"),
         (f'(module (import "env" "g" (global i32)) {MEMORY} {ALLOC} {HANDLE})', "unknown_import", "global"),
         (f'(module (memory (export "memory") 3000) {ALLOC} {HANDLE})', "memory", "134217728"),
         (f'(module (memory (export "memory") i64 1) {ALLOC} {HANDLE})', "unsupported", "64-bit"),
         (f'(module (memory (export "memory") 1 1 shared) {ALLOC} {HANDLE})', "unsupported", "shared"),
         (f'(module (memory 1) {MEMORY} {ALLOC} {HANDLE})', "unsupported", "one memory"),
         (f"(module {MEMORY} (table 99999 funcref) {ALLOC} {HANDLE})", "memory", "99999"),
-        (f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "v") (result v128) unreachable))', "unsupported", "SIMD"),
-        (f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "r") (param externref)))', "signature", "externref"),
+        ((f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "v") (result v128) '
+         'unreachable))'), "unsupported", "SIMD"),
+        ((f'(module {MEMORY} {ALLOC} {HANDLE} (func (export "r") (param '
+         'externref)))'), "signature", "externref"),
         (f"(module (type (struct)) {MEMORY} {ALLOC} {HANDLE})", "unsupported", "GC"),
         (f"(module (type (func)) (tag (type 0)) {MEMORY} {ALLOC} {HANDLE})", "unsupported", "tags"),
     ],

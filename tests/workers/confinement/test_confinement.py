@@ -120,7 +120,8 @@ def test_confinement_bounds_memory(folder: Path) -> None:
 def test_confinement_keeps_a_page_from_being_written_and_then_run(folder: Path) -> None:
     code, printed = probe(
         folder,
-        "[m := mmap.mmap(-1, 4096), a := ctypes.addressof(ctypes.c_char.from_buffer(m)), syscall(10, ctypes.c_void_p(a), 4096, 7)]",
+        "[m := mmap.mmap(-1, 4096), a := ctypes.addressof(ctypes.c_char.from_buffer(m)), syscall(10, "
+        "ctypes.c_void_p(a), 4096, 7)]",
     )
     assert (code, printed.split(":")[0]) == (0, "PermissionError")
 

@@ -160,6 +160,15 @@ def test_image_above_its_bound_is_not_looked_at() -> None:
         opened(PACKED + bytes(MAX_IMAGE_BYTES))
 
 
+def test_image_that_would_be_too_large_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(EXAMPLE, IDENTITY, BASELINE)
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", len(PACKED))
+    assert pack(EXAMPLE, IDENTITY, BASELINE) == PACKED
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", len(PACKED) - 1)
+    with pytest.raises(images.OversizeError, match="at most"):
+        pack(EXAMPLE, IDENTITY, BASELINE)
+
+
 @given(st.binary(max_size=200), st.booleans())
 def test_bytes_never_raise_anything_else(data: bytes, fits: bool) -> None:
     with pytest.raises(ImageError):

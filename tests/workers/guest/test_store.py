@@ -104,7 +104,8 @@ def test_store_reports_a_start_function_that_traps() -> None:
 
 def test_store_keeps_a_memory_where_it_is_when_it_grows() -> None:
     template = linked(
-        '(module (memory (export "memory") 1) (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))'
+        '(module (memory (export "memory") 1) (func (export "grow") (param i32) (result i32) '
+        "(memory.grow (local.get 0))))"
     )
     store = opened(template, memory_bytes=32 << 20)
     memory = store.export(b"memory")

@@ -45,13 +45,15 @@ FEATURES = [
     Feature(
         "Syntax",
         "destructuring with defaults and rest",
-        "const { a = 1, ...r } = { b: 2, c: 3 }; const [x, , y = 9, ...z] = [1, 2, undefined, 4, 5]; return [a, r, x, y, z]",
+        "const { a = 1, ...r } = { b: 2, c: 3 }; const [x, , y = 9, ...z] = [1, 2, undefined, 4, "
+        "5]; return [a, r, x, y, z]",
         [1, {"b": 2, "c": 3}, 1, 9, [4, 5]],
     ),
     Feature(
         "Syntax",
         "destructuring in parameters and loops",
-        "let s = 0; for (const { n: [v] } of [{ n: [1] }, { n: [2] }]) s += v; return (({ a: { b } }) => b + s)({ a: { b: 3 } })",
+        "let s = 0; for (const { n: [v] } of [{ n: [1] }, { n: [2] }]) s += v; return (({ a: { b } }) "
+        "=> b + s)({ a: { b: 3 } })",
         6,
     ),
     Feature(
@@ -81,13 +83,15 @@ FEATURES = [
     Feature(
         "Syntax",
         "labelled blocks, break and continue to a label",
-        "let n = 0; outer: for (let i = 0; i < 5; i++) { for (let j = 0; j < 5; j++) { if (j === 2) continue outer; if (i === 3) break outer; n++; } } blk: { break blk; } return n",
+        "let n = 0; outer: for (let i = 0; i < 5; i++) { for (let j = 0; j < 5; j++) { if (j === 2) continue "
+        "outer; if (i === 3) break outer; n++; } } blk: { break blk; } return n",
         6,
     ),
     Feature(
         "Syntax",
         "switch with fall-through",
-        "let s = ''; switch (2) { case 1: s += 1; case 2: s += 2; case 3: s += 3; break; default: s += 'd'; } return s",
+        "let s = ''; switch (2) { case 1: s += 1; case 2: s += 2; case 3: s += 3; break; "
+        "default: s += 'd'; } return s",
         "23",
     ),
     Feature(
@@ -99,7 +103,8 @@ FEATURES = [
     Feature(
         "Syntax",
         "getters, setters, computed names",
-        "const k = 'x'; const o = { _v: 1, get [k]() { return this._v; }, set [k](v) { this._v = v * 2; } }; o.x = 4; return o.x",
+        "const k = 'x'; const o = { _v: 1, get [k]() { return this._v; }, set [k](v) { this._v = v * "
+        "2; } }; o.x = 4; return o.x",
         8,
     ),
     Feature(
@@ -114,13 +119,15 @@ FEATURES = [
     Feature(
         "Functions",
         "arguments object, call, apply, bind",
-        "function f() { return this.k + arguments.length; } return [f.call({ k: 1 }, 2), f.apply({ k: 2 }, [1, 2]), f.bind({ k: 3 })()]",
+        "function f() { return this.k + arguments.length; } return [f.call({ k: 1 }, 2), f.apply({ k: 2 }, "
+        "[1, 2]), f.bind({ k: 3 })()]",
         [2, 4, 3],
     ),
     Feature(
         "Functions",
         "generators, yield*, return and throw",
-        "function* g() { try { const x = yield 1; yield* [x, 3]; } finally { yield 9; } } const i = g(); return [i.next().value, i.next(2).value, i.return(5).value, i.next()]",
+        "function* g() { try { const x = yield 1; yield* [x, 3]; } finally { yield 9; } } const i = g(); "
+        "return [i.next().value, i.next(2).value, i.return(5).value, i.next()]",
         [1, 2, 9, {"value": 5, "done": True}],
     ),
     Feature(
@@ -132,19 +139,23 @@ FEATURES = [
     Feature(
         "Functions",
         "async generators and for await",
-        "async function* g() { yield 1; yield Promise.resolve(2); } let s = 0; for await (const v of g()) s += v; return s",
+        "async function* g() { yield 1; yield Promise.resolve(2); } let s = 0; for await (const "
+        "v of g()) s += v; return s",
         3,
     ),
     Feature(
         "Functions",
         "Promise.all, allSettled, any, race, withResolvers",
-        "const { promise, resolve } = Promise.withResolvers(); resolve(4); return [await Promise.all([1, Promise.resolve(2)]), (await Promise.allSettled([Promise.reject(1)]))[0].status, await Promise.any([Promise.reject(1), 3]), await Promise.race([promise])]",
+        "const { promise, resolve } = Promise.withResolvers(); resolve(4); return [await Promise.all([1, "
+        "Promise.resolve(2)]), (await Promise.allSettled([Promise.reject(1)]))[0].status, await "
+        "Promise.any([Promise.reject(1), 3]), await Promise.race([promise])]",
         [[1, 2], "rejected", 3, 4],
     ),
     Feature(
         "Functions",
         "microtasks run in order",
-        "const s = []; queueMicrotask(() => s.push(2)); Promise.resolve().then(() => s.push(3)); s.push(1); await null; await null; return s",
+        "const s = []; queueMicrotask(() => s.push(2)); Promise.resolve().then(() => s.push(3)); s.push(1); "
+        "await null; await null; return s",
         [1, 2, 3],
     ),
     Feature(
@@ -156,104 +167,123 @@ FEATURES = [
     Feature(
         "Classes",
         "classes, inheritance, super",
-        "class A { constructor(x) { this.x = x; } f() { return this.x; } } class B extends A { f() { return super.f() + 1; } } return new B(1).f()",
+        "class A { constructor(x) { this.x = x; } f() { return this.x; } } class B extends A { f() { return "
+        "super.f() + 1; } } return new B(1).f()",
         2,
     ),
     Feature(
         "Classes",
         "fields, static, private names, #x in o",
-        "class A { #p = 1; q = 2; static s = 3; static #t = 4; static has(o) { return #p in o; } sum() { return this.#p + this.q + A.s + A.#t; } } return [new A().sum(), A.has(new A()), A.has({})]",
+        "class A { #p = 1; q = 2; static s = 3; static #t = 4; static has(o) { return #p in o; } sum() { "
+        "return this.#p + this.q + A.s + A.#t; } } return [new A().sum(), A.has(new A()), A.has({})]",
         [10, True, False],
     ),
     Feature(
         "Classes",
         "static blocks, accessors, private methods",
-        "class A { static v; static { A.v = 1; } #m() { return 2; } get x() { return this.#m() + A.v; } } return new A().x",
+        "class A { static v; static { A.v = 1; } #m() { return 2; } get x() { return this.#m() + "
+        "A.v; } } return new A().x",
         3,
     ),
     Feature(
         "Classes",
         "new.target, Symbol.species, extending built-ins",
-        "class L extends Array { last() { return this.at(-1); } } const l = L.from([1, 2, 3]).map((x) => x * 2); return [l instanceof L, l.last()]",
+        "class L extends Array { last() { return this.at(-1); } } const l = L.from([1, 2, 3]).map((x) => x * "
+        "2); return [l instanceof L, l.last()]",
         [True, 6],
     ),
     Feature(
         "Built-ins",
         "Array: at, flat, flatMap, findLast, toSorted, with, groupBy",
-        "const a = [3, 1, 2]; return [a.at(-1), [[1], [2]].flat(), a.flatMap((x) => [x, x]).length, a.findLast((x) => x < 3), a.toSorted(), a.toReversed(), a.with(0, 9), Object.groupBy(a, (x) => x % 2 ? 'odd' : 'even')]",
+        "const a = [3, 1, 2]; return [a.at(-1), [[1], [2]].flat(), a.flatMap((x) => [x, x]).length, "
+        "a.findLast((x) => x < 3), a.toSorted(), a.toReversed(), a.with(0, 9), Object.groupBy(a, (x) "
+        "=> x % 2 ? 'odd' : 'even')]",
         [2, [1, 2], 6, 2, [1, 2, 3], [2, 1, 3], [9, 1, 2], {"odd": [3, 1], "even": [2]}],
     ),
     Feature(
         "Built-ins",
         "Object: entries, fromEntries, hasOwn, freeze",
-        "return [Object.fromEntries(Object.entries({ a: 1 }).map(([k, v]) => [k + k, v])), Object.hasOwn({ b: 1 }, 'b'), Object.isFrozen(Object.freeze({}))]",
+        "return [Object.fromEntries(Object.entries({ a: 1 }).map(([k, v]) => [k + k, v])), Object.hasOwn({ "
+        "b: 1 }, 'b'), Object.isFrozen(Object.freeze({}))]",
         [{"aa": 1}, True, True],
     ),
     Feature(
         "Built-ins",
         "String: padStart, replaceAll, matchAll, at, isWellFormed, normalize",
-        "return ['5'.padStart(3, '0'), 'aXbX'.replaceAll('X', '-'), [...'a1b2'.matchAll(/\\d/g)].length, 'abc'.at(-1), 'a\\ud800'.isWellFormed(), 'e\\u0301'.normalize('NFC').length]",
+        "return ['5'.padStart(3, '0'), 'aXbX'.replaceAll('X', '-'), [...'a1b2'.matchAll(/\\d/g)].length, "
+        "'abc'.at(-1), 'a\\ud800'.isWellFormed(), 'e\\u0301'.normalize('NFC').length]",
         ["005", "a-b-", 2, "c", False, 1],
     ),
     Feature(
         "Built-ins",
         "Map, Set and set operations",
-        "const m = new Map([[{}, 1], ['k', 2]]); return [m.size, m.get('k'), [...new Set([1, 2, 2])], [...new Set([1, 2]).union(new Set([3]))]]",
+        "const m = new Map([[{}, 1], ['k', 2]]); return [m.size, m.get('k'), [...new Set([1, 2, 2])], "
+        "[...new Set([1, 2]).union(new Set([3]))]]",
         [2, 2, [1, 2], [1, 2, 3]],
     ),
     Feature(
         "Built-ins",
         "WeakMap, WeakSet, WeakRef",
-        "const k = {}; const w = new WeakMap([[k, 1]]); return [w.get(k), new WeakSet([k]).has(k), new WeakRef(k).deref() === k]",
+        "const k = {}; const w = new WeakMap([[k, 1]]); return [w.get(k), new WeakSet([k]).has(k), new "
+        "WeakRef(k).deref() === k]",
         [1, True, True],
     ),
     Feature(
         "Built-ins",
         "Symbol, iterators, Iterator helpers",
-        "const o = { *[Symbol.iterator]() { yield 1; yield 2; yield 3; } }; return [[...o], o[Symbol.iterator]().map((x) => x * 2).filter((x) => x > 2).toArray(), typeof Symbol('d'), Symbol('d').description]",
+        "const o = { *[Symbol.iterator]() { yield 1; yield 2; yield 3; } }; return [[...o], "
+        "o[Symbol.iterator]().map((x) => x * 2).filter((x) => x > 2).toArray(), typeof "
+        "Symbol('d'), Symbol('d').description]",
         [[1, 2, 3], [4, 6], "symbol", "d"],
     ),
     Feature(
         "Built-ins",
         "Proxy and Reflect",
-        "const p = new Proxy({}, { get: (t, k) => 'got ' + String(k), has: () => true }); return [p.x, 'y' in p, Reflect.ownKeys({ a: 1 })]",
+        "const p = new Proxy({}, { get: (t, k) => 'got ' + String(k), has: () => true }); return [p.x, 'y' "
+        "in p, Reflect.ownKeys({ a: 1 })]",
         ["got x", True, ["a"]],
     ),
     Feature(
         "Built-ins",
         "RegExp: named groups, lookbehind, sticky, unicode, indices",
-        "const m = /(?<y>\\d{4})-(?<m>\\d\\d)/d.exec('on 2026-11'); return [m.groups.y, m.indices[0], '$5 €6'.match(/(?<=€)\\d/)[0], /a/y.test('ba'), /^\\p{Lu}$/u.test('É')]",
+        "const m = /(?<y>\\d{4})-(?<m>\\d\\d)/d.exec('on 2026-11'); return [m.groups.y, m.indices[0], '$5 "
+        "€6'.match(/(?<=€)\\d/)[0], /a/y.test('ba'), /^\\p{Lu}$/u.test('É')]",
         ["2026", [3, 10], "6", False, True],
     ),
     Feature(
         "Built-ins",
         "JSON with reviver and replacer",
-        "return [JSON.parse('[1,2]', (k, v) => typeof v === 'number' ? v + 1 : v), JSON.stringify({ a: 1, b: 2 }, ['a'])]",
+        "return [JSON.parse('[1,2]', (k, v) => typeof v === 'number' ? v + 1 : v), "
+        "JSON.stringify({ a: 1, b: 2 }, ['a'])]",
         [[2, 3], '{"a":1}'],
     ),
     Feature(
         "Built-ins",
         "Math and Number",
-        "return [Math.trunc(-1.5), Math.clz32(1), Math.hypot(3, 4), Number.isInteger(5), (25).toString(36), (1234.5678).toFixed(2), Number.EPSILON > 0]",
+        "return [Math.trunc(-1.5), Math.clz32(1), Math.hypot(3, 4), Number.isInteger(5), (25).toString(36), "
+        "(1234.5678).toFixed(2), Number.EPSILON > 0]",
         [-1, 31, 5, True, "p", "1234.57", True],
     ),
     Feature("Built-ins", "BigInt", "return String(2n ** 64n + BigInt('1'))", "18446744073709551617"),
     Feature(
         "Built-ins",
         "Date is the job's time, in UTC",
-        "return [new Date().getTime() === $time.now(), new Date(0).toISOString(), new Date().getTimezoneOffset(), new Date(2020, 1, 29, 12).getUTCHours(), Date.UTC(2000, 0)]",
+        "return [new Date().getTime() === $time.now(), new Date(0).toISOString(), new "
+        "Date().getTimezoneOffset(), new Date(2020, 1, 29, 12).getUTCHours(), Date.UTC(2000, 0)]",
         [True, "1970-01-01T00:00:00.000Z", 0, 12, 946684800000],
     ),
     Feature(
         "Built-ins",
         "typed arrays, ArrayBuffer, DataView",
-        "const b = new ArrayBuffer(8); new DataView(b).setFloat32(0, 1.5); return [Array.from(new Uint8Array(b, 0, 4)), new Float64Array([1, 2]).map((x) => x / 2).join()]",
+        "const b = new ArrayBuffer(8); new DataView(b).setFloat32(0, 1.5); return [Array.from(new "
+        "Uint8Array(b, 0, 4)), new Float64Array([1, 2]).map((x) => x / 2).join()]",
         [[63, 192, 0, 0], "0.5,1"],
     ),
     Feature(
         "Built-ins",
         "Error cause, AggregateError, own classes",
-        "class E extends Error {} try { throw new E('m', { cause: 1 }); } catch (e) { return [e instanceof E, e.message, e.cause, e.name]; }",
+        "class E extends Error {} try { throw new E('m', { cause: 1 }); } catch (e) { return [e instanceof "
+        "E, e.message, e.cause, e.name]; }",
         [True, "m", 1, "Error"],
     ),
     Feature(
@@ -286,8 +316,9 @@ FEATURES = [
     Feature(
         "Host",
         "crypto.randomUUID and getRandomValues, seeded by the job",
-        "return [/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(crypto.randomUUID()),"
-        " crypto.getRandomValues(new Uint8Array(9)).some((byte) => byte > 0)]",
+        "return "
+        "[/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(crypto.randomUUID()), "
+        "crypto.getRandomValues(new Uint8Array(9)).some((byte) => byte > 0)]",
         [True, True],
     ),
     Feature(
@@ -353,7 +384,10 @@ def document() -> str:
     lines = [
         "# Language features",
         "",
-        "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each row is a test, which runs",
+        (
+            "Handlers run in QuickJS-ng, which implements ECMAScript 2023 and more. Each "
+            "row is a test, which runs"
+        ),
         "a script in the guest under our host and compares its result. This page is made by",
         "`python -m tests.workers.javascript.features`.",
         "",

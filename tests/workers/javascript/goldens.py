@@ -1,7 +1,8 @@
-"""The corpus of golden images: suspended handlers that builds of the past have left, as a journal would hold them.
+"""The corpus of golden images: suspended handlers that builds of the past have left, as a journal would hold
+them.
 
-``python -m tests.workers.javascript.goldens`` writes those of the present build; the older ones stay. A name is
-``<handler>-<build>.image``, where the build is the beginning of its digest.
+``python -m tests.workers.javascript.goldens`` writes those of the present build; the older ones stay. A name
+is ``<handler>-<build>.image``, where the build is the beginning of its digest.
 """
 
 from __future__ import annotations

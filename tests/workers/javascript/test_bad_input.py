@@ -133,11 +133,13 @@ def test_lone_surrogates_in_log_and_errors_are_replaced() -> None:
         ("[new String('s'), new Number(2), new Boolean(false)]", ["s", 2, False]),
         ("{ toJSON: () => ({ a: 1 }) }", {"a": 1}),
         ("new (class A { x = 1; #y = 2; get z() { return 3; } })()", {"x": 1}),
-        ("Object.create({ inherited: 1 }, { own: { value: 2, enumerable: true }, hidden: { value: 3 } })", {"own": 2}),
+        (("Object.create({ inherited: 1 }, { own: { value: 2, enumerable: true }, hidden: { value: 3 } "
+         "})"), {"own": 2}),
         ("Array.from(new Uint8Array([1, 2]))", [1, 2]),
         ("(() => { const shared = [1]; return [shared, { shared }]; })()", [[1], {"shared": [1]}]),
         ("(function () { return arguments; })(1)", {"0": 1}),
-        ("JSON.parse('{\"__proto__\": {\"a\": 1}, \"constructor\": 2}')", {"__proto__": {"a": 1}, "constructor": 2}),
+        (("JSON.parse('{\"__proto__\": {\"a\": 1}, \"constructor\": "
+         "2}')"), {"__proto__": {"a": 1}, "constructor": 2}),
         ("'\\u2028\\u0000\\u007f\\u{1f600}'", "\u2028\0\x7f\U0001f600"),
         ("[1e21, 5e-324, 2 ** 53, 0.1 + 0.2]", [1e21, 5e-324, 2**53, 0.1 + 0.2]),
         ("JSON.parse('['.repeat(64) + ']'.repeat(64))", json.loads("[" * 64 + "]" * 64)),
@@ -229,7 +231,8 @@ def test_any_key_is_ordinary_in_args_state_and_results(key: str) -> None:
         ("const a = {}; a.a = a; JSON.stringify(a)", Reason.HANDLER_ERROR),
         ("JSON.stringify({ a: 1n })", Reason.HANDLER_ERROR),
         ("(function f(n) { return n ? f(n - 1) + 1 : 0; })(100000)", Reason.STACK_OVERFLOW),
-        ("const f = () => new Proxy({}, { get: f }); [].concat.apply([], { length: 2 ** 32 - 1 })", Reason.HANDLER_ERROR),
+        (("const f = () => new Proxy({}, { get: f }); [].concat.apply([], { length: 2 ** 32 - 1 "
+         "})"), Reason.HANDLER_ERROR),
         ("let p = {}; for (let i = 0; i < 100000; i++) p = new Proxy(p, {}); p.x", Reason.STACK_OVERFLOW),
         ("new RegExp('('.repeat(100000) + ')'.repeat(100000))", Reason.HANDLER_ERROR),
         ("new RegExp('(?:'.repeat(100000) + ')'.repeat(100000))", Reason.STACK_OVERFLOW),
@@ -322,7 +325,8 @@ def test_top_level_of_a_module_has_no_job(top_level: str) -> None:
 
 def test_top_level_of_a_module_is_as_new_for_every_job() -> None:
     handler = program(
-        "let calls = 0;\nconst seen = [];\nexport default (n) => { seen.push(n); return [++calls, seen.length]; }"
+        "let calls = 0;\nconst seen = [];\nexport default (n) => { seen.push(n); return "
+        "[++calls, seen.length]; }"
     )
     for number in range(3):
         outcome = handler.run(make_task(args=b"%d" % number)).outcome

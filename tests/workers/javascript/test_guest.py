@@ -19,9 +19,9 @@ KNOWN_GUESTS = {
     TRANSFORM: "c4710d5258585122a70f0b3ee3bc19d085742e6f94f48aa0b8057630ebaca745",
 }
 WHAT_TO_DO = (
-    "a new release changed it. Let scripts/test pass but for this test, make docs/language-features.md and docs/ecmascript.md "
-    "anew as they say, read what changed in both, and only then put the new digest here and the new version into "
-    "pyproject.toml and deploy/requirements.txt"
+    "a new release changed it. Let scripts/test pass but for this test, make docs/language-features.md and "
+    "docs/ecmascript.md anew as they say, read what changed in both, and only then put the new digest here "
+    "and the new version into pyproject.toml and deploy/requirements.txt"
 )
 TRANSFORM_EXPORTS = {
     "qjst_alloc": ("i", "i"),

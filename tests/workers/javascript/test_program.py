@@ -32,18 +32,36 @@ TAMPERING = [
     "Array.prototype[Symbol.iterator] = null; Set.prototype.has = () => true",
     "Function.prototype.call = Function.prototype.bind = Function.prototype.apply = () => 1",
     "RegExp.prototype.exec = RegExp.prototype.test = () => { throw 1; }; Object.keys = () => ['leak']",
-    "$state.set = $state.get = 1; $log.info = $view.focus = $emit.toast = $time.now = () => 'leak'; console = null",
+    (
+        "$state.set = $state.get = 1; $log.info = $view.focus = $emit.toast = $time.now = () "
+        "=> 'leak'; console = null"
+    ),
     "$emit.leak = 1; Object.setPrototypeOf($emit, null); Object.freeze($emit); $args = { leak: 1 }",
-    "try { Object.defineProperty(globalThis, '$state', { value: { leak: 1 } }) } catch {} try { delete globalThis.$emit } catch {}",
-    "try { Object.setPrototypeOf($state, { leak: 1 }) } catch {} try { Object.preventExtensions($state) } catch {}",
-    "try { $emit('e', NaN) } catch (error) { error.constructor.prototype.message = 'leak'; Object.setPrototypeOf(error.constructor, null) }",
+    (
+        "try { Object.defineProperty(globalThis, '$state', { value: { leak: 1 } }) } catch {} try { delete "
+        "globalThis.$emit } catch {}"
+    ),
+    (
+        "try { Object.setPrototypeOf($state, { leak: 1 }) } catch {} try { "
+        "Object.preventExtensions($state) } catch {}"
+    ),
+    (
+        "try { $emit('e', NaN) } catch (error) { error.constructor.prototype.message = 'leak'; "
+        "Object.setPrototypeOf(error.constructor, null) }"
+    ),
     "for (const name of Reflect.ownKeys(globalThis)) { try { delete globalThis[name] } catch {} }",
-    "for (const name of Reflect.ownKeys(Object.prototype)) { try { Object.prototype[name] = () => 'leak' } catch {} }",
+    (
+        "for (const name of Reflect.ownKeys(Object.prototype)) { try { Object.prototype[name] = "
+        "() => 'leak' } catch {} }"
+    ),
     "Object.defineProperty(Object.prototype, 'value', { get: () => 'leak', set() {} })",
     "Object.defineProperty(Object.prototype, 'written', { get: () => true, set() {} })",
     "Object.defineProperty(Array.prototype, 0, { get: () => 'leak', set() {} })",
     "Object.prototype.then = (resolve) => resolve('leak')",
-    "Symbol.prototype.toString = () => 'leak'; Date.prototype.toJSON = () => 'leak'; Number.prototype.toJSON = () => NaN",
+    (
+        "Symbol.prototype.toString = () => 'leak'; Date.prototype.toJSON = () => 'leak'; "
+        "Number.prototype.toJSON = () => NaN"
+    ),
     "String.prototype.toWellFormed = () => '\\ud800'; String.prototype.toJSON = () => '\\ud800'",
     "queueMicrotask(() => { $state.n = 'leak'; $emit('e', 'leak') })",
 ]
@@ -81,7 +99,8 @@ def test_same_job_runs_alike_every_time() -> None:
 def test_prelude_leaves_nothing_of_its_own_to_reach() -> None:
     assert (
         value(
-            "return Object.getOwnPropertyNames(globalThis).filter((name) => name.startsWith('h_') || name.includes('panels'))"
+            "return Object.getOwnPropertyNames(globalThis).filter((name) => name.startsWith('h_') "
+            "|| name.includes('panels'))"
         )
         == []
     )
@@ -179,7 +198,10 @@ def test_state_writes(source: str, expected: dict[str, Any]) -> None:
         ("return $args", {"x": 1, "__proto__": {"admin": True}}),
         ("return ({}).admin === undefined && $args.admin === undefined", True),
         (
-            "return $state.__proto__ === undefined && $state.constructor === undefined && $state.toString === undefined",
+            (
+                "return $state.__proto__ === undefined && $state.constructor === undefined && "
+                "$state.toString === undefined"
+            ),
             True,
         ),
     ],
@@ -191,8 +213,9 @@ def test_state_reads(source: str, expected: Any) -> None:
 
 def test_events_views_and_log_reach_the_outcome() -> None:
     source = (
-        "$emit('a', { x: 1 }); $emit('b'); $emit.toast('hi', 'error'); $view.setFilter('v', 'f'); $view.scrollTo('v', 3);"
-        "$view.focus('v'); $view.command('v', 'c', [1]); $log.debug('d', { a: 1 }); $log.warn('w'); console.error(new Error('e'));"
+        "$emit('a', { x: 1 }); $emit('b'); $emit.toast('hi', 'error'); $view.setFilter('v', 'f'); "
+        "$view.scrollTo('v', 3);$view.focus('v'); $view.command('v', 'c', [1]); $log.debug('d', { a: 1 }); "
+        "$log.warn('w'); console.error(new Error('e'));"
     )
     outcome = run(source, capabilities=("events:emit:*", "view:update:v")).outcome
     assert isinstance(outcome, Completed)

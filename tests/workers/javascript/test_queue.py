@@ -81,7 +81,10 @@ def test_lost_rejection_says_where_it_was_thrown() -> None:
         "return await Promise.race([Promise.resolve(1), Promise.reject(2)])",
         "return await Promise.any([Promise.reject(2), Promise.resolve(1)])",
         "for (let i = 0; i < 500; i++) { const p = Promise.reject(i); p.catch(() => {}); } return 1",
-        "const all = []; for (let i = 0; i < 60; i++) all.push(Promise.reject(i)); for (const p of all) p.catch(() => {}); return 1",
+        (
+            "const all = []; for (let i = 0; i < 60; i++) all.push(Promise.reject(i)); for (const p of all) "
+            "p.catch(() => {}); return 1"
+        ),
     ],
 )
 def test_rejection_that_is_handled_later_is_not_reported(source: str) -> None:

@@ -27,7 +27,8 @@ values = st.recursive(
     max_leaves=6,
 )
 _OPERATIONS = (
-    "set", "method set", "define", "assign", "undefine", "delete", "method delete", "update", "alias", "copy", "graft",
+    "set", "method set", "define", "assign", "undefine", "delete", "method delete", "update", "alias", "copy",
+    "graft",
     "inner set", "inner delete", "inner define", "push", "pop", "splice", "reverse", "truncate",
     "has", "list", "loop", "stringify", "spread", "nothing new",
 )  # fmt: skip

@@ -253,7 +253,7 @@ def test_handler_that_grows_for_ever_runs_into_its_memory_limit() -> None:
 
 
 def test_handler_whose_image_is_too_large_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("panels_worker.javascript.suspension.MAX_IMAGE_BYTES", 1_000)
+    monkeypatch.setattr("panels_worker.guest.image.MAX_IMAGE_BYTES", 1_000)
     outcome = begun("$state.n = 1; await $ext.a.b()").failure()
     assert outcome.reason is Reason.LIMIT_EXCEEDED
     assert "at most 1000 bytes" in outcome.message

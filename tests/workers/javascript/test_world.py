@@ -46,11 +46,14 @@ def log(source: str) -> list[str]:
         ("table([])", ["(index)"]),
         ("dir({ a: 1 }, { depth: 0 })", ['{"a":1}']),
         ("trace('here %d', 1)", ["Trace: here 1"]),
-        ("count(); console.count(); console.count('x'); console.countReset(); console.count()", ["default: 1", "default: 2", "x: 1", "default: 1"]),
-        ("time(); console.timeLog(undefined, 'so far'); console.timeEnd()", ["default: 0ms so far", "default: 0ms"]),
+        (("count(); console.count(); console.count('x'); console.countReset(); "
+         "console.count()"), ["default: 1", "default: 2", "x: 1", "default: 1"]),
+        (("time(); console.timeLog(undefined, 'so far'); "
+         "console.timeEnd()"), ["default: 0ms so far", "default: 0ms"]),
         ("time('a'); console.timeEnd('a'); console.timeEnd('a')", ["a: 0ms", "Timer 'a' does not exist"]),
         ("timeEnd('never')", ["Timer 'never' does not exist"]),
-        ("group('outer'); console.log('a\\nb'); console.group(); console.log('c'); console.groupEnd(); console.groupEnd(); console.groupEnd(); console.log('d')", ["outer", "  a\n  b", "    c", "d"]),
+        (("group('outer'); console.log('a\\nb'); console.group(); console.log('c'); console.groupEnd(); "
+         "console.groupEnd(); console.groupEnd(); console.log('d')"), ["outer", "  a\n  b", "    c", "d"]),
         ("groupCollapsed('g'); console.log(1)", ["g", "  1"]),
         ("clear(); console.timeStamp('x'); console.dirxml(1)", ["1"]),
     ],
@@ -65,7 +68,8 @@ def test_console_logs_as_elsewhere(call: str, lines: list[str] | None) -> None:
 
 def test_console_has_levels() -> None:
     outcome = run(
-        "for (const how of ['debug', 'log', 'info', 'warn', 'error', 'trace']) console[how](how); console.assert(0)"
+        "for (const how of ['debug', 'log', 'info', 'warn', 'error', 'trace']) "
+        "console[how](how); console.assert(0)"
     ).outcome
     assert isinstance(outcome, Completed)
     assert [line.level for line in outcome.log] == [0, 1, 1, 2, 3, 0, 3]
@@ -79,26 +83,35 @@ def test_console_begins_anew_for_each_job() -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("return [self === globalThis, global === globalThis, typeof window, typeof setTimeout]", [True, True, "undefined", "undefined"]),
+        (("return [self === globalThis, global === globalThis, typeof window, typeof "
+         "setTimeout]"), [True, True, "undefined", "undefined"]),
         ("return process.env.NODE_ENV", "production"),
         ("return (typeof process !== 'undefined' && process.versions) ?? null", None),
         ("const start = performance.now(); return performance.now() - start", 0),
         ("return performance.timeOrigin === $time.now()", True),
         ("return [...new TextEncoder().encode('a\\ud800é')]", [97, 0xEF, 0xBF, 0xBD, 0xC3, 0xA9]),
         ("return new TextEncoder().encodeInto('aé', new Uint8Array(2))", {"read": 1, "written": 1}),
-        ("return new TextDecoder().decode(new Uint8Array([0xef, 0xbb, 0xbf, 0x61, 0xc3, 0x28, 0xf0, 0x9f, 0x98, 0x80]))", "a\ufffd(\U0001f600"),
-        ("return new TextDecoder().decode(new Uint8Array([0xed, 0xa0, 0x80, 0xc0, 0x80, 0xf5]))", "\ufffd" * 6),
+        (("return new TextDecoder().decode(new Uint8Array([0xef, 0xbb, 0xbf, 0x61, 0xc3, 0x28, "
+         "0xf0, 0x9f, 0x98, 0x80]))"), "a\ufffd(\U0001f600"),
+        (("return new TextDecoder().decode(new Uint8Array([0xed, 0xa0, 0x80, 0xc0, 0x80, "
+         "0xf5]))"), "\ufffd" * 6),
         ("return new TextDecoder('UTF-8').decode(new Uint8Array([97, 98]).buffer)", "ab"),
         ("return new TextDecoder().decode(new DataView(new Uint8Array([97, 98, 99]).buffer, 1, 1))", "b"),
-        ("try { new TextDecoder('utf-8', { fatal: true }).decode(new Uint8Array([255])) } catch (e) { return e.name }", "TypeError"),
+        (("try { new TextDecoder('utf-8', { fatal: true }).decode(new Uint8Array([255])) } "
+         "catch (e) { return e.name }"), "TypeError"),
         ("try { new TextDecoder('latin1') } catch (e) { return e.name }", "RangeError"),
         ("return atob(btoa('panels'))", "panels"),
-        ("const c = structuredClone([1, , { a: new Date(5) }]); return [1 in c, c.length, c[2].a.getTime()]", [False, 3, 5]),
-        ("const a = { n: 1 }; a.a = a; const c = structuredClone(a); return [c !== a, c.a === c, c.n]", [True, True, 1]),
+        (("const c = structuredClone([1, , { a: new Date(5) }]); return [1 in c, "
+         "c.length, c[2].a.getTime()]"), [False, 3, 5]),
+        (("const a = { n: 1 }; a.a = a; const c = structuredClone(a); return [c !== a, c.a === c, "
+         "c.n]"), [True, True, 1]),
         ("const c = structuredClone(new Map([[1, new Set([2])]])); return [...c.get(1)]", [2]),
-        ("const t = new Uint16Array([1, 2, 3]).subarray(1); const c = structuredClone(t); return [c.join(), c.constructor.name, c.buffer !== t.buffer]", ["2,3", "Uint16Array", True]),
-        ("const c = structuredClone(new RangeError('m', { cause: [1] })); return [c instanceof RangeError, c.message, c.cause]", [True, "m", [1]]),
-        ("const c = structuredClone(/a/gi); return [c.source, c.flags, structuredClone(1n) === 1n, structuredClone(undefined) === undefined]", ["a", "gi", True, True]),
+        (("const t = new Uint16Array([1, 2, 3]).subarray(1); const c = structuredClone(t); return [c.join(), "
+         "c.constructor.name, c.buffer !== t.buffer]"), ["2,3", "Uint16Array", True]),
+        (("const c = structuredClone(new RangeError('m', { cause: [1] })); return [c instanceof "
+         "RangeError, c.message, c.cause]"), [True, "m", [1]]),
+        (("const c = structuredClone(/a/gi); return [c.source, c.flags, structuredClone(1n) === 1n, "
+         "structuredClone(undefined) === undefined]"), ["a", "gi", True, True]),
         ("return Object.keys(structuredClone(JSON.parse('{\"__proto__\": 1}')))", ["__proto__"]),
         ("try { structuredClone({ f() {} }) } catch (e) { return e.name }", "DataCloneError"),
         ("try { structuredClone(Symbol('s')) } catch (e) { return e.name }", "DataCloneError"),
@@ -151,24 +164,25 @@ def test_name_of_an_absent_global_is_free() -> None:
 #: core-js.
 PROBES = [
     (
-        "var freeGlobal = typeof global == 'object' && global && global.Object === Object && global;"
-        " var freeSelf = typeof self == 'object' && self && self.Object === Object && self;"
-        " var root = freeGlobal || freeSelf || Function('return this')();"
-        " var util = freeGlobal && freeGlobal.process && freeGlobal.process.binding && 1;"
-        " var stamp = root.Date.now(), later = root.setTimeout; return root === globalThis && later === undefined"
+        "var freeGlobal = typeof global == 'object' && global && global.Object === Object && global; var "
+        "freeSelf = typeof self == 'object' && self && self.Object === Object && self; var root = freeGlobal "
+        "|| freeSelf || Function('return this')(); var util = freeGlobal && freeGlobal.process && "
+        "freeGlobal.process.binding && 1; var stamp = root.Date.now(), later = root.setTimeout; return root "
+        "=== globalThis && later === undefined"
     ),
     (
-        "var root = (typeof self == 'object' && self.self === self && self) || (typeof global == 'object' && global.global === global && global);"
-        " return root.Object === Object"
+        "var root = (typeof self == 'object' && self.self === self && self) || (typeof global == 'object' && "
+        "global.global === global && global); return root.Object === Object"
     ),
     (
-        "return (function (root, factory) { if (typeof define === 'function' && define.amd) define([], factory);"
-        " else if (typeof module === 'object' && module.exports) module.exports = factory(); else root.lib = factory(); return !!root.lib; })"
-        "(typeof self !== 'undefined' ? self : this, function () { return {} })"
+        "return (function (root, factory) { if (typeof define === 'function' && define.amd) define([], "
+        "factory); else if (typeof module === 'object' && module.exports) module.exports = factory(); "
+        "else root.lib = factory(); return !!root.lib; })(typeof self !== 'undefined' ? self : this, "
+        "function () { return {} })"
     ),
     (
-        "var check = (it) => it && it.Math === Math && it; return !!(check(typeof globalThis == 'object' && globalThis) ||"
-        " check(typeof window == 'object' && window) || check(typeof self == 'object' && self))"
+        "var check = (it) => it && it.Math === Math && it; return !!(check(typeof globalThis == 'object' && "
+        "globalThis) || check(typeof window == 'object' && window) || check(typeof self == 'object' && self))"
     ),
     "if (process.env.NODE_ENV !== 'production') throw new Error('development'); return true",
     "return typeof structuredClone === 'function' && typeof queueMicrotask === 'function'",
@@ -204,8 +218,10 @@ def test_library_that_looks_at_the_clock_while_it_loads_is_loaded(top_level: str
         ("namespace A { export const x = 1; export enum E { P = 3 } }\nreturn A.x + A.E.P;", 4),
         ("const k: number = 2;\nnamespace A.B { export const x = k; const s = '}'; }\nreturn A.B.x;", 2),
         ("namespace A { export type T = number }\nconst a: A.T = 5;\nreturn a;", 5),
-        ("namespace A { export function f(): number { return g(); } function g() { return $args; } }\nreturn await A.f();", 6),
-        ("const s = 'namespace Q { }';\n// namespace A { export const x = 9 }\nnamespace A { export const x = 1; }\nreturn s.length + A.x", 16),
+        (("namespace A { export function f(): number { return g(); } function g() { return "
+         "$args; } }\nreturn await A.f();"), 6),
+        (("const s = 'namespace Q { }';\n// namespace A { export const x = 9 }\nnamespace A { export const x "
+         "= 1; }\nreturn s.length + A.x"), 16),
         ("namespace A { export const x = 1 }\nnamespace B { export const x = A.x + 1 }\nreturn B.x", 2),
         ("namespace A { export namespace B { export const x = 7 } }\nreturn A.B.x", 7),
         ("namespace A { export const x = 1 }\nexport default () => A.x", 1),

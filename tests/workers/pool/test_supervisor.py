@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from panels_shared.messages import WorkerId
-from panels_worker.pool.restart import RestartPolicy
+from panels_shared.restart import RestartPolicy
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
 from panels_worker.settings import Bounds
 from panels_worker.status import Exit, Report, State

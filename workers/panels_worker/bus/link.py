@@ -19,7 +19,8 @@ LINGER_MS: Final = 500
 def connect(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, worker: bytes, curve: CurveKeys | None
 ) -> zmq.Socket[bytes]:
-    """A DEALER that says it is ``worker`` and connects to ``endpoint``, now or when there is something there.
+    """A DEALER with the routing id ``worker`` that connects to ``endpoint``, now or once somebody listens
+    there.
 
     It takes messages only while it has a connection, so that ``POLLOUT`` says whether there is one, and
     nothing is delivered late to a gateway that came after the one it was meant for.
@@ -48,6 +49,6 @@ def connect(
 
 
 def close(socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Closes both, after what was said last has gone out or ``LINGER_MS`` have passed."""
+    """Closes both once the last messages have been sent, or after ``LINGER_MS``."""
     socket.close(linger=LINGER_MS)
     context.term()

@@ -5,9 +5,9 @@
                            │  └──Drain, leave()──▶ LEAVING   wants no more, still answers
     JOINING, LEAVING ──────┴──────────────depart()──▶ LEFT   the end
 
-The owner feeds every frame that it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what ``drain``
-returns, and asks ``take_reset`` after each feed: True means that everything known from the gateway (tools,
-replicas, queued jobs) is void, and comes before the messages just returned.
+The owner feeds every frame that it reads, calls ``tick`` by ``deadline_s`` at the latest, sends what
+``drain`` returns, and asks ``take_reset`` after each feed: True means that everything known from the gateway
+(tools, replicas, queued jobs) is void, and comes before the messages just returned.
 
 Silence is not the end of a session: a gateway that comes back with the same session has lost nothing, and one
 that has lost everything says so by a new session. Silence while there is no connection either is for the
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: How long a Hello waits for its Welcome, in seconds; and how long a peer keeps away after a bad frame.
 HELLO_INTERVAL_S = 1.0
-#: Bad frames in a row after which the two sides evidently speak different languages.
+#: After this many bad frames in a row the two sides evidently speak different versions.
 MAX_BAD_FRAMES = 8
 #: Security limits on what a Welcome may ask for.
 MIN_HEARTBEAT_MS, MAX_HEARTBEAT_MS = 20, 60_000
@@ -134,7 +134,7 @@ class Peer:
         return messages
 
     def tick(self, now_s: float) -> None:
-        """Says Hello when it is due, which it also is when the gateway has been silent for too long."""
+        """Says Hello when it is due, also after the gateway has been silent for too long."""
         if self.phase is Phase.JOINED and self._liveness.lost(now_s):
             self._set(Phase.JOINING)
             self._next_hello_s = now_s
@@ -150,7 +150,7 @@ class Peer:
             self.tick(now_s)
 
     def leave(self) -> None:
-        """Tells the gateway that no more is wanted; what it sent before is still answered. Idempotent."""
+        """Tells the gateway to send no more jobs; those that were sent are still answered. Idempotent."""
         if self.phase is Phase.JOINED:
             self._outbox.append(Goodbye(draining=True))
             self._set(Phase.LEAVING)
@@ -167,8 +167,8 @@ class Peer:
         self._set(Phase.LEFT)
 
     def offend(self, now_s: float) -> None:
-        """A frame did not validate. What was in it is lost, so what the two sides believe differs: begin
-        anew.
+        """Begins anew after a frame that did not validate: its content is lost, so the two sides may
+        disagree.
         """
         self._bad_in_row += 1
         self._reset = True

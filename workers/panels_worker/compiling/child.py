@@ -1,4 +1,4 @@
-"""One compile child: a request on its way through a disposable process, and what came of it.
+"""One compile child: a disposable process that handles one request.
 
 The request and the answer are files in memory, so neither process ever waits for the other. A child is
 bounded by the limits that it sets itself (``compile``) and by a wall clock here.
@@ -51,8 +51,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a request: an artifact or a refusal. ``lasting`` refusals hold whenever the handler is
-    tried again.
+    """The answer to a request: an artifact or a refusal. ``lasting`` refusals hold if the handler is tried
+    again.
     """
 
     artifact: Artifact | None = None
@@ -91,7 +91,7 @@ class CompileChild:
         return True
 
     def verdict(self) -> Verdict:
-        """What a finished child answered, or what its end means."""
+        """The answer of a finished child, or what its exit means."""
         code = self._process.returncode
         match _read_answer(self._output) if code == 0 else None:
             case ["artifact", int(kind), bytes(payload)] if kind in (Kind.MODULE, Kind.SCRIPT):
@@ -167,6 +167,6 @@ def _cpu_s(pid: int) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours but what Python needs to find itself."""
+    """The environment of a child: only what Python needs to find itself."""
     kept = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
     return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONDONTWRITEBYTECODE": "1"}

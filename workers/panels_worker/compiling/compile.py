@@ -2,8 +2,8 @@
 [engine]``.
 
 Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here,
-in a process that serves nobody, under limits it sets before it looks at its input; whatever happens to it,
-the pool only sees it end.
+in a process that serves nobody and sets its limits before it looks at its input. Whatever happens to it, the
+pool only sees that it has ended.
 
 stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind,
 payload]`` or ``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits
@@ -45,7 +45,7 @@ def main() -> None:
         raise SystemExit(2)
     sys.stdout.buffer.write(msgpack.packb(answer(language, entry, source, engines)))
     sys.stdout.buffer.flush()
-    os._exit(0)  # nothing here is worth a tidy end
+    os._exit(0)  # nothing here needs a tidy exit
 
 
 def confine(cpu_s: int) -> None:

@@ -67,7 +67,7 @@ class Compiler:
         self._start(now_s)
 
     def submit(self, prepare: Prepare, now_s: float) -> None:
-        """Takes a request; ``collect`` has its answer, at once where it is known."""
+        """Takes a request. ``collect`` returns its answer, by the next call if it is known already."""
         request = Request(prepare.digest, prepare.language, prepare.entry, prepare.source)
         digest = request.digest
         for name in _NEEDS.get(request.language, ()):
@@ -86,7 +86,7 @@ class Compiler:
         self._start(now_s)
 
     def collect(self, now_s: float) -> list[Answer]:
-        """The answers that are there. Ends children that are over their time."""
+        """The answers that are ready. Kills children that have run out of time."""
         for pidfd, child in list(self._children.items()):
             if child.finished(now_s):
                 del self._children[pidfd]

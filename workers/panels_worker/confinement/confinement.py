@@ -33,13 +33,13 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
-#: Files of no path that the engine makes to share a module's data between instances, in bytes.
+#: The most bytes of the unnamed files by which the engine shares a module's data between instances.
 _MAX_FILE_BYTES: Final = 128 * MIB
 _MAX_FILES: Final = 64
 
 
 class ConfinementError(PanelsError):
-    """A layer is missing on this system, and confinement is strict."""
+    """Confinement is strict, and this system lacks a layer."""
 
 
 class Confinement:
@@ -79,7 +79,7 @@ class Confinement:
         return "seccomp" in self.active or "user" in self.active
 
     def summary(self) -> str:
-        """The layers that are active, and those that are not, in words."""
+        """Names the layers that are active, and those that are not."""
         if self._config.confinement == "off":
             return "nothing (confinement is off)"
         missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""

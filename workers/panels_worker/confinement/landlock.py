@@ -1,7 +1,7 @@
-"""Landlock: what a thread, and all that it starts from then on, may do with files, TCP and other processes.
+"""Landlock: limits what a thread, and all that it then starts, may do with files, TCP and processes.
 
-Applied while there is only one thread. Numbers are from linux/landlock.h. Does not limit connecting to a unix
-socket by its path, nor stat(2): seccomp sees to these.
+Applied while there is only one thread. Numbers are from linux/landlock.h. It does not limit connecting to a
+Unix socket by its path, nor stat(2); seccomp does.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The system calls that a sandbox may make once it is connected: a filter that the pool builds and each
 sandbox loads.
 
-The list is what libzmq, CPython and wasmtime were seen to need for jobs, traps, loading an artifact and a
-clean exit, each proved by taking it away. Everything else fails with EPERM, because harmless code probes
-harmlessly; what only an attacker would try ends the process, which the pool's log then shows as SIGSYS.
+The list holds what libzmq, CPython and wasmtime were seen to need for jobs, traps, loading an artifact
+and a clean exit; each call was proved necessary by removing it. Every other call fails with EPERM,
+because harmless code probes too. Calls that only an attacker would make end the process, which the pool's
+log then shows as SIGSYS.
 
-Does not protect against a bug in a system call that is allowed.
+It does not protect against a bug in a system call that is allowed.
 """
 
 from __future__ import annotations
@@ -17,32 +18,36 @@ import platform
 import tempfile
 from typing import Final
 
-#: Needed in the steady state, by whatever part.
+#: Calls that some part of the process needs in the steady state.
 ALLOWED: Final = (
     # reading, writing, waiting
     "read", "write", "pread64", "close", "lseek", "recvfrom", "sendto", "recvmsg", "sendmsg", "poll", "ppoll",
-    "epoll_wait", "epoll_pwait", "epoll_ctl", "futex", "fcntl", "getsockopt", "getsockname", "getpeername", "shutdown",
-    "fstat",
+    "epoll_wait", "epoll_pwait", "epoll_ctl", "futex", "fcntl", "getsockopt", "getsockname", "getpeername",
+    "shutdown", "fstat",
     # memory; what is executable has rules of its own below
     "brk", "munmap", "madvise", "mremap", "memfd_create", "ftruncate",
     # time, chance, identity
-    "clock_gettime", "clock_nanosleep", "nanosleep", "clock_getres", "gettimeofday", "getrandom", "getpid", "gettid",
+    "clock_gettime", "clock_nanosleep", "nanosleep", "clock_getres", "gettimeofday", "getrandom", "getpid",
+    "gettid",
     # threads and signals
-    "sched_yield", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "membarrier",
+    "sched_yield", "rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall",
+    "membarrier",
     # libzmq's threads may still be starting
-    "set_robust_list", "rseq", "sched_getparam", "sched_getscheduler", "sched_setscheduler", "sched_getaffinity",
+    "set_robust_list", "rseq", "sched_getparam", "sched_getscheduler", "sched_setscheduler",
+    "sched_getaffinity",
     # leaving
     "exit", "exit_group",
 )  # fmt: skip
 
-#: Nothing of ours asks for these, so whoever does is taken for what it is.
+#: No code of ours makes these calls, so only an attacker does.
 FATAL: Final = (
-    "execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "process_vm_readv", "process_vm_writev",
-    "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_getfd", "pidfd_send_signal",
-    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount", "move_mount", "open_tree",
-    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "request_key", "personality",
-    "init_module", "finit_module", "delete_module", "kexec_load", "swapon", "swapoff", "reboot",
-    "setuid", "setgid", "setresuid", "setresgid", "setgroups", "capset", "socketpair", "bind", "listen", "accept4",
+    "execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "process_vm_readv",
+    "process_vm_writev", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_getfd",
+    "pidfd_send_signal", "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount",
+    "move_mount", "open_tree", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key",
+    "request_key", "personality", "init_module", "finit_module", "delete_module", "kexec_load", "swapon",
+    "swapoff", "reboot", "setuid", "setgid", "setresuid", "setresgid", "setgroups", "capset", "socketpair",
+    "bind", "listen", "accept4",
 )  # fmt: skip
 
 _PROT_WRITE: Final = 0x2
@@ -83,7 +88,7 @@ def build_filter() -> bytes:
     rules.add_rule(
         seccomp.ALLOW, "mprotect", seccomp.Arg(2, seccomp.MASKED_EQ, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC)
     )
-    # artifacts are opened to be read; Landlock sees to it that it is only them
+    # artifacts are opened for reading; Landlock makes sure that nothing else is
     writing = (
         os.O_WRONLY
         | os.O_RDWR

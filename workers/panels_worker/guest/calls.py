@@ -1,4 +1,6 @@
-"""The extension calls of one handler, over all of its segments: a segment ends where the handler is suspended."""
+"""The extension calls of one handler, over all of its segments: a segment ends where the handler is
+suspended.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,6 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "wasmtime_global_set": (c_void_p, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_trap_new": (c_void_p, (c_char_p, c_size_t)),
     "wasmtime_trap_code": (ctypes.c_bool, (c_void_p, c_void_p)),
-    "wasm_trap_message": (None, (c_void_p, c_void_p)),
     "wasm_trap_delete": (None, (c_void_p,)),
     "wasmtime_error_message": (None, (c_void_p, c_void_p)),
     "wasmtime_error_delete": (None, (c_void_p,)),
@@ -81,7 +80,6 @@ global_get = _bind("wasmtime_global_get")
 global_set = _bind("wasmtime_global_set")
 trap_new = _bind("wasmtime_trap_new")
 trap_code = _bind("wasmtime_trap_code")
-trap_message = _bind("wasm_trap_message")
 trap_delete = _bind("wasm_trap_delete")
 error_message = _bind("wasmtime_error_message")
 error_delete = _bind("wasmtime_error_delete")

@@ -7,10 +7,11 @@
     body: calls made, 64 KiB pages of memory, numbers of open calls, globals and runs;
           the open calls; the globals as 64 bits each; (page, count) of each run; the runs' pages
 
-The pages are those that differ from the memory that an instance of the handler begins with, combined with it by
-exclusive or. ``build``, ``handler`` and ``baseline`` are digests of what an image fits to and nothing else.
-``check`` finds accidents. It does not authenticate: whoever keeps images does that, and everything is checked
-here all the same, so that a forged image can only do what its handler could do to itself, in its own memory.
+The pages are those that differ from the memory that an instance of the handler begins with, combined with it
+by exclusive or. ``build``, ``handler`` and ``baseline`` are digests of what an image fits to and nothing
+else. ``check`` finds accidents. It does not authenticate: whoever keeps images does that, and everything is
+checked here all the same, so that a forged image can only do what its handler could do to itself, in its own
+memory.
 """
 
 from __future__ import annotations
@@ -70,21 +71,39 @@ class ImageError(Exception):
     """Bytes that are no image, or not one of this handler. The text is a sentence for the client."""
 
 
+class OversizeError(Exception):
+    """A handler that would take more than ``MAX_IMAGE_BYTES``."""
+
+    def __init__(self) -> None:
+        super().__init__(f"expected a suspended handler of at most {MAX_IMAGE_BYTES} bytes, got a larger one")
+
+
 def pack(image: Image, identity: Identity, baseline: Baseline) -> bytes:
-    """The bytes of an image; they may be more than ``MAX_IMAGE_BYTES``, which is for the caller to see."""
+    """The bytes of an image. Raises ``OversizeError`` as soon as there are too many."""
     counts = len(image.open_calls), len(image.globals), len(image.runs)
     parts = [
         _BODY.pack(image.calls_made, image.memory_bytes // WASM_PAGE_BYTES, *counts),
         struct.pack(f"<{counts[0] + counts[1]}Q", *image.open_calls, *image.globals),
     ]
     parts += [struct.pack("<2I", at // PAGE_BYTES, len(data) // PAGE_BYTES) for at, data in image.runs]
-    parts += [exclusive_or(data, at, baseline) for at, data in image.runs]
-    body = zlib.compress(b"".join(parts), LEVEL)
+    stream = zlib.compressobj(LEVEL)
+    packed = [stream.compress(b"".join(parts))]
+    size = _HEADER.size + len(packed[0])
+    for at, data in image.runs:
+        packed.append(stream.compress(exclusive_or(data, at, baseline)))
+        size += len(packed[-1])
+        if size > MAX_IMAGE_BYTES:
+            raise OversizeError
+    body = b"".join((*packed, stream.flush()))
+    if _HEADER.size + len(body) > MAX_IMAGE_BYTES:
+        raise OversizeError
     return _header(identity, baseline, body) + body
 
 
 def unpack(data: bytes, identity: Identity, baseline: Baseline, *, memory_bytes: int) -> Image:
-    """The image of this handler in ``data``, whose memory is at most ``memory_bytes``. Raises ``ImageError``."""
+    """The image of this handler in ``data``, whose memory is at most ``memory_bytes``. Raises
+    ``ImageError``.
+    """
     if not _HEADER.size < len(data) <= MAX_IMAGE_BYTES:
         raise ImageError("expected the image of a suspended handler, got something else")
     magic, version, kind, zeros, build, handler, begins, _ = _HEADER.unpack_from(data)

@@ -12,6 +12,8 @@ from typing import Final
 PAGE_BYTES: Final = 4_096
 #: A memory is compared by such pieces first, of which most are equal.
 _CHUNK_BYTES: Final = 16 * PAGE_BYTES
+#: What is combined at a time: the numbers in between take several times the room of the bytes.
+_SLICE_BYTES: Final = 64 * PAGE_BYTES
 _CHUNK_OF_ZEROS: Final = bytes(_CHUNK_BYTES)
 
 Runs = tuple[tuple[int, bytes], ...]
@@ -69,7 +71,8 @@ class Baseline:
 def difference(
     read: Callable[[int, int], bytes], spans: Iterable[tuple[int, int]], baseline: Baseline
 ) -> Runs:
-    """The pages that differ from ``baseline`` within ``spans``, which are (start, end) at multiples of a page.
+    """The pages that differ from ``baseline`` within ``spans``, which are (start, end) at multiples of a
+    page.
 
     ``read`` copies a range of the memory.
     """
@@ -112,6 +115,13 @@ def exclusive_or(data: bytes, at: int, baseline: Baseline) -> bytes:
 
     Applied twice it gives ``data`` again.
     """
+    return b"".join(
+        _mixed(data[start : start + _SLICE_BYTES], at + start, baseline)
+        for start in range(0, len(data), _SLICE_BYTES)
+    )
+
+
+def _mixed(data: bytes, at: int, baseline: Baseline) -> bytes:
     other = baseline.read(at, len(data))
     mixed = int.from_bytes(data, "little") ^ int.from_bytes(other, "little")
     return mixed.to_bytes(len(data), "little")

@@ -1,7 +1,7 @@
 """Modules that wait: an instance as an image, and an instance made from one.
 
-What is carried is the memory, as the pages that differ from a fresh instance's, and the exported mutable globals
-of numbers. Other globals, tables and the stack begin anew.
+What is carried is the memory, as the pages that differ from a fresh instance's, and the exported mutable
+globals of numbers. Other globals, tables and the stack begin anew.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from panels_shared.limits import MAX_IMAGE_BYTES, Limits
+from panels_shared.limits import Limits
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.effects import LimitReached
 from panels_worker.guest.image import (
@@ -19,6 +19,7 @@ from panels_worker.guest.image import (
     Image,
     ImageError,
     Kind,
+    OversizeError,
     pack,
     unpack,
 )
@@ -62,11 +63,10 @@ class Continuity:
         bits = tuple(store.get_global_bits(store.export(name)) for name in self._carried)
         calls = run.effects.known_calls()
         runs = difference(run.read, ((0, size),), baseline)
-        packed = pack(Image(calls.made, tuple(calls.open), size, bits, runs), self._identity, baseline)
-        if len(packed) > MAX_IMAGE_BYTES:
-            text = f"expected a suspended handler of at most {MAX_IMAGE_BYTES} bytes, got {len(packed)}"
-            raise LimitReached(text)
-        return packed
+        try:
+            return pack(Image(calls.made, tuple(calls.open), size, bits, runs), self._identity, baseline)
+        except OversizeError as error:
+            raise LimitReached(str(error)) from None
 
     def unpack(self, image: bytes, baseline: Baseline, limits: Limits) -> Image:
         """The image, if it is one of this module. Raises ``ImageError``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Final
 
@@ -18,7 +18,7 @@ from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import MAX_TABLE_ELEMENTS, ticks
-from panels_worker.guest.image import ImageError
+from panels_worker.guest.image import Image, ImageError
 from panels_worker.guest.linker import Template
 from panels_worker.guest.pages import Baseline
 from panels_worker.guest.run import WasmRun
@@ -34,8 +34,9 @@ _NUMBERS: Final = ("i32", "i64", "f32", "f64")
 class WasmProgram:
     """One compiled module and its entry, ready to run.
 
-    ``digest`` names the handler in the images of its suspensions. Raises ``wasmtime.WasmtimeError`` for a module
-    with an import that ``host`` does not define; the preflight has refused such a module before it was compiled.
+    ``digest`` names the handler in the images of its suspensions. Raises ``wasmtime.WasmtimeError`` for a
+    module with an import that ``host`` does not define; the preflight has refused such a module before it was
+    compiled.
     """
 
     __slots__ = ("_continuity", "_entry", "_has_initialize", "_has_resume", "_host", "_template", "_warm")
@@ -52,37 +53,14 @@ class WasmProgram:
 
     def run(self, task: Task) -> Execution:
         """Runs the entry in a fresh instance; see ``task.Program``."""
-
-        def begin(run: WasmRun) -> tuple[Store, Callable[[], int]]:
-            store = _open(self._template, task.limits)
-            return store, lambda: self._enter(store, run, task.args)
-
-        return self._execute(Effects(task), begin)
+        return self._execute(Effects(task), None, ())
 
     def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
         """Calls ``resume`` in an instance made from the image; see ``task.Program``."""
+        return self._execute(Effects(task), image, answers)
 
-        def begin(run: WasmRun) -> tuple[Store, Callable[[], int]]:
-            baseline = self._baseline(run)
-            limits = task.limits
-            stored = self._continuity.unpack(image, baseline, limits)
-            run.effects.extension_calls = Calls(stored.calls_made, stored.open_calls)
-            # a start function must not see another time than it saw for the baseline
-            self._host.run = WasmRun(Effects(start_task(limits)))
-            store = _open(self._template, limits)
-            self._host.run = run
-
-            def go_on() -> int:
-                run.enter(store)
-                self._continuity.revive(run, store, stored)
-                return self._answer(store, run, answers)
-
-            return store, go_on
-
-        return self._execute(Effects(task), begin)
-
-    def _execute(self, effects: Effects, begin: _Begin) -> Execution:
-        """One segment, in the store that ``begin`` opens."""
+    def _execute(self, effects: Effects, image: bytes | None, answers: Sequence[Answered]) -> Execution:
+        """One segment: from the beginning, or (``image``) from a suspension."""
         started = perf_counter_ns()
         limits = effects.task.limits
         run = self._host.run = WasmRun(effects)
@@ -92,8 +70,15 @@ class WasmProgram:
         used = 0
         fuel_used = -1
         try:
-            store, enter = begin(run)
-            code = enter()
+            if image is None:
+                store = _open(self._template, limits)
+                code = self._enter(store, run, effects.task.args)
+            else:
+                stored = self._unpack(run, image)
+                store = self._open_silently(run)
+                run.enter(store)
+                self._continuity.revive(run, store, stored)
+                code = self._answer(store, run, answers)
             fuel_used = limits.fuel - store.fuel()
             if code == _SUSPENDED and run.failure is None and effects.waits and self._has_resume:
                 suspended = self._continuity.capture(run, store, self._baseline(run))
@@ -142,22 +127,33 @@ class WasmProgram:
             code = store.call_i32(resume, answer.call, int(answer.ok), pointer, len(value))
         return code
 
+    def _unpack(self, run: WasmRun, image: bytes) -> Image:
+        """The image, which ``run`` then goes on from. Raises ``ImageError``."""
+        stored = self._continuity.unpack(image, self._baseline(run), run.effects.task.limits)
+        run.effects.extension_calls = Calls(stored.calls_made, stored.open_calls)
+        return stored
+
     def _baseline(self, run: WasmRun) -> Baseline:
         """The memory that instances begin with. ``run`` stays the job that host functions serve."""
         if (known := self._continuity.baseline) is not None:
             return known
-        limits = run.effects.task.limits
-        probe = self._host.run = WasmRun(Effects(start_task(limits)))
-        store = _open(self._template, limits)
+        store = self._open_silently(run)
         try:
+            probe = WasmRun(run.effects)
             probe.enter(store)
             return self._continuity.begin_with(probe)
         finally:
             store.close()
-            self._host.run = run
 
-
-_Begin = Callable[[WasmRun], tuple[Store, Callable[[], int]]]
+    def _open_silently(self, run: WasmRun) -> Store:
+        """An instance whose start function, if any, sees nothing of ``run``: it makes the same memory each
+        time.
+        """
+        limits = run.effects.task.limits
+        self._host.run = WasmRun(Effects(start_task(limits)))
+        store = _open(self._template, limits)
+        self._host.run = run
+        return store
 
 
 def _open(template: Template, limits: Limits) -> Store:

@@ -59,7 +59,11 @@ declare const $log: {
 /** The job's clock: the same instant for the whole job. */
 declare const $time: { now(): number };
 
-/** Extensions that the operator has configured; `time`, `panels` and `human` are always there. */
+/**
+ * Extensions; needs the capability `ext:<name>` or `ext:<name>.<method>`. Arguments and result are JSON. While it
+ * waits the handler is suspended: what it did before is committed, and `$state` has to be read again afterwards.
+ * A call that fails is rejected with an `Error` that has a `code`.
+ */
 declare const $ext: {
   readonly time: { sleep(ms: number): Promise<null> };
   readonly panels: { trigger(id: string, tool: string, args?: unknown): Promise<any> };

@@ -187,7 +187,9 @@ class JavaScriptProgram:
         return self._settle(run)
 
     def _settle(self, run: GuestRun) -> bytes:
-        """Runs the queue to its end. Rejections are looked at when no more is to come that might handle them."""
+        """Runs the queue to its end. Rejections are looked at when no more is to come that might handle
+        them.
+        """
         run.run_jobs()
         if run.has_rejections() and not (run.effects.waits and self._is_pending(run)):
             run.collect()

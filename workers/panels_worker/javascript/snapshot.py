@@ -25,11 +25,6 @@ class Snapshot:
     fresh_size: int
     runs: tuple[tuple[int, bytes], ...]
 
-    @property
-    def page_count(self) -> int:
-        """How many pages are copied for a job."""
-        return sum(len(data) for _, data in self.runs) // PAGE_BYTES
-
 
 def take_snapshot(run: GuestRun, fresh: bytes) -> Snapshot:
     """What differs between ``run`` and a fresh instance, whose memory is ``fresh``."""

@@ -1,8 +1,8 @@
 """Scripts that wait: an instance of the guest as an image, and an instance made from one.
 
 The whole heap of the guest lies in its linear memory and its stack is empty between calls, so that the pages
-that differ from the handler's snapshot are the suspended handler. What lies on the unused stack, and in the buffer
-for what crosses, is of no use to anybody and left out.
+that differ from the handler's snapshot are the suspended handler. What lies on the unused stack, and in the
+buffer for what crosses, is of no use to anybody and left out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import msgspec
 
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
-from panels_shared.limits import MAX_IMAGE_BYTES
 from panels_shared.messages import Answered
 from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import InvalidValue, LimitReached
-from panels_worker.guest.image import WASM_PAGE_BYTES, Identity, Image, ImageError, Kind, pack
+from panels_worker.guest.image import WASM_PAGE_BYTES, Identity, Image, ImageError, Kind, OversizeError, pack
 from panels_worker.guest.pages import PAGE_BYTES, Baseline, difference
 from panels_worker.guest.traps import InstantiationError
 from panels_worker.javascript.assets import GuestChangedError
@@ -48,19 +47,19 @@ def baseline_of(guest: JavaScriptGuest, snapshot: Snapshot) -> Baseline:
 
 
 def capture(run: GuestRun, calls: Calls, identity: Identity, baseline: Baseline) -> bytes:
-    """The image of an instance that no call is running in. Raises ``LimitReached`` for one that is too large."""
+    """The image of an instance that no call is running in. Raises ``LimitReached`` for one that is too
+    large.
+    """
     run.free_spent()
     run.write(run.buffer, baseline.read(run.buffer, BUFFER_BYTES))
     size = run.store.memory_bytes(run.memory)
     top = _stack_top(run)
     spans = (0, PAGE_BYTES), (top, size)
     runs = difference(run.read, spans, baseline)
-    packed = pack(Image(calls.made, tuple(calls.open), size, (top,), runs), identity, baseline)
-    if len(packed) > MAX_IMAGE_BYTES:
-        raise LimitReached(
-            f"expected a suspended handler of at most {MAX_IMAGE_BYTES} bytes, got {len(packed)}"
-        )
-    return packed
+    try:
+        return pack(Image(calls.made, tuple(calls.open), size, (top,), runs), identity, baseline)
+    except OversizeError as error:
+        raise LimitReached(str(error)) from None
 
 
 def revive(run: GuestRun, image: Image) -> None:

@@ -1,4 +1,4 @@
-"""A sandbox process as the pool holds it: its handles, and what comes out of its pipes."""
+"""A sandbox process as the pool sees it: its handles, and what comes out of its pipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from panels_worker.status import Report
 
 logger = logging.getLogger("panels_worker.sandbox")
 
-#: All that a sandbox gets to know of our environment.
+#: The only variables of our environment that a sandbox gets.
 ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "2"}
 COMMAND: Final = (sys.executable, "-I", "-X", "utf8", "-m", "panels_worker.sandbox.process")
 
@@ -66,7 +66,7 @@ class Child:
             self._process.stdin.write(config)
             self._process.stdin.close()
         except BrokenPipeError:
-            pass  # it is dead already, which the pidfd will say
+            pass  # it is dead already, as the pidfd will say
 
     def read_report(self) -> Report | None:
         """The newest report since the last call, if there is one."""
@@ -95,7 +95,7 @@ class Child:
             return 0
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signals it, and nobody else who may have its pid by now."""
+        """Sends it a signal, by its pidfd, so that no other process with the same pid can get it."""
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:

@@ -2,7 +2,7 @@
 sent.
 
 Queue: messages that wait for a connection. Unit: messages. Bound: ``MAX_UNSENT``. Overflow policy: the oldest
-are dropped. A gateway that missed them learns what they said from silence, or is another one by then.
+are dropped. A gateway that missed them notices from silence what they said, or has been replaced by then.
 """
 
 from __future__ import annotations

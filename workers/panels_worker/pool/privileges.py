@@ -1,4 +1,4 @@
-"""What the pool, which may be root, decides about the rights of its sandboxes."""
+"""The rights of sandboxes, as decided by the pool, which may be root."""
 
 from __future__ import annotations
 

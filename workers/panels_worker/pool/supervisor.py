@@ -1,4 +1,4 @@
-"""Keeps N sandbox processes alive: decides, and leaves the doing to the pool. Pure.
+"""Keeps N sandbox processes alive: decides what to do, and the pool does it. Pure.
 
 Each slot holds one process. A process goes through
 
@@ -6,9 +6,9 @@ Each slot holds one process. A process goes through
         └───────────────────────────┴── silent, hung ──▶ KILLED ──▶ (exited)   ◀── grace over ──┘
 
 A process is worn when it has grown too large or has run enough jobs. It goes on serving until its successor
-is ready. Only one is retired at a time, so that capacity never dips by more than chance would have it.
+is ready. Only one is retired at a time, so that capacity never dips by more than one process.
 
-Does not protect against a process that lies in its reports: see ``status``.
+It does not protect against a process that lies in its reports; see ``status``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from panels_shared.messages import WorkerId
-from panels_worker.pool.restart import RestartPolicy, Restarts
+from panels_shared.restart import RestartPolicy, Restarts
 from panels_worker.settings import Bounds
 from panels_worker.status import Exit, Report, State
 
@@ -64,7 +64,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """All processes are gone, or hopeless: end the pool with this exit code."""
+    """All processes are gone, or cannot start: end the pool with this exit code."""
 
     code: int
 

@@ -1,12 +1,12 @@
-"""The first thread of a sandbox process: reads frames, runs jobs, sends results. A shell; the rules are
-elsewhere.
+"""The first thread of a sandbox process: reads frames, runs jobs, sends results. This is a
+shell and holds no rules.
 
 One turn reads what is waiting, runs jobs until the queue is empty or it is time to look up again, and sends
 the results as one frame. It looks up after ``BATCH`` results or ``BATCH_S`` seconds, so that nobody waits for
 a batch to fill and a revocation is heard soon. With nothing to do it spins for a while if that has lately
 been worth it, and sleeps.
 
-The wait is ``zmq_poll``, which sees to it that the edge of the socket's descriptor is not missed.
+It waits in ``zmq_poll``, which does not miss the edge of the socket's descriptor.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ BATCH_S: Final = 0.001
 MAX_READS: Final = 64
 #: A frame larger than this is sent as one frame per result.
 LARGE_FRAME_BYTES: Final = 8 * 1024 * 1024
-#: Time without a request after which a draining process takes it that nothing more is on its way.
+#: After this long without a request a draining process assumes that nothing more is on its way.
 QUIET_S: Final = 0.25
-#: How often a busy loop sees to its peer, signals and connection.
+#: How often a busy loop looks after its peer, signals and connection.
 CONVERSE_S: Final = 0.05
 #: The longest sleep: connections that break are noticed within it.
 MAX_WAIT_S: Final = 0.5
@@ -81,7 +81,9 @@ class Loop:
         self._asked_s = self._converse_s = time.monotonic()
 
     def join(self) -> Exit | None:
-        """Waits until the gateway has welcomed this process, and runs nothing. An exit if it never will."""
+        """Waits until the gateway has welcomed this process, and runs nothing. Returns an exit if it never
+        will.
+        """
         while self._peer.session is None:
             if self.terminating:
                 return Exit.OK
@@ -94,7 +96,7 @@ class Loop:
 
     def serve(self) -> Exit:
         """Runs jobs until the gateway or a signal ends it, and says why it ended."""
-        # at once, for the first job may be long and heartbeats should be heard during it
+        # at once, because the first job may be long, and heartbeats must go on during it
         self._converse(time.monotonic())
         fresh = False
         while True:
@@ -114,7 +116,7 @@ class Loop:
                 fresh = self._wait()
 
     def _read(self, most: int) -> int:
-        """Takes in what is waiting, as far as there is room for it. Returns the number of frames."""
+        """Reads what is waiting, as far as there is room for it. Returns the number of frames."""
         socket = self._socket
         reads = 0
         # asking costs half of what an exception does, and mostly there is nothing
@@ -144,9 +146,7 @@ class Loop:
             self._converse_s = now_s  # there may be something to say to that
 
     def _work(self) -> bool:
-        """Runs jobs for a batch's time and sends what came of them. False when this process is to be given
-        up.
-        """
+        """Runs jobs for a batch's time and sends their results. False if this process must be given up."""
         sandbox = self._sandbox
         queue = sandbox.queue
         results = self._results
@@ -238,7 +238,10 @@ class Loop:
         self._unsent.clear()
 
     def _wait(self) -> bool:
-        """Spins for a while if that was worth it lately, then sleeps. True when there is something to read."""
+        """Spins for a while if that was worth it lately, then sleeps.
+
+        True when there is something to read.
+        """
         spin = self._spin
         began_s = time.perf_counter()
         budget_us = spin.budget_us
@@ -275,7 +278,7 @@ class Loop:
         for what, event in ready:
             if what is self._socket and event & zmq.POLLIN:
                 return True
-        # it was something else: time, a signal, or room to send
+        # something else ended the wait: time, a signal, or room to send
         self._converse_s = now_s
         if any(what == self._wakeup_fd for what, _ in ready):
             os.read(self._wakeup_fd, 512)

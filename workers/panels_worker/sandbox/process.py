@@ -1,4 +1,4 @@
-"""A sandbox process: runs the jobs of one routing id until it is drained, killed, or of no more use.
+"""A sandbox process: runs the jobs of one routing id until it is drained, killed, or no longer useful.
 
 Processes
     Started by the pool by command line, with an empty environment. Its configuration comes on standard input;
@@ -14,7 +14,7 @@ Heartbeat
     From the ticker's own socket, so that a long job does not silence it. Job deadlines are the gateway's
     business.
 Timeouts
-    A guest ends by fuel or by the engine's epoch. Something that hangs beyond both is killed, by the pool.
+    A guest ends by fuel or by the engine's epoch. The pool kills a process that hangs beyond both.
 Shutdown
     SIGTERM or the gateway's Drain: say Goodbye, finish what was sent, say so, exit 0. Any other exit code is
     in ``status.Exit``. Nothing needs to be saved: the gateway runs what was not answered again elsewhere.
@@ -53,9 +53,9 @@ from panels_worker.versions import versions
 
 logger = logging.getLogger("panels_worker.sandbox")
 
-#: What the pool may tell, in bytes.
+#: The most bytes of a configuration.
 MAX_CONFIG_BYTES: Final = 65_536
-#: How long the second socket may take to connect after the first has.
+#: How long the second socket may take to connect after the first one has, in seconds.
 CONNECT_S: Final = 3.0
 
 
@@ -72,9 +72,9 @@ class SandboxProcess:
 
 
 def main() -> NoReturn:
-    """Reads its configuration from standard input and runs until there is no more use for it."""
+    """Reads its configuration from standard input and runs until it is no longer useful."""
     report_fd = os.dup(1)
-    os.dup2(2, 1)  # whatever prints must not end up among the reports
+    os.dup2(2, 1)  # nothing that is printed may end up among the reports
     os.set_blocking(report_fd, False)
     config = msgspec.msgpack.decode(sys.stdin.buffer.read(MAX_CONFIG_BYTES), type=SandboxConfig)
     logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -89,7 +89,7 @@ def main() -> NoReturn:
     except Exception:
         logger.exception("the sandbox failed")
     sys.stderr.flush()
-    # no finalizers: they would want system calls that are denied by now, and have nothing to save
+    # no finalizers run: they would make system calls that are denied by now, and there is nothing to save
     os._exit(code)
 
 
@@ -143,7 +143,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
 
 
 def run(process: SandboxProcess) -> Exit:
-    """Waits for the gateway, confines itself and serves; why it ended. Raises ``ConfinementError``."""
+    """Waits for the gateway, confines itself, serves; returns why it ended. Raises ``ConfinementError``."""
     loop, shared = process.loop, process.shared
     code = loop.join()
     if code is None:
@@ -152,7 +152,7 @@ def run(process: SandboxProcess) -> Exit:
             return Exit.LOST
         loop.can_reconnect = not process.confinement.before_guests()
         logger.info("ready; confined by %s", process.confinement.summary())
-        # what is alive now stays alive: no collection needs to look at it again
+        # what is alive now stays alive, so no collection needs to look at it again
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)

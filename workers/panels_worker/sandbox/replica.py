@@ -5,8 +5,8 @@ the epoch's begin). Jobs are taken in order, without gaps; a failed job takes it
 What undoes the jobs that the gateway has not committed yet is kept, so that the next epoch may begin at any
 of those positions.
 
-What does not fit is answered with None or False and never raises: the gateway, which holds the truth, then
-sends a snapshot.
+A request that does not fit gets None or False and never raises: the gateway, which holds the
+truth, then sends a snapshot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_MAX_BYTES: Final = 256 * MIB
 
 
 def footprint(entries: Mapping[str, bytes | None]) -> int:
-    """What ``entries`` are accounted as, in bytes."""
+    """How many bytes ``entries`` count as."""
     return sum(ENTRY_BYTES + len(key) + (len(value) if value else 0) for key, value in entries.items())
 
 
@@ -45,8 +45,8 @@ class Replica:
         self.floor = -1
         self.state = state
         self.size_bytes = footprint(state)
-        # of each uncommitted job that changed anything: its index, what takes it back, and the footprint of
-        # that
+        # for each uncommitted job that changed anything: its index, the changes that undo
+        # it, and their footprint
         self._undo: deque[tuple[int, dict[str, bytes | None], int]] = deque()
 
     def commit(self, index: int) -> None:
@@ -59,7 +59,7 @@ class Replica:
         self.floor = min(index, self.index)
 
     def advance(self, changes: Mapping[str, bytes | None]) -> None:
-        """Takes the next job, which made ``changes`` (None: deleted). No changes: it made none, or failed."""
+        """Takes the next job, which made ``changes`` (None for a deleted key), or none if it failed."""
         self.index += 1
         if not changes:
             return
@@ -74,7 +74,7 @@ class Replica:
     ) -> bool:
         """Begins ``epoch`` from position (``base_epoch``, ``base_index``) with ``changes`` applied.
 
-        False when that position is not known (any more): the replica is then of no use to that epoch.
+        False if that position is not, or no longer, known: the replica is then of no use to that epoch.
         """
         if base_epoch != self.epoch or not self.floor <= base_index <= self.index:
             return False
@@ -91,7 +91,7 @@ class Replica:
         return True
 
     def _apply(self, changes: Mapping[str, bytes | None]) -> tuple[dict[str, bytes | None], int]:
-        """Makes ``changes`` to the state; the changes that take them back, and their footprint."""
+        """Makes ``changes`` to the state. Returns the changes that undo them, and their footprint."""
         state = self.state
         grown = back_bytes = 0
         back: dict[str, bytes | None] = {}

@@ -44,7 +44,7 @@ _LIMIT_FIELDS: Final = tuple(field.name for field in fields(Limits))
 
 
 class Loader(Protocol):
-    """Where programs come from."""
+    """Loads programs."""
 
     def load(self, tool: Tool) -> Program | None:
         """The program of ``tool``, or None when its artifact is not there or not authentic."""
@@ -87,7 +87,7 @@ class Sandbox:
         self.queue: deque[ToWorker] = deque()
         self.started = 0
         self.finished = 0
-        #: A program raised, which none may: this process is not to be relied on any more.
+        #: A program raised, which none may: this process can no longer be relied on.
         self.defect = False
         self._loader = loader
         self._replicas = replicas
@@ -104,7 +104,7 @@ class Sandbox:
                 self._revoke(message)
 
     def run_next(self) -> Result | Missing | None:
-        """Takes one message from the queue, which must not be empty; the answer when it is a job.
+        """Takes one message from the queue, which must not be empty. Returns the answer if it is a job.
 
         Raises ``WireError`` when the gateway sent what no gateway sends.
         """

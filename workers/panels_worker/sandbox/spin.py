@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: Gaps in a row that outlast the spin before it stops.
+#: How many gaps in a row may outlast the spin before it stops.
 PATIENCE: Final = 2
 #: One look takes a few microseconds; one that took this long was interrupted by somebody who wanted the CPU.
 DISTURBED_US: Final = 150.0
@@ -40,7 +40,7 @@ class Spin:
         return self.max_us if self._misses < PATIENCE and not self._rest else 0.0
 
     def waited(self, gap_us: float) -> None:
-        """Work came ``gap_us`` after the wait began."""
+        """Notes that work came ``gap_us`` after the wait began."""
         if self._rest:
             self._rest -= 1
         if gap_us <= self.max_us:
@@ -49,5 +49,5 @@ class Spin:
             self._misses += 1
 
     def disturbed(self) -> None:
-        """Somebody else wants the CPU."""
+        """Notes that somebody else wants the CPU."""
         self._rest = REST

@@ -5,7 +5,7 @@ times a second it reports to the pool, and as often as the gateway asked it send
 its own (a ZeroMQ socket belongs to one thread). A process that has been stopped for a while finds out here,
 too.
 
-Heartbeats say that the process lives, not that the job it runs gets anywhere.
+A heartbeat says that the process is alive, not that its job makes progress.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from panels_worker import status
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.status import Report, State
 
-#: How often the epoch moves on, and how much less often in a process that has rested for ``REST_TICKS``.
+#: How often the epoch moves on, in a busy process and in one that has rested for ``REST_TICKS``.
 TICK_S: Final = 0.01
 RESTING_TICK_S: Final = 0.05
 REST_TICKS: Final = 100
 REPORT_S: Final = 0.25
-#: A tick that comes this late means that the process was stopped, or as good as.
+#: A tick that comes this late means that the process was stopped, or might as well have been.
 STOPPED_S: Final = 1.0
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -38,9 +38,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True)
 class Shared:
-    """What the two threads tell each other. Each field has one writer, named in its comment; reads may be
-    stale.
-    """
+    """What the two threads share. Each field has one writer, named in its comment; reads may be stale."""
 
     state: State = State.WAITING  # loop
     heartbeat_s: float = 0.5  # loop

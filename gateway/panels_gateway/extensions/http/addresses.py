@@ -1,7 +1,8 @@
 """IP addresses: which are public, and how a host can spell one.
 
-The table is our own: ``ipaddress.is_global`` of Python 3.11.7 calls multicast, 6to4, NAT64 and the addresses of cloud
-platforms global. Sources: the IANA special-purpose registries for IPv4 and IPv6 (RFC 6890), RFC 4291, RFC 8215.
+The table is our own: ``ipaddress.is_global`` of Python 3.11.7 calls multicast, 6to4, NAT64 and the
+addresses of cloud platforms global. Sources: the IANA special-purpose registries for IPv4 and IPv6 (RFC
+6890), RFC 4291, RFC 8215.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def embedded(address: Address) -> IPv4Address | None:
 def literal(host: str) -> Address | None:
     """The address that ``host`` spells, without brackets; None for a name. Raises ``ValueError``.
 
-    IPv4 is read as the C library's resolver reads it (decimal, octal, hexadecimal, one to four parts), and a host whose
-    last part is a number is never a name (WHATWG URL, host parsing), so that no spelling is left to the resolver.
+    IPv4 is read as the C library's resolver reads it (decimal, octal, hexadecimal, one to four parts),
+    and a host whose last part is a number is never a name (WHATWG URL, host parsing), so that no spelling
+    is left to the resolver.
     """
     if ":" in host:
         if "%" in host:

@@ -7,7 +7,8 @@ from typing import Final
 
 from panels_gateway.extensions.errors import CallFailedError, ErrorCode
 
-#: What we say that we understand; anything else in an answer is refused, and so are encodings on top of each other.
+#: What we say that we understand; anything else in an answer is refused, and so are encodings
+#: on top of each other.
 ACCEPT_ENCODING: Final = "gzip, deflate"
 _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
 
@@ -15,8 +16,8 @@ _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
 class Body:
     """Chunks in, at most ``limit_bytes`` of decompressed bytes kept.
 
-    Raises ``CallFailedError`` for an encoding that is not known. A bomb costs at most ``limit_bytes`` and one byte, because
-    zlib is told how much it may put out.
+    Raises ``CallFailedError`` for an encoding that is not known. A bomb costs at most ``limit_bytes`` and one
+    byte, because zlib is told how much it may put out.
     """
 
     def __init__(self, encoding: str, *, limit_bytes: int) -> None:

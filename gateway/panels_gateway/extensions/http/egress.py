@@ -1,10 +1,11 @@
-"""The one way out: every request of every extension goes through ``Egress.fetch``, which keeps policy and ledger.
+"""The one way out: every request of every extension goes through ``Egress.fetch``, which
+keeps policy and ledger.
 
-    parse → allow-list → one look-up → every address checked → secrets → connect to a checked address → bounded answer
+    parse → allow-list → one look-up → addresses checked → secrets → connect to a checked one → bounded answer
                                                                               └ redirect: all of it again
 
-A connection serves one exchange: none is shared by two panels, or used after its address was checked for another.
-Names of proxies in the environment are not read.
+A connection serves one exchange: none is shared by two panels, or used after its address was checked for
+another. Names of proxies in the environment are not read.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ _VERDICTS: Final = {
 class EgressRequest:
     """What to ask for. Header values may hold ``$secret:NAME``.
 
-    ``redirects`` is how many to follow, at most as many as the configuration allows; with 0 the redirect itself is the
-    answer. ``timeout_s`` can only shorten the configured time.
+    ``redirects`` is how many to follow, at most as many as the configuration allows; with 0 the redirect
+    itself is the answer. ``timeout_s`` can only shorten the configured time.
     """
 
     method: str
@@ -112,7 +113,10 @@ class EgressAnswer:
 
 
 class Slots:
-    """Exchanges at once, per panel and in all. More wait, first come, first served, as long as their time lasts."""
+    """Exchanges at once, per panel and in all.
+
+    More wait, first come, first served, as long as their time lasts.
+    """
 
     def __init__(self, *, per_panel: int, in_all: int) -> None:
         self._per_panel = per_panel
@@ -134,7 +138,10 @@ class Slots:
 
 
 class Egress:
-    """Fetches within ``config``. Raises ``ExtensionConfigError`` for an allow-list or secret that cannot be used."""
+    """Fetches within ``config``.
+
+    Raises ``ExtensionConfigError`` for an allow-list or secret that cannot be used.
+    """
 
     def __init__(self, config: HttpConfig, *, resolver: Resolver | None = None) -> None:
         self._config = config
@@ -153,7 +160,8 @@ class Egress:
     async def fetch(self, context: CallContext, request: EgressRequest) -> EgressAnswer:
         """The answer to ``request``, with an entry in the ledger of ``context`` for each exchange.
 
-        Raises ``CallFailedError``: ARGUMENTS, DENIED, LIMIT, TIMEOUT, or FAILED when the network or the server does.
+        Raises ``CallFailedError``: ARGUMENTS, DENIED, LIMIT, TIMEOUT, or FAILED when the
+        network or the server does.
         """
         timeout_s = min(self._config.timeout_s, request.timeout_s or self._config.timeout_s)
         _check(request, self._config)

@@ -5,8 +5,8 @@
     await $ext.http.request({method, url, data, headers, ...})
     → {status, statusText, headers, data, ok}
 
-Any status is an answer, not an error. Methods that RFC 9110 section 9.2.2 calls idempotent are made again when the
-process is lost; post, patch and request are not.
+Any status is an answer, not an error. Methods that RFC 9110 section 9.2.2 calls idempotent are made again
+when the process is lost; post, patch and request are not.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     - ``timeout_ms``: shortens the configured time-out.
     - ``redirects``: how many to follow; 0 gives the redirect itself.
     - ``data_type``: what ``data`` of the request is. ``auto``: text as it is, anything else as JSON.
-    - ``response_type``: what ``data`` of the answer shall be. ``auto``: JSON and text as they are, and anything else as
-      ``{"base64": ...}``.
+    - ``response_type``: what ``data`` of the answer shall be. ``auto``: JSON and text as they are, and
+      anything else as ``{"base64": ...}``.
     """
 
     headers: dict[str, str] = {}
@@ -61,7 +61,10 @@ class RequestOptions(Options, frozen=True, forbid_unknown_fields=True, rename="c
 
 
 class HttpAnswer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What a handler gets. ``headers`` of one name are joined by a comma; ``ok`` is a status from 200 to 299."""
+    """What a handler gets.
+
+    ``headers`` of one name are joined by a comma; ``ok`` is a status from 200 to 299.
+    """
 
     status: int
     status_text: str

@@ -1,7 +1,7 @@
 """The sockets of one exchange: they go to addresses that were checked, and count what passes.
 
-httpcore is given a backend that ignores the name it is asked to connect to, because asking the resolver a second time
-could be answered with another address than the one that was checked (DNS rebinding).
+httpcore is given a backend that ignores the name it is asked to connect to, because asking the resolver a
+second time could be answered with another address than the one that was checked (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Traffic:
     received: int = 0
 
     def receive(self, data: bytes) -> bytes:
-        """Counts. Raises ``CallFailedError`` above the maximum, which also ends endless headers, trailers and 1xx."""
+        """Counts.
+
+        Raises ``CallFailedError`` above the maximum, which also ends endless headers, trailers and 1xx.
+        """
         self.received += len(data)
         if self.received > self.maximum_received:
             raise CallFailedError(

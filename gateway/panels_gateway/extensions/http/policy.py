@@ -6,9 +6,9 @@
     http://10.1.0.0/16:8080          a range: literal addresses in it, and what allowed names resolve to
     https://[fd00::/8]               a range of IPv6
 
-A name needs a pattern. It is not even looked up without one, because a look-up carries data out too. Every address
-that it resolves to must be public or lie in an allowed range of the same scheme and port. A literal address needs a
-range. A range never allows a name by itself.
+A name needs a pattern. It is not even looked up without one, because a look-up carries data out too. Every
+address that it resolves to must be public or lie in an allowed range of the same scheme and port. A literal
+address needs a range. A range never allows a name by itself.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules, any of which allows. Refusals are ``CallFailedError`` with DENIED, and name the line that would allow."""
+    """Rules, any of which allows.
+
+    Refusals are ``CallFailedError`` with DENIED, and name the line that would allow.
+    """
 
     rules: Sequence[Rule]
 

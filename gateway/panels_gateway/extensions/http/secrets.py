@@ -1,8 +1,8 @@
 """Secrets: put in by name where they may go, and taken out of everything that comes back. Pure.
 
-Scrubbing finds a secret as it is, in any URL encoding, in base64 of either alphabet at any offset inside a larger text
-(as in Basic credentials), in hexadecimal and escaped for JSON. It does not find what a server has encrypted, reversed
-or taken apart: a server that a secret is bound to is trusted with it.
+Scrubbing finds a secret as it is, in any URL encoding, in base64 of either alphabet at any offset inside a
+larger text (as in Basic credentials), in hexadecimal and escaped for JSON. It does not find what a server has
+encrypted, reversed or taken apart: a server that a secret is bound to is trusted with it.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Vault:
             if not secret.may_go_to(target):
                 raise CallFailedError(
                     ErrorCode.DENIED,
-                    f"the secret {name} may not go to {target.origin}; that line in http.secrets.{name}.origins "
-                    "of the extensions' configuration would allow it",
+                    f"the secret {name} may not go to {target.origin}; that line in "
+                    f"http.secrets.{name}.origins of the extensions' configuration would allow it",
                 )
             names.append(name)
             return secret.value
@@ -93,7 +93,8 @@ class Scrubber:
                     text
                 ):  # begins with a letter that it looks for, and is fast; the whole does not
                     text = whole.sub(mark, text)
-            # a cheap look first: the pattern for every spelling begins with nothing in particular, and is slow
+            # a cheap look first: the pattern for every spelling begins with nothing in
+            # particular, and is slow
             if ("%" in text or "+" in text) and (
                 secret.value in unquote(text) or secret.value in unquote_plus(text)
             ):
@@ -145,11 +146,14 @@ def _url_encoded(value: str) -> re.Pattern[str]:
 
 
 def _base64(value: str) -> Sequence[tuple[re.Pattern[str], re.Pattern[str]]]:
-    """For each of three offsets, the part of the encoding that depends on nothing around it, and that with its edges."""
+    """For each of three offsets, the part of the encoding that depends on nothing around it,
+    and that with its edges.
+    """
     patterns: list[tuple[re.Pattern[str], re.Pattern[str]]] = []
     for offset in range(3):
         padded = b"\0" * offset + value.encode()
-        # characters that bytes before or after take part in are cut off, and matched as any that may stand there
+        # characters that bytes before or after take part in are cut off, and matched as
+        # any that may stand there
         start = (offset * 8 + 5) // 6
         end = len(padded) * 8 // 6
         core = base64.b64encode(padded + b"\0" * 3).decode()[start:end]

@@ -1,0 +1,100 @@
+"""Whether the gateway can do its work, and if not why, in words. Pure but for ``look``, which reads it off
+the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from panels_gateway.journal.journal import FoldingState
+from panels_shared import __version__
+
+if TYPE_CHECKING:
+    from panels_gateway.kernel.kernel import Kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What ``/health`` looks at.
+
+    ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
+    to be folded, and above ``bound_bytes`` no triggers are taken.
+    """
+
+    workers: bool
+    closing: bool
+    durability: str
+    incarnation: int
+    position: int
+    durable: int
+    folded: int
+    backlog_bytes: int
+    bound_bytes: int
+    folding: FoldingState
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether triggers are refused because too much waits."""
+        return self.backlog_bytes > self.bound_bytes
+
+    @property
+    def healthy(self) -> bool:
+        """Whether triggers are taken and can be run."""
+        return self.workers and not self.closing and not self.backlogged
+
+
+def look(kernel: Kernel, *, durability: str) -> Condition:
+    """The condition of ``kernel`` at the moment."""
+    journal = kernel.journal
+    return Condition(
+        workers=kernel.dispatcher.ready,
+        closing=kernel.intake.closing,
+        durability=durability,
+        incarnation=journal.incarnation,
+        position=journal.position,
+        durable=journal.durable,
+        folded=journal.folded,
+        backlog_bytes=journal.backlog_bytes,
+        bound_bytes=kernel.intake.backlog_bytes,
+        folding=journal.folding,
+    )
+
+
+def problems(condition: Condition) -> list[str]:
+    """A sentence for each thing that is wrong, what makes the gateway unhealthy first."""
+    found: list[str] = []
+    if condition.closing:
+        found.append("the gateway is shutting down")
+    elif not condition.workers:
+        found.append("no worker is connected that can run a job")
+    if condition.backlogged:
+        found.append(
+            f"{condition.backlog_bytes:,} bytes of the journal wait to be folded, more than the bound of "
+            f"{condition.bound_bytes:,}: triggers are refused"
+        )
+    if not condition.folding.up:
+        ended = condition.folding.deaths
+        found.append(f"the folding process is down, and is being started again (it ended {ended} times)")
+    return found
+
+
+def report(condition: Condition) -> dict[str, Any]:
+    """The answer of ``/health``, as docs/protocol.md has it."""
+    folding = condition.folding
+    return {
+        "status": "ready" if condition.healthy else "unavailable",
+        "version": __version__,
+        "durability": condition.durability,
+        "journal": {
+            "incarnation": condition.incarnation,
+            "position": condition.position,
+            "durable": condition.durable,
+            "folded": condition.folded,
+            "backlogBytes": condition.backlog_bytes,
+            "maxBacklogBytes": condition.bound_bytes,
+            "folding": "up" if folding.up else "down",
+            "foldingDeaths": folding.deaths,
+        },
+        "problems": problems(condition),
+    }

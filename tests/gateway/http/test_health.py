@@ -1,0 +1,65 @@
+"""What ``/health`` makes of a gateway's condition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from panels_gateway.http.health import Condition, problems, report
+from panels_gateway.journal.journal import FoldingState
+
+GOOD = Condition(
+    workers=True,
+    closing=False,
+    durability="process",
+    incarnation=3,
+    position=12,
+    durable=12,
+    folded=9,
+    backlog_bytes=1_000,
+    bound_bytes=1_000,
+    folding=FoldingState(up=True, deaths=2),
+)
+
+
+def test_gateway_that_can_work_is_ready_and_says_where_it_stands() -> None:
+    assert GOOD.healthy
+    answer = report(GOOD)
+    assert (answer["status"], answer["durability"], answer["problems"]) == ("ready", "process", [])
+    assert answer["journal"] == {
+        "incarnation": 3,
+        "position": 12,
+        "durable": 12,
+        "folded": 9,
+        "backlogBytes": 1_000,
+        "maxBacklogBytes": 1_000,
+        "folding": "up",
+        "foldingDeaths": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "healthy", "expected"),
+    [
+        (replace(GOOD, workers=False), False, ["no worker is connected that can run a job"]),
+        (replace(GOOD, workers=False, closing=True), False, ["the gateway is shutting down"]),
+        (
+            replace(GOOD, backlog_bytes=1_001),
+            False,
+            [
+                "1,001 bytes of the journal wait to be folded, more than the bound of 1,000: triggers are refused"
+            ],
+        ),
+        (
+            replace(GOOD, folding=FoldingState(up=False, deaths=2)),
+            True,
+            ["the folding process is down, and is being started again (it ended 2 times)"],
+        ),
+    ],
+    ids=["workers", "closing", "backlog", "folding"],
+)
+def test_each_problem_is_a_sentence(condition: Condition, healthy: bool, expected: list[str]) -> None:
+    assert condition.healthy is healthy
+    assert problems(condition) == expected
+    assert report(condition)["status"] == ("ready" if healthy else "unavailable")
