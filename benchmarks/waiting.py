@@ -2,8 +2,9 @@
 
     python -m benchmarks.waiting [--quick] [--json FILE]
 
-Every figure is taken beside its reference in the same run. CPU is that of all processes: gateway, folding, extension process,
-pool, sandboxes. Answers are checked while they are timed. With ``--quick`` everything is small, and shows only that it runs.
+Every figure is taken beside its reference in the same run. CPU is that of all processes: gateway, folding,
+extension process, pool, sandboxes. Answers are checked while they are timed. With ``--quick`` everything is
+small, and shows only that it runs.
 """
 
 from __future__ import annotations

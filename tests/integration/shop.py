@@ -12,7 +12,7 @@ from panels_gateway.extensions.extension import CallContext, Environment, Extens
 
 
 class Shop(Extension):
-    """Writes every call into a file, so that it is known how often each was made, whatever became of the process."""
+    """Writes every call into a file, so that one knows how often each was made when the process is gone."""
 
     name = "shop"
 

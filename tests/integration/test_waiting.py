@@ -1,4 +1,4 @@
-"""Handlers that wait, and tools that run by themselves, in a whole system of real processes that get killed."""
+"""Handlers that wait, and tools that run by themselves, in a system of real processes that get killed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def shop(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert not defects, "\n".join(defects) + started.report()
 
 
-# -- what clients do ------------------------------------------------------------------------------------------
+# -- what clients do ---------------------------------------------------------------------------------------
 
 
 def suspensions(system: System, panel: str) -> list[Message]:
@@ -180,12 +180,12 @@ def slow_server() -> Iterator[SlowServer]:
         server.server_close()
 
 
-# -- the demonstration ----------------------------------------------------------------------------------------
+# -- the demonstration -------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(150)
 def test_handlers_that_wait_survive_the_end_of_every_process(make_system: MakeSystem, tmp_path: Path) -> None:
-    """A slow server, a timer and a person at once; gateway, extension process and workers are killed; all go on."""
+    """A slow server, a timer and a person at once: every process is killed, and all handlers go on."""
     system = make_system(gateway=configured(tmp_path))
     source = """
         $state[`begun${$args.n}`] = true;
@@ -281,7 +281,7 @@ def test_call_that_is_not_repeatable_fails_after_the_gateway_was_killed(
     assert len((tmp_path / "book").read_text().splitlines()) == 1, "at most once"
 
 
-# -- other triggers, meanwhile --------------------------------------------------------------------------------
+# -- other triggers, meanwhile -----------------------------------------------------------------------------
 
 
 def test_other_triggers_run_while_a_handler_waits_and_it_sees_what_they_did(shop: System) -> None:
@@ -365,7 +365,7 @@ def test_race_goes_on_with_the_first_answer_and_forgets_the_rest(shop: System) -
     assert suspensions(shop, panel) == []
 
 
-# -- tools that run by themselves -----------------------------------------------------------------------------
+# -- tools that run by themselves --------------------------------------------------------------------------
 
 TICK: Final = "$state.due = [...($state.due ?? []), $args.dueMs]; return null;"
 
@@ -451,7 +451,7 @@ def test_mount_and_unmount_run_for_the_first_client_and_behind_the_last(shop: Sy
     eventually(lambda: shop.state(panel) == {"came": 2, "went": 2}, what="one more of each")
 
 
-# -- bad input ------------------------------------------------------------------------------------------------
+# -- bad input ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_deletion_of_the_panel_ends_its_handlers_that_wait(shop: System) -> None
 def test_gateway_starts_again_after_a_panel_with_handlers_that_wait_was_deleted(
     make_system: MakeSystem,
 ) -> None:
-    """The end of a suspension was recorded behind the deletion of its panel, which no folding process takes."""
+    """The end of a suspension was recorded behind its panel's deletion, which no folding process takes."""
     system = make_system(processes=1)
     panel, other = system.make_panel(script("ask", ASK)), system.make_panel(script("count", COUNT))
     with system.connect(panel) as client:
@@ -602,7 +602,7 @@ def test_handler_that_suspends_for_ever_hinders_nobody_and_can_be_cancelled(shop
     assert suspensions(shop, panel) == []
 
 
-# -- answers --------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------------------
 
 
 def test_first_answer_wins_and_the_second_is_refused(shop: System) -> None:
@@ -669,7 +669,7 @@ def test_answer_that_fits_no_question_is_refused(
     assert len(suspensions(shop, panel)) == 1
 
 
-# -- bounds ---------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------
 
 
 def test_bounds_on_handlers_that_wait(make_system: MakeSystem) -> None:

@@ -36,7 +36,7 @@ from panels_shared.outcome import Completed, Failed, Usage
 #: Security limits on what a client message names.
 MAX_TOOL_CHARS: Final = 128
 MAX_TOPICS_PER_MESSAGE: Final = 256
-#: Security limits on an answer to a question: bytes of its value, characters of what it names, the number of a call.
+#: Security limits on an answer to a question: bytes of its value, characters of its suspension, its call.
 MAX_ANSWER_BYTES: Final = 64 * KIB
 MAX_SUSPENSION_CHARS: Final = 64
 MAX_CALL: Final = 2**31 - 1
@@ -71,7 +71,7 @@ class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="typ
 
 
 class AnswerQuestion(msgspec.Struct, frozen=True, tag="ANSWER", tag_field="type"):
-    """ANSWER: ``value`` answers a question of a handler that waits. ``call`` None: the only one that is open."""
+    """ANSWER: ``value`` answers a question of a handler that waits. ``call`` None: the only open one."""
 
     suspensionId: str  # noqa: N815 - the protocol's name
     value: msgspec.Raw

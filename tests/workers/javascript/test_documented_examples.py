@@ -1,7 +1,7 @@
 """Runs every script in docs/handlers.md: its comments say the state, the arguments and what comes of it.
 
-``// waits:`` are the calls that the script waits for, each with its arguments, and ``// answers:`` what they are answered with; an
-object with a code is an error.
+``// waits:`` are the calls that the script waits for, with their arguments, and ``// answers:`` what they are
+answered with; an object with a code is an error.
 """
 
 from __future__ import annotations
