@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from panels_shared.outcome import Suspended
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.task import Task
 
+RESULTS: Final = Path(__file__).with_name("WAITING.md")
 CAPABILITIES: Final = ["ext:*", "state:read:*", "state:write:*", "events:emit:*"]
 COUNT: Final = "return $state.count = ($state.count ?? 0) + 1;"
 ASK: Final = "return await $ext.human.ask('go?');"
@@ -193,7 +195,7 @@ class Client:
         """What ``count`` triggers return, ``window`` of them unanswered at a time."""
         for _ in range(min(window, count)):
             await self.say({"type": "TRIGGER", "tool": tool, "requestId": "t"})
-        values = []
+        values: list[Any] = []
         sent = min(window, count)
         while len(values) < count:
             values.append((await self.hear("RESULT"))["result"]["returnValue"])
@@ -211,13 +213,33 @@ def script(name: str, source: str, **fields: object) -> dict[str, object]:
 def main() -> None:
     """Takes all figures and prints them."""
     made = parser("benchmarks.waiting", __doc__)
+    made.add_argument("--results", action="store_true", help=f"write {RESULTS.name}, beside this file, too")
     options = made.parse_args()
     sizes = QUICK if options.quick else Sizes()
     report = Report(command("benchmarks.waiting"), [uvloop.run(_all(sizes))])
     report.publish(options.json)
+    if options.results:
+        RESULTS.write_text(document(report))
+
+
+def document(report: Report) -> str:
+    """``WAITING.md``."""
+    (table,) = report.tables
+    head = [
+        "# Handlers that wait",
+        "",
+        "What `python -m benchmarks.waiting --results` measured last; nothing here is typed by hand. Client, gateway, extension",
+        "process and workers share the machine's cores.",
+        "",
+        *(f"- {line}" for line in report.head().splitlines()),
+        f"- `{report.command}`, {report.date}",
+        "",
+    ]
+    return "\n".join([*head, table.markdown(), "", *table.notes, ""])
 
 
 async def _all(sizes: Sizes) -> Table:
+    load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="panels-waiting-") as name:
         folder = Path(name)
         (folder / "spinner.py").write_text(SPINNER)
@@ -238,6 +260,9 @@ async def _all(sizes: Sizes) -> Table:
         unit = target.words.rsplit(maxsplit=1)[-1]
         table.add(target.what, target.words, f"{target.measured:.3g} {unit}", target.met)
     table.notes += waiting.notes
+    table.notes.append(
+        f"The load average was {load_before:.1f} before the run and {os.getloadavg()[0]:.1f} at its end."
+    )
     return table
 
 
