@@ -248,13 +248,14 @@ async def _all(sizes: Sizes) -> Table:
         arguments += ["--max-suspensions", str(max(20_000, 2 * sizes.held))]
         with panels(Options(workers=2, gateway_args=arguments)) as system:
             waiting = Waiting(system, sizes)
+            # first, while nothing that others left free can hide what it needs
+            await held(waiting)
             await cost(waiting)
             images(waiting)
             await awaits(waiting)
             await timers(waiting)
             await beside(waiting)
             await spinning(waiting)
-            await held(waiting)
     table = Table("Handlers that wait", ("what", "target", "measured", "met"))
     for target in waiting.targets:
         unit = target.words.rsplit(maxsplit=1)[-1]
