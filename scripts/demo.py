@@ -37,7 +37,7 @@ import jwt
 import websockets
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PANELS: Final = ("counter", "todo", "chat", "hostile")
+PANELS: Final = ("counter", "todo", "chat", "approval", "hostile")
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 15.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -313,6 +313,10 @@ def describe(message: dict[str, Any]) -> str:
         metrics = result["metrics"]
         cost = f"{metrics['executionTimeUs']:,} µs, {metrics['fuelConsumed']:,} fuel in the sandbox"
         return f"{shorten(result['returnValue'], 50)}  ({cost})"
+    if kind == "PROGRESS":
+        return f"{message['status']}, waits for {message['extension']}.{message['method']}"
+    if kind == "ANSWERED":
+        return f"the answer is recorded, suspension {message['suspensionId']} goes on"
     if kind == "ERROR":
         reason = message.get("details", {}).get("reason", "")
         return " ".join(filter(None, (message["code"], reason, "–", shorten(message["message"], 90))))
@@ -399,6 +403,14 @@ class Viewer:
         self._screen.sent(self._name, f"TRIGGER {tool} {shown}".rstrip())
         await self._connection.send(json.dumps(message))
 
+    async def answer(self, question: dict[str, Any], value: object) -> dict[str, Any]:
+        """Answers a question that somebody's handler asked, and returns ANSWERED or ERROR."""
+        assert self._connection is not None
+        asked = {"suspensionId": question["suspensionId"], "call": question["call"]}
+        self._screen.sent(self._name, f"ANSWER {shorten(value)} to {shorten(question['args'])}")
+        await self._connection.send(json.dumps({"type": "ANSWER", **asked, "value": value}))
+        return await self.hear_until("ANSWERED", "ERROR")
+
     async def trigger(
         self, tool: str, args: object = None, *, key: str | None = None, why: str = ""
     ) -> dict[str, Any]:
@@ -462,6 +474,30 @@ async def show_record(screen: Screen, system: System, gateway: Gateway, children
             raise DemoError(f"expected seq {patch['seq'] + 1}, got {json.dumps(following)[:300]}")
 
 
+async def show_approval(screen: Screen, system: System, gateway: Gateway, children: list[Child]) -> None:
+    """Has a handler wait for a person, kills the gateway meanwhile, and lets the person answer."""
+    screen.head("A refund that waits for a person. The gateway is killed while it waits.")
+    async with (
+        watching(screen, system, "ada", "approval") as ada,
+        watching(screen, system, "bob", "approval") as bob,
+    ):
+        key = f"ada-{secrets.token_hex(3)}"
+        await ada.send("refund", {"amount": 80}, key=key)
+        await ada.hear_until("PROGRESS")
+        question = (await bob.hear_until("EVENT"))["event"]["payload"]
+        screen.lost("SIGKILL", f"the gateway, process {gateway.kill()}, is gone; nothing holds the handler")
+        resuming = asyncio.gather(ada.resume(), bob.resume())
+        await asyncio.sleep(0)  # both find out before anything else happens
+        screen.step("gateway", f"started again as process {gateway.start()}, on the same directory")
+        await asyncio.to_thread(wait_until_ready, system.url, children)
+        await resuming
+
+        await ada.send("refund", {"amount": 80}, key=key, why=", again: no answer came")
+        expect("ANSWERED", await bob.answer(question, True))
+        expect("RESULT", await ada.hear_until("RESULT", "ERROR"))
+        screen.step("approved", "the handler went on where it waited, and ada has the one answer")
+
+
 async def show(screen: Screen, system: System, gateway: Gateway, children: list[Child]) -> None:
     """The tour: a counter that two people watch, a list, handlers that misbehave, and a gateway that dies."""
     screen.head("A counter in WebAssembly. ada triggers, bob only watches.")
@@ -487,6 +523,7 @@ async def show(screen: Screen, system: System, gateway: Gateway, children: list[
         expect("RESULT", await eve.trigger("fine"))
 
     await show_record(screen, system, gateway, children)
+    await show_approval(screen, system, gateway, children)
 
 
 # -- the whole ---------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ def test_soak_ends_as_the_model_says() -> None:
 
 
 @pytest.mark.timeout(120)
+def test_waiting_takes_all_its_figures(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.waiting", "--quick", "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (table,) = json.loads(figures.read_text())["tables"]
+    assert len(table["rows"]) == 9
+
+
 @pytest.mark.parametrize("part", list(PARTS))
 def test_record_measures(part: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"

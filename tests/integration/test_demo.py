@@ -33,6 +33,10 @@ def test_demo_shows_everything_once_and_leaves_nothing_behind() -> None:
         record.count("seq 3: count = 3") == 2
     )  # bob heard it before the kill, ada after it, and nobody twice
     assert record.count("seq 3, recovered") == 2
+    approval = run.stdout[run.stdout.index("A refund that waits") :]
+    steps = ("human.asked", "PROGRESS", "SIGKILL", "ANSWER true", "ANSWERED", "RESULT", "approved ")
+    places = [approval.index(word) for word in steps]
+    assert places == sorted(places), approval
     folder = re.search(r"/tmp/panels-demo-\w+", run.stdout)
     assert folder is not None
     left = [

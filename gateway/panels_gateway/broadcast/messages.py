@@ -36,6 +36,10 @@ from panels_shared.outcome import Completed, Failed, Usage
 #: Security limits on what a client message names.
 MAX_TOOL_CHARS: Final = 128
 MAX_TOPICS_PER_MESSAGE: Final = 256
+#: Security limits on an answer to a question: bytes of its value, characters of its suspension, its call.
+MAX_ANSWER_BYTES: Final = 64 * KIB
+MAX_SUSPENSION_CHARS: Final = 64
+MAX_CALL: Final = 2**31 - 1
 #: Security limits on what a worker says of a failure: characters of its message, bytes of its details.
 MAX_FAILURE_CHARS: Final = 4_096
 MAX_FAILURE_DETAILS_BYTES: Final = 64 * KIB
@@ -66,11 +70,20 @@ class Unsubscribe(msgspec.Struct, frozen=True, tag="UNSUBSCRIBE", tag_field="typ
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
+class AnswerQuestion(msgspec.Struct, frozen=True, tag="ANSWER", tag_field="type"):
+    """ANSWER: ``value`` answers a question of a handler that waits. ``call`` None: the only open one."""
+
+    suspensionId: str  # noqa: N815 - the protocol's name
+    value: msgspec.Raw
+    call: int | None = None
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+
+
 class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
     """PING: answered by PONG."""
 
 
-ClientMessage = Trigger | Subscribe | Unsubscribe | Ping
+ClientMessage = Trigger | Subscribe | Unsubscribe | AnswerQuestion | Ping
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +121,13 @@ def decode(text: bytes | str) -> ClientMessage:
                 and (key is msgspec.UNSET or (0 < len(key) <= MAX_KEY_CHARS and key.isprintable()))
             )
             jsonvalue.validate(bytes(message.args))
+        elif isinstance(message, AnswerQuestion):
+            sound = (
+                len(message.suspensionId) <= MAX_SUSPENSION_CHARS
+                and (message.call is None or 0 <= message.call <= MAX_CALL)
+                and (message.requestId is msgspec.UNSET or len(message.requestId) <= MAX_REQUEST_ID_CHARS)
+            )
+            jsonvalue.validate(bytes(message.value))
         else:
             sound = type(message) is Ping or (
                 not isinstance(message, (Trigger, Ping))
@@ -131,6 +151,17 @@ def check_key(value: object) -> str | None:
     return None
 
 
+def check_call(value: object) -> str | None:
+    """What is wrong with the number of a call, None for nothing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"expected a number, got {kind_of(value)}"
+    if not 0 <= value <= MAX_CALL or value != int(value):
+        return f"expected a whole number from 0 to {MAX_CALL}, got another"
+    return None
+
+
 _TOPICS: Final[Mapping[str, Field]] = {
     "topics": Field(check_texts(MAX_TOPICS_PER_MESSAGE, MAX_TOPIC_CHARS), "an array of strings"),
     "requestId": Field(check_request_id),
@@ -145,6 +176,12 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
     },
     "SUBSCRIBE": _TOPICS,
     "UNSUBSCRIBE": _TOPICS,
+    "ANSWER": {
+        "suspensionId": Field(check_text(MAX_SUSPENSION_CHARS), "a string"),
+        "value": Field(check_anything, "a value"),
+        "call": Field(check_call),
+        "requestId": Field(check_request_id),
+    },
     "PING": {},
 }
 
@@ -222,6 +259,11 @@ def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
         _encode(topics),
         seq,
     )
+
+
+def answered(request_id: str | None, suspension: str) -> bytes:
+    """ANSWERED: the answer to a question was recorded, and the handler that asked goes on."""
+    return b'{"type":"ANSWERED",%b"suspensionId":%b}' % (_request_id(request_id), _encode(suspension))
 
 
 def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:

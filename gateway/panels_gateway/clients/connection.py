@@ -174,6 +174,8 @@ class Connection:
         elif isinstance(message, messages.Unsubscribe):
             self.topics.remove(message.topics)
             self._topics_changed(message.requestId)
+        elif isinstance(message, messages.AnswerQuestion):
+            self._answer_question(message)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
@@ -192,12 +194,9 @@ class Connection:
             details: dict[str, object] = {"retryAfterMs": 100, "scope": "client"}
             self.send(messages.error(Code.OVERLOADED, text, request_id, details))
             return
-        intake = self._kernel.intake
-        if self._bucket is not None and (wait_s := self._bucket.take(intake.clock())):
-            text = f"expected at most {self._limits.rate.per_s:g} triggers a second"
-            details = {"retryAfterMs": max(1, round(wait_s * 1000))}
-            self.send(messages.error(Code.RATE_LIMITED, text, request_id, details))
+        if self._bucket is not None and self._is_too_fast(self._bucket, request_id):
             return
+        intake = self._kernel.intake
         try:
             trigger = intake.accept(
                 self,
@@ -218,7 +217,35 @@ class Connection:
         else:
             self.backlog.append(trigger)
 
-    # -- from the kernel -----------------------------------------------------------------------------
+    def _is_too_fast(self, bucket: TokenBucket, request_id: str | None) -> bool:
+        wait_s = bucket.take(self._kernel.intake.clock())
+        if wait_s:
+            text = f"expected at most {self._limits.rate.per_s:g} triggers and answers a second"
+            details = {"retryAfterMs": max(1, round(wait_s * 1000))}
+            self.send(messages.error(Code.RATE_LIMITED, text, request_id, details))
+        return bool(wait_s)
+
+    def _answer_question(self, message: messages.AnswerQuestion) -> None:
+        request_id = _given(message.requestId)
+        if self._bucket is not None and self._is_too_fast(self._bucket, request_id):
+            return
+        kernel = self._kernel
+        try:
+            resident = kernel.residents.of(self.panel)
+            if resident is None:
+                raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {self.panel.id!r} any more")
+            suspension = kernel.calls.asked(resident, message.suspensionId, self.principal)
+            value = bytes(message.value)
+            if len(value) > messages.MAX_ANSWER_BYTES:
+                text = f"value: expected at most {messages.MAX_ANSWER_BYTES} bytes, got more"
+                raise RequestError(Code.TOO_LARGE, text)
+            kernel.calls.answer(suspension, message.call, value)
+        except RequestError as exc:
+            self.send(messages.error(exc.code, exc.message, request_id, exc.details))
+            return
+        self.send(messages.answered(request_id, suspension.name))
+
+    # -- from the kernel ---------------------------------------------------------------------------------
 
     def progress(self, trigger: request.Trigger, progress: Progress) -> None:
         """The handler waits: its trigger no longer stands in the panel's queue, and others of this client

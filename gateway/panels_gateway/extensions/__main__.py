@@ -8,12 +8,15 @@ extension cannot be used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Final
 
 from panels_gateway.extensions import config as configuration
@@ -25,6 +28,8 @@ from panels_gateway.observe.logs import RedactingFormatter
 logger = logging.getLogger("panels.extensions")
 
 _PR_SET_PDEATHSIG: Final = 1
+#: How much less of a busy processor this process gets than its neighbours, as nice(2) counts.
+_NICENESS: Final = 10
 
 
 def main() -> int:
@@ -32,6 +37,8 @@ def main() -> int:
     # secrets are in this memory: no core file, and nothing left behind when the gateway is killed
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # an extension that computes must not take the processor from the gateway and the sandboxes
+    _yield_processor()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().handlers[:] = [handler]
@@ -52,6 +59,13 @@ def main() -> int:
         logger.exception("the extension process ends")
         return 1
     return 0
+
+
+def _yield_processor() -> None:
+    os.nice(_NICENESS)
+    # this process leads a session: where the kernel shares processors among sessions, only this counts
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def _set_level(level: str) -> None:

@@ -75,7 +75,7 @@ class Child:
                     pass_fds=(theirs.fileno(),),
                     env=ENVIRONMENT,
                     cwd="/",
-                    process_group=0,  # Ctrl-C is for the gateway, which then shuts down in its own order
+                    start_new_session=True,  # Ctrl-C is for the gateway, which shuts down in its order
                     limit=MAX_LINE_BYTES,
                 )
             reader, writer = await asyncio.open_connection(sock=ours)

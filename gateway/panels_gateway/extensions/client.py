@@ -136,6 +136,7 @@ class ExtensionClient:
             raise RuntimeError(f"expected a new client, got one that is {self._state.value}")
         self._set(ClientState.STARTING)
         self._task = asyncio.create_task(self._serve(), name="extensions")
+        self._task.add_done_callback(self._served)
         if await self._left(ClientState.STARTING) is ClientState.FAILED:
             raise ExtensionConfigError("the extension process refused its configuration; its log says why")
 
@@ -194,6 +195,13 @@ class ExtensionClient:
                 "the extension process ended (%s); the next one starts in %.1f s", code, next_s - now_s
             )
             await asyncio.sleep(next_s - now_s)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        # a defect of ours must not leave whoever waits for the start, or for an answer, waiting
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the extension process is given up", exc_info=error)
+            self._set(ClientState.FAILED)
+            self._perform(self._calls.give_up())
 
     async def _live(self, config: bytes) -> int | None:
         """One process from start to end. Its exit code, None if it could not be started."""

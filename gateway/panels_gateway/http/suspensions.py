@@ -4,29 +4,23 @@ cancelled.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from panels_gateway.http.answers import demand, json_answer
+from panels_gateway.broadcast.messages import MAX_ANSWER_BYTES
+from panels_gateway.http.answers import json_answer
+from panels_gateway.kernel.calls import find
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
-from panels_shared.limits import KIB
 from panels_shared.outcome import Reason
 
 if TYPE_CHECKING:
     from panels_gateway.http.desk import Desk
-    from panels_gateway.kernel.residents import Resident
     from panels_gateway.kernel.suspension import Suspension
-
-#: Bytes of an answer; a security limit.
-MAX_ANSWER_BYTES: Final = 64 * KIB
-
-_NAME_PATTERN: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
 
 
 class AnswerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +61,7 @@ class SuspensionRoutes:
         desk = self._desk
         manage = request.method == "DELETE"
         resident = await desk.find(request, desk.admit(request), manage=manage)
-        suspension = _find(resident, request)
+        suspension = find(resident, request.path_params["suspension"])
         if manage:
             message = "somebody cancelled the handler while it waited"
             self._kernel.suspensions.fail(suspension, Reason.CANCELLED, message)
@@ -82,12 +76,7 @@ class SuspensionRoutes:
         desk = self._desk
         principal = desk.admit(request)
         resident = await desk.find(request, principal)
-        suspension = _find(resident, request)
-        demand(
-            principal.may_answer(resident.panel.id, suspension.record.tool),
-            f"answer:{suspension.record.tool}",
-            resident.panel.id,
-        )
+        suspension = self._kernel.calls.asked(resident, request.path_params["suspension"], principal)
         body = await desk.body(request, MAX_ANSWER_BYTES)
         try:
             jsonvalue.validate(body)
@@ -99,16 +88,6 @@ class SuspensionRoutes:
         self._kernel.calls.answer(suspension, given.call, bytes(given.value))
         await self._kernel.turn.read()
         return Response(status_code=204)
-
-
-def _find(resident: Resident, request: Request) -> Suspension:
-    name: str = request.path_params["suspension"]
-    suspension = resident.waiting.get(int(name, 16)) if _NAME_PATTERN.fullmatch(name) else None
-    if suspension is None:
-        raise RequestError(
-            Code.NOT_FOUND, "there is no such suspension; it may have been answered, cancelled, or ended"
-        )
-    return suspension
 
 
 def _shown(suspension: Suspension) -> dict[str, object]:

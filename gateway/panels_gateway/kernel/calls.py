@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from panels_gateway.access.tokens import principal_of
+from panels_gateway.access.tokens import Principal, principal_of
 from panels_gateway.extensions.client import ExtensionClient
 from panels_gateway.extensions.messages import Call, CallId
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
-from panels_gateway.kernel.residents import Residents
+from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Succeeded, Trigger
 from panels_shared.errors import Code, RequestError
@@ -39,6 +40,7 @@ _log = logging.getLogger("panels.gateway.calls")
 MAX_DEPTH: Final = 8
 MAX_SLEEP_MS: Final = 7 * 24 * 3_600 * 1_000
 
+_NAME_PATTERN: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _args_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -53,6 +55,16 @@ class Answers(Protocol):
 def failure(code: str, message: str) -> bytes:
     """What a handler is told of a call that did not go well."""
     return msgspec.json.encode({"code": code, "message": message})
+
+
+def find(resident: Resident, name: str) -> Suspension:
+    """The suspension that clients call ``name``. Raises ``RequestError``: NOT_FOUND."""
+    suspension = resident.waiting.get(int(name, 16)) if _NAME_PATTERN.fullmatch(name) else None
+    if suspension is None:
+        raise RequestError(
+            Code.NOT_FOUND, "there is no such suspension; it may have been answered, cancelled, or ended"
+        )
+    return suspension
 
 
 class CallMaker:
@@ -95,6 +107,19 @@ class CallMaker:
         name = _name(suspension, call)
         if self._open.pop(name, None) is not None and self.client is not None:
             self.client.cancel(name)
+
+    def asked(self, resident: Resident, name: str, principal: Principal) -> Suspension:
+        """The suspension of that name, whose questions ``principal`` may answer.
+
+        Raises ``RequestError``: NOT_FOUND, FORBIDDEN.
+        """
+        suspension = find(resident, name)
+        panel_id, tool = resident.panel.id, suspension.record.tool
+        if not principal.may_answer(panel_id, tool):
+            raise RequestError(
+                Code.FORBIDDEN, f"the token does not allow answer:{tool} on panel {panel_id!r}"
+            )
+        return suspension
 
     def answer(self, suspension: Suspension, call: int | None, value: bytes) -> None:
         """Somebody answers a question. ``call`` None: the only one that is open.

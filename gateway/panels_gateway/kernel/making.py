@@ -253,14 +253,15 @@ class Making:
         panel = resident.panel
         self._turn.divide()
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
-        self._suspensions.drop(resident, refused)  # what it records stands before the deletion
-        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
+        self._suspensions.drop(resident, refused)
         for trigger in self._residents.detach(panel):
             if trigger.resume is not None:
                 self._suspensions.came_back(trigger)
             else:
                 self._answering.refuse(trigger, refused)
         self._timers.detach(resident)
+        # behind the end of its suspensions: nothing may be recorded of a panel that is deleted
+        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         self._residents.remove(resident)
         self._residents.deleted(resident, position)
         self.panels -= 1

@@ -59,6 +59,16 @@ JOINED: Final = Family(
 REPEATED: Final = Family(
     "panels_triggers_repeated_total", "counter", "Triggers whose idempotency key had been answered before."
 )
+SUSPENSIONS: Final = Family("panels_suspensions", "gauge", "Handlers that wait for an answer.")
+SUSPENDED: Final = Family("panels_suspended_total", "counter", "Times that a handler began to wait.")
+SELF_TRIGGERS: Final = Family(
+    "panels_self_triggers_total", "counter", "Runs of tools that run by themselves."
+)
+CHAINS_CUT: Final = Family(
+    "panels_trigger_chains_cut_total",
+    "counter",
+    "Runs that were refused because triggers caused one another.",
+)
 RECOVERED: Final = Family(
     "panels_resumes_recovered_total", "counter", "Clients that came back and were sent what they had missed."
 )

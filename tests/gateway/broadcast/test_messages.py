@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panels_gateway.broadcast import messages
-from panels_gateway.broadcast.messages import MessageError, Ping, Subscribe, Trigger
+from panels_gateway.broadcast.messages import AnswerQuestion, MessageError, Ping, Subscribe, Trigger
 from panels_shared.errors import Code
 from panels_shared.outcome import Completed, Failed, Reason, Usage
 
@@ -26,6 +26,31 @@ def test_decode_reads_each_message() -> None:
     assert (trigger.tool, bytes(trigger.args), trigger.requestId) == ("inc", b'{"n":1}', "r")
     assert messages.decode('{"type":"PING"}') == Ping()
     assert messages.decode('{"topics":["a"],"type":"SUBSCRIBE"}') == Subscribe(["a"])
+
+
+def test_decode_reads_an_answer_and_any_value_in_it() -> None:
+    message = messages.decode(
+        '{"type":"ANSWER","suspensionId":"00ab","call":3,"value":{"a":[1]},"requestId":"r"}'
+    )
+    assert isinstance(message, AnswerQuestion)
+    assert (message.suspensionId, message.call, message.requestId) == ("00ab", 3, "r")
+    assert bytes(message.value) == b'{"a":[1]}'
+    for text in (
+        '{"type":"ANSWER","suspensionId":"","value":null}',
+        '{"type":"ANSWER","value":null,"suspensionId":"","call":null}',
+    ):
+        message = messages.decode(text)
+        assert isinstance(message, AnswerQuestion)
+        assert (bytes(message.value), message.call) == (b"null", None)
+
+
+def test_answered_names_the_request_and_the_suspension() -> None:
+    assert json.loads(messages.answered("r", "00ab")) == {
+        "type": "ANSWERED",
+        "requestId": "r",
+        "suspensionId": "00ab",
+    }
+    assert json.loads(messages.answered(None, "00ab")) == {"type": "ANSWERED", "suspensionId": "00ab"}
 
 
 def test_decode_takes_a_trigger_without_args_as_null() -> None:
@@ -117,11 +142,15 @@ WRONG = {
         json.dumps(["t"] * 257),
     ],
     "args": [],
+    "suspensionId": ["5", "null", "[]", "{}", "true", json.dumps("s" * 65)],
+    "call": ['"1"', "[]", "{}", "true", "-1", "1.5", "1e300", str(2**31)],
+    "value": [],
 }
 VALID = [
     {"type": '"TRIGGER"', "tool": '"inc"', "args": '{"n":[1,"}"]}', "requestId": '"r-1"'},
     {"type": '"SUBSCRIBE"', "topics": '["state"]', "requestId": '"r-1"'},
     {"type": '"UNSUBSCRIBE"', "topics": "[]", "requestId": '"r-1"'},
+    {"type": '"ANSWER"', "suspensionId": '"0a"', "value": "true", "call": "1", "requestId": '"r-1"'},
     {"type": '"PING"', "requestId": '"r-1"'},
 ]
 IGNORED = [("PING", "requestId"), ("SUBSCRIBE", "requestId"), ("UNSUBSCRIBE", "requestId")]
@@ -155,7 +184,8 @@ def test_error_of_a_message_with_one_wrong_field_names_it_and_echoes_the_request
 
 
 @pytest.mark.parametrize(
-    ("valid", "field"), [(v, f) for v in VALID for f in ("type", "tool", "topics") if f in v]
+    ("valid", "field"),
+    [(v, f) for v in VALID for f in ("type", "tool", "topics", "suspensionId", "value") if f in v],
 )
 def test_error_of_a_message_without_a_field_names_it_and_echoes_the_request_id(
     valid: dict[str, str], field: str

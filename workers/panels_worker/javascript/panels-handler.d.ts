@@ -65,5 +65,11 @@ declare const $time: { now(): number };
  * A call that fails is rejected with an `Error` that has a `code`.
  */
 declare const $ext: {
+  readonly time: { sleep(ms: number): Promise<null> };
+  readonly panels: { trigger(id: string, tool: string, args?: unknown): Promise<any> };
+  readonly human: {
+    approve(question: string, ...more: unknown[]): Promise<boolean>;
+    ask(question: string, ...more: unknown[]): Promise<any>;
+  };
   readonly [name: string]: { readonly [method: string]: (...args: unknown[]) => Promise<any> };
 };
