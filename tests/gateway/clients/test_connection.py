@@ -11,6 +11,7 @@ from panels_gateway.access.tokens import principal_of
 from panels_gateway.broadcast.topics import MAX_TOPICS
 from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.dispatch.limits import DispatchLimits
+from panels_gateway.journal.memory import MemoryJournal
 from panels_shared.errors import CloseCode
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_shared.rate import RateLimit
@@ -141,6 +142,23 @@ async def test_triggers_above_what_is_admitted_wait_here_and_keep_their_order() 
         await gateway.settle()
     answered = [message["requestId"] for message in socket.heard if message["type"] == "RESULT"]
     assert answered == ["0", "1", "2", "3", "4"]
+    assert (connection.in_flight, connection.admitted) == (0, 0)
+
+
+async def test_long_backlog_that_is_answered_at_once_is_not_answered_by_nested_calls() -> None:
+    gateway = Gateway(MemoryJournal(fold_s=3_600.0))
+    connection, socket = await connected(gateway, ClientLimits(in_flight=2_000, admitted=1))
+    say(connection, "TRIGGER", tool="t", requestId="first", idempotencyKey="k")
+    await gateway.settle()
+    gateway.respond = lambda call: None
+    say(connection, "TRIGGER", tool="t", requestId="slow")
+    for number in range(1_000):
+        say(connection, "TRIGGER", tool="t", requestId=f"{number}", idempotencyKey="k")
+    await gateway.settle()
+    gateway.answer_held()
+    await gateway.settle()
+    answered = [message["requestId"] for message in socket.heard if message["type"] == "RESULT"]
+    assert answered == ["first", "slow", *map(str, range(1_000))]
     assert (connection.in_flight, connection.admitted) == (0, 0)
 
 
