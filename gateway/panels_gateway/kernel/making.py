@@ -244,15 +244,19 @@ class Making:
         """
         self._still_here(resident)
         panel = resident.panel
-        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
+        resident.ending = True
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
-        for trigger in self._residents.detach(panel):
-            if trigger.resume is not None:
-                self._suspensions.came_back(trigger)
-            else:
+        unanswered = self._residents.detach(panel)
+        for trigger in unanswered:
+            if trigger.resume is None:
                 self._answering.refuse(trigger, refused)
         self._suspensions.drop(resident, refused)
+        for trigger in unanswered:
+            if trigger.resume is not None:  # behind drop: another of this panel must not begin in its place
+                self._suspensions.came_back(trigger)
         self._timers.detach(resident)
+        # behind all else: nothing may be recorded of a panel that was deleted
+        position = self._turn.record(Deleted(panel.number, int(self._wall_clock() * 1000)))
         self._residents.remove(resident)
         self._residents.deleted(resident, position)
         self.panels -= 1

@@ -79,11 +79,13 @@ class Resident:
     ``next_runs`` the next ones, and ``firing`` how many runs of each have not been answered. ``holder`` is
     the suspension of an exclusive tool, and ``held`` the triggers that stand behind it. ``holds`` counts
     those who look at the panel and will await something before they are done with it: each adds one, without
-    awaiting since it got the resident, and takes it off again.
+    awaiting since it got the resident, and takes it off again. ``ending`` says that it is being deleted: what
+    is submitted from then on is refused.
     """
 
     __slots__ = (
         "answers",
+        "ending",
         "fired",
         "firing",
         "held",
@@ -113,6 +115,7 @@ class Resident:
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
         self.holds = 0
+        self.ending = False
         self.weight = 0
 
     @property
