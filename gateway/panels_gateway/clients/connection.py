@@ -67,6 +67,7 @@ class Connection:
     """See the module's docstring. Made once the upgrade is accepted; ``open`` sends CONNECTED."""
 
     __slots__ = (
+        "_admitting",
         "_bucket",
         "_kernel",
         "_limits",
@@ -111,6 +112,7 @@ class Connection:
         self.room: Room = kernel.room(panel)
         self.in_flight = 0
         self.admitted = 0
+        self._admitting = False
         self.suspended: set[request.Trigger] = set()
         self.backlog: deque[request.Trigger] = deque()
         self.closed = False
@@ -270,9 +272,17 @@ class Connection:
         self._admit()
 
     def _admit(self) -> None:
-        while self.backlog and self.admitted < self._limits.admitted:
-            self.admitted += 1
-            self._kernel.intake.submit(self.backlog.popleft())
+        # a trigger that is answered within submit calls this again: the outermost call goes on with the rest,
+        # or a long backlog that is refused would pass the interpreter's bound of nested calls
+        if self._admitting:
+            return
+        self._admitting = True
+        try:
+            while self.backlog and self.admitted < self._limits.admitted:
+                self.admitted += 1
+                self._kernel.intake.submit(self.backlog.popleft())
+        finally:
+            self._admitting = False
 
     def send(self, payload: bytes) -> None:
         """Queues a message for this client only."""

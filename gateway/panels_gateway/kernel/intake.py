@@ -131,7 +131,11 @@ class Intake:
     def submit(self, trigger: Trigger) -> None:
         """Has the trigger run, or answers it at once. It is answered exactly once either way."""
         self._counters.triggers += 1
-        if trigger.key is None or not self._known(trigger, trigger.key):
+        resident = self._residents.of(trigger.panel)
+        if resident is None or resident.ending:
+            message = f"there is no panel {trigger.panel.id!r} any more"
+            trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
+        elif trigger.key is None or not self._known(trigger, trigger.key):
             self._offer(trigger)
         self._turn.request_seal()
 

@@ -251,6 +251,7 @@ class Making:
         """
         self._still_here(resident)
         panel = resident.panel
+        resident.ending = True
         self._turn.divide()
         refused = Refused(Code.PANEL_NOT_FOUND, f"the panel {panel.id!r} was deleted")
         self._suspensions.drop(resident, refused)

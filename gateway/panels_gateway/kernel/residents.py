@@ -80,11 +80,12 @@ class Resident:
     runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the
     triggers that stand behind it. ``holds`` counts those who look at the panel and will await something
     before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
-    again.
+    again. ``ending`` says that it is being deleted: what is submitted from then on is refused.
     """
 
     __slots__ = (
         "answers",
+        "ending",
         "fired",
         "firing",
         "held",
@@ -116,6 +117,7 @@ class Resident:
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
         self.holds = 0
+        self.ending = False
         self.weight = 0
 
     @property
@@ -170,6 +172,7 @@ class Residents:
         #: Panels whose deletion is not folded: the journal would still give them back. By number, since
         #: several of the same id may have come and gone.
         self._deleted: set[int] = set()
+        self._deletions_forgotten = 0
         #: Called with a panel that was loaded, and its suspensions.
         self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
         self._next_key = 0
@@ -228,10 +231,15 @@ class Residents:
             del self._loading[panel_id]
 
     async def _read(self, panel_id: str) -> Resident | None:
-        try:
-            found = await self._journal.load(panel_id)
-        except JournalError as exc:
-            raise _unreadable(panel_id, exc) from None
+        while True:
+            forgotten = self._deletions_forgotten
+            try:
+                found = await self._journal.load(panel_id)
+            except JournalError as exc:
+                raise _unreadable(panel_id, exc) from None
+            # a deletion that was folded meanwhile is remembered no more, and may not be in what was read
+            if forgotten == self._deletions_forgotten:
+                break
         resident = self.get(panel_id)  # made meanwhile
         if resident is not None or found is None or self.is_deleted(found.panel):
             return resident
@@ -405,6 +413,7 @@ class Residents:
                 self._weigh(resident)
             elif not resident.unfolded:
                 self._deleted.discard(panel.number)
+                self._deletions_forgotten += 1
         self._put_away_spare()
 
     # -- listing -------------------------------------------------------------------------------------

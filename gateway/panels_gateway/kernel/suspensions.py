@@ -197,7 +197,7 @@ class Suspensions:
         if suspension.over or suspension.running or suspension.wanted or not suspension.answers:
             return
         resident = self._residents.of(suspension.origin.panel)
-        if resident is None or resident.holder not in (None, suspension):
+        if resident is None or resident.ending or resident.holder not in (None, suspension):
             return  # it is resumed when the panel is released
         suspension.wanted = True
         self._ready.append(suspension)

@@ -11,6 +11,7 @@ from panels_gateway.access.tokens import principal_of
 from panels_gateway.broadcast.topics import MAX_TOPICS
 from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.dispatch.limits import DispatchLimits
+from panels_gateway.journal.memory import MemoryJournal
 from panels_shared.errors import CloseCode
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_shared.rate import RateLimit
@@ -145,6 +146,23 @@ async def test_triggers_above_what_is_admitted_wait_here_and_keep_their_order() 
     assert (connection.in_flight, connection.admitted) == (0, 0)
 
 
+async def test_long_backlog_that_is_answered_at_once_is_not_answered_by_nested_calls() -> None:
+    gateway = Gateway(MemoryJournal(fold_s=3_600.0))
+    connection, socket = await connected(gateway, ClientLimits(in_flight=2_000, admitted=1))
+    say(connection, "TRIGGER", tool="t", requestId="first", idempotencyKey="k")
+    await gateway.settle()
+    gateway.respond = lambda call: None
+    say(connection, "TRIGGER", tool="t", requestId="slow")
+    for number in range(1_000):
+        say(connection, "TRIGGER", tool="t", requestId=f"{number}", idempotencyKey="k")
+    await gateway.settle()
+    gateway.answer_held()
+    await gateway.settle()
+    answered = [message["requestId"] for message in socket.heard if message["type"] == "RESULT"]
+    assert answered == ["first", "slow", *map(str, range(1_000))]
+    assert (connection.in_flight, connection.admitted) == (0, 0)
+
+
 async def test_backlog_goes_on_where_the_panel_s_queue_is_full() -> None:
     gateway = Gateway(dispatch=DispatchLimits(queue_per_panel=1))
     connection, socket = await connected(gateway, ClientLimits(in_flight=9, admitted=2))
@@ -168,6 +186,18 @@ async def test_rate_is_bounded_and_says_when_to_try_again() -> None:
     say(connection, "TRIGGER", tool="t")
     await gateway.settle()
     assert len(gateway.jobs) == 2
+
+
+async def test_answers_count_towards_the_rate() -> None:
+    gateway = Gateway()
+    connection, socket = await connected(gateway, ClientLimits(rate=RateLimit(per_s=2.0, burst=1)))
+    for number in range(2):
+        say(connection, "ANSWER", suspensionId="00", call=1, value=None, requestId=str(number))
+    await gateway.settle()
+    assert [(message["code"], message["requestId"]) for message in socket.heard[1:]] == [
+        ("NOT_FOUND", "0"),
+        ("RATE_LIMITED", "1"),
+    ]
 
 
 # -- topics ------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ import json
 import pytest
 
 from panels_gateway.access.tokens import ANONYMOUS, principal_of
+from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.journal.memory import MemoryJournal
-from panels_gateway.journal.records import Batch, Created, Defined, Deleted, Source
+from panels_gateway.journal.records import Batch, Created, Defined, Deleted, Source, Unparked
 from panels_gateway.kernel.kernel import KernelLimits
 from panels_gateway.panels.trigger import Refused, Succeeded
 from panels_shared.errors import CloseCode, Code, RequestError
 from panels_shared.messages import Refusal
+from panels_shared.outcome import ExtensionCall, Suspended, Usage
 from tests.support.gateway import Gateway, follow, make_definition
 
 pytestmark = pytest.mark.anyio
@@ -229,6 +231,39 @@ async def test_delete_answers_what_waits_and_closes_the_clients_behind_everythin
     with pytest.raises(RequestError) as caught:
         gateway.kernel.making.delete(resident)
     assert caught.value.code is Code.PANEL_NOT_FOUND
+
+
+async def test_delete_refuses_what_a_client_had_waiting_behind_what_was_admitted() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    connection, socket = gateway.connect(resident, limits=ClientLimits(in_flight=1_000, admitted=2))
+    for number in range(1_000):
+        connection.receive_text(json.dumps({"type": "TRIGGER", "tool": "t", "requestId": f"{number}"}))
+    await gateway.settle()
+    gateway.kernel.making.delete(resident)
+    await gateway.settle()
+    assert [message.get("code") for message in socket.heard] == [None] + 1_000 * ["PANEL_NOT_FOUND"]
+    assert (connection.in_flight, connection.admitted) == (0, 0)
+    assert socket.is_closed
+    assert gateway.kernel.dispatcher.unanswered == 0
+
+
+async def test_delete_ends_handlers_that_wait_before_it_is_recorded() -> None:
+    journal = Recorder()
+    gateway = Gateway(journal)
+    ask = ExtensionCall(1, "human", "ask", b'["?"]')
+    gateway.respond = lambda call: Suspended(Usage(1), (ask,), b"image")
+    resident = await gateway.add()
+    caller = gateway.submit(resident)
+    await gateway.settle()
+    assert len(resident.waiting) == 1
+    gateway.kernel.making.delete(resident)
+    await gateway.settle()
+    assert isinstance(caller.last, Refused)
+    assert caller.last.code is Code.PANEL_NOT_FOUND
+    assert [type(record) for record in journal.records[-2:]] == [Unparked, Deleted]
+    assert gateway.kernel.suspensions.count == 0
 
 
 async def test_delete_closes_nobody_before_it_is_durable() -> None:

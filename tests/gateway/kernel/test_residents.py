@@ -222,6 +222,23 @@ async def test_open_does_not_bring_back_what_was_deleted() -> None:
     assert await gateway.kernel.residents.open("p") is None
 
 
+async def test_open_does_not_bring_back_what_was_deleted_and_folded_while_it_was_read() -> None:
+    class Slow(Unfolded):
+        async def load(self, panel_id: str) -> StoredPanel | None:
+            found = await super().load(panel_id)
+            self.fold()
+            return found
+
+    journal = Slow()
+    gateway = Gateway(journal)
+    resident = await gateway.add()
+    journal.fold()
+    gateway.kernel.making.delete(resident)
+    await gateway.settle()
+    assert await gateway.kernel.residents.open("p") is None
+    assert not is_here(gateway)
+
+
 async def test_open_does_not_bring_back_any_of_several_that_were_deleted() -> None:
     """The journal knows the first of three; all are gone, and none of that is folded."""
     journal = Unfolded()
