@@ -34,3 +34,17 @@ def test_every_dropped_letter_is_noticed(table: OptionTable) -> None:
             wrong = name[:at] + name[at + 1 :]
             if wrong not in known and len(wrong) > len("PANELS_HOS"):
                 assert table.mistyped([wrong]), wrong
+
+
+@pytest.mark.parametrize("table", [GATEWAY, WORKER], ids=["gateway", "worker"])
+def test_help_fits_a_terminal_and_shows_sizes_as_they_are_given(
+    table: OptionTable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        table.read(["--help"], {}, directory=Path("/"), read_file=lambda _: b"")
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert out.index("options:") < 1_000
+    assert "MiB." in out
+    assert "`" not in out

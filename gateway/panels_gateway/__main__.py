@@ -77,12 +77,12 @@ _log = logging.getLogger("panels.gateway")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the gateway until it is told to stop, or the command that is named; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # what is written holds everybody's state: the record is its owner's alone, and so is a backup, even an
+    # unfinished one
+    os.umask(0o077)
     if arguments and not arguments[0].startswith("-"):
         from panels_gateway.commands.dispatch import run
 
-        # what a command writes holds everybody's state: a backup is its owner's alone, and so is an
-        # unfinished one
-        os.umask(0o077)
         return run(arguments, os.environ, directory=Path.cwd())
     try:
         config = load(arguments, os.environ, directory=Path.cwd())

@@ -129,6 +129,7 @@ class OptionTable:
     """All options of one command.
 
     - ``config_variable`` names the file of ``--config`` in the environment;
+    - ``usage`` is the first line of the help, where it is more than the options;
     - ``foreign_variables`` belong to the other program and look like this one's: they are no misspellings;
     - ``ignore_empty``: a variable that is set to nothing counts as not set. Where an empty variable could
       switch a check off, it must be False, and such a variable is an error.
@@ -139,6 +140,7 @@ class OptionTable:
     description: str
     options: tuple[Option, ...]
     config_variable: str
+    usage: str | None = None
     foreign_variables: frozenset[str] = frozenset()
     ignore_empty: bool = False
 
@@ -211,7 +213,8 @@ class OptionTable:
         parser = _Parser(
             prog=self.program,
             description=self.description,
-            epilog="Each option is also a variable (--log-level: PANELS_LOG_LEVEL) and a key of "
+            usage=self.usage or f"{self.program} [OPTION ...]",
+            epilog="Each option is also a variable (--log-level: PANELS_LOG_LEVEL) and a key of\n"
             "the TOML file (log-level).",
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -267,10 +270,10 @@ def _metavar(option: Option) -> str:
 
 def _help_default(option: Option) -> str:
     if option.shown_default is not None:
-        return f" Default: {option.shown_default}."
+        return f" Default: {option.shown_default.replace('`', '')}."
     if option.default is None or isinstance(option.default, bool):
         return ""
-    return f" Default: {option.default}."
+    return f" Default: {_shown_default(option).strip('`')}."
 
 
 # -- values ------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ RETIREMENT: Final = "When a sandbox is replaced"
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
-        name="gateway", group=POOL, kind="text", shown_default="`.panels/workers.sock` here",
+        name="gateway", group=POOL, kind="text", shown_default="`.panels/workers.sock` in the working directory",
         help="Where the gateway waits for workers: ipc:///path or tcp://host:port. tcp "
              "needs both CURVE key files.",
     ),
@@ -57,29 +57,29 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="confinement", group=SANDBOXES, kind="text", default="auto", choices=tuple(CONFINEMENT_MODES),
         help="How each sandbox locks itself in (rlimits, user, Landlock, seccomp): auto uses what this "
-             "system has and logs what is missing, strict refuses to run without, off is for debugging.",
+             "system has and logs what is missing, strict refuses to run if something is missing, off is for debugging.",
     ),
     Option(
         name="user", group=SANDBOXES, kind="text", default="nobody",
-        help="Whom sandboxes run as when root starts the pool: a name or a number.",
+        help="Whom sandboxes run as if root starts the pool: a name or a number.",
     ),
     Option(
         name="spin-us", group=SANDBOXES, kind="integer", default=500, maximum=10_000,
         help="How long a sandbox looks for its next job before it sleeps, in microseconds, while jobs come "
-             "in quick succession; 0 to sleep at once.",
+             "in quick succession; with 0 it sleeps at once.",
     ),
     Option(
         name="replica-bytes", group=SANDBOXES, kind="bytes", default=256 * MIB, minimum=MIB,
         maximum=1024 * GIB,
-        help="Panel state that a sandbox keeps, in all.",
+        help="How much panel state a sandbox keeps in all.",
     ),
     Option(
         name="max-programs", group=SANDBOXES, kind="integer", default=256, minimum=1, maximum=100_000,
-        help="Loaded handlers that a sandbox keeps.",
+        help="How many loaded handlers a sandbox keeps.",
     ),
     Option(
         name="data-bytes", group=SANDBOXES, kind="bytes", default=GIB, minimum=128 * MIB, maximum=1024 * GIB,
-        help="Memory that a sandbox may write to; above it, it fails.",
+        help="How much memory a sandbox may write to; above it, the sandbox fails.",
     ),
     Option(
         name="max-rss-bytes", group=RETIREMENT, kind="bytes", default=_BOUNDS.max_rss_bytes, minimum=64 * MIB,
@@ -88,13 +88,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="max-jobs", group=RETIREMENT, kind="integer", default=_BOUNDS.max_jobs, minimum=1,
         maximum=10**15,
-        help="Jobs after which a sandbox is replaced.",
+        help="How many jobs a sandbox runs before it is replaced.",
     ),
     Option(
         name="max-job-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.max_busy_s), minimum=1,
         maximum=86_400,
-        help="How long one job may run before its sandbox is killed, in seconds; above the "
-             "gateway's largest time-out.",
+        help="How long one job may run before its sandbox is killed, in seconds. It must be "
+             "more than the gateway's max-timeout-ms.",
     ),
     Option(
         name="grace-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.grace_s), minimum=1,
@@ -106,7 +106,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
 TABLE: Final = OptionTable(
     program="panels-worker",
     version=versions()["panels"],
-    description="Runs the handlers of panels in sandboxed processes, for one panels-gateway. "
+    description="Runs the handlers of panels in sandboxed processes, for one panels-gateway.\n"
     "It may be started before or after the gateway, and survives its restarts.",
     options=OPTIONS,
     # not PANELS_CONFIG: one environment may serve both programs, and each refuses the other's keys

@@ -84,6 +84,14 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
             extensions[EXTENSION] = self
 
+    async def send(self, message: Any) -> None:
+        """What the upgrade has to say. An HTTP answer completes it as well, which uvicorn would report as an
+        error: everybody who asks for a panel that is not there could fill the log.
+        """
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
+
     def attach(self, connection: Connection, outbox: Outbox, counters: ClientCounters) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
         self._connection = connection

@@ -27,18 +27,18 @@ HANDLERS: Final = "How far a tool may raise its limits"
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(name="host", group=LISTEN, kind="text", default="127.0.0.1", help="Address to listen on."),
     Option(
-        name="port", group=LISTEN, kind="integer", default=3001, maximum=65_535,
+        name="port", group=LISTEN, kind="integer", default=3001, shown_default="3001", maximum=65_535,
         help="Port for HTTP and WebSocket; 0 takes a free one and logs it.",
     ),
     Option(
         name="public-url", group=LISTEN, kind="text",
         help="How clients reach the gateway, like https://panels.example.org; wsUrl is made from it. "
-        "Without it, from the Host header.",
+        "Without it, wsUrl is made from the Host header.",
     ),
     Option(
         name="allowed-origins", group=LISTEN, kind="list",
         help="Origins whose web pages may connect, like https://app.example.org; * for any. Without it, only pages of "
-        "the gateway's own address. Clients that are not browsers send no Origin and are not affected.",
+        "the gateway's own address may. Clients that are not browsers send no Origin and are not affected.",
     ),
     Option(
         name="header-timeout-s", group=LISTEN, kind="number", default=5.0, minimum=0.1, maximum=60,
@@ -58,16 +58,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="stage-sampling", group=LISTEN, kind="integer", default=64, minimum=0, maximum=1_000_000,
-        help="One trigger in so many is timed for the histograms of /metrics; 0 for none.",
+        help="One of so many triggers is timed for the histograms of /metrics; 0 times none.",
     ),
     Option(
         name="workers-endpoint", group=WORKERS, kind="text",
-        help="Where workers connect: ipc:///path or tcp://address:port. Without it, workers.sock in the data directory. "
+        help="Where workers connect: ipc:///path or tcp://address:port. Without it, at workers.sock in the data directory. "
         "tcp needs both CURVE key files.",
     ),
     Option(
         name="data-dir", group=WORKERS, kind="path", default=Path(".panels"),
-        help="Directory for the gateway's own files; made if missing, for its user only.",
+        help="Directory for the gateway's own files. If it is missing, it is made for the gateway's user only.",
     ),
     Option(
         name="curve-secret-key-file", group=WORKERS, kind="path",
@@ -75,24 +75,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="curve-worker-keys-file", group=WORKERS, kind="path",
-        help="File with the CURVE public keys of the workers that may connect: one of 40 characters (Z85) a line.",
+        help="File with the CURVE public keys of the workers that may connect: each on a line of 40 characters (Z85).",
     ),
     Option(
         name="durability", group=RECORD, kind="text", default="process", choices=("process", "power", "none"),
-        help="What a commit survives before anybody hears of it: process (kill -9 of everything), power (the machine losing "
-        "power), or none (nothing is written; for benchmarks and tests).",
+        help="What a commit survives from the moment that anybody is told of it: process (kill -9 of everything), power (the "
+        "machine losing power too), or none (nothing is written; for benchmarks and tests).",
     ),
     Option(
         name="history-commits", group=RECORD, kind="integer", default=10_000, minimum=1, maximum=10_000_000,
-        help="Commits of each panel that can be read back and resumed from; older ones go.",
+        help="How many commits of each panel can be read back and resumed from; older ones are removed.",
     ),
     Option(
         name="history-bytes", group=RECORD, kind="bytes", default=16 * MIB, minimum=64 * KIB, maximum=16 * GIB,
-        help="Bytes of each panel's history; the oldest commits go first.",
+        help="How large the history of each panel may be; the oldest commits are removed first.",
     ),
     Option(
         name="history-ttl", group=RECORD, kind="number", default=604_800.0, minimum=1, maximum=315_360_000,
-        help="How long commits can be read back, in seconds.",
+        help="How long commits can be read back and resumed from, in seconds.",
     ),
     Option(
         name="idempotency-ttl", group=RECORD, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
@@ -100,15 +100,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="idempotency-keys", group=RECORD, kind="integer", default=65_536, minimum=1, maximum=1_048_576,
-        help="Answered idempotency keys of each panel; over it, the oldest are forgotten before their time.",
+        help="How many answered idempotency keys of each panel are kept; above it, the oldest are forgotten before their time.",
     ),
     Option(
         name="max-backlog-bytes", group=RECORD, kind="bytes", default=256 * MIB, minimum=MIB, maximum=64 * GIB,
-        help="What of the log may wait to be folded; above it triggers and new panels are answered OVERLOADED.",
+        help="How much of the log may wait to be folded; above it, triggers and new panels are answered OVERLOADED.",
     ),
     Option(
         name="max-resident-bytes", group=RECORD, kind="bytes", default=512 * MIB, minimum=MIB, maximum=1024 * GIB,
-        help="State of panels in memory; above it, panels that nobody uses are put away, to be loaded when asked for.",
+        help="How much state of panels is kept in memory; above it, panels that nobody uses are put away until somebody asks "
+        "for them.",
     ),
     Option(
         name="jwt-secret-file", group=AUTH, kind="path",
@@ -117,15 +118,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="jwt-jwks-file", group=AUTH, kind="path",
-        help="File with a JWK set of public keys. Read again on SIGHUP, as the secret is.",
+        help="File with a JWK set of public keys. It is read again on SIGHUP, and so is the secret.",
     ),
     Option(
         name="jwt-algorithms", group=AUTH, kind="list", choices=JWT_ALGORITHMS,
-        help="Algorithms that tokens may be signed with. Without it: HS256 for the secret, and for each key of the set "
-        "its alg, else the usual one of its kind.",
+        help="Algorithms that tokens may be signed with. Without it, HS256 for the secret, and for each key of the "
+        "set its alg, or the usual algorithm of its kind if it has none.",
     ),
-    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be or, as a list, hold. Without it, not checked."),
-    Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, not checked."),
+    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be, or contain if it is a list. Without it, aud is not checked."),
+    Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, iss is not checked."),
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
         help="How far in the future a token's exp may be, in seconds.",
@@ -141,56 +142,56 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="max-connections", group=CLIENTS, kind="integer", default=10_000, minimum=1, maximum=1_000_000,
-        help="Sockets of clients in all.",
+        help="How many sockets clients may have open in all.",
     ),
     Option(
         name="max-connections-per-subject", group=CLIENTS, kind="integer", default=2_048, minimum=1, maximum=1_000_000,
-        help="WebSockets of one token subject; tokens without a subject, and all clients under no-auth, count as one.",
+        help="How many WebSockets one token subject may have; tokens without a subject, and all clients under no-auth, count as one.",
     ),
     Option(
         name="max-frame-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=KIB, maximum=16 * MIB,
-        help="A WebSocket message from a client.",
+        help="How large a WebSocket message from a client may be.",
     ),
     Option(
         name="max-body-bytes", group=CLIENTS, kind="bytes", default=4 * MIB, minimum=KIB, maximum=64 * MIB,
-        help="The body of an HTTP request.",
+        help="How large the body of an HTTP request may be.",
     ),
     Option(
         name="max-in-flight", group=CLIENTS, kind="integer", default=256, minimum=1, maximum=16_384,
-        help="Unanswered triggers of one WebSocket; one more is answered OVERLOADED.",
+        help="How many unanswered triggers one WebSocket may have; one more is answered OVERLOADED.",
     ),
     Option(
         name="max-admitted", group=CLIENTS, kind="integer", default=64, minimum=1, maximum=16_384,
-        help="How many of them stand in the panel's queue at a time; the rest wait their turn with the connection.",
+        help="How many of a WebSocket's triggers stand in the panel's queue at a time; the others wait with the connection.",
     ),
     Option(
         name="trigger-rate", group=CLIENTS, kind="number", default=0.0, maximum=1_000_000,
-        help="Triggers a second of one WebSocket in the long run, more is answered RATE_LIMITED; 0 for no limit.",
+        help="How many triggers a second one WebSocket may send in the long run; more are answered RATE_LIMITED. 0 sets no limit.",
     ),
     Option(
         name="trigger-burst", group=CLIENTS, kind="integer", default=100, minimum=1, maximum=1_000_000,
-        help="How many of them at once.",
+        help="How many triggers one WebSocket may send at once before trigger-rate applies.",
     ),
     Option(
         name="send-buffer-soft-bytes", group=CLIENTS, kind="bytes", default=256 * KIB, minimum=16 * KIB, maximum=64 * MIB,
-        help="What waits for one WebSocket that reads slowly before its PATCHes are merged.",
+        help="How much may wait for one WebSocket that reads slowly; above it, its PATCHes are merged.",
     ),
     Option(
         name="send-buffer-hard-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=64 * KIB, maximum=256 * MIB,
-        help="What waits for one WebSocket before it is closed with 1013.",
+        help="How much may wait for one WebSocket; above it, the WebSocket is closed with 1013.",
     ),
     Option(
         name="extensions", group=PANELS, kind="path",
-        help="TOML file that says what handlers may call with $ext, and where to; see docs/extensions.md. Without it, only "
-        "time, panels and human.",
+        help="TOML file that says what handlers may call with $ext, and where to; see docs/extensions.md. Without it, they may "
+        "call time, panels and human only.",
     ),
     Option(
         name="max-suspensions-per-panel", group=PANELS, kind="integer", default=100, minimum=1, maximum=100_000,
-        help="Handlers of a panel that may wait at a time; one more fails.",
+        help="How many handlers of one panel may wait at a time; one more fails.",
     ),
     Option(
         name="max-suspensions", group=PANELS, kind="integer", default=10_000, minimum=1, maximum=1_000_000,
-        help="Handlers that may wait in all.",
+        help="How many handlers may wait at a time in all.",
     ),
     Option(
         name="suspension-ttl", group=PANELS, kind="number", default=604_800.0, minimum=1, maximum=31_536_000,
@@ -198,28 +199,28 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="max-panels", group=PANELS, kind="integer", default=1_000_000, minimum=1, maximum=100_000_000,
-        help="Panels in all, in memory or not.",
+        help="How many panels there may be in all, in memory or not.",
     ),
-    Option(name="max-tools", group=PANELS, kind="integer", default=64, minimum=1, maximum=4_096, help="Tools of a panel."),
+    Option(name="max-tools", group=PANELS, kind="integer", default=64, minimum=1, maximum=4_096, help="How many tools a panel may have."),
     Option(
         name="max-state-bytes", group=PANELS, kind="bytes", default=16 * MIB, minimum=KIB, maximum=32 * MIB,
-        help="State of a panel, as JSON.",
+        help="How large the state of a panel may be, as JSON.",
     ),
     Option(
         name="max-state-keys", group=PANELS, kind="integer", default=65_536, minimum=1, maximum=100_000,
-        help="Top-level keys of a panel's state.",
+        help="How many top-level keys the state of a panel may have.",
     ),
     Option(
         name="max-queue-per-panel", group=PANELS, kind="integer", default=1_024, minimum=1, maximum=65_536,
-        help="Triggers that wait for one panel; one more is answered OVERLOADED.",
+        help="How many triggers may wait for one panel; one more is answered OVERLOADED.",
     ),
     Option(
         name="max-queue", group=PANELS, kind="integer", default=16_384, minimum=1, maximum=1_048_576,
-        help="Triggers that wait in all.",
+        help="How many triggers may wait in all.",
     ),
     Option(
         name="max-queue-bytes", group=PANELS, kind="bytes", default=64 * MIB, minimum=MIB, maximum=4 * GIB,
-        help="Arguments of all triggers that wait.",
+        help="How large the arguments of all triggers that wait may be together.",
     ),
     Option(
         name="max-fuel", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.fuel, minimum=1, maximum=10**15,
@@ -227,7 +228,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="max-timeout-ms", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.deadline_ms, minimum=1,
-        maximum=600_000, help="limits.timeoutMs: wall clock.",
+        maximum=600_000, help="limits.timeoutMs: milliseconds by the wall clock.",
     ),
     Option(
         name="max-memory-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.memory_bytes, minimum=64 * KIB,
@@ -243,24 +244,25 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="max-events", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.events, minimum=1, maximum=100_000,
-        help="limits.events: events, and as many view commands.",
+        help="limits.events: how many events, and how many view commands.",
     ),
     Option(
         name="max-log-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.log_bytes, minimum=1, maximum=16 * MIB,
-        help="limits.logBytes: log text kept.",
+        help="limits.logBytes: how much log text is kept.",
     ),
 )  # fmt: skip
 
 TABLE: Final = OptionTable(
     program="panels-gateway",
     version=__version__,
+    usage="panels-gateway [OPTION ...]\n       panels-gateway COMMAND [OPTION ...]",
     description="Serves panels to WebSocket and HTTP clients and has workers run their handlers.\n\n"
-    "With a command in front it looks after the data directory instead:\n\n"
+    "With a command as its first argument it looks after the data directory instead:\n\n"
     "  panels-gateway backup FILE            copy everything into one file\n"
     "  panels-gateway restore FILE           make a data directory of such a file\n"
     "  panels-gateway export PANEL [FILE]    write one panel as JSON\n"
     "  panels-gateway import FILE            make a panel of that JSON\n"
-    "  panels-gateway verify                 read everything, say what is wrong\n\n"
+    "  panels-gateway verify                 read everything and say what is wrong\n\n"
     "Each of them has a --help of its own.",
     options=OPTIONS,
     config_variable="PANELS_CONFIG",

@@ -149,7 +149,8 @@ def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
             "cause": "trigger",
             "tool": record.tool,
             "digest": record.digest.hex(),
-            "args": msgspec.Raw(record.args),
+            # a step behind the first one of a handler that waited was given no arguments
+            "args": msgspec.Raw(record.args or b"null"),
             "scope": msgspec.Raw(record.scope),
             "fuelConsumed": record.outcome.usage.fuel,
         }

@@ -258,6 +258,12 @@ class Suspensions:
             self._ended()
             return
         if found is None or not is_sealed(self._key, record, found.parked.image):
+            if found is not None:
+                _log.warning(
+                    "the handler that waits as %s cannot go on: its image was not sealed with this "
+                    "directory's seal.key",
+                    suspension.name,
+                )
             self.fail(
                 suspension, Reason.RESUME_FAILED, "what the handler was when it began to wait is damaged"
             )

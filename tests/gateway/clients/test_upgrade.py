@@ -85,6 +85,13 @@ async def test_upgrade_refuses_an_unknown_panel_before_it_asks_for_a_token(port:
     assert await refused(url(port, "/panels/none/ws", make_token())) == (404, "PANEL_NOT_FOUND")
 
 
+async def test_refused_upgrade_is_no_error_in_the_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        await refused(url(port, "/panels/none/ws"))
+        await welcomed(url(port, token=make_token()))
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 async def test_upgrade_refuses_other_paths(port: int) -> None:
     for path in ("/", "/panels/p", "/panels/p/ws/", "/panels/p/ws/x", "/panels//ws"):
         assert await refused(url(port, path, make_token())) == (404, "NOT_FOUND")

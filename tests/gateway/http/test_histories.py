@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.journal.records import Ran
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code
 from tests.gateway.http.callers import assert_error, grant, make_client
@@ -86,6 +88,22 @@ async def test_history_says_what_each_commit_was(client: httpx.AsyncClient, gate
         "n": "delete",
         "m": "set",
     }
+
+
+async def test_history_is_json_where_a_record_has_no_arguments(
+    client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that waited is given none when it goes on."""
+    resident = await counted(gateway, commits=1)
+    (record,) = await gateway.kernel.histories.of_key(resident, "n", limit=1)
+    assert isinstance(record, Ran)
+
+    async def found(*_: object, **__: object) -> list[Ran]:
+        return [msgspec.structs.replace(record, args=b"")]
+
+    monkeypatch.setattr(gateway.kernel.histories, "of_key", found)
+    (commit,) = (await get(client, "/panels/p/keys/n/history"))["commits"]
+    assert commit["args"] is None
 
 
 async def test_history_refuses_a_version_yet_to_come_and_a_bad_limit(
