@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from panels_gateway.http import suspensions as module
+from panels_gateway.broadcast import messages
 from panels_gateway.panels.trigger import Failure
 from panels_shared.errors import Code
 from panels_shared.outcome import Reason
@@ -72,7 +72,7 @@ async def test_answer_counts_once(client: httpx.AsyncClient, gateway: Gateway) -
         (b'{"value":"\xff"}', Code.PARSE_ERROR),
         (b'{"value":"yes"}', Code.INVALID_REQUEST),
         (b'{"value":true,"call":2}', Code.CONFLICT),
-        (b'{"value":"' + b"x" * module.MAX_ANSWER_BYTES + b'"}', Code.TOO_LARGE),
+        (b'{"value":"' + b"x" * messages.MAX_ANSWER_BYTES + b'"}', Code.TOO_LARGE),
     ],
 )
 async def test_answer_that_makes_no_sense_is_refused(
