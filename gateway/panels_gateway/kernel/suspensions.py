@@ -350,16 +350,20 @@ class Suspensions:
             tool.exclusive and tool.name == suspension.record.tool for tool in resident.panel.definition.tools
         ):
             resident.holder = suspension
-            for trigger in self._dispatcher.withdraw(resident.panel):
+            withdrawn = self._dispatcher.withdraw(resident.panel)
+            for trigger in withdrawn:
+                if trigger.resume is None:
+                    self._dispatcher.reserve(trigger)  # there is room: all have just been withdrawn
+                    resident.held.append(trigger)
+            for trigger in withdrawn:
                 if trigger.resume is not None:
                     self.take_back(trigger, resident)
-                else:
-                    resident.held.append(trigger)
 
     def _release(self, resident: Resident) -> None:
         resident.holder = None
         held, resident.held = resident.held, deque()
         for trigger in held:
+            self._dispatcher.unreserve(trigger)
             tool = resident.panel.tools.get(trigger.tool.name)
             if tool is None:
                 message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
@@ -399,6 +403,8 @@ class Suspensions:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
         held, resident.held = resident.held, deque()
         resident.holder = None
+        for trigger in held:
+            self._dispatcher.unreserve(trigger)
         waiting = list(resident.waiting.values())
         # all are over before anybody is answered: who is answered may be one of them
         for suspension in waiting:
