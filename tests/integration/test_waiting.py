@@ -232,6 +232,10 @@ def test_handlers_that_wait_survive_the_end_of_every_process(make_system: MakeSy
             send_keyed(watcher, "refund", {"n": number, "url": server.url(f"/{number}")}, key)
             assert watcher.await_answer(key).value == answers[number].value
     assert system.state(panel)["done"] == len(keys)
+    commits = system.http.get(f"/panels/{panel}/history").json()["commits"]
+    reached = [exchange for commit in commits for exchange in commit.get("egress", [])]
+    assert len(reached) == len(keys)
+    assert {(exchange["address"], exchange["verdict"]) for exchange in reached} == {("127.0.0.1", "ok")}
     assert suspensions(system, panel) == []
     assert all(server.paths.count(f"/{number}") == 2 for number in range(len(keys))), (
         "at least once, under one key"

@@ -22,23 +22,38 @@ class Backlog:
     """Counts the triggers that are not answered, and their arguments, against ``limits``.
 
     Bound: ``DispatchLimits``, in triggers and bytes. Overflow: the new trigger is refused, those that wait
-    are kept. Every trigger that was admitted is released once.
+    are kept. Every trigger that was admitted is released once. ``runs`` are all that are counted, and
+    ``reserved`` those of them that their owner keeps.
     """
 
-    __slots__ = ("_failures", "limits", "runs", "size_bytes")
+    __slots__ = ("_failures", "limits", "reserved", "runs", "size_bytes")
 
     def __init__(self, limits: DispatchLimits) -> None:
         self.limits = limits
         self.runs = 0
+        self.reserved = 0
         self.size_bytes = 0
         self._failures: list[tuple[Trigger, Reason, str]] = []
 
     def admit(self, lane: Lane, args_bytes: int) -> None:
         """Counts one more trigger of ``lane``. Raises ``OverloadedError``, and counts nothing then."""
-        limits = self.limits
         waiting = len(lane.queue) + len(lane.in_flight)
-        if waiting >= limits.queue_per_panel:
+        if waiting >= self.limits.queue_per_panel:
             raise OverloadedError("panel", _retry_after_ms(lane, waiting))
+        self._add(args_bytes)
+
+    def reserve(self, args_bytes: int) -> None:
+        """Counts one more trigger, of no lane. Raises ``OverloadedError``, and counts nothing then."""
+        self._add(args_bytes)
+        self.reserved += 1
+
+    def unreserve(self, args_bytes: int) -> None:
+        """Forgets one trigger that was reserved."""
+        self.reserved -= 1
+        self.release(args_bytes)
+
+    def _add(self, args_bytes: int) -> None:
+        limits = self.limits
         size_bytes = self.size_bytes + args_bytes
         if self.runs >= limits.queue_total or size_bytes > limits.queue_bytes:
             raise OverloadedError("gateway", RETRY_AFTER_MS)

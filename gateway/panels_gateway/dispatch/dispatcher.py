@@ -175,6 +175,17 @@ class Dispatcher:
         if not lane.scheduled:
             self._mover.put(lane)
 
+    def reserve(self, trigger: Trigger) -> None:
+        """Counts ``trigger``, which the caller keeps and offers later, towards the queue's bounds.
+
+        Raises ``OverloadedError``, and counts nothing then.
+        """
+        self._backlog.reserve(len(trigger.args))
+
+    def unreserve(self, trigger: Trigger) -> None:
+        """Forgets a trigger that was reserved: it is answered, or offered at once."""
+        self._backlog.unreserve(len(trigger.args))
+
     def accept(self, worker_id: WorkerId, result: m.Result, now: float) -> Run | None:
         """The run that ``result`` ends, for the caller to commit now and then to ``confirm`` or ``refuse``.
 
@@ -346,7 +357,7 @@ class Dispatcher:
     @property
     def unanswered(self) -> int:
         """Triggers that were offered and have not come back."""
-        return self._backlog.runs
+        return self._backlog.runs - self._backlog.reserved
 
     def stats(self) -> dict[str, int]:
         """Counts since the start, and what there is now, for ``metrics``."""

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from panels_gateway.http.answers import encode, json_answer
-from panels_gateway.journal.records import Changed, Ran
+from panels_gateway.journal.records import Changed, Exchange, Ran
 from panels_gateway.kernel.history import events_of, mutations_of
 from panels_gateway.panels.panel import MAX_KEY_CHARS, state_json
 from panels_shared.errors import Code, RequestError
@@ -154,6 +154,8 @@ def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
             "scope": msgspec.Raw(record.scope),
             "fuelConsumed": record.outcome.usage.fuel,
         }
+        if record.exchanges:
+            shown["egress"] = [_exchange(exchange) for exchange in record.exchanges]
     if key is None:
         shown["mutations"] = msgspec.Raw(mutations_of(record))
         shown["events"] = [msgspec.Raw(fragment) for _, fragment in events_of(record)]
@@ -161,6 +163,19 @@ def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
         mutations = msgspec.json.decode(mutations_of(record), type=list[_Mutation])
         shown |= next(({"op": m.op, "value": m.value} for m in mutations if m.key == key), {})
     return shown
+
+
+def _exchange(exchange: Exchange) -> dict[str, object]:
+    return {
+        "call": exchange.call,
+        "host": exchange.host,
+        "address": exchange.address or None,
+        "bytesSent": exchange.bytes_sent,
+        "bytesReceived": exchange.bytes_received,
+        "ms": exchange.ms,
+        "secrets": exchange.secrets,
+        "verdict": exchange.verdict,
+    }
 
 
 class _Mutation(msgspec.Struct, frozen=True):

@@ -86,6 +86,23 @@ class Key(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fingerprint: bytes
 
 
+class Exchange(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What call ``call`` of a handler exchanged with another host, or that this was refused.
+
+    The fields are those of ``extensions.messages.LedgerEntry``: ``host`` with its port as the handler spelt
+    it, ``address`` that was connected to ("" for none), bytes of HTTP, ``secrets`` by name.
+    """
+
+    call: int
+    host: str
+    address: str
+    bytes_sent: int
+    bytes_received: int
+    ms: int
+    secrets: tuple[str, ...]
+    verdict: str
+
+
 class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     """A trigger ran to its end, and this is how.
 
@@ -93,6 +110,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     recorded only for the sake of their ``key``. One that suspended is recorded for its effects, with an empty
     image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and randomness,
     ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
+    ``exchanges`` are those with other hosts since the trigger's last record.
     """
 
     panel: int
@@ -108,6 +126,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     queue_us: int
     total_us: int
     key: Key | None = None
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
@@ -151,6 +170,7 @@ class Parked(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
     request_id: str | None = None
     key: Key | None = None
     made_ms: tuple[int, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class Unparked(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
@@ -170,6 +190,7 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
     call: int
     ok: bool
     value: bytes
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):

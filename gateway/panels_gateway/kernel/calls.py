@@ -23,9 +23,10 @@ import msgspec
 
 from panels_gateway.access.tokens import Principal, principal_of
 from panels_gateway.extensions.client import ExtensionClient
-from panels_gateway.extensions.messages import Call, CallId
+from panels_gateway.extensions.messages import Call, CallId, LedgerEntry
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
 from panels_gateway.journal.journal import JournalError
+from panels_gateway.journal.records import Exchange
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Resident, Residents
@@ -35,6 +36,8 @@ from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import ExtensionCall
 
 _log = logging.getLogger("panels.gateway.calls")
+#: One line for each exchange of a handler with another host.
+_egress_log = logging.getLogger("panels.gateway.egress")
 
 #: How deep panels may trigger one another.
 MAX_DEPTH: Final = 8
@@ -47,7 +50,15 @@ _args_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 class Answers(Protocol):
     """Who takes the answers."""
 
-    def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
+    def answered(
+        self,
+        suspension: Suspension,
+        call: int,
+        *,
+        ok: bool,
+        value: bytes,
+        exchanges: tuple[Exchange, ...] = (),
+    ) -> bool:
         """A call was answered; False when nobody waits for it any more."""
         ...
 
@@ -256,11 +267,21 @@ class CallMaker:
             self.client.call(made)
             return
         del self._open[returned.id]
+        exchanges = tuple(_exchange(call.call, entry) for entry in returned.ledger)
+        for exchange in exchanges:
+            _egress_log.info(
+                "%s: %s.%s of tool %s of panel %s: %s (%s), %d bytes sent, %d received, %d ms, secrets %s",
+                exchange.verdict, made.extension, made.method, made.tool, made.panel,
+                exchange.host, exchange.address or "not connected", exchange.bytes_sent,
+                exchange.bytes_received, exchange.ms,
+                ", ".join(exchange.secrets) or "none",
+            )  # fmt: skip
         if error is not None:
-            self._fail(suspension, call, error.code, error.message)
+            ok, value = False, failure(error.code, error.message)
         else:
             assert returned.result is not None
-            self._answers.answered(suspension, call.call, ok=True, value=returned.result)
+            ok, value = True, returned.result
+        self._answers.answered(suspension, call.call, ok=ok, value=value, exchanges=exchanges)
 
 
 class _Reply:
@@ -288,6 +309,19 @@ class _Reply:
 
 def _name(suspension: Suspension, call: ExtensionCall) -> CallId:
     return CallId(f"{suspension.name}.{call.call}")
+
+
+def _exchange(call: int, entry: LedgerEntry) -> Exchange:
+    return Exchange(
+        call,
+        entry.host,
+        entry.address,
+        entry.bytes_sent,
+        entry.bytes_received,
+        entry.ms,
+        tuple(entry.secrets),
+        entry.verdict.value,
+    )
 
 
 def _number(args: bytes) -> float | None:

@@ -14,7 +14,7 @@ from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
-from panels_gateway.journal.records import Changed, Fired, Key, Ran
+from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import questions
@@ -103,9 +103,9 @@ class Commits:
         )
         record = None
         if seq.effects or origin.key is not None:
-            record = self._record(
-                trigger, origin, resident, outcome, answer, seq.version if seq.effects else 0, origin.key
-            )
+            version = seq.version if seq.effects else 0
+            exchanges = suspension.take_exchanges() if suspension is not None else ()
+            record = self._record(trigger, origin, resident, outcome, answer, version, origin.key, exchanges)
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
         if seq.effects:
@@ -169,7 +169,10 @@ class Commits:
         if seq.effects:
             step = msgspec.structs.replace(outcome, image=b"")
             origin = known.origin if known is not None else trigger
-            self._record(trigger, origin, resident, step, None, seq.version, None)
+            exchanges: tuple[Exchange, ...] = ()
+            if known is not None:
+                exchanges = known.take_exchanges({call.call for call in known.still_open()})
+            self._record(trigger, origin, resident, step, None, seq.version, None, exchanges)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
             self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
         if trigger.due_ms is not None:
@@ -187,6 +190,7 @@ class Commits:
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1
         record = None
+        exchanges: tuple[Exchange, ...] = ()
         resident = self._residents.of(trigger.panel)
         origin = trigger
         if trigger.resume is not None and resident is not None:
@@ -194,12 +198,13 @@ class Commits:
             if suspension is None:
                 return
             origin = suspension.origin
+            exchanges = suspension.take_exchanges()
             outcome = with_steps(outcome, suspension.record.steps)
             self._suspensions.end(suspension)
         if trigger.due_ms is not None and resident is not None:
             self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
-            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key)
+            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key, exchanges)
         self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
@@ -211,6 +216,7 @@ class Commits:
         answer: Succeeded | None,
         seq: int,
         key: Key | None,
+        exchanges: tuple[Exchange, ...],
     ) -> Ran:
         record = Ran(
             resident.panel.number,
@@ -226,6 +232,7 @@ class Commits:
             answer.queue_us if answer is not None else 0,
             answer.total_us if answer is not None else 0,
             key,
+            exchanges,
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         return record

@@ -158,6 +158,11 @@ class Intake:
         if resident is not None and resident.holder is not None:
             if len(resident.held) >= self._dispatcher.limits.queue_per_panel:
                 self._overloaded(trigger, "panel", 1_000)
+                return
+            try:
+                self._dispatcher.reserve(trigger)
+            except OverloadedError as exc:
+                self._overloaded(trigger, exc.scope, exc.retry_after_ms)
             else:
                 resident.held.append(trigger)
             return

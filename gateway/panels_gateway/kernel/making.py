@@ -107,6 +107,7 @@ class Making:
             if await self._residents.open(panel_id) is not None:
                 raise _exists(panel_id)
             state = await self._histories.state_at(source, source.panel.seq if seq is None else seq)
+            self._still_here(source)
         finally:
             self._reserved.discard(panel_id)
         old = source.panel.definition

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Collection
 from typing import Final
 
-from panels_gateway.journal.records import Parked, replace_image
+from panels_gateway.journal.records import Exchange, Parked, replace_image
 from panels_gateway.panels.trigger import Trigger
 from panels_shared.messages import Answered
 from panels_shared.outcome import ExtensionCall
 
 #: Bytes of the seal of an image, of an HMAC-SHA-256.
 SEAL_BYTES: Final = 16
+#: Exchanges with other hosts that a record names; later ones are in the log alone.
+MAX_EXCHANGES: Final = 256
 
 
 class Suspension:
@@ -34,7 +37,18 @@ class Suspension:
     - ``running``: the answers that it is being resumed with, () while it waits.
     """
 
-    __slots__ = ("answers", "calls", "made_ms", "origin", "over", "record", "running", "wanted")
+    __slots__ = (
+        "_exchanges",
+        "_unrecorded",
+        "answers",
+        "calls",
+        "made_ms",
+        "origin",
+        "over",
+        "record",
+        "running",
+        "wanted",
+    )
 
     def __init__(self, record: Parked, origin: Trigger) -> None:
         self.record = record
@@ -42,6 +56,8 @@ class Suspension:
         self.calls: dict[int, ExtensionCall] = {call.call: call for call in record.calls}
         self.made_ms: dict[int, int] = _made_ms(record)
         self.answers: dict[int, Answered] = {}
+        self._exchanges: dict[int, tuple[Exchange, ...]] = {}
+        self._unrecorded = record.exchanges
         self.running: tuple[Answered, ...] = ()
         self.wanted = False
         self.over = False
@@ -70,9 +86,20 @@ class Suspension:
         given = {answered.call for answered in self.running}
         return [call for call in self.calls.values() if call.call not in given]
 
-    def answer(self, answered: Answered) -> None:
-        """Takes the answer to an open call."""
+    def answer(self, answered: Answered, exchanges: tuple[Exchange, ...] = ()) -> None:
+        """Takes the answer to an open call, and what the call exchanged with other hosts."""
         self.answers[answered.call] = answered
+        if exchanges:
+            self._exchanges[answered.call] = exchanges
+
+    def take_exchanges(self, open_calls: Collection[int] = ()) -> tuple[Exchange, ...]:
+        """What calls that are not open any more exchanged and no record of the trigger names yet; at most
+        ``MAX_EXCHANGES``. Whoever takes them records them.
+        """
+        taken, self._unrecorded = self._unrecorded, ()
+        for call in [call for call in self._exchanges if call not in open_calls]:
+            taken += self._exchanges.pop(call)
+        return taken[:MAX_EXCHANGES]
 
     def begin(self) -> tuple[Answered, ...]:
         """The answers that the handler is resumed with now, in the order of its calls."""
@@ -89,6 +116,7 @@ class Suspension:
     def park(self, record: Parked) -> None:
         """The handler waits again. ``record`` names all calls that are open now."""
         self.record = record
+        self._unrecorded = record.exchanges
         self.running = ()
         self.calls = {call.call: call for call in record.calls}
         self.made_ms = _made_ms(record)

@@ -27,7 +27,7 @@ import msgspec
 
 from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
-from panels_gateway.journal.records import Parked, Ran, Returned, Unparked
+from panels_gateway.journal.records import Exchange, Parked, Ran, Returned, Unparked
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
@@ -151,6 +151,7 @@ class Suspensions:
             origin.request_id,
             origin.key,
             tuple(made_ms.get(call.call, now_ms) for call in calls),
+            known.take_exchanges({call.call for call in calls}) if known is not None else (),
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         if known is None:
@@ -177,7 +178,15 @@ class Suspensions:
 
     # -- answers -------------------------------------------------------------------------------------
 
-    def answered(self, suspension: Suspension, call: int, *, ok: bool, value: bytes) -> bool:
+    def answered(
+        self,
+        suspension: Suspension,
+        call: int,
+        *,
+        ok: bool,
+        value: bytes,
+        exchanges: tuple[Exchange, ...] = (),
+    ) -> bool:
         """A call was answered: records that and resumes the handler. False when nobody waits for it any
         more.
         """
@@ -185,8 +194,8 @@ class Suspensions:
         if resident is None or not suspension.is_open(call):
             return False
         self._turn.divide()
-        suspension.answer(Answered(call, ok, value))
-        record = Returned(resident.panel.number, suspension.number, call, ok, value)
+        suspension.answer(Answered(call, ok, value), exchanges)
+        record = Returned(resident.panel.number, suspension.number, call, ok, value, exchanges)
         self._residents.recorded(resident, record, self._turn.record(record))
         self.resume(suspension)
         self._turn.request_seal()
@@ -341,16 +350,20 @@ class Suspensions:
             tool.exclusive and tool.name == suspension.record.tool for tool in resident.panel.definition.tools
         ):
             resident.holder = suspension
-            for trigger in self._dispatcher.withdraw(resident.panel):
+            withdrawn = self._dispatcher.withdraw(resident.panel)
+            for trigger in withdrawn:
+                if trigger.resume is None:
+                    self._dispatcher.reserve(trigger)  # there is room: all have just been withdrawn
+                    resident.held.append(trigger)
+            for trigger in withdrawn:
                 if trigger.resume is not None:
                     self.take_back(trigger, resident)
-                else:
-                    resident.held.append(trigger)
 
     def _release(self, resident: Resident) -> None:
         resident.holder = None
         held, resident.held = resident.held, deque()
         for trigger in held:
+            self._dispatcher.unreserve(trigger)
             tool = resident.panel.tools.get(trigger.tool.name)
             if tool is None:
                 message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
@@ -380,6 +393,7 @@ class Suspensions:
             record = Ran(
                 resident.panel.number, 0, self.now_ms(), origin.tool.name, origin.tool.digest, origin.args,
                 origin.scope, origin.now_ms, origin.seed, outcome, 0, 0, origin.key,
+                suspension.take_exchanges(),
             )  # fmt: skip
             self._residents.recorded(resident, record, self._turn.record(record))
         self._answering.settle(origin, Failure(outcome), record, resident)
@@ -389,6 +403,8 @@ class Suspensions:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
         held, resident.held = resident.held, deque()
         resident.holder = None
+        for trigger in held:
+            self._dispatcher.unreserve(trigger)
         waiting = list(resident.waiting.values())
         # all are over before anybody is answered: who is answered may be one of them
         for suspension in waiting:
@@ -435,7 +451,8 @@ class Suspensions:
             self._hold(suspension, resident)
             for returned in found.returned:
                 if returned.call in suspension.calls:
-                    suspension.answer(Answered(returned.call, returned.ok, returned.value))
+                    answered = Answered(returned.call, returned.ok, returned.value)
+                    suspension.answer(answered, returned.exchanges)
             for call in list(suspension.calls.values()):
                 if suspension.is_open(call.call):
                     self.callers.call(suspension, call, again=True)

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from panels_gateway.journal.memory import MemoryJournal
-from panels_gateway.journal.records import Ran
+from panels_gateway.journal.records import Exchange, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code
 from tests.gateway.http.callers import assert_error, grant, make_client
 from tests.support.gateway import Gateway
+from tests.support.waiting import act, asking, only_suspension
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,32 @@ async def test_history_says_what_each_commit_was(client: httpx.AsyncClient, gate
         "n": "delete",
         "m": "set",
     }
+
+
+async def test_history_says_whom_a_handler_reached(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    gateway.respond = act
+    resident = await gateway.add("p")
+    gateway.submit(resident, asking(set={"n": 1}, then={"set": {"n": 2}}))
+    await gateway.settle()
+    reached = Exchange(1, "api.example:443", "", 0, 0, 3, ("TOKEN",), "denied")
+    gateway.kernel.suspensions.answered(
+        only_suspension(resident), 1, ok=True, value=b"1", exchanges=(reached,)
+    )
+    await gateway.settle()
+    first, second = (await get(client, "/panels/p/history"))["commits"]
+    assert "egress" not in first
+    assert second["egress"] == [
+        {
+            "call": 1,
+            "host": "api.example:443",
+            "address": None,
+            "bytesSent": 0,
+            "bytesReceived": 0,
+            "ms": 3,
+            "secrets": ["TOKEN"],
+            "verdict": "denied",
+        }
+    ]
 
 
 async def test_history_is_json_where_a_record_has_no_arguments(

@@ -10,13 +10,22 @@ import pytest
 
 from panels_gateway.extensions.client import ExtensionClient
 from panels_gateway.extensions.errors import CallError, ErrorCode
-from panels_gateway.extensions.messages import Call, CallId, Returned
+from panels_gateway.extensions.messages import (
+    MAX_LEDGER_ENTRIES,
+    Call,
+    CallId,
+    LedgerEntry,
+    Returned,
+    Verdict,
+)
 from panels_gateway.journal.journal import JournalError
+from panels_gateway.journal.records import Exchange, Ran
 from panels_gateway.kernel import calls as module
 from panels_gateway.kernel.calls import MAX_DEPTH
+from panels_gateway.kernel.suspension import MAX_EXCHANGES
 from panels_gateway.panels.trigger import Answer, Succeeded
 from panels_shared.errors import Code, RequestError
-from panels_shared.outcome import Reason
+from panels_shared.outcome import Completed, Reason, Usage
 from tests.support.gateway import Caller, Gateway
 from tests.support.waiting import (
     APPROVE,
@@ -295,6 +304,123 @@ async def test_extension_is_called_and_its_answer_is_given_once(gateway: Gateway
         gateway.kernel.calls.extension_returned(Returned(call.id, b'{"status":200}'))
     await gateway.settle()
     assert got(caller.last) == [[1, True, {"status": 200}]]
+
+
+def reached(host: str, verdict: Verdict = Verdict.OK) -> LedgerEntry:
+    return LedgerEntry(host, "192.0.2.1", 10, 20, 3, ["TOKEN"], verdict)
+
+
+def exchanges(gateway: Gateway) -> list[list[tuple[int, str]]]:
+    """Of each step that was recorded: the calls that reached somebody, and whom."""
+    journal = gateway.journal
+    assert isinstance(journal, Ledger)
+    steps = [record for record in journal.records if isinstance(record, Ran)]
+    return [[(exchange.call, exchange.host) for exchange in step.exchanges] for step in steps]
+
+
+async def test_exchanges_are_in_the_record_of_the_step_that_got_the_answer(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "panels.gateway.egress")
+    client = Client()
+    use(gateway, client)
+    script = asking(HTTP, set={"n": 1}, then=asking(HTTP, set={"n": 2}, then={"set": {"n": 3}}))
+    gateway.submit(await gateway.add(), script)
+    await gateway.settle()
+    first = Returned(client.calls[0].id, b"1", ledger=[reached("a:80"), reached("b:443")])
+    gateway.kernel.calls.extension_returned(first)
+    await gateway.settle()
+    denied = CallError(ErrorCode.DENIED, "no")
+    second = Returned(client.calls[1].id, error=denied, ledger=[reached("c:80", Verdict.DENIED)])
+    gateway.kernel.calls.extension_returned(second)
+    await gateway.settle()
+    assert exchanges(gateway) == [[], [(1, "a:80"), (1, "b:443")], [(2, "c:80")]]
+    last = cast("Ledger", gateway.journal).records[-2]
+    assert isinstance(last, Ran)
+    assert last.exchanges == (Exchange(2, "c:80", "192.0.2.1", 10, 20, 3, ("TOKEN",), "denied"),)
+    assert [line.split(":")[0] for line in caplog.messages] == ["ok", "ok", "denied"]
+
+
+async def test_exchanges_of_steps_without_effects_are_in_the_next_record(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    script = asking(HTTP, then=asking(HTTP, then={"set": {"n": 1}}))
+    gateway.submit(await gateway.add(), script)
+    await gateway.settle()
+    for number in (1, 2):
+        returned = Returned(client.calls[-1].id, b"1", ledger=[reached(f"h{number}:80")])
+        gateway.kernel.calls.extension_returned(returned)
+        await gateway.settle()
+    assert exchanges(gateway) == [[(1, "h1:80"), (2, "h2:80")]]
+
+
+async def test_exchanges_of_calls_that_lost_a_race_are_recorded_too(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    script = asking(HTTP, HTTP, ASK, race=True, then={"set": {"n": 1}})
+    gateway.submit(await gateway.add(), script)
+    await gateway.settle()
+    gateway.respond = lambda call: None  # it runs with the first answer when the second comes
+    for number in (0, 1):
+        returned = Returned(client.calls[number].id, b"1", ledger=[reached(f"h{number}:80")])
+        gateway.kernel.calls.extension_returned(returned)
+        await gateway.settle()
+    gateway.answer_held(Completed(Usage(), b"1", b'[{"op":"set","key":"n","value":1}]', ()))
+    await gateway.settle()
+    assert exchanges(gateway) == [[], [(1, "h0:80"), (2, "h1:80")]]
+
+
+async def test_exchanges_outlive_a_restart_and_are_recorded_once(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    nap: tuple[str, str, list[object]] = ("time", "sleep", [60_000])
+    script = asking(HTTP, then=asking(HTTP, nap, then={"set": {"n": 1}}))
+    gateway.submit(await gateway.add(), script)
+    await gateway.settle()
+    for number in (1, 2):
+        returned = Returned(client.calls[-1].id, b"1", ledger=[reached(f"h{number}:80")])
+        gateway.kernel.calls.extension_returned(returned)
+        await gateway.settle()
+    assert exchanges(gateway) == []
+    following = await restart(gateway)
+    with time_of(following):
+        await advance(following, 60)
+    assert exchanges(following) == [[(1, "h1:80"), (2, "h2:80")]]
+
+
+async def test_exchanges_of_an_answer_that_was_not_given_yet_outlive_a_restart(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    gateway.submit(await gateway.add(), asking(HTTP, then={"set": {"n": 1}}))
+    await gateway.settle()
+    gateway.respond = lambda call: None  # the gateway is killed while the handler goes on
+    gateway.kernel.calls.extension_returned(Returned(client.calls[0].id, b"1", ledger=[reached("a:80")]))
+    await gateway.settle()
+    gateway.respond = act
+    assert exchanges(await restart(gateway)) == [[(1, "a:80")]]
+
+
+async def test_exchanges_of_a_handler_that_fails_are_with_its_answer(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    gateway.submit(await gateway.add(), asking(HTTP, then={"fail": "no"}), key="k")
+    await gateway.settle()
+    gateway.kernel.calls.extension_returned(Returned(client.calls[0].id, b"1", ledger=[reached("a:80")]))
+    await gateway.settle()
+    assert exchanges(gateway) == [[(1, "a:80")]]
+
+
+async def test_exchanges_in_a_record_are_bounded(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    script = asking(*[HTTP] * 5, then={"set": {"n": 1}})
+    gateway.submit(await gateway.add(), script)
+    await gateway.settle()
+    for call in client.calls:
+        ledger = [reached("a:80")] * MAX_LEDGER_ENTRIES
+        gateway.kernel.calls.extension_returned(Returned(call.id, b"1", ledger=ledger))
+    await gateway.settle()
+    assert [len(step) for step in exchanges(gateway)] == [MAX_EXCHANGES]
 
 
 async def test_error_of_an_extension_is_given_with_its_code(gateway: Gateway) -> None:

@@ -632,6 +632,24 @@ async def test_exclusive_tool_s_queue_is_bounded() -> None:
     assert others[2].last.code is Code.OVERLOADED
 
 
+async def test_triggers_behind_an_exclusive_tool_count_towards_the_queue_s_bounds() -> None:
+    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_bytes=2_000))
+    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
+    other = await gateway.add("q")
+    gateway.submit(resident, asking())
+    await gateway.settle()
+    behind = [gateway.submit(resident, {"pad": "x" * 800}, tool="u") for _ in range(3)]
+    await gateway.settle()
+    assert [len(caller.answers) for caller in behind] == [0, 0, 1]
+    assert isinstance(behind[2].last, Refused)
+    assert behind[2].last.code is Code.OVERLOADED
+    assert isinstance(await gateway.trigger(other, {"pad": "x" * 800}), Refused)
+    assert gateway.kernel.unanswered == 0, "a gateway that ends does not wait for them"
+    await reply(gateway, only_suspension(resident), 1)
+    assert [type(caller.last) for caller in behind] == [Succeeded, Succeeded, Refused]
+    assert isinstance(await gateway.trigger(other, {"pad": "x" * 1_800}), Succeeded)
+
+
 async def test_exclusive_tool_is_replaced_while_others_stand_behind_it(gateway: Gateway) -> None:
     resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u"), tool("v")])
     caller = gateway.submit(resident, asking())
