@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from panels_gateway.http.answers import encode, json_answer
 from panels_gateway.journal.records import Changed, Exchange, Ran
-from panels_gateway.kernel.history import events_of, mutations_of
+from panels_gateway.kernel.history import events_of, mutations_of, record_bytes
 from panels_gateway.panels.panel import MAX_KEY_CHARS, state_json
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
@@ -89,7 +89,7 @@ class HistoryRoutes:
                 f"the history of panel {panel.id!r} does not reach back to version "
                 f"{since}; read its state instead",
             )
-        commits = page.commits[:limit]
+        commits = _within(page.commits[:limit])
         following = commits[-1].seq if commits and commits[-1].seq < panel.seq else None
         await self._kernel.turn.read()
         return json_answer(
@@ -113,7 +113,7 @@ class HistoryRoutes:
                 Code.INVALID_REQUEST, f"expected a key of at most {MAX_KEY_CHARS} characters", {"path": "key"}
             )
         limit = _limit(request)
-        found = await self._kernel.histories.of_key(resident, key, limit=limit)
+        found = _within(await self._kernel.histories.of_key(resident, key, limit=limit))
         await self._kernel.turn.read()
         return json_answer(
             {
@@ -138,6 +138,18 @@ class HistoryRoutes:
         seq = await self._kernel.making.revert(resident, asked.seq, principal)
         await self._kernel.turn.read()
         return json_answer({"id": resident.panel.id, "seq": seq, "revertedTo": asked.seq})
+
+
+def _within(commits: list[Ran | Changed]) -> list[Ran | Changed]:
+    """The first of ``commits`` that take about ``PAGE_BYTES`` as they are shown, at least one."""
+    size = 0
+    for count, record in enumerate(commits):
+        size += record_bytes(record)
+        if isinstance(record, Ran):
+            size += len(record.args) + len(record.scope)
+        if count and size > PAGE_BYTES:
+            return commits[:count]
+    return commits
 
 
 def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:

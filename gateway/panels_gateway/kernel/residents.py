@@ -51,6 +51,8 @@ _log = logging.getLogger("panels.gateway.residents")
 
 #: What a resident counts beside its state, in bytes: objects of its own, its lane, its room.
 RESIDENT_BYTES: Final = 4_096
+#: What an answered idempotency key counts, in bytes, its answer not included.
+KEY_BYTES: Final = 512
 #: Panels put away in one go, so that the loop is not held up.
 PUT_AWAY_AT_ONCE: Final = 16
 #: Rows that a list reads from the journal at a time, and looks at for one page.
@@ -249,6 +251,7 @@ class Residents:
             raise _unreadable(panel_id, exc) from None
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
+        self._weigh(resident)
         resident.fired.update(found.fired)
         self.on_loaded(resident, found.waiting)
         self._counters.loaded += 1
@@ -354,7 +357,7 @@ class Residents:
             self._counters.put_away += 1
 
     def _weigh(self, resident: Resident) -> None:
-        weight = RESIDENT_BYTES + resident.panel.state_bytes
+        weight = RESIDENT_BYTES + resident.panel.state_bytes + KEY_BYTES * len(resident.answers)
         self._bytes += weight - resident.weight
         resident.weight = weight
 

@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from panels_gateway.http import histories
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.journal.records import Exchange, Ran
 from panels_gateway.kernel.residents import Resident
@@ -74,6 +75,23 @@ async def test_history_is_told_in_pages_without_a_gap(client: httpx.AsyncClient,
         told += [commit["seq"] for commit in page["commits"]]
         since = page["next"]
     assert told == [1, 2, 3, 4, 5]
+
+
+async def test_history_counts_what_it_shows_and_not_what_changed(
+    client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large args that change little fill a page like anything else."""
+    monkeypatch.setattr(histories, "PAGE_BYTES", 2_500)
+    resident = await gateway.add("p", state={"n": 0})
+    for number in range(4):
+        await gateway.trigger(resident, {"set": {"n": number}, "unused": "x" * 1_000})
+    page = await get(client, "/panels/p/history")
+    assert ([commit["seq"] for commit in page["commits"]], page["next"]) == ([1, 2], 2)
+    newest = await get(client, "/panels/p/keys/n/history")
+    assert [commit["seq"] for commit in newest["commits"]] == [4, 3]
+    monkeypatch.setattr(histories, "PAGE_BYTES", 1)
+    page = await get(client, "/panels/p/history", since=3)
+    assert ([commit["seq"] for commit in page["commits"]], page["next"]) == ([4], None)
 
 
 async def test_history_says_what_each_commit_was(client: httpx.AsyncClient, gateway: Gateway) -> None:

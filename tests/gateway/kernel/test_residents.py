@@ -10,7 +10,7 @@ from panels_gateway.journal.journal import StoredPanel
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.kernel import residents as module
 from panels_gateway.kernel.kernel import KernelLimits
-from panels_gateway.kernel.residents import RESIDENT_BYTES, Resident, ResidentLimits
+from panels_gateway.kernel.residents import KEY_BYTES, RESIDENT_BYTES, Resident, ResidentLimits
 from panels_gateway.panels.trigger import Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from tests.support.gateway import Caller, Gateway, completed
@@ -139,6 +139,17 @@ async def test_memory_is_counted_by_states_as_they_grow_and_go() -> None:
     gateway.kernel.making.delete(resident)
     await gateway.settle()
     assert gateway.kernel.residents.state_bytes == 0
+
+
+async def test_memory_counts_the_idempotency_keys_that_a_panel_remembers() -> None:
+    gateway = Gateway(limits=TIGHT)
+    await gateway.add()
+    for number in range(3):
+        await gateway.trigger(await gateway.open(), key=f"k{number}")
+    await gateway.settle()
+    assert not is_here(gateway)
+    assert (await gateway.open()).panel.id == "p"
+    assert gateway.kernel.residents.state_bytes == RESIDENT_BYTES + 3 * KEY_BYTES
 
 
 # -- opening -----------------------------------------------------------------------------------------
