@@ -30,7 +30,8 @@ RETIREMENT: Final = "When a sandbox is replaced"
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
-        name="gateway", group=POOL, kind="text", shown_default="`.panels/workers.sock` in the working directory",
+        name="gateway", group=POOL, kind="text",
+        shown_default="`.panels/workers.sock` in the working directory",
         help="Where the gateway waits for workers: ipc:///path or tcp://host:port. tcp "
              "needs both CURVE key files.",
     ),
@@ -57,7 +58,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="confinement", group=SANDBOXES, kind="text", default="auto", choices=tuple(CONFINEMENT_MODES),
         help="How each sandbox locks itself in (rlimits, user, Landlock, seccomp): auto uses what this "
-             "system has and logs what is missing, strict refuses to run if something is missing, off is for debugging.",
+             "system has and logs what is missing, strict refuses to run if something is missing, off is "
+             "for debugging.",
     ),
     Option(
         name="user", group=SANDBOXES, kind="text", default="nobody",
