@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from panels_shared.endpoint import parse_one_key
 from tests.integration.conftest import MakeSystem
 from tests.integration.guests import ROOT, counter
 from tests.support.system import System, eventually
@@ -204,3 +207,15 @@ def test_restored_handlers_go_on_with_the_seal_key_alone(make_system: MakeSystem
     state = system.http.get(f"/panels/{panel}/state").json()["state"]
     assert state == ({"done": True} if key else {})
     assert ("not sealed with this directory's seal.key" in restarted.text) is not key
+
+
+def test_printed_command_makes_keys_as_both_programs_take_them() -> None:
+    (command,) = (
+        block
+        for block in blocks("docs/configuration.md", "Workers on other hosts")
+        if block.startswith("python -c ")
+    )
+    words = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    public, secret = done.stdout.splitlines()
+    assert zmq.curve_public(parse_one_key(secret.encode(), option="o", path="p")) == public.encode()
