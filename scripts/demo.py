@@ -85,12 +85,18 @@ class Screen:
     def heard(self, who: str, kind: str, text: str) -> None:
         """What a client was told."""
         shade = {"ERROR": "31", "RESULT": "32", "PATCH": "33", "EVENT": "35"}.get(kind, "34")
+        if sys.stdout.isatty() and kind != "ERROR":  # what is wrong is told whole
+            text = cut(text, max(20, shutil.get_terminal_size().columns - 23))
         print(f"  {self.paint(f'{who:>5}', '2')} ◀── {self.paint(f'{kind:<9}', shade)} {text}", flush=True)
 
 
 def shorten(value: object, width: int = 84) -> str:
     """``value`` as JSON, cut to ``width`` characters."""
-    text = json.dumps(value, ensure_ascii=False)
+    return cut(json.dumps(value, ensure_ascii=False), width)
+
+
+def cut(text: str, width: int) -> str:
+    """``text``, cut to ``width`` characters."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -438,7 +444,7 @@ def expect(wanted: str, answer: dict[str, Any]) -> None:
 
 async def show_record(screen: Screen, system: System, gateway: Gateway, children: list[Child]) -> None:
     """Kills the gateway while a trigger is under way, starts it again, and has everybody go on."""
-    screen.head("The record. The gateway is killed before ada has read her answer, and started again.")
+    screen.head("The record. The gateway is killed before ada has her answer, and comes back.")
     async with (
         watching(screen, system, "ada", "counter") as ada,
         watching(screen, system, "bob", "counter") as bob,
@@ -447,7 +453,7 @@ async def show_record(screen: Screen, system: System, gateway: Gateway, children
         await ada.send("increment", key=key)
         patch = await bob.hear_until("PATCH")
         await bob.hear_until("EVENT")
-        screen.lost("SIGKILL", f"the gateway, process {gateway.kill()}, is gone without a word")
+        screen.lost("SIGKILL", f"the gateway, process {gateway.kill()}, was killed before ada had her answer")
         resuming = asyncio.gather(ada.resume(), bob.resume())
         await asyncio.sleep(0)  # both find out before anything else happens
         screen.step("gateway", f"started again as process {gateway.start()}, on the same directory")
@@ -456,17 +462,13 @@ async def show_record(screen: Screen, system: System, gateway: Gateway, children
             if greeting.get("recovered") is not True:
                 raise DemoError(f"expected to recover, got {json.dumps(greeting)[:300]}")
         await ada.hear_until("EVENT")
-        screen.step(
-            "recovered", "both have what they missed, in order: it was written before bob heard of it"
-        )
+        screen.step("recovered", "both got what they missed, because it had been recorded first")
 
-        again = await ada.trigger("increment", key=key, why=", again: no answer came")
+        again = await ada.trigger("increment", key=key, why=", sent again")
         expect("RESULT", again)
         if again["seq"] != patch["seq"]:
             raise DemoError(f"expected the answer of seq {patch['seq']}, got {json.dumps(again)[:300]}")
-        screen.step(
-            "one effect", "the same key got the same answer: nothing ran again, and bob heard nothing"
-        )
+        screen.step("one effect", "the same key got the same answer, and nothing ran again")
         expect("RESULT", await ada.trigger("increment"))
         following = await bob.hear_until("PATCH")
         await bob.hear_until("EVENT")
@@ -516,7 +518,7 @@ async def show(screen: Screen, system: System, gateway: Gateway, children: list[
         expect("RESULT", await ada.trigger("toggle", {"id": added["result"]["returnValue"]["id"]}))
         expect("ERROR", await ada.trigger("toggle", {"id": 999}))
 
-    screen.head("Handlers that misbehave. Each gets an answer, nobody else notices, nothing is committed.")
+    screen.head("Handlers that misbehave. Each gets an answer, and nothing is committed.")
     async with watching(screen, system, "eve", "hostile") as eve:
         for tool in ("spin", "hoard", "dig", "reach"):
             expect("ERROR", await eve.trigger(tool))
@@ -576,7 +578,7 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
         wait_until_ready(system.url, children)
         taken = "" if arguments.port in (0, port) else f"  (port {arguments.port} is taken)"
         screen.step("gateway", f"{system.url}{taken}")
-        screen.step("workers", f"2 sandbox processes, {endpoint}")
+        screen.step("workers", "2 sandbox processes")
         create_panels(system)
         screen.step("panels", ", ".join(PANELS))
         screen.step("logs", str(folder))
@@ -594,7 +596,8 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
         if arguments.once:
             return
         print(
-            "\n  The token works for 12 hours, for as long as this runs. Ctrl-C stops everything.", flush=True
+            "\n  The token works for 12 hours, or until you stop the demo. Ctrl-C stops everything.",
+            flush=True,
         )
         while True:
             for child in children:
