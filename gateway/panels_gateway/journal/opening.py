@@ -15,6 +15,7 @@ from panels_gateway.journal.journal import CorruptError, Journal, JournalError
 from panels_gateway.journal.local import LocalOptions, open_local
 from panels_gateway.journal.memory import FOLD_S, MemoryJournal
 from panels_gateway.journal.segments import SEGMENT_BYTES
+from panels_gateway.journal.syncing import sync_folder
 
 if TYPE_CHECKING:
     from panels_gateway.configuration.config import RecordConfig
@@ -40,6 +41,7 @@ def load_seal_key(data_dir: Path) -> bytes:
                 stream.flush()
                 os.fsync(stream.fileno())
             draft.rename(path)
+            sync_folder(data_dir)
         key = path.read_bytes()
     except OSError as exc:
         raise JournalError(f"{path}: expected a key that can be read, got: {exc.strerror}") from None

@@ -17,7 +17,6 @@ in every version.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from urllib.parse import quote
 import apsw
 
 from panels_gateway.journal.journal import CorruptError, JournalError
+from panels_gateway.journal.syncing import sync_folder
 
 DATABASE: Final = "panels.db"
 FORMAT: Final = 1
@@ -222,15 +222,6 @@ def new_store_id() -> str:
     return secrets.token_hex(16)
 
 
-def sync_directory(directory: Path) -> None:
-    """Makes names in ``directory`` survive a loss of power. Raises ``OSError``."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def execute_each(connection: apsw.Connection, statements: Sequence[str]) -> None:
     """Runs each statement to its end: a pragma that returns a row leaves undone what is joined to it by a
     semicolon.
@@ -283,7 +274,7 @@ def _create(path: Path) -> None:
     guarded(unfinished, create)
     try:
         unfinished.rename(path)
-        sync_directory(path.parent)
+        sync_folder(path.parent)
     except OSError as exc:
         raise JournalError(f"{path}: {exc.strerror}") from exc
 

@@ -47,6 +47,7 @@ from panels_gateway.journal.records import (
     Unparked,
 )
 from panels_gateway.journal.store import Store
+from panels_gateway.journal.syncing import sync_folder
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 from panels_shared.handlers import handler_digest
@@ -406,7 +407,7 @@ def publish(draft: Path, target: Path) -> None:
                 raise
             _require_absent(target)
             draft.rename(target)
-        schema.sync_directory(target.parent)
+        sync_folder(target.parent)
     except OSError as exc:
         raise JournalError(f"{target}: {exc.strerror}") from exc
 
