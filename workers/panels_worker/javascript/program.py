@@ -36,7 +36,7 @@ from panels_worker.javascript.suspension import (
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
 _NEVER_SETTLES: Final = (
-    "the handler awaits a promise that never settles; there are no timers and nothing else to wait for"
+    "the handler awaits a promise that never settles; only calls of $ext are waited for, and none is open"
 )
 
 
