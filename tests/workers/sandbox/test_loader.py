@@ -119,11 +119,13 @@ def test_sandbox_runs_or_misses_while_the_pool_trims(store: ArtifactStore, tmp_p
     try:
         answers(sandbox, TOOL, Snapshot(1, 1, {}))
         found: list[Result | Missing] = []
-        index = 0
-        for number in range(400):
+        index = number = 0
+        # until both threads have had a turn between the steps of the other
+        while number < 400 or not index:
             (answer,) = answers(sandbox, job(number, index))
             found.append(answer)
             index += isinstance(answer, Result)
+            number += 1
             sandbox._programs.clear()  # so that the next job loads it again
     finally:
         done.set()
