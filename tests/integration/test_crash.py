@@ -15,4 +15,5 @@ def test_clients_lose_nothing_when_processes_are_killed(durability: str) -> None
     assert not crashes.violations, "\n".join(crashes.violations)
     assert crashes.counts["SIGKILL gateway"] >= 2
     assert crashes.counts["ran"] > 0
+    assert crashes.counts["steps of handlers that wait"] > 0
     assert crashes.counts["recovered"] > 0

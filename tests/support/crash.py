@@ -11,7 +11,8 @@ What must hold, and is a violation otherwise:
 
 - every call is answered, and each that was answered with a RESULT ran once: the state says which keys ran,
   and in which order;
-- what was answered with an ERROR left nothing behind;
+- what was answered with an ERROR left nothing behind, but for the steps that it names;
+- a handler that waits does each of its steps once, and goes on after every kill;
 - the panel's version is the number of commits, and its epoch never changes;
 - each client ends with the server's state, and follows every step to it (``Replica``): nothing missing,
   nothing twice, but where the server said so itself (``recovered: false``); who was never told so heard every
@@ -57,7 +58,18 @@ $state[key] = $state.n;
 $emit("ran", $args.n);
 return $state.n;
 """
-#: How a run may fail while workers are killed and stopped. It then left nothing behind.
+#: Says in its state which of its two steps were done, and waits between them.
+WAIT: Final = """\
+const key = "w" + $args.n;
+$state[key] = ($state[key] ?? 0) + 1;
+await $ext.time.sleep($args.ms);
+$state[key] += 1;
+return $state[key];
+"""
+#: How long a handler waits at the most, in milliseconds.
+_WAIT_MS: Final = 300
+#: How a run may fail while workers are killed and stopped. It then left nothing behind, but for the steps
+#: in front of those that its handler waited for.
 _LOST: Final = ("WORKER_LOST", "TIMEOUT")
 #: How long calls may go unanswered once nothing is disturbed any more, in seconds.
 _PATIENCE_S: Final = 120.0
@@ -333,6 +345,11 @@ class Room:
         tools = [
             {"name": "append", "handler": APPEND},
             {"name": "count", "handler": {"language": "wat", "source": COUNTER_WAT}},
+            {
+                "name": "wait",
+                "handler": WAIT,
+                "capabilities": ["state:read:*", "state:write:*", "ext:time.sleep"],
+            },
         ]
         body = {"id": self.id, "kind": "crash", "tools": tools, "initialState": {"n": 0, "count": 0}}
 
@@ -365,8 +382,11 @@ class Room:
         if not self._more():
             return None
         number = self.crashes.number()
-        counts = self.choose.random() < 0.3
-        call = Call(f"key-{number}", "count" if counts else "append", {"by": 1} if counts else {"n": number})
+        (tool,) = self.choose.choices(("append", "count", "wait"), weights=(60, 30, 10))
+        args = {"by": 1} if tool == "count" else {"n": number}
+        if tool == "wait":
+            args["ms"] = self.choose.randrange(_WAIT_MS)
+        call = Call(f"key-{number}", tool, args)
         self.calls.append(call)
         return call
 
@@ -383,6 +403,8 @@ class Room:
                         json={"args": call.args},
                         headers={"Idempotency-Key": call.key},
                     )
+                if response.status_code == 202:  # it waits for long: whoever asks again is told the end
+                    raise httpx.TransportError("it waits")
                 body = response.json()
                 if "error" in body and body["error"]["code"] in RETRIED:
                     raise httpx.TransportError(body["error"]["code"])
@@ -417,6 +439,7 @@ class Room:
         """What is wrong with the server's state, after all calls have been answered."""
         appended: dict[str, int] = {}
         counted: list[int] = []
+        steps = 0
         for call in self.calls:
             answer = call.answer
             if answer is None:
@@ -425,10 +448,17 @@ class Room:
                 value = answer["result"]["returnValue"]
                 if call.tool == "count":
                     counted.append(value)
+                elif call.tool == "wait":
+                    steps += 2
+                    yield from _steps_problems(call, state, 2)
                 else:
                     appended[f"k{call.args['n']}"] = value  # type: ignore[index]
             elif answer.get("details", {}).get("reason") in _LOST:
                 self.crashes.counts["lost to workers"] += 1
+                if call.tool == "wait":
+                    done = answer["details"].get("steps", 0)
+                    steps += done
+                    yield from _steps_problems(call, state, done)
             else:
                 yield f"{call.key} was answered {answer}"
         ran = {key: value for key, value in state.items() if key.startswith("k")}
@@ -442,10 +472,18 @@ class Room:
             yield "expected each place once"
         if sorted(counted) != list(range(1, state["count"] + 1)):
             yield f"expected {state['count']} answers of the counter, each once, got {sorted(counted)}"
-        if seq != len(appended) + len(counted):
-            yield f"expected version {len(appended) + len(counted)}, got {seq}"
-        self.crashes.counts["ran"] += len(appended) + len(counted)
+        commits = len(appended) + len(counted) + steps
+        if seq != commits:
+            yield f"expected version {commits}, got {seq}"
+        self.crashes.counts["ran"] += commits
+        self.crashes.counts["steps of handlers that wait"] += steps
         self.crashes.counts["sent twice"] += sum(call.sent > 1 for call in self.calls)
+
+
+def _steps_problems(call: Call, state: dict[str, Any], done: int) -> Iterator[str]:
+    found = state.get(f"w{call.args['n']}", 0)  # type: ignore[index]
+    if found != done:
+        yield f"expected {done} steps of {call.key}, got {found}"
 
 
 def client_problems(replica: Replica, state: dict[str, Any], seq: int) -> Iterator[str]:

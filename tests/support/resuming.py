@@ -270,6 +270,10 @@ class ResumingClient:
                 self.replica.event(message)
             case "RESULT" | "ERROR":
                 self._answered(socket, message)
+            case "PROGRESS":  # the answer comes when the handler has gone on
+                if message["requestId"] not in self.unanswered:
+                    raise GapError(f"expected progress of a call, got {message}")
+                self.counts["progress"] += 1
             case "PONG":
                 pong = self._pongs.pop(0)
                 if not pong.done():
