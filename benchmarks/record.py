@@ -45,12 +45,13 @@ _HEADING: Final = "# The record\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How much is done. ``clients`` is how many come back at once."""
+    """How much is done. ``clients`` is how many come back at once, ``looks`` how often disk use is read."""
 
     rounds: int = 21
     round_s: float = 0.8
     soak_s: float = 120.0
     commits: int = 1_000_000
+    looks: int = 20
     few: int = 10_000
     many: int = 1_000_000
     missed: int = 1_000
@@ -59,7 +60,7 @@ class Scale:
 
 #: Just enough to see that everything works.
 QUICK: Final = Scale(
-    rounds=1, round_s=0.3, soak_s=1.0, commits=2_000, few=200, many=1_000, missed=100, clients=40
+    rounds=1, round_s=0.3, soak_s=1.0, commits=2_000, looks=2, few=200, many=1_000, missed=100, clients=40
 )
 
 
@@ -361,7 +362,7 @@ def disk(made: Measurements, scale: Scale) -> None:
     sizes: list[float] = []
     with panels(Options(durability="process", gateway_args=["--history-commits", "10000"])) as system:
         assert system.data_dir is not None
-        subject, step = Subject(system), scale.commits // 20
+        subject, step = Subject(system), scale.commits // scale.looks
         for number in range(10):
             system.http("POST", "/panels", handlers.WASM(f"disk-{number}"))
         while subject.triggers < scale.commits:

@@ -65,6 +65,23 @@ def test_conversation_passes_on_what_is_to_be_prepared_and_answers(endpoint: str
         conversation.close()
 
 
+def test_conversation_says_hello_again_as_soon_as_the_connection_breaks(endpoint: str) -> None:
+    conversation = begin(endpoint)
+    stopped_s = time.monotonic()  # time stands still: no silence is ever noticed
+
+    def turned() -> bool:
+        conversation.socket.poll(5, conversation.wanted_events)
+        conversation.read(stopped_s)
+        conversation.say(stopped_s)
+        return True
+
+    with FakeGateway(endpoint) as gateway:
+        gateway.wait(lambda: turned() and POOL in gateway.pools)
+    with FakeGateway(endpoint) as gateway:
+        gateway.wait(lambda: turned() and POOL in gateway.pools)
+        conversation.close()
+
+
 def test_conversation_keeps_a_bounded_number_of_messages_without_a_gateway(endpoint: str) -> None:
     conversation = begin(endpoint)
     conversation.queue(Exited(b"%16d" % number) for number in range(MAX_UNSENT + 3))

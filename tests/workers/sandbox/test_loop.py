@@ -45,9 +45,11 @@ class LoopThread:
         self._endpoint = endpoint
         self.sandbox = Sandbox(loader, replicas=Replicas())
         self._socket = link.connect(self.context, endpoint, WORKER, None)
+        self._watch = link.watch(self._socket)
         hello = Hello("sandbox", b"p" * 16, os.getpid(), {})
         self.loop = Loop(
             self._socket,
+            watch=self._watch,
             peer=Peer(hello, now_s=time.monotonic()),
             sandbox=self.sandbox,
             spin=Spin(spin_us),
@@ -60,7 +62,7 @@ class LoopThread:
 
     def _run(self) -> None:
         self.end = self.loop.join() or self.loop.serve()
-        link.close(self._socket, self.context)
+        link.close(self._socket, self.context, self._watch)
 
     def terminate(self) -> None:
         self.loop.terminating = True

@@ -14,6 +14,9 @@ from panels_shared.wire import MAX_FRAME_BYTES
 HIGH_WATER_FRAMES: Final = 1_024
 #: How long a socket that is closed goes on sending, in milliseconds.
 LINGER_MS: Final = 500
+#: How long after a failure a connection is tried again; over a network the delay doubles up to the maximum.
+RECONNECT_MS: Final = 50
+MAX_RECONNECT_MS: Final = 1_000
 
 
 def connect(
@@ -32,8 +35,8 @@ def connect(
     socket.set(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.set(zmq.SNDHWM, HIGH_WATER_FRAMES)
     socket.set(zmq.RCVHWM, HIGH_WATER_FRAMES)
-    socket.set(zmq.RECONNECT_IVL, 50)
-    socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.set(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS if is_tcp(endpoint) else RECONNECT_MS)
     socket.set(zmq.HANDSHAKE_IVL, 3_000)
     if is_tcp(endpoint):
         # a peer that vanished silently is found by ZMTP pings; a unix socket always tells
@@ -48,7 +51,30 @@ def connect(
     return socket
 
 
-def close(socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Closes both once the last messages have been sent, or after ``LINGER_MS``."""
+def watch(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """A socket that becomes readable when ``socket`` loses its connection; ``broke`` reads it, and ``close``
+    takes it too.
+    """
+    return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+
+
+def broke(watch: zmq.Socket[bytes]) -> bool:
+    """Whether the connection was lost since the last call."""
+    found = False
+    while int(watch.get(zmq.EVENTS)) & zmq.POLLIN:
+        watch.recv_multipart(zmq.NOBLOCK)
+        found = True
+    return found
+
+
+def close(
+    socket: zmq.Socket[bytes],
+    context: zmq.Context[zmq.Socket[bytes]],
+    watch: zmq.Socket[bytes] | None = None,
+) -> None:
+    """Closes all of them once the last messages have been sent, or after ``LINGER_MS``."""
+    if watch is not None:
+        socket.disable_monitor()
+        watch.close(linger=0)
     socket.close(linger=LINGER_MS)
     context.term()

@@ -143,7 +143,9 @@ class Peer:
             self._outbox.append(self._hello)
 
     def rejoin(self, now_s: float) -> None:
-        """Says Hello at once: this process was stopped and may have been silent for too long itself."""
+        """Says Hello at once: the gateway may not know this process any more, because the connection broke or
+        the process was stopped for too long.
+        """
         if self.phase is Phase.JOINED:
             self._set(Phase.JOINING)
             self._next_hello_s = now_s

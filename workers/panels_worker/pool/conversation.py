@@ -31,7 +31,7 @@ class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
     In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
-    until ``socket`` is ready for ``wanted_events``. ``close`` says Goodbye.
+    until ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Conversation:
         self._next_beat_s = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self.socket = link.connect(self._context, endpoint, pool, curve)
+        self.watch = link.watch(self.socket)
 
     @property
     def hopeless(self) -> bool:
@@ -64,6 +65,8 @@ class Conversation:
 
     def read(self, now_s: float) -> list[Prepare]:
         """What the gateway wants, in order."""
+        if link.broke(self.watch):
+            self._peer.rejoin(now_s)  # whoever listens there next may not know us
         wanted: list[Prepare] = []
         for _ in range(MAX_READS):
             try:
@@ -110,4 +113,4 @@ class Conversation:
             self.socket.send(encode(self._unsent[-MAX_UNSENT:]), zmq.NOBLOCK)
         except zmq.Again:
             pass
-        link.close(self.socket, self._context)
+        link.close(self.socket, self._context, self.watch)

@@ -88,6 +88,7 @@ class Pool:
         for fd in (self._wakeup_fd, self._write_fd):
             os.set_blocking(fd, False)
         self._poller.register(self._wakeup_fd, zmq.POLLIN)
+        self._poller.register(self._conversation.watch, zmq.POLLIN)
 
     def run(self) -> int:
         """Runs until it is told to stop, and has stopped; returns the exit code."""

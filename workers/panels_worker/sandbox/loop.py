@@ -22,6 +22,7 @@ import zmq
 from panels_shared.errors import WireError
 from panels_shared.messages import ToGateway
 from panels_shared.wire import encode
+from panels_worker.bus import link
 from panels_worker.bus.peer import Peer, Phase
 from panels_worker.sandbox.sandbox import HIGH_WATER, Sandbox
 from panels_worker.sandbox.spin import DISTURBED_US, Spin
@@ -41,14 +42,15 @@ LARGE_FRAME_BYTES: Final = 8 * 1024 * 1024
 QUIET_S: Final = 0.25
 #: How often a busy loop looks after its peer, signals and connection.
 CONVERSE_S: Final = 0.05
-#: The longest sleep: connections that break are noticed within it.
+#: The longest sleep.
 MAX_WAIT_S: Final = 0.5
 
 
 class Loop:
     """Drives ``peer`` and ``sandbox`` from ``socket`` until it is time to go.
 
-    ``wakeup_fd`` becomes readable with a signal; ``terminate`` asks to drain. A process that
+    ``watch`` says when the connection breaks (``link``). ``wakeup_fd`` becomes readable with a signal;
+    ``terminating`` asks to drain. A process that
     ``can_reconnect`` waits for a gateway that is gone; one that cannot (its filter denies it) ends, and its
     successor waits.
     """
@@ -57,6 +59,7 @@ class Loop:
         self,
         socket: zmq.Socket[bytes],
         *,
+        watch: zmq.Socket[bytes],
         peer: Peer,
         sandbox: Sandbox,
         spin: Spin,
@@ -75,6 +78,8 @@ class Loop:
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(wakeup_fd, zmq.POLLIN)
+        self._watch = watch
+        self._poller.register(watch, zmq.POLLIN)
         self._results: list[ToGateway] = []
         # bound: what one batch makes; nothing is run while anything waits here
         self._unsent: deque[bytes] = deque()
@@ -280,6 +285,9 @@ class Loop:
                 return True
         # something else ended the wait: time, a signal, or room to send
         self._converse_s = now_s
-        if any(what == self._wakeup_fd for what, _ in ready):
-            os.read(self._wakeup_fd, 512)
+        for what, _ in ready:
+            if what == self._wakeup_fd:
+                os.read(self._wakeup_fd, 512)
+            elif what is self._watch and link.broke(self._watch) and self.can_reconnect:
+                self._peer.rejoin(now_s)
         return False

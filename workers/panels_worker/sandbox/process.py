@@ -66,6 +66,7 @@ class SandboxProcess:
     confinement: Confinement
     context: zmq.Context[zmq.Socket[bytes]]
     socket: zmq.Socket[bytes]
+    watch: zmq.Socket[bytes]
     loop: Loop
     ticker: Ticker
     shared: Shared
@@ -114,6 +115,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     shared = Shared()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     socket = link.connect(context, config.endpoint, config.worker, config.curve)
+    watch = link.watch(socket)
     ticker = Ticker(
         tick=loader.engine.increment_epoch,
         connect=lambda: link.connect(context, config.endpoint, os.urandom(16), config.curve),
@@ -125,6 +127,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     )
     loop = Loop(
         socket,
+        watch=watch,
         peer=Peer(hello, now_s=time.monotonic()),
         sandbox=sandbox,
         spin=Spin(config.spin_us),
@@ -139,7 +142,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ticker.start()
-    return SandboxProcess(confinement, context, socket, loop, ticker, shared)
+    return SandboxProcess(confinement, context, socket, watch, loop, ticker, shared)
 
 
 def run(process: SandboxProcess) -> Exit:
@@ -160,7 +163,7 @@ def run(process: SandboxProcess) -> Exit:
         code = loop.serve()
     logger.info("leaving: %s", code.name)
     process.ticker.close()
-    link.close(process.socket, process.context)
+    link.close(process.socket, process.context, process.watch)
     return code
 
 
