@@ -8,14 +8,18 @@ is ``<handler>-<build>.image``, where the build is the beginning of its digest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import Answered
 from panels_shared.outcome import Suspended
+from panels_worker.javascript.engines import PREVIOUS, carried, compile_engine
+from panels_worker.javascript.guest import JavaScriptGuest
 from panels_worker.javascript.program import JavaScriptProgram
-from tests.workers.builders import make_task
+from panels_worker.javascript.suspension import identity_of
+from tests.workers.builders import ENGINE, make_task
 from tests.workers.javascript.scripts import guest, program
 from tests.workers.javascript.suspensions import MAY_CALL, bad, good
 
@@ -35,7 +39,16 @@ class Golden:
     def load(self) -> JavaScriptProgram:
         """The handler as a sandbox has it."""
         script = program(self.source)._script
-        return JavaScriptProgram(guest(), script, handler_digest("javascript", "", self.source.encode()))
+        digest = handler_digest("javascript", "", self.source.encode())
+        return JavaScriptProgram(guest(), script, digest, previous_guest)
+
+
+@cache
+def previous_guest() -> JavaScriptGuest | None:
+    """The guest of the release before, where one is carried."""
+    if PREVIOUS not in carried():
+        return None
+    return JavaScriptGuest.load(ENGINE, compile_engine(PREVIOUS, ENGINE), PREVIOUS)
 
 
 GOLDENS = {
@@ -87,8 +100,14 @@ def make(golden: Golden) -> bytes:
 
 def build() -> str:
     """The present build, as it stands in names."""
-    identity, _ = next(iter(GOLDENS.values())).load().fits()
-    return identity.build.hex()[:BUILD_CHARS]
+    return identity_of(guest(), b"").build.hex()[:BUILD_CHARS]
+
+
+def builds() -> set[str]:
+    """All builds that are carried."""
+    previous = previous_guest()
+    older = set() if previous is None else {identity_of(previous, b"").build.hex()[:BUILD_CHARS]}
+    return {build(), *older}
 
 
 def main() -> None:

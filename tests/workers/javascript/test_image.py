@@ -7,10 +7,11 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_worker.javascript import builds, image, sections
 from panels_worker.javascript import engines as engine_modules
-from panels_worker.javascript import image, sections
 from panels_worker.javascript.engines import QUICKJS, GuestChangedError, engine_digest, engine_source
 from panels_worker.javascript.guest import JavaScriptGuest
+from panels_worker.javascript.prelude import prelude
 from tests.workers.builders import ENGINE
 from tests.workers.javascript.scripts import guest
 
@@ -51,7 +52,7 @@ def test_guest_with_passive_data_is_refused() -> None:
 
 
 def test_image_is_the_same_each_time_it_is_made() -> None:
-    assert image.build(ENGINE) == image.build(ENGINE)
+    assert image.build(ENGINE, prelude()) == image.build(ENGINE, prelude())
 
 
 def test_guest_without_the_prelude_is_not_taken_for_one_with_it() -> None:
@@ -69,8 +70,8 @@ def test_fresh_instances_are_alike_and_small() -> None:
 
 def test_compiled_engine_of_another_prelude_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     before = engine_digest(QUICKJS)
-    changed = image.prelude() + b"// changed"
-    monkeypatch.setattr(image, "prelude", lambda: changed)
+    changed = prelude() + b"// changed"
+    monkeypatch.setattr(builds, "prelude", lambda: changed)
     engine_digest.cache_clear()
     try:
         assert engine_digest(QUICKJS) != before

@@ -53,9 +53,9 @@ def test_loader_loads_scripts_into_one_guest(store: ArtifactStore) -> None:
     assert loader.load(TOOL) is None, "the script engine is not there yet"
     store.put(engine_digest(QUICKJS), Artifact(Kind.MODULE, engines()[QUICKJS]))
     assert isinstance(loader.load(TOOL), JavaScriptProgram)
-    guest = loader._guest
+    guest = loader._guest(QUICKJS)
     assert isinstance(loader.load(TOOL), JavaScriptProgram)
-    assert loader._guest is guest
+    assert loader._guest(QUICKJS) is guest
 
 
 @pytest.mark.parametrize("kind", list(Kind))

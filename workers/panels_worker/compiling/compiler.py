@@ -19,7 +19,7 @@ from typing import Final
 from panels_shared.messages import Prepare, Refusal
 from panels_worker.artifacts import Artifact, ArtifactStore, Kind
 from panels_worker.compiling.child import CompileChild, Request
-from panels_worker.javascript.engines import QUICKJS, TRANSFORM, engine_digest
+from panels_worker.javascript.engines import PREVIOUS, QUICKJS, TRANSFORM, carried, engine_digest
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,13 @@ class Compiler:
         """The digests of the script engines. Sandboxes load them from the store, which must therefore keep
         them.
         """
-        return frozenset(engine_digest(name) for name in (QUICKJS, TRANSFORM))
+        return frozenset(engine_digest(name) for name in (*carried(), TRANSFORM))
 
     def warm(self, now_s: float) -> None:
         """Prepares the script engines, so that the first script need not wait for them."""
-        for name in (QUICKJS, TRANSFORM):
+        if PREVIOUS in carried():
+            self._want_engine(PREVIOUS)  # the last of the three, since each goes to the front of the queue
+        for name in (TRANSFORM, QUICKJS):
             self._want_engine(name)
         self._start(now_s)
 

@@ -100,6 +100,11 @@ def pack(image: Image, identity: Identity, baseline: Baseline) -> bytes:
     return _header(identity, baseline, body) + body
 
 
+def build_of(data: bytes) -> bytes:
+    """The build that an image says it was made in; anything for bytes that are no image."""
+    return data[8:40]
+
+
 def unpack(data: bytes, identity: Identity, baseline: Baseline, *, memory_bytes: int) -> Image:
     """The image of this handler in ``data``, whose memory is at most ``memory_bytes``. Raises
     ``ImageError``.

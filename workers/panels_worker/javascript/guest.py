@@ -23,7 +23,7 @@ from panels_worker.guest.run import WasmRun
 from panels_worker.guest.store import Store
 from panels_worker.guest.task import Task
 from panels_worker.guest.traps import GuestTrap, HostStop, TrapKind
-from panels_worker.javascript.assets import GuestChangedError
+from panels_worker.javascript.assets import QUICKJS, GuestChangedError
 from panels_worker.javascript.host import HOST_FUNCTIONS
 from panels_worker.javascript.places import Places
 from panels_worker.javascript.rejections import COUNT_AT
@@ -70,11 +70,14 @@ class JavaScriptGuest:
     """The guest, compiled and linked: what instances are made from. One per process.
 
     - ``run``: the job that host functions serve, None between jobs.
+    - ``build``: which of the builds that a worker carries this is.
     - ``places``, ``fresh``: where things are in an instance, and its memory, of a guest with the prelude in
-      it."""
+      it.
+    """
 
     def __init__(self, engine: Engine, module: Module) -> None:
         check_guest(module)
+        self.build = QUICKJS
         self.run: GuestRun | None = None
         self.places: Places | None = None
         self.fresh = b""
@@ -89,10 +92,13 @@ class JavaScriptGuest:
         self._template = linker.link(module)
 
     @classmethod
-    def load(cls, engine: Engine, serialized: bytes) -> JavaScriptGuest:
-        """The guest from ``engines.compile_engine``, which the caller has authenticated. Raises
-        ``wasmtime.WasmtimeError``, ``GuestChangedError``."""
+    def load(cls, engine: Engine, serialized: bytes, build: str = QUICKJS) -> JavaScriptGuest:
+        """The guest from ``engines.compile_engine``, which the caller has authenticated.
+
+        Raises ``wasmtime.WasmtimeError``, ``GuestChangedError``.
+        """
         guest = cls(engine, Module.deserialize(engine, serialized))
+        guest.build = build
         run = guest.open(Effects(NO_TASK), fuel=1_000_000, epoch_ticks=1_000, memory_bytes=MAX_IMAGE_BYTES)
         try:
             guest.fresh = run.read(0, run.size)

@@ -18,20 +18,20 @@ from panels_worker.javascript.assets import QUICKJS, GuestChangedError, engine_s
 from panels_worker.javascript.guest import MAX_JS_STACK_BYTES, JavaScriptGuest, open_to_prepare
 from panels_worker.javascript.host import HOST_FUNCTIONS
 from panels_worker.javascript.places import Places
-from panels_worker.javascript.prelude import prelude
 from panels_worker.javascript.sections import with_memory
-
-__all__ = ["build", "prelude", "run_prelude"]
 
 #: Free room on the heap of the image, so that the memory need not grow for ordinary handlers.
 _ROOM_BYTES: Final = 192 * KIB
 
 
-def build(engine: Engine) -> bytes:
-    """The module. Runs the guest, and raises ``GuestChangedError`` where that does not go as it should."""
+def build(engine: Engine, prelude: bytes) -> bytes:
+    """The module with ``prelude`` run in it.
+
+    Runs the guest, and raises ``GuestChangedError`` where that does not go as it should.
+    """
     source, tracker = rejections.with_tracker(engine_source(QUICKJS))
     guest = JavaScriptGuest(engine, Module(engine, source))
-    return with_memory(source, run_prelude(guest, prelude(), tracker))
+    return with_memory(source, run_prelude(guest, prelude, tracker))
 
 
 def run_prelude(guest: JavaScriptGuest, source: bytes, tracker: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Final
 
@@ -16,10 +16,10 @@ from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.endings import ENDINGS
 from panels_worker.guest.engine import ticks
-from panels_worker.guest.image import Identity, Image, ImageError, unpack
+from panels_worker.guest.image import Identity, Image, ImageError, build_of, unpack
 from panels_worker.guest.pages import Baseline
 from panels_worker.guest.task import Execution, Task
-from panels_worker.guest.traps import HostStop, InstantiationError
+from panels_worker.guest.traps import GuestTrap, HostStop, InstantiationError
 from panels_worker.javascript.compilation import compile_script
 from panels_worker.javascript.errors import FailureReport, explain
 from panels_worker.javascript.guest import GuestRun, JavaScriptGuest, ScriptError, open_to_prepare
@@ -62,15 +62,36 @@ _decode_report = msgspec.json.Decoder(_Report).decode
 class JavaScriptProgram:
     """One handler: its snapshot, made at first use, and what is called in it.
 
-    ``digest`` names the handler in the images of its suspensions.
+    ``digest`` names the handler in the images of its suspensions. ``previous`` loads the guest of the release
+    before, where one is carried: a handler that was suspended there goes on there.
     """
 
-    __slots__ = ("_digest", "_finish", "_fits", "_guest", "_main", "_script", "_snapshot", "_warm")
+    __slots__ = (
+        "_before",
+        "_digest",
+        "_finish",
+        "_fits",
+        "_guest",
+        "_main",
+        "_previous",
+        "_script",
+        "_snapshot",
+        "_warm",
+    )
 
-    def __init__(self, guest: JavaScriptGuest, script: Script, digest: bytes = bytes(32)) -> None:
+    def __init__(
+        self,
+        guest: JavaScriptGuest,
+        script: Script,
+        digest: bytes = bytes(32),
+        previous: Callable[[], JavaScriptGuest | None] | None = None,
+    ) -> None:
         self._guest = guest
         self._script = script
         self._digest = digest
+        self._previous = previous
+        # made by the first image of the build before: this handler in that build
+        self._before: JavaScriptProgram | None = None
         # made by the first suspension: what images of this handler fit to, and are compared with
         self._fits: tuple[Identity, Baseline] | None = None
         self._warm = False
@@ -99,7 +120,22 @@ class JavaScriptProgram:
 
     def resume(self, task: Task, image: bytes, answers: Sequence[Answered]) -> Execution:
         """Goes on with the handler; see ``task.Program``."""
-        return self._execute(Effects(task), image, answers)
+        return self._made_in(image)._execute(Effects(task), image, answers)
+
+    def _made_in(self, image: bytes) -> JavaScriptProgram:
+        """The program of the build that ``image`` was made in; this one where that is not carried."""
+        if self._previous is None or build_of(image) == self.fits()[0].build:
+            return self
+        if self._before is None:
+            guest = self._previous()
+            if guest is None:
+                return self
+            try:
+                self._before = JavaScriptProgram(guest, self._script, self._digest)
+            except (ScriptError, GuestTrap):
+                return self  # what compiles today need not have compiled then; the image is refused
+        before = self._before
+        return before if build_of(image) == before.fits()[0].build else self
 
     def _execute(self, effects: Effects, image: bytes | None, answers: Sequence[Answered]) -> Execution:
         """One segment: from the beginning, or (``image``) from a suspension."""

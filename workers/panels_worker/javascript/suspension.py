@@ -21,7 +21,7 @@ from panels_worker.guest.image import WASM_PAGE_BYTES, Identity, Image, ImageErr
 from panels_worker.guest.pages import PAGE_BYTES, Baseline, difference
 from panels_worker.guest.traps import InstantiationError
 from panels_worker.javascript.assets import GuestChangedError
-from panels_worker.javascript.engines import QUICKJS, engine_digest
+from panels_worker.javascript.engines import engine_digest
 from panels_worker.javascript.guest import BUFFER_BYTES, GuestRun, JavaScriptGuest
 from panels_worker.javascript.snapshot import Snapshot
 
@@ -37,7 +37,7 @@ class _Refusal(msgspec.Struct):
 
 def identity_of(guest: JavaScriptGuest, handler: bytes) -> Identity:
     """What images of the handler with this digest fit to."""
-    build = hashlib.sha256(b"panels script v1\0" + engine_digest(QUICKJS) + guest.fresh)
+    build = hashlib.sha256(b"panels script v1\0" + engine_digest(guest.build) + guest.fresh)
     return Identity(Kind.SCRIPT, build.digest(), handler)
 
 

@@ -14,7 +14,7 @@ from panels_worker.guest.engine import make_engine
 from panels_worker.guest.task import Program
 from panels_worker.guest.traps import GuestTrap
 from panels_worker.guest.wasm import WasmProgram
-from panels_worker.javascript.engines import QUICKJS, engine_digest
+from panels_worker.javascript.engines import PREVIOUS, QUICKJS, carried, engine_digest
 from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
@@ -29,7 +29,8 @@ class ArtifactLoader:
         self._store = store
         self.engine = make_engine()
         self._host = WasmHost(self.engine)
-        self._guest: JavaScriptGuest | None = None
+        #: the builds of the guest that were needed so far
+        self._guests: dict[str, JavaScriptGuest] = {}
 
     def load(self, tool: Tool) -> Program | None:
         """The program of ``tool``, or None when its artifact is not there or not authentic."""
@@ -46,9 +47,22 @@ class ArtifactLoader:
         return WasmProgram(self._host, module, tool.entry, tool.digest)
 
     def _script(self, payload: bytes, digest: bytes) -> Program | None:
-        if self._guest is None:
-            engine = self._store.get(engine_digest(QUICKJS))
-            if engine is None:
-                return None
-            self._guest = JavaScriptGuest.load(self.engine, engine.payload)
-        return JavaScriptProgram(self._guest, decode(payload), digest)
+        guest = self._guest(QUICKJS)
+        if guest is None:
+            return None
+        previous = self._previous if PREVIOUS in carried() else None
+        return JavaScriptProgram(guest, decode(payload), digest, previous)
+
+    def _guest(self, build: str) -> JavaScriptGuest | None:
+        """A build of the guest; None where its artifact is not there."""
+        guest = self._guests.get(build)
+        if guest is None and (engine := self._store.get(engine_digest(build))) is not None:
+            guest = self._guests[build] = JavaScriptGuest.load(self.engine, engine.payload, build)
+        return guest
+
+    def _previous(self) -> JavaScriptGuest | None:
+        try:
+            return self._guest(PREVIOUS)
+        except wasmtime.WasmtimeError:
+            logger.exception("the previous build of the script engine does not load")
+            return None

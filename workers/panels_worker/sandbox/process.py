@@ -40,7 +40,7 @@ from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
 from panels_worker.confinement.confinement import Confinement, ConfinementError
-from panels_worker.javascript.engines import QUICKJS, engine_digest
+from panels_worker.javascript.engines import carried, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
 from panels_worker.sandbox.loop import Loop
 from panels_worker.sandbox.replica import Replicas
@@ -104,7 +104,8 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     # from here on the store is what this process stands in: it may not be allowed to walk there later
     os.chdir(config.cache_dir)
     loader = ArtifactLoader(ArtifactStore.open(Path("."), config.artifact_key))
-    engine_digest(QUICKJS)  # it is remembered; what it is made of cannot be read later
+    for build in carried():
+        engine_digest(build)  # it is remembered; what it is made of cannot be read later
     hello = Hello(role="sandbox", pool=config.pool, pid=os.getpid(), versions=versions())
     statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     confinement.before_threads()
