@@ -19,7 +19,8 @@ class Condition:
     """What ``/health`` looks at.
 
     ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
-    to be folded, and above ``bound_bytes`` no triggers are taken.
+    to be folded, and above ``bound_bytes`` no triggers are taken. ``damaged``: how many panels were asked for
+    whose stored rows cannot be read.
     """
 
     workers: bool
@@ -32,6 +33,7 @@ class Condition:
     backlog_bytes: int
     bound_bytes: int
     folding: FoldingState
+    damaged: int = 0
 
     @property
     def backlogged(self) -> bool:
@@ -58,6 +60,7 @@ def look(kernel: Kernel, *, durability: str) -> Condition:
         backlog_bytes=journal.backlog_bytes,
         bound_bytes=kernel.intake.backlog_bytes,
         folding=journal.folding,
+        damaged=len(kernel.residents.damaged),
     )
 
 
@@ -76,6 +79,12 @@ def problems(condition: Condition) -> list[str]:
     if not condition.folding.up:
         ended = condition.folding.deaths
         found.append(f"the folding process is down, and is being started again (it ended {ended} times)")
+    if condition.damaged:
+        # ids are not for everybody who may ask for this
+        found.append(
+            f"panels whose stored rows cannot be read: {condition.damaged}; the log names them, and "
+            "panels-gateway verify finds all"
+        )
     return found
 
 

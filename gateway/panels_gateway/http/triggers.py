@@ -63,6 +63,22 @@ class Waiter:
             self.answered.set_result(answer)
 
 
+def header_text(request: Request, name: str) -> str | None:
+    """A header's value as UTF-8, so that the same bytes name the same thing as over WebSocket.
+
+    Raises ``RequestError`` INVALID_REQUEST.
+    """
+    value = request.headers.get(name)
+    if value is None:
+        return None
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise RequestError(
+            Code.INVALID_REQUEST, f"{name}: expected UTF-8, got other bytes", {"path": name}
+        ) from None
+
+
 class TriggerRoutes:
     """See the module's docstring."""
 
@@ -85,9 +101,9 @@ class TriggerRoutes:
                 Code.TOOL_NOT_FOUND, f"expected a tool name of at most {MAX_TOOL_CHARS} characters"
             )
         body = await desk.body(request, desk.max_args_bytes)
-        args, request_id = trigger_body.decode(body, request.headers.get("x-request-id"))
+        args, request_id = trigger_body.decode(body, header_text(request, "x-request-id"))
         waiter = Waiter(self._kernel.turn)
-        key = request.headers.get("idempotency-key")
+        key = header_text(request, "idempotency-key")
         accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
         intake.submit(accepted)
         answer = await waiter.wait(PATIENCE_S)

@@ -55,6 +55,8 @@ RESIDENT_BYTES: Final = 4_096
 KEY_BYTES: Final = 512
 #: Panels put away in one go, so that the loop is not held up.
 PUT_AWAY_AT_ONCE: Final = 16
+#: Panels whose stored rows are damaged that are remembered; a longer list says nothing more.
+MAX_DAMAGED: Final = 1_000
 #: Rows that a list reads from the journal at a time, and looks at for one page.
 LISTED_AT_ONCE: Final = 256
 MAX_LOOKED_AT: Final = 4_096
@@ -177,6 +179,8 @@ class Residents:
         self._deletions_forgotten = 0
         #: Called with a panel that was loaded, and its suspensions.
         self.on_loaded: Callable[[Resident, list[Waiting]], None] = _ignore
+        #: Ids of panels that were asked for and whose stored rows cannot be read.
+        self.damaged: set[str] = set()
         self._next_key = 0
         self._next_tool = 0
         self._bytes = 0
@@ -238,7 +242,7 @@ class Residents:
             try:
                 found = await self._journal.load(panel_id)
             except JournalError as exc:
-                raise _unreadable(panel_id, exc) from None
+                raise self._unreadable(panel_id, exc) from None
             # a deletion that was folded meanwhile is remembered no more, and may not be in what was read
             if forgotten == self._deletions_forgotten:
                 break
@@ -248,7 +252,8 @@ class Residents:
         try:
             panel = self._restore(found)
         except (msgspec.DecodeError, KeyError, ValueError) as exc:
-            raise _unreadable(panel_id, exc) from None
+            raise self._unreadable(panel_id, exc) from None
+        self.damaged.discard(panel_id)
         resident = self.enter(panel)
         resident.answers.restore(found.answers)
         self._weigh(resident)
@@ -256,6 +261,15 @@ class Residents:
         self.on_loaded(resident, found.waiting)
         self._counters.loaded += 1
         return resident
+
+    def _unreadable(self, panel_id: str, error: Exception) -> RequestError:
+        """What is said to whoever asks for a panel whose stored rows are damaged. The log is told why."""
+        if len(self.damaged) < MAX_DAMAGED:
+            self.damaged.add(panel_id)
+        _log.error("panel %r cannot be loaded from the journal: %s", panel_id, error)
+        return RequestError(
+            Code.INTERNAL, f"the panel {panel_id!r} is stored but cannot be read; the server's log says why"
+        )
 
     def _restore(self, found: StoredPanel) -> Panel:
         definition = stored.decode(found.id, found.definition, found.sources)
@@ -479,11 +493,3 @@ class Listed:
         panel = resident.panel
         made = panel.definition
         return cls(panel.id, made.kind, made.title, panel.seq, panel.created_ms, len(resident.room))
-
-
-def _unreadable(panel_id: str, error: Exception) -> RequestError:
-    """What is said to whoever asks for a panel whose stored rows are damaged. The log is told why."""
-    _log.error("panel %r cannot be loaded from the journal: %s", panel_id, error)
-    return RequestError(
-        Code.INTERNAL, f"the panel {panel_id!r} is stored but cannot be read; the server's log says why"
-    )

@@ -56,8 +56,15 @@ def test_gateway_that_can_work_is_ready_and_says_where_it_stands() -> None:
             True,
             ["the folding process is down, and is being started again (it ended 2 times)"],
         ),
+        (
+            replace(GOOD, damaged=2),
+            True,
+            [
+                "panels whose stored rows cannot be read: 2; the log names them, and panels-gateway verify finds all"
+            ],
+        ),
     ],
-    ids=["workers", "closing", "backlog", "folding"],
+    ids=["workers", "closing", "backlog", "folding", "damaged"],
 )
 def test_each_problem_is_a_sentence(condition: Condition, healthy: bool, expected: list[str]) -> None:
     assert condition.healthy is healthy

@@ -45,6 +45,15 @@ async def test_trigger_takes_the_request_id_from_body_or_header(
     assert response.json().get("requestId") == expected
 
 
+async def test_trigger_takes_headers_as_utf_8(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    await gateway.add("p")
+    headers = {b"x-request-id": "é".encode(), b"idempotency-key": "ключ".encode()}
+    response = await client.post("/panels/p/trigger/t", headers=headers)
+    assert response.json()["requestId"] == "é"
+    refused = await client.post("/panels/p/trigger/t", headers={b"idempotency-key": b"caf\xe9"})
+    assert assert_error(refused, Code.INVALID_REQUEST) == {"path": "idempotency-key"}
+
+
 async def test_trigger_answers_a_failure_as_an_error(client: httpx.AsyncClient, gateway: Gateway) -> None:
     gateway.respond = lambda call: Failed(Usage(fuel=3), Reason.TIMEOUT, "no")
     await gateway.add("p")

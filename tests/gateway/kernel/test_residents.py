@@ -215,8 +215,10 @@ async def test_open_says_that_a_stored_panel_cannot_be_read(
         assert caught.value.code is Code.INTERNAL
         assert "cannot be loaded" in caplog.text
         caplog.clear()
+    assert gateway.kernel.residents.damaged == {"p"}
     stored.definition = right
     assert (await gateway.open()).panel.id == "p"
+    assert gateway.kernel.residents.damaged == set()
 
 
 async def test_open_does_not_bring_back_what_was_deleted() -> None:
