@@ -27,15 +27,17 @@ from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
+from panels_gateway.kernel.quotas import QuotaLimits
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
+from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig
+    from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig, QuotasConfig
     from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
@@ -88,6 +90,16 @@ def client_limits(config: ClientConfig) -> ClientLimits:
 def state_limits(config: PanelsConfig) -> StateLimits:
     """The bounds of one panel's state, as configured."""
     return StateLimits(bytes=config.state_bytes, keys=config.state_keys)
+
+
+def quota_limits(config: QuotasConfig) -> QuotaLimits:
+    """The quotas of subjects, panels and tools, as configured."""
+    window_s = config.window_s
+    return QuotaLimits(
+        subject=Quota(fuel=config.subject_fuel, time_ms=config.subject_ms, window_s=window_s),
+        panel=Quota(fuel=config.panel_fuel, time_ms=config.panel_ms, window_s=window_s),
+        tool=Quota(fuel=config.tool_fuel, time_ms=config.tool_ms, window_s=window_s),
+    )
 
 
 def definition_limits(config: PanelsConfig) -> DefinitionLimits:

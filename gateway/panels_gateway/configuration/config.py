@@ -104,6 +104,19 @@ class QueueConfig:
     total_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotasConfig:
+    """Fuel and milliseconds of execution in a window, for each subject, panel and tool; 0 sets no quota."""
+
+    window_s: float
+    subject_fuel: int
+    subject_ms: int
+    panel_fuel: int
+    panel_ms: int
+    tool_fuel: int
+    tool_ms: int
+
+
 Durability = Literal["process", "power", "none"]
 _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power": "power", "none": "none"}
 
@@ -150,6 +163,7 @@ class GatewayConfig:
     waiting: WaitingConfig
     record: RecordConfig
     queue: QueueConfig
+    quotas: QuotasConfig
     warnings: tuple[str, ...] = ()
 
 
@@ -221,6 +235,15 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             per_panel=values.get("max_queue_per_panel", int),
             total=values.get("max_queue", int),
             total_bytes=values.get("max_queue_bytes", int),
+        ),
+        quotas=QuotasConfig(
+            window_s=values.get("quota_window_s", float),
+            subject_fuel=values.get("quota_fuel_per_subject", int),
+            subject_ms=values.get("quota_ms_per_subject", int),
+            panel_fuel=values.get("quota_fuel_per_panel", int),
+            panel_ms=values.get("quota_ms_per_panel", int),
+            tool_fuel=values.get("quota_fuel_per_tool", int),
+            tool_ms=values.get("quota_ms_per_tool", int),
         ),
         warnings=warnings,
     )

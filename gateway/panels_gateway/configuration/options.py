@@ -23,6 +23,7 @@ AUTH: Final = "Authentication"
 CLIENTS: Final = "Limits of clients"
 PANELS: Final = "Limits of panels"
 HANDLERS: Final = "How far a tool may raise its limits"
+QUOTAS: Final = "Quotas"
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(name="host", group=LISTEN, kind="text", default="127.0.0.1", help="Address to listen on."),
@@ -249,6 +250,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="max-log-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.log_bytes, minimum=1, maximum=16 * MIB,
         help="limits.logBytes: how much log text is kept.",
+    ),
+    Option(
+        name="quota-window-s", group=QUOTAS, kind="number", default=60.0, minimum=1, maximum=86_400,
+        help="The window of the quotas below, in seconds: a quota that is used up has come back whole after it.",
+    ),
+    *(
+        Option(
+            name=f"quota-{unit}-per-{kind}", group=QUOTAS, kind="integer", default=0, maximum=10**15,
+            help=f"{what} that {whose} may use in each window; beyond it, its triggers are answered QUOTA_EXCEEDED. "
+            "0 sets no quota.",
+        )
+        for kind, whose in (
+            ("subject", "the triggers of one token subject"), ("panel", "one panel"), ("tool", "one tool of a panel"),
+        )
+        for unit, what in (("fuel", "Fuel"), ("ms", "Milliseconds of execution"))
     ),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from panels_gateway.http.answers import demand, json_answer
 from panels_gateway.kernel.residents import Listed, Resident
 from panels_gateway.panels import definition
 from panels_gateway.panels.definition import ToolDefinition
+from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB
 from panels_shared.names import is_name
@@ -152,6 +153,12 @@ def _trigger(resident: Resident, tool: ToolDefinition) -> dict[str, object]:
     return shown
 
 
+def _quota(quota: Quota | None) -> dict[str, object] | None:
+    if quota is None:
+        return None
+    return {"fuel": quota.fuel or None, "timeMs": quota.time_ms or None, "windowS": quota.window_s}
+
+
 def _description(resident: Resident) -> dict[str, object]:
     panel = resident.panel
     made = panel.definition
@@ -174,9 +181,11 @@ def _description(resident: Resident) -> dict[str, object]:
                     "events": tool.limits.events,
                     "logBytes": tool.limits.log_bytes,
                 },
+                "quota": _quota(tool.quota),
             }
             for tool in made.tools
         ],
+        "quota": _quota(made.quota),
         "metadata": msgspec.Raw(made.metadata),
         "stateBytes": panel.state_bytes,
     }

@@ -18,6 +18,7 @@ from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import questions
+from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
@@ -51,6 +52,7 @@ class Commits:
         handler_log: HandlerLog,
         suspensions: Suspensions,
         timers: Timers,
+        quotas: Quotas,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -64,6 +66,7 @@ class Commits:
         self._handler_log = handler_log
         self._suspensions = suspensions
         self._timers = timers
+        self._quotas = quotas
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -77,6 +80,7 @@ class Commits:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         resident = self._residents.of(panel)
         assert resident is not None, "a panel with runs in flight is in memory"
+        self._quotas.charge(trigger, outcome.usage, self._clock())
         if trigger.resume is not None and not self._resumed(run, resident):
             return
         if isinstance(outcome, Failed):
@@ -183,6 +187,10 @@ class Commits:
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
         self._turn.divide()
+        if reason is Reason.WORKER_LOST:
+            # it took workers with it, and nobody can say what it used: all that it might have
+            used = Usage(fuel=-1, execution_us=1_000 * trigger.tool.limits[1])
+            self._quotas.charge(trigger, used, self._clock())
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))

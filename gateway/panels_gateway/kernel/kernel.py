@@ -34,6 +34,7 @@ from panels_gateway.kernel.history import Histories
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
+from panels_gateway.kernel.quotas import QuotaLimits, Quotas
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
@@ -58,6 +59,7 @@ class KernelLimits:
     backlog_bytes: int = MAX_BACKLOG_BYTES
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
+    quotas: QuotaLimits = field(default_factory=QuotaLimits)
 
 
 class Kernel:
@@ -109,6 +111,7 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
+        self.quotas = quotas = Quotas(limits.quotas, self.counters)
         self.intake = Intake(
             dispatcher,
             self.residents,
@@ -116,6 +119,7 @@ class Kernel:
             self.turn,
             journal,
             self.counters,
+            quotas,
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
@@ -133,6 +137,7 @@ class Kernel:
             handler_log,
             self.suspensions,
             self.timers,
+            quotas,
             clock=clock,
             wall_clock=wall_clock,
         )
