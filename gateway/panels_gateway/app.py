@@ -25,10 +25,12 @@ from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
 from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
+from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.quotas import QuotaLimits
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
 from panels_gateway.panels.quota import Quota
@@ -37,7 +39,13 @@ from panels_shared.errors import Code, RequestError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig, QuotasConfig
+    from panels_gateway.configuration.config import (
+        BreakerConfig,
+        ClientConfig,
+        GatewayConfig,
+        PanelsConfig,
+        QuotasConfig,
+    )
     from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
@@ -102,6 +110,13 @@ def quota_limits(config: QuotasConfig) -> QuotaLimits:
     )
 
 
+def breaker_limits(config: BreakerConfig) -> BreakerLimits:
+    """When tools are suspended, as configured."""
+    return BreakerLimits(
+        failures=config.failures, backoff_s=config.backoff_s, max_backoff_s=config.max_backoff_s
+    )
+
+
 def definition_limits(config: PanelsConfig) -> DefinitionLimits:
     """The bounds of one panel's definition, as configured."""
     return DefinitionLimits(
@@ -140,6 +155,7 @@ def create_app(
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
+            *ToolRoutes(desk).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={

@@ -117,6 +117,15 @@ class QuotasConfig:
     tool_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """After how many failures in a row a tool is suspended (0: never), and for how long, in seconds."""
+
+    failures: int
+    backoff_s: float
+    max_backoff_s: float
+
+
 Durability = Literal["process", "power", "none"]
 _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power": "power", "none": "none"}
 
@@ -164,6 +173,7 @@ class GatewayConfig:
     record: RecordConfig
     queue: QueueConfig
     quotas: QuotasConfig
+    breakers: BreakerConfig
     warnings: tuple[str, ...] = ()
 
 
@@ -245,7 +255,21 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             tool_fuel=values.get("quota_fuel_per_tool", int),
             tool_ms=values.get("quota_ms_per_tool", int),
         ),
+        breakers=_breakers(values),
         warnings=warnings,
+    )
+
+
+def _breakers(values: Values) -> BreakerConfig:
+    backoff_s = values.get("breaker_backoff_s", float)
+    max_backoff_s = values.get("breaker_max_backoff_s", float)
+    if backoff_s > max_backoff_s:
+        raise ConfigError(
+            f"breaker-backoff-s: expected at most breaker-max-backoff-s, {max_backoff_s:g}, got "
+            f"{backoff_s:g} (from {values.source('breaker_backoff_s')}); lower it or raise the other"
+        )
+    return BreakerConfig(
+        failures=values.get("breaker_failures", int), backoff_s=backoff_s, max_backoff_s=max_backoff_s
     )
 
 

@@ -24,6 +24,7 @@ CLIENTS: Final = "Limits of clients"
 PANELS: Final = "Limits of panels"
 HANDLERS: Final = "How far a tool may raise its limits"
 QUOTAS: Final = "Quotas"
+BREAKERS: Final = "Circuit breakers"
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(name="host", group=LISTEN, kind="text", default="127.0.0.1", help="Address to listen on."),
@@ -265,6 +266,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
             ("subject", "the triggers of one token subject"), ("panel", "one panel"), ("tool", "one tool of a panel"),
         )
         for unit, what in (("fuel", "Fuel"), ("ms", "Milliseconds of execution"))
+    ),
+    Option(
+        name="breaker-failures", group=BREAKERS, kind="integer", default=10, maximum=1_000_000,
+        help="After how many traps, time-outs, passed limits and lost workers in a row a tool is suspended; its triggers are "
+        "answered CIRCUIT_OPEN. 0 suspends none.",
+    ),
+    Option(
+        name="breaker-backoff-s", group=BREAKERS, kind="number", default=1.0, minimum=0.01, maximum=3_600,
+        help="For how long a tool is suspended at first, in seconds. Then one trigger is let through: if it fails too, the tool "
+        "is suspended for twice as long.",
+    ),
+    Option(
+        name="breaker-max-backoff-s", group=BREAKERS, kind="number", default=60.0, minimum=0.01, maximum=86_400,
+        help="For how long a tool is suspended at most before one trigger is let through, in seconds.",
     ),
 )  # fmt: skip
 

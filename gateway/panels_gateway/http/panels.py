@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -103,10 +104,14 @@ class PanelRoutes:
             await self._kernel.turn.read()
             return Response(status_code=204)
         resident = await desk.find(request, principal)
+        breakers, wall_s = self._kernel.breakers, self._kernel.suspensions.now_ms() / 1e3
+        circuits = {
+            tool.name: breakers.shown(resident, tool.name, wall_s) for tool in resident.panel.definition.tools
+        }
         shown = {
             **self._summary(request, Listed.of_resident(resident)),
             "epoch": resident.panel.epoch,
-            **_description(resident),
+            **_description(resident, circuits),
         }
         await self._kernel.turn.read()
         return json_answer(shown)
@@ -159,7 +164,7 @@ def _quota(quota: Quota | None) -> dict[str, object] | None:
     return {"fuel": quota.fuel or None, "timeMs": quota.time_ms or None, "windowS": quota.window_s}
 
 
-def _description(resident: Resident) -> dict[str, object]:
+def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str, object]:
     panel = resident.panel
     made = panel.definition
     return {
@@ -182,6 +187,7 @@ def _description(resident: Resident) -> dict[str, object]:
                     "logBytes": tool.limits.log_bytes,
                 },
                 "quota": _quota(tool.quota),
+                "circuit": circuits[tool.name],
             }
             for tool in made.tools
         ],

@@ -17,7 +17,9 @@ class Counters:
     those that got an answer that had been given before.
 
     ``over_quota`` counts refusals by quota and resource, like ``panel_fuel``. ``fuel`` and ``execution_us``
-    are what all runs used, and ``self_skipped`` are runs of tools by themselves that a quota stopped.
+    are what all runs used, and ``self_skipped`` are runs of tools by themselves that a quota or an open
+    circuit stopped. ``circuits_opened`` counts how often a tool was suspended, and ``circuit_refused`` the
+    triggers that were refused for it.
     """
 
     triggers: int = 0
@@ -30,6 +32,8 @@ class Counters:
     overloaded: int = 0
     over_quota: dict[str, int] = field(default_factory=dict[str, int])
     self_skipped: int = 0
+    circuits_opened: int = 0
+    circuit_refused: int = 0
     fuel: int = 0
     execution_us: int = 0
     joined: int = 0

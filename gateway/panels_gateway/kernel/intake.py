@@ -4,6 +4,7 @@
                          │ key answered before  ──▶ the same answer
                          │ key running now      ──▶ joins it
                          │ key used otherwise   ──▶ CONFLICT
+                         │ its tool keeps failing ─▶ CIRCUIT_OPEN
                          │ a quota is used up   ──▶ QUOTA_EXCEEDED
                          └ a queue is full      ──▶ OVERLOADED
 
@@ -22,6 +23,7 @@ from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
 from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.records import Key, Ran
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
@@ -59,6 +61,7 @@ class Intake:
         journal: Journal,
         counters: Counters,
         quotas: Quotas,
+        breakers: Breakers,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -75,6 +78,7 @@ class Intake:
         self._journal = journal
         self._counters = counters
         self._quotas = quotas
+        self._breakers = breakers
         self._wall_clock = wall_clock
         self._random_bits = random_bits
         self._lookups: set[asyncio.Task[None]] = set()
@@ -141,6 +145,8 @@ class Intake:
             trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
             refused = self._quotas.exceeded(trigger, trigger.submitted_s)
+            if refused is None and resident.breakers:
+                refused = self._breakers.refusal(trigger, resident)
             if refused is None:
                 self._offer(trigger)
             else:

@@ -27,6 +27,7 @@ from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.counters import Counters
@@ -41,6 +42,7 @@ from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.panels.breaker import BreakerLimits
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Outcome, Reason
 
@@ -60,6 +62,7 @@ class KernelLimits:
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
     quotas: QuotaLimits = field(default_factory=QuotaLimits)
+    breakers: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 class Kernel:
@@ -112,6 +115,7 @@ class Kernel:
             random_bits=random_bits,
         )
         self.quotas = quotas = Quotas(limits.quotas, self.counters)
+        self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
             dispatcher,
             self.residents,
@@ -120,6 +124,7 @@ class Kernel:
             journal,
             self.counters,
             quotas,
+            self.breakers,
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
@@ -138,6 +143,7 @@ class Kernel:
             self.suspensions,
             self.timers,
             quotas,
+            self.breakers,
             clock=clock,
             wall_clock=wall_clock,
         )

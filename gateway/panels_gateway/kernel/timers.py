@@ -7,7 +7,8 @@ go.
 
 They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the
 answer: a failure is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one
-deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted. So is one whose quota is used up.
+deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted. So is one whose quota is used up or whose
+tool is suspended.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class Timers:
 
 
 #: Refusals that may come for every run for a long time.
-_SKIPPED: Final = frozenset([Code.QUOTA_EXCEEDED])
+_SKIPPED: Final = frozenset((Code.QUOTA_EXCEEDED, Code.CIRCUIT_OPEN))
 
 
 def _answered(resident: Resident, tool: str, due_ms: int | None) -> None:

@@ -50,8 +50,8 @@ class Shortage(NamedTuple):
 
 
 class Account:
-    """What is left of fuel and time (in microseconds), under the lower of two quotas each: neither what may be
-    used at once nor what comes back each second is above either. ``spent``: something was used up at the
+    """What is left of fuel and time (in microseconds), under the lower of two quotas each: neither what may
+    be used at once nor what comes back each second is above either. ``spent``: something was used up at the
     last charge, and ``shortage`` says whether it still is.
     """
 
