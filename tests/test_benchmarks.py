@@ -49,6 +49,20 @@ def test_soak_ends_as_the_model_says() -> None:
 
 
 @pytest.mark.timeout(120)
+def test_overload_leaves_no_trigger_unanswered_and_serves_who_is_polite(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    short = ("--seconds", "1", "--warmup", "0.3", "--panels", "2", "--clients", "4", "--triggers", "10000")
+    done = run("benchmarks.overload", *short, "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(figures.read_text())
+    assert (told["sent"], told["unanswered"], told["violations"]) == (10_000, 0, [])
+    assert sum(told["answers"].values()) == 10_000
+    assert told["answers"].keys() <= {"RESULT", "OVERLOADED"}
+    assert told["answers"]["RESULT"] > 0
+    assert told["polite_answers"] == {"RESULT": told["polite_sent"]}
+
+
+@pytest.mark.timeout(120)
 def test_waiting_takes_all_its_figures(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     done = run("benchmarks.waiting", "--quick", "--json", str(figures))

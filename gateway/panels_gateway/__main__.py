@@ -50,7 +50,7 @@ import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
-from panels_gateway.app import create_app, state_limits
+from panels_gateway.app import breaker_limits, create_app, quota_limits, state_limits
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
@@ -138,6 +138,8 @@ async def _serve_from(
                 total=config.waiting.total,
                 lifetime_ms=config.waiting.lifetime_ms,
             ),
+            quotas=quota_limits(config.quotas),
+            breakers=breaker_limits(config.breakers),
         ),
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),

@@ -25,17 +25,27 @@ from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
 from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
+from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
+from panels_gateway.kernel.quotas import QuotaLimits
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
+from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from panels_gateway.configuration.config import ClientConfig, GatewayConfig, PanelsConfig
+    from panels_gateway.configuration.config import (
+        BreakerConfig,
+        ClientConfig,
+        GatewayConfig,
+        PanelsConfig,
+        QuotasConfig,
+    )
     from panels_gateway.kernel.kernel import Kernel
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
@@ -90,6 +100,23 @@ def state_limits(config: PanelsConfig) -> StateLimits:
     return StateLimits(bytes=config.state_bytes, keys=config.state_keys)
 
 
+def quota_limits(config: QuotasConfig) -> QuotaLimits:
+    """The quotas of subjects, panels and tools, as configured."""
+    window_s = config.window_s
+    return QuotaLimits(
+        subject=Quota(fuel=config.subject_fuel, time_ms=config.subject_ms, window_s=window_s),
+        panel=Quota(fuel=config.panel_fuel, time_ms=config.panel_ms, window_s=window_s),
+        tool=Quota(fuel=config.tool_fuel, time_ms=config.tool_ms, window_s=window_s),
+    )
+
+
+def breaker_limits(config: BreakerConfig) -> BreakerLimits:
+    """When tools are suspended, as configured."""
+    return BreakerLimits(
+        failures=config.failures, backoff_s=config.backoff_s, max_backoff_s=config.max_backoff_s
+    )
+
+
 def definition_limits(config: PanelsConfig) -> DefinitionLimits:
     """The bounds of one panel's definition, as configured."""
     return DefinitionLimits(
@@ -128,6 +155,7 @@ def create_app(
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
+            *ToolRoutes(desk).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={

@@ -29,6 +29,8 @@ class Code(str, Enum):
     FORBIDDEN = "FORBIDDEN"
     OVERLOADED = "OVERLOADED"
     RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
     PANEL_EXISTS = "PANEL_EXISTS"
@@ -63,6 +65,12 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.FORBIDDEN: CodeInfo(403, False, "The token does not allow this."),
     Code.OVERLOADED: CodeInfo(503, True, "A queue is full; try again after retryAfterMs."),
     Code.RATE_LIMITED: CodeInfo(429, True, "This client asks too often; try again after retryAfterMs."),
+    Code.QUOTA_EXCEEDED: CodeInfo(
+        429, True, "The subject, the panel or the tool used up its quota; try again after retryAfterMs."
+    ),
+    Code.CIRCUIT_OPEN: CodeInfo(
+        503, True, "The tool kept failing and is suspended for a while; try again after retryAfterMs."
+    ),
     Code.INVALID_REQUEST: CodeInfo(
         400, False, "The request body is not valid; details.path names the field."
     ),

@@ -104,6 +104,28 @@ class QueueConfig:
     total_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotasConfig:
+    """Fuel and milliseconds of execution in a window, for each subject, panel and tool; 0 sets no quota."""
+
+    window_s: float
+    subject_fuel: int
+    subject_ms: int
+    panel_fuel: int
+    panel_ms: int
+    tool_fuel: int
+    tool_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """After how many failures in a row a tool is suspended (0: never), and for how long, in seconds."""
+
+    failures: int
+    backoff_s: float
+    max_backoff_s: float
+
+
 Durability = Literal["process", "power", "none"]
 _DURABILITIES: Final[Mapping[str, Durability]] = {"process": "process", "power": "power", "none": "none"}
 
@@ -150,6 +172,8 @@ class GatewayConfig:
     waiting: WaitingConfig
     record: RecordConfig
     queue: QueueConfig
+    quotas: QuotasConfig
+    breakers: BreakerConfig
     warnings: tuple[str, ...] = ()
 
 
@@ -222,7 +246,30 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             total=values.get("max_queue", int),
             total_bytes=values.get("max_queue_bytes", int),
         ),
+        quotas=QuotasConfig(
+            window_s=values.get("quota_window_s", float),
+            subject_fuel=values.get("quota_fuel_per_subject", int),
+            subject_ms=values.get("quota_ms_per_subject", int),
+            panel_fuel=values.get("quota_fuel_per_panel", int),
+            panel_ms=values.get("quota_ms_per_panel", int),
+            tool_fuel=values.get("quota_fuel_per_tool", int),
+            tool_ms=values.get("quota_ms_per_tool", int),
+        ),
+        breakers=_breakers(values),
         warnings=warnings,
+    )
+
+
+def _breakers(values: Values) -> BreakerConfig:
+    backoff_s = values.get("breaker_backoff_s", float)
+    max_backoff_s = values.get("breaker_max_backoff_s", float)
+    if backoff_s > max_backoff_s:
+        raise ConfigError(
+            f"breaker-backoff-s: expected at most breaker-max-backoff-s, {max_backoff_s:g}, got "
+            f"{backoff_s:g} (from {values.source('breaker_backoff_s')}); lower it or raise the other"
+        )
+    return BreakerConfig(
+        failures=values.get("breaker_failures", int), backoff_s=backoff_s, max_backoff_s=max_backoff_s
     )
 
 

@@ -23,6 +23,8 @@ AUTH: Final = "Authentication"
 CLIENTS: Final = "Limits of clients"
 PANELS: Final = "Limits of panels"
 HANDLERS: Final = "How far a tool may raise its limits"
+QUOTAS: Final = "Quotas"
+BREAKERS: Final = "Circuit breakers"
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(name="host", group=LISTEN, kind="text", default="127.0.0.1", help="Address to listen on."),
@@ -249,6 +251,35 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="max-log-bytes", group=HANDLERS, kind="bytes", default=DEFAULT_MAXIMA.log_bytes, minimum=1, maximum=16 * MIB,
         help="limits.logBytes: how much log text is kept.",
+    ),
+    Option(
+        name="quota-window-s", group=QUOTAS, kind="number", default=60.0, minimum=1, maximum=86_400,
+        help="The window of the quotas below, in seconds: a quota that is used up has come back whole after it.",
+    ),
+    *(
+        Option(
+            name=f"quota-{unit}-per-{kind}", group=QUOTAS, kind="integer", default=0, maximum=10**15,
+            help=f"{what} that {whose} may use in each window; beyond it, its triggers are answered QUOTA_EXCEEDED. "
+            "0 sets no quota.",
+        )
+        for kind, whose in (
+            ("subject", "the triggers of one token subject"), ("panel", "one panel"), ("tool", "one tool of a panel"),
+        )
+        for unit, what in (("fuel", "Fuel"), ("ms", "Milliseconds of execution"))
+    ),
+    Option(
+        name="breaker-failures", group=BREAKERS, kind="integer", default=10, maximum=1_000_000,
+        help="After how many traps, time-outs, passed limits and lost workers in a row a tool is suspended; its triggers are "
+        "answered CIRCUIT_OPEN. 0 suspends none.",
+    ),
+    Option(
+        name="breaker-backoff-s", group=BREAKERS, kind="number", default=1.0, minimum=0.01, maximum=3_600,
+        help="For how long a tool is suspended at first, in seconds. Then one trigger is let through: if it fails too, the tool "
+        "is suspended for twice as long.",
+    ),
+    Option(
+        name="breaker-max-backoff-s", group=BREAKERS, kind="number", default=60.0, minimum=0.01, maximum=86_400,
+        help="For how long a tool is suspended at most before one trigger is let through, in seconds.",
     ),
 )  # fmt: skip
 

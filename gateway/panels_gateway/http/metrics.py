@@ -46,12 +46,23 @@ class Metrics:
         for reason, count in counters.failed.items():
             yield Sample(m.FAILED, count, reason.value)
         yield Sample(m.OVERLOADED, counters.overloaded)
+        for label, count in sorted(counters.over_quota.items()):
+            yield Sample(m.OVER_QUOTA, count, label)
+        suspended = sum(
+            breaker.is_open for resident in kernel.residents for breaker in resident.breakers.values()
+        )
+        yield Sample(m.CIRCUITS, suspended)
+        yield Sample(m.CIRCUITS_OPENED, counters.circuits_opened)
+        yield Sample(m.CIRCUIT_REFUSED, counters.circuit_refused)
+        yield Sample(m.FUEL, counters.fuel)
+        yield Sample(m.EXECUTION_SECONDS, counters.execution_us / 1e6)
         yield Sample(m.REFUSED_COMMITS, counters.refused_commits)
         yield Sample(m.JOINED, counters.joined)
         yield Sample(m.REPEATED, counters.repeated)
         yield Sample(m.SUSPENSIONS, kernel.suspensions.count)
         yield Sample(m.SUSPENDED, counters.suspended)
         yield Sample(m.SELF_TRIGGERS, counters.self_triggers)
+        yield Sample(m.SELF_SKIPPED, counters.self_skipped)
         yield Sample(m.CHAINS_CUT, counters.chains_cut)
         yield Sample(m.RECOVERED, counters.recovered)
         yield Sample(m.RESYNCED, counters.resynced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from panels_gateway.http.answers import demand, json_answer
 from panels_gateway.kernel.residents import Listed, Resident
 from panels_gateway.panels import definition
 from panels_gateway.panels.definition import ToolDefinition
+from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB
 from panels_shared.names import is_name
@@ -102,10 +104,14 @@ class PanelRoutes:
             await self._kernel.turn.read()
             return Response(status_code=204)
         resident = await desk.find(request, principal)
+        breakers, wall_s = self._kernel.breakers, self._kernel.suspensions.now_ms() / 1e3
+        circuits = {
+            tool.name: breakers.shown(resident, tool.name, wall_s) for tool in resident.panel.definition.tools
+        }
         shown = {
             **self._summary(request, Listed.of_resident(resident)),
             "epoch": resident.panel.epoch,
-            **_description(resident),
+            **_description(resident, circuits),
         }
         await self._kernel.turn.read()
         return json_answer(shown)
@@ -152,7 +158,13 @@ def _trigger(resident: Resident, tool: ToolDefinition) -> dict[str, object]:
     return shown
 
 
-def _description(resident: Resident) -> dict[str, object]:
+def _quota(quota: Quota | None) -> dict[str, object] | None:
+    if quota is None:
+        return None
+    return {"fuel": quota.fuel or None, "timeMs": quota.time_ms or None, "windowS": quota.window_s}
+
+
+def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str, object]:
     panel = resident.panel
     made = panel.definition
     return {
@@ -174,9 +186,12 @@ def _description(resident: Resident) -> dict[str, object]:
                     "events": tool.limits.events,
                     "logBytes": tool.limits.log_bytes,
                 },
+                "quota": _quota(tool.quota),
+                "circuit": circuits[tool.name],
             }
             for tool in made.tools
         ],
+        "quota": _quota(made.quota),
         "metadata": msgspec.Raw(made.metadata),
         "stateBytes": panel.state_bytes,
     }

@@ -16,8 +16,10 @@ from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import questions
+from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
@@ -25,7 +27,7 @@ from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
-from panels_gateway.panels.trigger import Failure, Succeeded, Trigger
+from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError, PanelsError
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Suspended, Usage
@@ -51,6 +53,8 @@ class Commits:
         handler_log: HandlerLog,
         suspensions: Suspensions,
         timers: Timers,
+        quotas: Quotas,
+        breakers: Breakers,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -64,6 +68,8 @@ class Commits:
         self._handler_log = handler_log
         self._suspensions = suspensions
         self._timers = timers
+        self._quotas = quotas
+        self._breakers = breakers
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -77,15 +83,21 @@ class Commits:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         resident = self._residents.of(panel)
         assert resident is not None, "a panel with runs in flight is in memory"
+        self._quotas.charge(trigger, outcome.usage, self._clock())
         if trigger.resume is not None and not self._resumed(run, resident):
             return
         if isinstance(outcome, Failed):
             self._dispatcher.confirm(run)
+            suspended = self._breakers.ended(trigger, resident, outcome.reason)
             self._failed(trigger, outcome)
+            if suspended:
+                self._shed(resident)
             return
         if isinstance(outcome, Suspended):
             self._park(run, resident, outcome)
             return
+        if resident.breakers:
+            self._breakers.ended(trigger, resident, None)
         stages = self._stages
         stages.finishes -= 1
         began_s = time.perf_counter() if stages.finishes <= 0 else 0.0
@@ -183,9 +195,38 @@ class Commits:
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
         self._turn.divide()
+        resident = self._residents.of(trigger.panel)
+        suspended = False
+        if reason is Reason.WORKER_LOST and resident is not None:
+            suspended = self._breakers.ended(trigger, resident, reason)
+            # it took workers with it, and nobody can say what it used: all that it might have
+            used = Usage(fuel=-1, execution_us=1_000 * trigger.tool.limits[1])
+            self._quotas.charge(trigger, used, self._clock())
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
+        if suspended and resident is not None:
+            self._shed(resident)
+
+    def _shed(self, resident: Resident) -> None:
+        """A tool of the panel was suspended: its triggers that wait are refused, so that those of the other
+        tools need not wait until each of them has failed.
+        """
+        refused: list[tuple[Trigger, Refused]] = []
+        resumptions: list[Trigger] = []
+        for trigger in self._dispatcher.withdraw(resident.panel):
+            refusal = self._breakers.shed(trigger, resident) if trigger.resume is None else None
+            if refusal is not None:
+                refused.append((trigger, refusal))
+            elif trigger.resume is not None:
+                resumptions.append(trigger)
+            else:
+                # there is room: all have just been withdrawn, and nobody has been answered yet
+                self._dispatcher.offer(trigger, self._clock())
+        for trigger in resumptions:
+            self._suspensions.take_back(trigger, resident)
+        for trigger, refusal in refused:
+            self._answering.refuse(trigger, refusal)
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1

@@ -15,6 +15,11 @@ class Counters:
 
     ``joined`` counts triggers that got the answer of another one under the same idempotency key, ``repeated``
     those that got an answer that had been given before.
+
+    ``over_quota`` counts refusals by quota and resource, like ``panel_fuel``. ``fuel`` and ``execution_us``
+    are what all runs used, and ``self_skipped`` are runs of tools by themselves that a quota or an open
+    circuit stopped. ``circuits_opened`` counts how often a tool was suspended, and ``circuit_refused`` the
+    triggers that were refused for it.
     """
 
     triggers: int = 0
@@ -25,6 +30,12 @@ class Counters:
     self_triggers: int = 0
     chains_cut: int = 0
     overloaded: int = 0
+    over_quota: dict[str, int] = field(default_factory=dict[str, int])
+    self_skipped: int = 0
+    circuits_opened: int = 0
+    circuit_refused: int = 0
+    fuel: int = 0
+    execution_us: int = 0
     joined: int = 0
     repeated: int = 0
     connections: int = 0

@@ -4,6 +4,8 @@
                          │ key answered before  ──▶ the same answer
                          │ key running now      ──▶ joins it
                          │ key used otherwise   ──▶ CONFLICT
+                         │ its tool keeps failing ─▶ CIRCUIT_OPEN
+                         │ a quota is used up   ──▶ QUOTA_EXCEEDED
                          └ a queue is full      ──▶ OVERLOADED
 
 Clock, wall clock and random numbers are handed in: they are what a job sees, and what makes it repeatable.
@@ -21,7 +23,9 @@ from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
 from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.records import Key, Ran
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict, Running
@@ -56,6 +60,8 @@ class Intake:
         turn: Turn,
         journal: Journal,
         counters: Counters,
+        quotas: Quotas,
+        breakers: Breakers,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -71,6 +77,8 @@ class Intake:
         self._turn = turn
         self._journal = journal
         self._counters = counters
+        self._quotas = quotas
+        self._breakers = breakers
         self._wall_clock = wall_clock
         self._random_bits = random_bits
         self._lookups: set[asyncio.Task[None]] = set()
@@ -136,7 +144,13 @@ class Intake:
             message = f"there is no panel {trigger.panel.id!r} any more"
             trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
-            self._offer(trigger)
+            refused = self._quotas.exceeded(trigger, trigger.submitted_s)
+            if refused is None and resident.breakers:
+                refused = self._breakers.refusal(trigger, resident)
+            if refused is None:
+                self._offer(trigger)
+            else:
+                self._answering.refuse(trigger, refused)
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:

@@ -27,6 +27,7 @@ from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.counters import Counters
@@ -34,12 +35,14 @@ from panels_gateway.kernel.history import Histories
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
+from panels_gateway.kernel.quotas import QuotaLimits, Quotas
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.panels.breaker import BreakerLimits
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Outcome, Reason
 
@@ -58,6 +61,8 @@ class KernelLimits:
     backlog_bytes: int = MAX_BACKLOG_BYTES
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
+    quotas: QuotaLimits = field(default_factory=QuotaLimits)
+    breakers: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 class Kernel:
@@ -109,6 +114,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
+        self.quotas = quotas = Quotas(limits.quotas, self.counters)
+        self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
             dispatcher,
             self.residents,
@@ -116,6 +123,8 @@ class Kernel:
             self.turn,
             journal,
             self.counters,
+            quotas,
+            self.breakers,
             clock=clock,
             wall_clock=wall_clock,
             random_bits=random_bits,
@@ -133,6 +142,8 @@ class Kernel:
             handler_log,
             self.suspensions,
             self.timers,
+            quotas,
+            self.breakers,
             clock=clock,
             wall_clock=wall_clock,
         )

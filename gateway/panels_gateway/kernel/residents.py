@@ -40,6 +40,7 @@ from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.panels import stored
 from panels_gateway.panels.answers import AnswerLimits, Answers
+from panels_gateway.panels.breaker import Breaker
 from panels_gateway.panels.definition import PanelDefinition, ToolDefinition
 from panels_gateway.panels.panel import Panel, StateLimits
 from panels_gateway.panels.trigger import Trigger
@@ -84,11 +85,13 @@ class Resident:
     runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the
     triggers that stand behind it. ``holds`` counts those who look at the panel and will await something
     before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
-    again. ``ending`` says that it is being deleted: what is submitted from then on is refused.
+    again. ``breakers`` are those of tools that failed lately, by name. ``ending`` says that it is being
+    deleted: what is submitted from then on is refused.
     """
 
     __slots__ = (
         "answers",
+        "breakers",
         "ending",
         "fired",
         "firing",
@@ -114,6 +117,7 @@ class Resident:
         self.unfolded = 0
         self.waiting: dict[int, Suspension] = {}
         self.holder: Suspension | None = None
+        self.breakers: dict[str, Breaker] = {}
         self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}

@@ -7,7 +7,8 @@ go.
 
 They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the
 answer: a failure is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one
-deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted.
+deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted. So is one whose quota is used up or whose
+tool is suspended.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from panels_gateway.panels.definition import Cron, Interval
 from panels_gateway.panels.panel import Mutation
 from panels_gateway.panels.schedule import due_after, missed
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Trigger
-from panels_shared.errors import RequestError
+from panels_shared.errors import Code, RequestError
+from panels_shared.rate import RateLimit, TokenBucket
 
 _log = logging.getLogger("panels.gateway.timers")
 
@@ -36,6 +38,8 @@ _log = logging.getLogger("panels.gateway.timers")
 MAX_DEPTH: Final = 8
 #: A timer is set for so many seconds at the most, and looks again then: the wall clock may have been set.
 LONGEST_S: Final = 60.0
+#: Lines a second that are logged of runs that were skipped, and at once; the others are only counted.
+_SKIPPED_LINES: Final = RateLimit(per_s=1.0, burst=10)
 
 
 class Timers:
@@ -46,6 +50,7 @@ class Timers:
         self._counters = counters
         self._wall_clock = wall_clock
         self._handles: dict[tuple[Resident, str], asyncio.TimerHandle] = {}
+        self._lines = TokenBucket(_SKIPPED_LINES, intake.clock())
 
     def attach(self, resident: Resident) -> None:
         """The panel is in memory, with the tools that it has now: what is due, or was missed, is run."""
@@ -154,7 +159,14 @@ class Timers:
         caller = principal_of(f"panel:{panel.id}", expires_at=None, grants=None)
         try:
             trigger = self._intake.accept(
-                _Reply(resident, tool, due_ms), panel, tool, args, caller, None, depth=depth, due_ms=due_ms
+                _Reply(self, resident, tool, due_ms),
+                panel,
+                tool,
+                args,
+                caller,
+                None,
+                depth=depth,
+                due_ms=due_ms,
             )
         except RequestError as exc:
             _answered(resident, tool, due_ms)
@@ -162,6 +174,20 @@ class Timers:
             return
         self._counters.self_triggers += 1
         self._intake.submit(trigger)
+
+    def skipped(self, resident: Resident, tool: str, refused: Refused) -> None:
+        """A tool was not run by itself because it may not be run now: that is counted, and logged now and
+        then.
+        """
+        self._counters.self_skipped += 1
+        if not self._lines.take(self._intake.clock()):
+            _log.warning(
+                "panel %r: tool %r was not run by itself: %s", resident.panel.id, tool, refused.message
+            )
+
+
+#: Refusals that may come for every run for a long time.
+_SKIPPED: Final = frozenset((Code.QUOTA_EXCEEDED, Code.CIRCUIT_OPEN))
 
 
 def _answered(resident: Resident, tool: str, due_ms: int | None) -> None:
@@ -172,9 +198,10 @@ def _answered(resident: Resident, tool: str, due_ms: int | None) -> None:
 class _Reply:
     """Nobody waits for a tool that ran by itself; its failure is logged."""
 
-    __slots__ = ("_due_ms", "_resident", "_tool")
+    __slots__ = ("_due_ms", "_resident", "_timers", "_tool")
 
-    def __init__(self, resident: Resident, tool: str, due_ms: int | None) -> None:
+    def __init__(self, timers: Timers, resident: Resident, tool: str, due_ms: int | None) -> None:
+        self._timers = timers
         self._resident = resident
         self._tool = tool
         self._due_ms = due_ms
@@ -183,6 +210,9 @@ class _Reply:
         _answered(self._resident, self._tool, self._due_ms)
         if isinstance(answer, Failure):
             text = f"{answer.outcome.reason.value}: {answer.outcome.message}"
+        elif isinstance(answer, Refused) and answer.code in _SKIPPED:
+            self._timers.skipped(self._resident, self._tool, answer)
+            return
         elif isinstance(answer, Refused):
             text = answer.message
         else:

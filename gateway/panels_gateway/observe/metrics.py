@@ -48,6 +48,32 @@ FAILED: Final = Family(
     "reason",
 )
 OVERLOADED: Final = Family("panels_triggers_overloaded_total", "counter", "Triggers that met a full queue.")
+OVER_QUOTA: Final = Family(
+    "panels_triggers_over_quota_total",
+    "counter",
+    "Triggers that were refused because a quota was used up, by quota and resource.",
+    "quota",
+)
+SELF_SKIPPED: Final = Family(
+    "panels_self_triggers_skipped_total",
+    "counter",
+    "Runs of tools by themselves that were skipped because they may not be run now.",
+)
+CIRCUITS: Final = Family(
+    "panels_circuits_open", "gauge", "Tools that are suspended because they kept failing."
+)
+CIRCUITS_OPENED: Final = Family(
+    "panels_circuits_opened_total", "counter", "Times that a tool was suspended because it kept failing."
+)
+CIRCUIT_REFUSED: Final = Family(
+    "panels_triggers_circuit_open_total",
+    "counter",
+    "Triggers that were refused because their tool is suspended.",
+)
+FUEL: Final = Family("panels_fuel_total", "counter", "Fuel that handlers used.")
+EXECUTION_SECONDS: Final = Family(
+    "panels_execution_seconds_total", "counter", "Time that handlers ran, in seconds."
+)
 REFUSED_COMMITS: Final = Family(
     "panels_commits_refused_total", "counter", "Results that would have broken a bound or were not valid."
 )
@@ -135,10 +161,10 @@ BUS: Final[Mapping[str, Family]] = {
 
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS,
-    COMPLETED, FAILED, OVERLOADED, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENDED, SELF_TRIGGERS,
-    CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED,
-    PUT_AWAY, JOURNAL_BATCHES, JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(),
-    HTTP_REQUESTS,
+    COMPLETED, FAILED, OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED, CIRCUIT_REFUSED, FUEL,
+    EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENDED, SELF_TRIGGERS,
+    SELF_SKIPPED, CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
+    JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from panels_gateway.panels.quota import Quota
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
 from panels_shared.handlers import (
@@ -50,6 +51,9 @@ MAX_SHOWN_CHARS: Final = 256
 MIN_INTERVAL_MS: Final = 100
 MAX_INTERVAL_MS: Final = 7 * 24 * 3_600 * 1_000
 MIN_MEMORY_BYTES: Final = 64 * KIB
+MAX_QUOTA: Final = 10**15
+MIN_QUOTA_WINDOW_S: Final = 1
+MAX_QUOTA_WINDOW_S: Final = 86_400
 
 #: Commas and opening brackets in a body: what bounds the number of Python objects that decoding it makes, and
 #: with it the time (some 50 ms) that everybody else waits.
@@ -141,6 +145,12 @@ class _LimitsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     log_bytes: int | None = None
 
 
+class _QuotaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    fuel: int | None = None
+    time_ms: int | None = None
+    window_s: float = 60.0
+
+
 class _ToolBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     handler: str | _HandlerBody
@@ -148,6 +158,7 @@ class _ToolBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str | None = None
     capabilities: list[str] | None = None
     limits: _LimitsBody | None = None
+    quota: _QuotaBody | None = None
     exclusive: bool = False
 
 
@@ -158,6 +169,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     title: str | None = None
     initial_state: dict[str, Any] | None = None
     capabilities: list[str] | None = None
+    quota: _QuotaBody | None = None
     metadata: dict[str, Any] = {}
 
 
@@ -200,6 +212,7 @@ class ToolDefinition:
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     limits: Limits = DEFAULT_LIMITS
     exclusive: bool = False
+    quota: Quota | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +227,15 @@ class PanelDefinition:
     initial_state: Mapping[str, bytes] | None = field(default=None, repr=False)
     capabilities: tuple[str, ...] | None = None
     metadata: bytes = b"{}"
+    quota: Quota | None = None
+    #: The quotas that the definition sets: its tools' by name, and the panel's own under "".
+    quotas: Mapping[str, Quota] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        quotas = {tool.name: tool.quota for tool in self.tools if tool.quota is not None}
+        if self.quota is not None:
+            quotas[""] = self.quota
+        object.__setattr__(self, "quotas", quotas)
 
 
 def trigger_name(trigger: Trigger) -> str:
@@ -247,6 +269,7 @@ def parse(
         initial_state=None if shape.initial_state is None else _state(shape.initial_state, limits),
         capabilities=capabilities,
         metadata=_metadata(shape.metadata),
+        quota=_quota("quota", shape.quota),
     )
 
 
@@ -331,6 +354,7 @@ def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima:
         capabilities=own if own is not None else DEFAULT_CAPABILITIES if inherited is None else inherited,
         limits=_limits(f"{path}.limits", body.limits, maxima),
         exclusive=body.exclusive,
+        quota=_quota(f"{path}.quota", body.quota),
     )
 
 
@@ -400,6 +424,20 @@ def _limits(path: str, body: _LimitsBody | None, maxima: Limits) -> Limits:
         events=asked.get("events", chosen.events),
         log_bytes=asked.get("log_bytes", chosen.log_bytes),
     )
+
+
+def _quota(path: str, body: _QuotaBody | None) -> Quota | None:
+    if body is None:
+        return None
+    for name, value in (("fuel", body.fuel), ("timeMs", body.time_ms)):
+        if value is not None and not 1 <= value <= MAX_QUOTA:
+            _refuse(f"{path}.{name}", f"expected 1 to {MAX_QUOTA}, got {value}")
+    if not MIN_QUOTA_WINDOW_S <= body.window_s <= MAX_QUOTA_WINDOW_S:
+        bounds = f"{MIN_QUOTA_WINDOW_S} to {MAX_QUOTA_WINDOW_S}"
+        _refuse(f"{path}.windowS", f"expected {bounds}, got {body.window_s:g}")
+    if body.fuel is None and body.time_ms is None:
+        _refuse(path, "expected fuel, timeMs or both, got neither")
+    return Quota(fuel=body.fuel or 0, time_ms=body.time_ms or 0, window_s=body.window_s)
 
 
 def _check_trigger(path: str, trigger: Trigger) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from panels_gateway.journal.records import Source
 from panels_gateway.panels.definition import HandlerSource, PanelDefinition, ToolDefinition, Trigger
+from panels_gateway.panels.quota import Quota
 from panels_shared.limits import Limits
 from panels_shared.messages import Digest, Language
 
@@ -24,6 +25,7 @@ class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: Limits
     description: str | None = None
     exclusive: bool = False
+    quota: Quota | None = None
 
 
 class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,6 +34,7 @@ class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     capabilities: tuple[str, ...] | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    quota: Quota | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -53,11 +56,13 @@ def encode(definition: PanelDefinition) -> bytes:
                     limits=tool.limits,
                     description=tool.description,
                     exclusive=tool.exclusive,
+                    quota=tool.quota,
                 )
                 for tool in definition.tools
             ),
             capabilities=definition.capabilities,
             metadata=msgspec.Raw(definition.metadata),
+            quota=definition.quota,
         )
     )
 
@@ -90,11 +95,13 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
                 capabilities=tool.capabilities,
                 limits=tool.limits,
                 exclusive=tool.exclusive,
+                quota=tool.quota,
             )
             for tool in stored.tools
         ),
         capabilities=stored.capabilities,
         metadata=bytes(stored.metadata),
+        quota=stored.quota,
     )
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from panels_gateway.access.keys import ALGORITHMS
-from panels_gateway.configuration.config import EXIT_CONFIG, GatewayConfig, load
+from panels_gateway.configuration.config import (
+    EXIT_CONFIG,
+    BreakerConfig,
+    GatewayConfig,
+    QuotasConfig,
+    load,
+)
 from panels_gateway.configuration.options import JWT_ALGORITHMS, OPTIONS, TABLE
 from panels_shared.errors import ConfigError
 from panels_shared.limits import DEFAULT_MAXIMA, KIB, MIB
@@ -191,6 +197,23 @@ def test_command_exits_78_with_one_line_and_no_traceback() -> None:
     assert done.returncode == EXIT_CONFIG
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("panels-gateway: expected a key")
+
+
+def test_quotas_and_breakers_are_read() -> None:
+    flags = ["--no-auth", "--quota-window-s=5", "--quota-fuel-per-subject=7", "--quota-ms-per-tool=8"]
+    config = load([*flags, "--breaker-failures=3"], {}, directory=Path("/nowhere"))
+    assert config.quotas == QuotasConfig(
+        window_s=5.0, subject_fuel=7, subject_ms=0, panel_fuel=0, panel_ms=0, tool_fuel=0, tool_ms=8
+    )
+    assert config.breakers == BreakerConfig(failures=3, backoff_s=1.0, max_backoff_s=60.0)
+
+
+def test_breaker_refuses_a_back_off_above_its_maximum() -> None:
+    flags = ["--no-auth", "--breaker-backoff-s=5", "--breaker-max-backoff-s=4"]
+    with pytest.raises(
+        ConfigError, match="breaker-backoff-s: expected at most breaker-max-backoff-s, 4, got 5"
+    ):
+        load(flags, {}, directory=Path("/nowhere"))
 
 
 def test_options_know_the_algorithms_that_keys_know() -> None:

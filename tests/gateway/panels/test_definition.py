@@ -18,6 +18,7 @@ from panels_gateway.panels.definition import (
     parse,
     trigger_name,
 )
+from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, MAX_SCRIPT_BYTES, handler_digest
 from panels_shared.limits import DEFAULT_LIMITS, Limits
@@ -87,6 +88,27 @@ def test_definition_takes_a_whole_body() -> None:
     assert module.capabilities == ("state:read:*",)
     assert (module.limits.fuel, module.limits.deadline_ms, module.limits.memory_bytes) == (7, 8, 65_536)
     assert module.limits.events == DEFAULT_LIMITS.events
+
+
+def test_definition_takes_quotas_of_the_panel_and_of_a_tool() -> None:
+    body = with_tool(quota={"fuel": 5, "windowS": 2.5})
+    made = build({**body, "quota": {"timeMs": 7}})
+    assert made.quotas == {"t": Quota(fuel=5, window_s=2.5), "": Quota(time_ms=7, window_s=60.0)}
+    assert build(with_tool()).quotas == {}
+
+
+@pytest.mark.parametrize(
+    ("quota", "path"),
+    [
+        ({}, "tools[0].quota"),
+        ({"fuel": 0}, "tools[0].quota.fuel"),
+        ({"timeMs": 10**16}, "tools[0].quota.timeMs"),
+        ({"fuel": 1, "windowS": 0}, "tools[0].quota.windowS"),
+        ({"fuel": 1, "windowS": 86_401}, "tools[0].quota.windowS"),
+    ],
+)
+def test_definition_refuses_a_quota_that_makes_no_sense(quota: dict[str, object], path: str) -> None:
+    assert path_of(refusal(with_tool(quota=quota))) == path
 
 
 def test_definition_takes_the_given_id_when_it_names_none() -> None:

@@ -25,10 +25,10 @@ def full() -> PanelDefinition:
             "capabilities": ["state:read:*"],
             "limits": {"timeoutMs": 77},
         },
-        {"name": "b", "handler": "$args", "trigger": {"type": "manual"}},
+        {"name": "b", "handler": "$args", "quota": {"timeMs": 5, "windowS": 2.5}},
         {"name": "c", "handler": {"language": "wat", "source": "(module)"}},
     ]
-    return make_definition("p", tools=tools, title="T", metadata={"a": [1, {"b": None}]})
+    return make_definition("p", tools=tools, title="T", metadata={"a": [1, {"b": None}]}, quota={"fuel": 9})
 
 
 def test_definition_comes_back_as_it_was_but_for_its_first_state() -> None:
