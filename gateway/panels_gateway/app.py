@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from panels_gateway.access.credentials import OriginPolicy, own_origins
 from panels_gateway.access.gate import Gate
-from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.access.hosts import HostPolicy, own_hosts
+from panels_gateway.access.tokens import TokenVerifier
 from panels_gateway.broadcast.outbox import OutboxLimits
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
@@ -27,7 +28,7 @@ from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
-from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
 from panels_shared.errors import Code, RequestError
@@ -67,6 +68,11 @@ class GatewayApp:
                 self.counters.count_request(message["status"])
             await send(message)
 
+        try:
+            self._gate.check_host(scope)
+        except RequestError as error:
+            await error_response(error)(scope, receive, counted)
+            return
         if scope["method"] in _CHANGING:
             try:
                 self._gate.check_origin(scope)
@@ -110,9 +116,19 @@ def create_app(
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
-    gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
+    hosts = listen.allowed_hosts
+    if hosts is None and not config.auth.enabled:
+        hosts = own_hosts(listen.host, listen.public_url)
+    refusals = RefusalCounters()
+    gate = Gate(
+        verifier,
+        HostPolicy(hosts),
+        OriginPolicy(listen.allowed_origins, own=own),
+        conceals=config.auth.conceal_panels,
+        on_refused=refusals.count,
+    )
     counters, clients = HttpCounters(), ClientCounters()
-    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus)
+    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals)
     desk = Desk(
         kernel,
         gate,
@@ -145,7 +161,7 @@ def create_app(
         clients,
         client_limits=client_limits(config.client),
         max_per_subject=listen.max_connections_per_subject,
-        leeway_s=TokenRules().leeway_s,
+        token_warning_s=config.auth.token_warning_s,
     )
     return GatewayApp(http, upgrades, gate, counters)
 

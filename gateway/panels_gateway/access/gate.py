@@ -1,11 +1,14 @@
-"""The gate that every request passes: its web page's origin, then whose token it carries."""
+"""The gate that every request passes: the name it was sent to, its web page's origin, then whose token it
+carries.
+"""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from panels_gateway.access.credentials import Credentials, CredentialsError, OriginPolicy, take_credentials
+from panels_gateway.access.hosts import HostPolicy
 from panels_gateway.access.tokens import ANONYMOUS, Principal, TokenError, TokenVerifier
 from panels_shared.errors import Code, RequestError
 
@@ -16,11 +19,22 @@ _CREDENTIALS: Final = "panels.credentials"
 class Gate:
     """Decides who may come in. If ``verifier`` is None, everybody may, as ``ANONYMOUS``.
 
-    With ``conceals``, clients cannot learn that a panel exists unless they may read it.
+    With ``conceals``, clients cannot learn that a panel exists unless they may read it. ``on_refused`` is told
+    what a request is refused for: one of ``observe.counters.REFUSALS``.
     """
 
-    def __init__(self, verifier: TokenVerifier | None, origins: OriginPolicy, *, conceals: bool) -> None:
+    def __init__(
+        self,
+        verifier: TokenVerifier | None,
+        hosts: HostPolicy,
+        origins: OriginPolicy,
+        *,
+        conceals: bool,
+        on_refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._verifier = verifier
+        self._hosts = hosts
+        self._on_refused = on_refused
         self._origins = origins
         self.conceals = conceals
 
@@ -34,9 +48,18 @@ class Gate:
         except CredentialsError as exc:
             scope[_CREDENTIALS] = exc
 
+    def check_host(self, scope: MutableMapping[str, Any]) -> None:
+        """Raises ``RequestError`` FORBIDDEN for a request that was sent to another name than the gateway's."""
+        try:
+            self._hosts.check(scope["headers"])
+        except RequestError:
+            self._on_refused("host")
+            raise
+
     def check_origin(self, scope: MutableMapping[str, Any]) -> None:
         """Raises ``RequestError`` FORBIDDEN for a web page that may not speak to the gateway."""
         if not self._origins.allows(scope["headers"]):
+            self._on_refused("origin")
             raise RequestError(Code.FORBIDDEN, "this web page's origin is not among the allowed ones")
 
     def admit(self, scope: MutableMapping[str, Any]) -> Principal:
@@ -51,11 +74,16 @@ class Gate:
                 Code.UNAUTHORIZED,
                 "expected a token, got none; send Authorization: Bearer <token> or ?token=<token>",
             )
+        return self.verify(credentials.token)
+
+    def verify(self, token: str) -> Principal:
+        """Who bears ``token``. Raises ``RequestError`` UNAUTHORIZED."""
+        if self._verifier is None:
+            return ANONYMOUS
         try:
-            return self._verifier.verify(credentials.token)
+            return self._verifier.verify(token)
         except TokenError as exc:
             raise RequestError(Code.UNAUTHORIZED, str(exc)) from None
-
     def subprotocol(self, scope: MutableMapping[str, Any]) -> str | None:
         """The subprotocol to accept an upgrade with, None for none."""
         credentials: Credentials | CredentialsError = scope[_CREDENTIALS]

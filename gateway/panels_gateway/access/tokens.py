@@ -108,6 +108,8 @@ def principal_of(
 
 #: Everybody, when the gateway runs without authentication.
 ANONYMOUS: Final = principal_of(None, expires_at=None, grants=None)
+#: Whom a client becomes whose token holds no more.
+NOBODY: Final = principal_of(None, expires_at=None, grants=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

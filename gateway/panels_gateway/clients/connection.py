@@ -7,6 +7,8 @@ triggers run, and answers them.
     open         intake.submit            RESULT or ERROR   topics change          closed
     closed       nothing                  dropped           nothing                closed
 
+``session`` says who the client is, which may change: ``principal`` is whoever it is now.
+
 A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in
 the panel's queue at a time and the rest wait here, so that one client's burst delays another's trigger
 by a bounded number of jobs; at most ``ClientLimits.in_flight`` in all are unanswered, and one more is
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from panels_gateway.access.tokens import NOBODY
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
@@ -63,6 +66,13 @@ class Transport(Protocol):
         """Starts the closing handshake."""
 
 
+class Renewal(Protocol):
+    """What renews a client's token."""
+
+    def refresh(self, message: messages.Refresh) -> None:
+        """Takes a REFRESH and answers it."""
+
+
 class Connection:
     """See the module's docstring. Made once the upgrade is accepted; ``open`` sends CONNECTED."""
 
@@ -83,6 +93,7 @@ class Connection:
         "principal",
         "private",
         "room",
+        "session",
         "suspended",
         "topics",
     )
@@ -116,6 +127,7 @@ class Connection:
         self.suspended: set[request.Trigger] = set()
         self.backlog: deque[request.Trigger] = deque()
         self.closed = False
+        self.session: Renewal | None = None
 
     def open(self, recovery: Recovery | None = None) -> None:
         """Joins the panel's room and sends CONNECTED.
@@ -178,6 +190,8 @@ class Connection:
             self._topics_changed(message.requestId)
         elif isinstance(message, messages.AnswerQuestion):
             self._answer_question(message)
+        elif self.session is not None:
+            self.session.refresh(message)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
@@ -294,6 +308,11 @@ class Connection:
         """Closes the socket after everything that is queued has been sent."""
         if not self.closed:
             self._kernel.turn.after(lambda: self._transport.close(code, reason))
+
+    def dismiss(self, reason: str) -> None:
+        """The client's token holds no more: nothing that it asks for is done, and its socket is closed."""
+        self.principal = NOBODY
+        self.close(CloseCode.TOKEN_EXPIRED, reason)
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Called by the turn when it leaves."""

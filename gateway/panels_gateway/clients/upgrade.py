@@ -1,6 +1,6 @@
 """The WebSocket upgrade: refused by a real HTTP answer, or handed over to the WebSocket shell.
 
-The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room
+The checks, in this order: host, origin, path and panel (404), token (401), permission to read (403), room
 for one more (503). With ``conceal_panels`` the token comes before the panel, and a panel that the
 token may not read is 404.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from panels_gateway.clients import recovery, websocket
+from panels_gateway.clients.session import SessionRules
 from panels_gateway.http.answers import error_response, not_found
 from panels_shared.errors import Code, RequestError
 from panels_shared.names import is_name
@@ -33,7 +34,7 @@ _PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
 class Upgrades:
     """Accepts and refuses upgrades, and counts the open WebSockets of each subject.
 
-    ``leeway_s`` is how long after its token's ``exp`` a WebSocket is closed with 4401.
+    ``token_warning_s`` before its token expires, a client is warned; 0 warns nobody.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Upgrades:
         *,
         client_limits: ClientLimits,
         max_per_subject: int,
-        leeway_s: float,
+        token_warning_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kernel = kernel
@@ -52,8 +53,9 @@ class Upgrades:
         self._counters = counters
         self._client_limits = client_limits
         self._max_per_subject = max_per_subject
-        self._leeway_s = leeway_s
-        self._clock = clock
+        self._rules = SessionRules(
+            gate=gate, warning_s=token_warning_s, clock=clock, monotonic=time.monotonic
+        )
         self._open: dict[str | None, int] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +66,7 @@ class Upgrades:
         except RequestError as error:
             await self._refuse(error, send)
             return
-        subject, expires_at = principal.subject, principal.expires_at
+        subject = principal.subject
         self._open[subject] = self._open.get(subject, 0) + 1
         resident.holds += 1
         try:
@@ -78,9 +80,7 @@ class Upgrades:
                 subprotocol=self._gate.subprotocol(scope),
                 limits=self._client_limits,
                 counters=self._counters,
-                expires_in_s=None
-                if expires_at is None
-                else max(0.0, expires_at + self._leeway_s - self._clock()),
+                rules=self._rules,
                 asked=asked,
             )
         finally:
@@ -90,6 +90,7 @@ class Upgrades:
                 del self._open[subject]
 
     async def _check(self, scope: Scope) -> tuple[Resident, Principal]:
+        self._gate.check_host(scope)
         self._gate.check_origin(scope)
         match = _PATH_PATTERN.fullmatch(scope["path"])
         if match is None:
@@ -103,6 +104,9 @@ class Upgrades:
             if resident is None:
                 raise not_found(panel_id)
         principal = self._gate.admit(scope)
+        # the leeway is for requests: a socket would be closed as soon as it is open
+        if principal.expires_at is not None and principal.expires_at <= self._rules.clock():
+            raise RequestError(Code.UNAUTHORIZED, "the token has expired")
         if not principal.may_read(panel_id):
             if self._gate.conceals:
                 raise not_found(panel_id)

@@ -18,7 +18,7 @@ in an ``Outbox``; a client that falls behind further is closed with 1013.
 from __future__ import annotations
 
 import secrets
-from asyncio import BaseTransport, TimerHandle
+from asyncio import BaseTransport
 from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -28,6 +28,7 @@ from panels_gateway.broadcast.outbox import Commit, Outbox
 from panels_gateway.clients import recovery as recoveries
 from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.clients.recovery import Asked
+from panels_gateway.clients.session import Session, SessionRules
 from panels_shared.errors import CloseCode
 from panels_shared.limits import KIB
 
@@ -70,7 +71,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _control_window_s: float = 0.0
     _outbox: Outbox
     _counters: ClientCounters
-    _expiry: TimerHandle | None = None
+    _session: Session | None = None
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -92,25 +93,26 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True
 
-    def attach(self, connection: Connection, outbox: Outbox, counters: ClientCounters) -> None:
+    def attach(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        counters: ClientCounters,
+        session: Session | None = None,
+    ) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
         self._connection = connection
+        self._session = session
         self._outbox = outbox
         self._counters = counters
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
 
-    def expire_in(self, seconds: float) -> None:
-        """Closes the socket with 4401 after ``seconds``, when its token will have expired."""
-        self._expiry = self.loop.call_later(
-            seconds, self.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
-        )
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        if self._session is not None:
+            self._session.stop()
+            self._session = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.lost()
@@ -322,12 +324,12 @@ async def serve(
     subprotocol: str | None,
     limits: ClientLimits,
     counters: ClientCounters,
-    expires_in_s: float | None,
+    rules: SessionRules,
     asked: Asked,
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``expires_in_s`` is how long its token stays valid, None for ever; ``asked`` is what the query asks for.
+    ``asked`` is what the query asks for.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect
@@ -345,9 +347,10 @@ async def serve(
             limits=limits,
             topics=asked.topics,
         )
-        protocol.attach(connection, Outbox(limits.outbox), counters)
-        if expires_in_s is not None:
-            protocol.expire_in(expires_in_s)
+        session = Session(connection, rules, call_later=protocol.loop.call_later)
+        connection.session = session
+        protocol.attach(connection, Outbox(limits.outbox), counters, session)
         connection.open(recovery)
+        session.start()
     while (await receive())["type"] != "websocket.disconnect":
         pass

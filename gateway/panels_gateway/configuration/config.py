@@ -8,6 +8,7 @@ This is the gateway's lowest room. It knows none of the others: ``app`` turns th
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import stat
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from panels_shared.rate import RateLimit
 #: BSD's EX_CONFIG: a supervisor should not start this again before somebody changed something.
 EXIT_CONFIG: Final = 78
 
+_HOST_PATTERN: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253}")
 _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
@@ -32,11 +34,14 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 class ListenConfig:
     """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in
     seconds.
+
+    ``allowed_hosts`` None: any with authentication, the gateway's own without.
     """
 
     host: str
     port: int
     public_url: str | None
+    allowed_hosts: tuple[str, ...] | None
     allowed_origins: tuple[str, ...] | None
     header_timeout_s: float
     body_timeout_s: float
@@ -67,6 +72,7 @@ class AuthConfig:
     issuer: str | None
     max_lifetime_s: float
     conceal_panels: bool
+    token_warning_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +191,17 @@ def _read_file(path: Path) -> bytes:
 
 def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> GatewayConfig:
     data_dir = _data_dir(directory / values.get("data_dir", Path))
+    listen, auth = _listen(values), _auth(values)
+    if not (auth.enabled or _is_loopback(listen.host)):
+        warnings = (
+            *warnings,
+            f"host: {listen.host} is not a loopback address and authentication is off: every machine that reaches it "
+            "may do everything; listen on 127.0.0.1, or give a key",
+        )
     return GatewayConfig(
-        listen=_listen(values),
+        listen=listen,
         workers=_workers(values, data_dir),
-        auth=_auth(values),
+        auth=auth,
         data_dir=data_dir,
         log_level=values.get("log_level", str),
         stage_sampling=values.get("stage_sampling", int),
@@ -224,6 +237,13 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         ),
         warnings=warnings,
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _client(values: Values) -> ClientConfig:
@@ -267,10 +287,18 @@ def _listen(values: Values) -> ListenConfig:
                 "allowed-origins: expected origins in lower case without a path, like "
                 f"https://app.example.org, or *, got {origin[:80]!r}"
             )
+    hosts = values.maybe("allowed_hosts", tuple)
+    for host in hosts or ():
+        if host != "*" and _HOST_PATTERN.fullmatch(host) is None:
+            raise ConfigError(
+                "allowed-hosts: expected names or addresses in lower case without a port, like "
+                f"panels.example.org or [::1], or *, got {host[:80]!r}"
+            )
     return ListenConfig(
         host=values.get("host", str),
         port=values.get("port", int),
         public_url=public_url,
+        allowed_hosts=hosts,
         allowed_origins=origins,
         header_timeout_s=values.get("header_timeout_s", float),
         body_timeout_s=values.get("body_timeout_s", float),
@@ -322,6 +350,7 @@ def _auth(values: Values) -> AuthConfig:
         issuer=values.maybe("jwt_issuer", str),
         max_lifetime_s=values.get("jwt_max_lifetime_s", float),
         conceal_panels=values.get("conceal_panels", bool),
+        token_warning_s=values.get("token_warning_s", float),
     )
 
 

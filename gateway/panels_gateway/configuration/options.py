@@ -36,6 +36,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Without it, wsUrl is made from the Host header.",
     ),
     Option(
+        name="allowed-hosts", group=LISTEN, kind="list",
+        help="Names and addresses that a request's Host may have, like panels.example.org; * for any. Without it, any with "
+        "authentication; with no-auth localhost, 127.0.0.1, [::1], host and the host of public-url.",
+    ),
+    Option(
         name="allowed-origins", group=LISTEN, kind="list",
         help="Origins whose web pages may connect, like https://app.example.org; * for any. Without it, only pages of "
         "the gateway's own address may. Clients that are not browsers send no Origin and are not affected.",
@@ -130,6 +135,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
         help="How far in the future a token's exp may be, in seconds.",
+    ),
+    Option(
+        name="token-warning-s", group=AUTH, kind="number", default=60.0, maximum=86_400,
+        help="How long before its token expires a WebSocket is sent TOKEN_EXPIRING, in seconds; 0 sends none.",
     ),
     Option(
         name="no-auth", group=AUTH, kind="flag", default=False,

@@ -163,12 +163,36 @@ async def test_upgrade_bounds_the_connections_of_a_subject(gateway: Gateway, sec
 
 
 async def test_socket_is_closed_when_its_token_expires(port: int) -> None:
-    # what is left of the leeway of five seconds is what the socket has
-    async with await welcomed(url(port, token=make_token(exp=time.time() - 4.8))) as client:
+    expires_at = time.time() + 0.3
+    async with await welcomed(url(port, token=make_token(exp=expires_at))) as client:
         with pytest.raises(ConnectionClosed) as caught:
             await client.recv()
+        assert time.time() >= expires_at
     assert caught.value.rcvd is not None
-    assert caught.value.rcvd.code == 4401
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "the token has expired")
+
+
+async def test_socket_outlives_its_token_with_a_new_one(gateway: Gateway, secret_file: Path) -> None:
+    async with (
+        serving(gateway, "--token-warning-s=59", secret_file=secret_file) as (port, _),
+        await welcomed(url(port, token=make_token(sub="ann", exp=time.time() + 59.2))) as client,
+    ):
+        warning = json.loads(await client.recv())
+        assert warning["type"] == "TOKEN_EXPIRING"
+        token = make_token(sub="ann", exp=warning["expiresAt"] + 1)
+        await client.send(json.dumps({"type": "REFRESH", "token": token, "requestId": "r"}))
+        answer = json.loads(await client.recv())
+        assert answer == {"type": "REFRESHED", "requestId": "r", "expiresAt": warning["expiresAt"] + 1}
+
+
+async def test_refresh_without_authentication_finds_nothing_to_renew(gateway: Gateway) -> None:
+    async with serving(gateway) as (port, _), await welcomed(url(port)) as client:
+        await client.send(json.dumps({"type": "REFRESH", "token": "anything"}))
+        assert json.loads(await client.recv()) == {"type": "REFRESHED", "expiresAt": None}
+
+
+async def test_upgrade_takes_no_token_within_its_leeway(port: int) -> None:
+    assert await refused(url(port, token=make_token(exp=time.time() - 2))) == (401, "UNAUTHORIZED")
 
 
 async def test_shutdown_closes_sockets_with_1012(gateway: Gateway, secret_file: Path) -> None:
@@ -252,3 +276,28 @@ async def test_no_token_reaches_a_log(
 
 def _assert_silent(token: str, text: str) -> None:
     assert token not in text
+
+
+async def test_gateway_without_authentication_answers_to_its_own_names_only(gateway: Gateway) -> None:
+    """What a page of another site can do that has its own name resolve to this machine."""
+    async with serving(gateway) as (port, _), httpx.AsyncClient() as client:
+        for path in ("/panels/p/state", "/health", "/metrics", "/nowhere"):
+            address = f"http://127.0.0.1:{port}{path}"
+            answer = await client.get(address, headers={"host": f"evil.example:{port}"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FORBIDDEN")
+            assert "evil.example" in answer.json()["error"]["message"]
+        # a page under its own name is of the same origin there, and sends what the gateway would take for its own
+        evil = f"ws://evil.example:{port}/panels/p/ws"
+        assert await refused(evil, host="127.0.0.1", port=port) == (403, "FORBIDDEN")
+        shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert 'panels_refusals_total{reason="host"} 5' in shown
+        await (await welcomed(url(port))).close()
+    async with serving(gateway, "--allowed-hosts=evil.example") as (port, _), httpx.AsyncClient() as client:
+        address = f"http://127.0.0.1:{port}/panels"
+        assert (await client.get(address, headers={"host": "evil.example"})).status_code == 200
+        assert (await client.get(address)).status_code == 403
+
+
+async def test_gateway_with_authentication_answers_to_any_name(port: int) -> None:
+    address = f"ws://panels.example.org:{port}/panels/p/ws?token={make_token()}"
+    await (await welcomed(address, host="127.0.0.1", port=port)).close()

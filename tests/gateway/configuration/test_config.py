@@ -211,3 +211,26 @@ def test_document_holds_the_reference() -> None:
     found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
     assert found[1].strip() == TABLE.reference().strip()
+
+
+def test_config_warns_of_no_authentication_on_an_address_that_others_reach() -> None:
+    assert (
+        configure().warnings
+        == configure("--host=::1").warnings
+        == configure("--host=localhost").warnings
+        == ()
+    )
+    (warning,) = configure("--host=0.0.0.0").warnings
+    assert "0.0.0.0" in warning
+    secret = ["--jwt-secret-file=s", "--host=0.0.0.0"]
+    assert load(secret, {}, directory=Path("/nowhere")).warnings == ()
+
+
+def test_config_takes_hosts_as_they_are_compared() -> None:
+    assert configure("--allowed-hosts=panels.example.org,[::1]").listen.allowed_hosts == (
+        "panels.example.org",
+        "[::1]",
+    )
+    for wrong in ("https://panels.example.org", "panels.example.org:80", "A.example"):
+        with pytest.raises(ConfigError, match="allowed-hosts"):
+            configure(f"--allowed-hosts={wrong}")
