@@ -142,6 +142,7 @@ async def _serve_from(
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
+    await kernel.revoking.restore()
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from panels_gateway.access.credentials import OriginPolicy, own_origins
 from panels_gateway.access.gate import Gate
 from panels_gateway.access.hosts import HostPolicy, own_hosts
-from panels_gateway.access.tokens import TokenVerifier
+from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.broadcast.outbox import OutboxLimits
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
@@ -24,6 +25,7 @@ from panels_gateway.http.desk import Desk, release
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
+from panels_gateway.http.revocations import RevocationRoutes
 from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.triggers import TriggerRoutes
@@ -125,6 +127,7 @@ def create_app(
         HostPolicy(hosts),
         OriginPolicy(listen.allowed_origins, own=own),
         conceals=config.auth.conceal_panels,
+        revocations=kernel.revoking.revocations,
         on_refused=refusals.count,
     )
     counters, clients = HttpCounters(), ClientCounters()
@@ -144,6 +147,11 @@ def create_app(
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
+            *RevocationRoutes(
+                desk,
+                token_lifetime_s=config.auth.max_lifetime_s + TokenRules().leeway_s,
+                clock=time.time,
+            ).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from panels_gateway.access.credentials import Credentials, CredentialsError, OriginPolicy, take_credentials
 from panels_gateway.access.hosts import HostPolicy
+from panels_gateway.access.revocations import Revocations
 from panels_gateway.access.tokens import ANONYMOUS, Principal, TokenError, TokenVerifier
 from panels_shared.errors import Code, RequestError
 
@@ -19,8 +20,8 @@ _CREDENTIALS: Final = "panels.credentials"
 class Gate:
     """Decides who may come in. If ``verifier`` is None, everybody may, as ``ANONYMOUS``.
 
-    With ``conceals``, clients cannot learn that a panel exists unless they may read it. ``on_refused`` is told
-    what a request is refused for: one of ``observe.counters.REFUSALS``.
+    With ``conceals``, clients cannot learn that a panel exists unless they may read it. ``on_refused`` is
+    told what a request is refused for: one of ``observe.counters.REFUSALS``.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Gate:
         origins: OriginPolicy,
         *,
         conceals: bool,
+        revocations: Revocations | None = None,
         on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._verifier = verifier
         self._hosts = hosts
+        self._revocations = revocations if revocations is not None else Revocations()
         self._on_refused = on_refused
         self._origins = origins
         self.conceals = conceals
@@ -49,7 +52,7 @@ class Gate:
             scope[_CREDENTIALS] = exc
 
     def check_host(self, scope: MutableMapping[str, Any]) -> None:
-        """Raises ``RequestError`` FORBIDDEN for a request that was sent to another name than the gateway's."""
+        """Raises ``RequestError`` FORBIDDEN for a request to a name that is not the gateway's."""
         try:
             self._hosts.check(scope["headers"])
         except RequestError:
@@ -81,9 +84,18 @@ class Gate:
         if self._verifier is None:
             return ANONYMOUS
         try:
-            return self._verifier.verify(token)
+            principal = self._verifier.verify(token)
         except TokenError as exc:
             raise RequestError(Code.UNAUTHORIZED, str(exc)) from None
+        self.require_valid(principal)
+        return principal
+
+    def require_valid(self, principal: Principal) -> None:
+        """Raises ``RequestError`` UNAUTHORIZED if the principal's token was revoked."""
+        if self._revocations.refuse(principal):
+            self._on_refused("revoked")
+            raise RequestError(Code.UNAUTHORIZED, "the token was revoked")
+
     def subprotocol(self, scope: MutableMapping[str, Any]) -> str | None:
         """The subprotocol to accept an upgrade with, None for none."""
         credentials: Credentials | CredentialsError = scope[_CREDENTIALS]

@@ -190,7 +190,7 @@ class Connection:
             self._topics_changed(message.requestId)
         elif isinstance(message, messages.AnswerQuestion):
             self._answer_question(message)
-        elif self.session is not None:
+        elif isinstance(message, messages.Refresh) and self.session is not None:
             self.session.refresh(message)
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:

@@ -1,4 +1,4 @@
-"""Who a connected client is, from its upgrade to its end: its token's expiry, its renewal, and its revocation.
+"""Who a connected client is, from its upgrade to its end: its token's expiry, renewal and revocation.
 
 The rest of the connection looks at ``Connection.principal`` only, and this is what changes it:
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from panels_gateway.broadcast import messages
 from panels_gateway.clients.lifetime import Lifetime, Timer
-from panels_shared.errors import CloseCode, Code, RequestError
+from panels_shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from panels_gateway.access.gate import Gate
@@ -66,8 +66,14 @@ class Session:
         )
 
     def start(self) -> None:
-        """Begins to watch the token."""
-        self._lifetime.renew(self._connection.principal.expires_at)
+        """Begins to watch the token. If it was revoked since it was verified, this is where that is seen."""
+        principal = self._connection.principal
+        try:
+            self._rules.gate.require_valid(principal)
+        except RequestError as exc:
+            self._connection.dismiss(exc.message)
+            return
+        self._lifetime.renew(principal.expires_at)
 
     def stop(self) -> None:
         """The socket is gone. Idempotent."""

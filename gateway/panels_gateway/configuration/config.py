@@ -193,11 +193,11 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
     data_dir = _data_dir(directory / values.get("data_dir", Path))
     listen, auth = _listen(values), _auth(values)
     if not (auth.enabled or _is_loopback(listen.host)):
-        warnings = (
-            *warnings,
-            f"host: {listen.host} is not a loopback address and authentication is off: every machine that reaches it "
-            "may do everything; listen on 127.0.0.1, or give a key",
+        warning = (
+            f"host: {listen.host} is not a loopback address and authentication is off: every machine that "
+            "reaches it may do everything; listen on 127.0.0.1, or give a key"
         )
+        warnings = (*warnings, warning)
     return GatewayConfig(
         listen=listen,
         workers=_workers(values, data_dir),

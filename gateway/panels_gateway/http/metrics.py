@@ -76,6 +76,6 @@ class Metrics:
         for name, family in m.BUS.items():
             yield Sample(family, getattr(self._bus, name))
         yield from by_status(m.HTTP_REQUESTS, self._http.requests)
-        for reason, count in self._refusals.counts.items():
-            yield Sample(m.REFUSALS, count, reason)
+        for refusal, count in self._refusals.counts.items():
+            yield Sample(m.REFUSALS, count, refusal)
         yield from kernel.stages.samples()

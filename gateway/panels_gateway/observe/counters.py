@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-
 #: What clients are refused or cut for before their request or message is looked at; labels of a metric.
-REFUSALS: Final = ("host", "origin")
+REFUSALS: Final = ("host", "origin", "revoked")
 
 
 @dataclass(slots=True)

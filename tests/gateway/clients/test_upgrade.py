@@ -286,7 +286,6 @@ async def test_gateway_without_authentication_answers_to_its_own_names_only(gate
             answer = await client.get(address, headers={"host": f"evil.example:{port}"})
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FORBIDDEN")
             assert "evil.example" in answer.json()["error"]["message"]
-        # a page under its own name is of the same origin there, and sends what the gateway would take for its own
         evil = f"ws://evil.example:{port}/panels/p/ws"
         assert await refused(evil, host="127.0.0.1", port=port) == (403, "FORBIDDEN")
         shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text

@@ -13,7 +13,7 @@ from tests.support.server import serving, until
 
 pytestmark = pytest.mark.anyio
 
-HOST = b"Host: h\r\n"
+HOST = b"Host: localhost\r\n"
 UPGRADE = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
