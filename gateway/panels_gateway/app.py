@@ -13,8 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from panels_gateway.access.addresses import Addresses
 from panels_gateway.access.credentials import OriginPolicy, own_origins
-from panels_gateway.access.gate import Gate
+from panels_gateway.access.gate import AddressLimits, Gate
 from panels_gateway.access.hosts import HostPolicy, own_hosts
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.broadcast.outbox import OutboxLimits
@@ -128,6 +129,11 @@ def create_app(
         OriginPolicy(listen.allowed_origins, own=own),
         conceals=config.auth.conceal_panels,
         revocations=kernel.revoking.revocations,
+        limits=AddressLimits(
+            addresses=Addresses(listen.trusted_proxies),
+            upgrades=listen.upgrade_rate,
+            failures=listen.auth_failure_rate,
+        ),
         on_refused=refusals.count,
     )
     counters, clients = HttpCounters(), ClientCounters()
@@ -169,7 +175,9 @@ def create_app(
         clients,
         client_limits=client_limits(config.client),
         max_per_subject=listen.max_connections_per_subject,
+        max_per_address=listen.max_connections_per_address,
         token_warning_s=config.auth.token_warning_s,
+        on_refused=refusals.count,
     )
     return GatewayApp(http, upgrades, gate, counters)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from panels_gateway.access.addresses import Addresses
 from panels_gateway.clients.websocket import PanelsWebSocketProtocol
 from panels_gateway.http.protocol import HardenedHttpProtocol, HttpLimits
 
@@ -37,12 +38,13 @@ def server_config(app: ASGIApp, listen: ListenConfig) -> uvicorn.Config:
         header_timeout_s=listen.header_timeout_s,
         body_timeout_s=listen.body_timeout_s,
         max_connections=listen.max_connections,
+        max_connections_per_address=listen.max_connections_per_address,
     )
     return uvicorn.Config(
         app,
         interface="asgi3",
         lifespan="off",
-        http=HardenedHttpProtocol.with_limits(limits),
+        http=HardenedHttpProtocol.with_limits(limits, Addresses(listen.trusted_proxies)),
         ws=PanelsWebSocketProtocol,
         ws_max_size=listen.max_frame_bytes,
         ws_ping_interval=PING_INTERVAL_S,
@@ -52,6 +54,7 @@ def server_config(app: ASGIApp, listen: ListenConfig) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # uvicorn believes its own list of proxies; ours is ``Addresses``
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -156,6 +156,10 @@ class TokenVerifier:
         self._keyring = keyring
         self._cache.clear()
 
+    def knows(self, token: str) -> bool:
+        """Whether the signature of ``token`` was verified before."""
+        return token in self._cache
+
     def verify(self, token: str) -> Principal:
         """The principal that ``token`` names. Raises ``TokenError``."""
         if len(token) > MAX_TOKEN_CHARS:

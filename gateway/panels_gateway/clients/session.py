@@ -44,17 +44,19 @@ class SessionRules:
 class Session:
     """See the module's docstring. ``start`` is called once, after the connection has been opened."""
 
-    __slots__ = ("_connection", "_lifetime", "_refreshed_s", "_rules")
+    __slots__ = ("_address", "_connection", "_lifetime", "_refreshed_s", "_rules")
 
     def __init__(
         self,
         connection: Connection,
         rules: SessionRules,
         *,
+        address: str,
         call_later: Callable[[float, Callable[[], None]], Timer],
     ) -> None:
         self._connection = connection
         self._rules = rules
+        self._address = address
         self._refreshed_s = -MIN_REFRESH_S
         self._lifetime = Lifetime(
             None,
@@ -104,7 +106,7 @@ class Session:
                 {"retryAfterMs": max(1, round(wait_s * 1_000))},
             )
         self._refreshed_s = rules.monotonic()
-        principal = rules.gate.verify(token)
+        principal = rules.gate.verify(token, self._address)
         if principal.subject != connection.principal.subject:
             raise RequestError(
                 Code.FORBIDDEN, "expected a token of the same subject; connect again with this one"

@@ -325,11 +325,12 @@ async def serve(
     limits: ClientLimits,
     counters: ClientCounters,
     rules: SessionRules,
+    address: str,
     asked: Asked,
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``asked`` is what the query asks for.
+    ``asked`` is what the query asks for, ``address`` whose failures to renew the token are.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect
@@ -347,7 +348,7 @@ async def serve(
             limits=limits,
             topics=asked.topics,
         )
-        session = Session(connection, rules, call_later=protocol.loop.call_later)
+        session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
         connection.session = session
         protocol.attach(connection, Outbox(limits.outbox), counters, session)
         connection.open(recovery)

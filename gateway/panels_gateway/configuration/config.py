@@ -48,6 +48,10 @@ class ListenConfig:
     shutdown_grace_s: float
     max_connections: int
     max_connections_per_subject: int
+    max_connections_per_address: int
+    trusted_proxies: tuple[str, ...]
+    upgrade_rate: RateLimit
+    auth_failure_rate: RateLimit
     max_frame_bytes: int
 
 
@@ -305,8 +309,30 @@ def _listen(values: Values) -> ListenConfig:
         shutdown_grace_s=values.get("shutdown_grace_s", float),
         max_connections=values.get("max_connections", int),
         max_connections_per_subject=values.get("max_connections_per_subject", int),
+        max_connections_per_address=values.get("max_connections_per_address", int),
+        trusted_proxies=_trusted_proxies(values),
+        upgrade_rate=_rate(values.get("upgrade_rate", float)),
+        auth_failure_rate=_rate(values.get("auth_failure_rate", float)),
         max_frame_bytes=values.get("max_frame_bytes", int),
     )
+
+
+def _trusted_proxies(values: Values) -> tuple[str, ...]:
+    networks = values.maybe("trusted_proxies", tuple) or ()
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as exc:
+            raise ConfigError(
+                "trusted-proxies: expected networks like 10.0.0.0/8 or addresses like 127.0.0.1, got "
+                f"{network[:80]!r}: {exc}"[:300]
+            ) from None
+    return networks
+
+
+def _rate(per_s: float) -> RateLimit:
+    """A rate whose burst is what ten seconds bring."""
+    return RateLimit(per_s=per_s, burst=max(1, round(10 * per_s)))
 
 
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:

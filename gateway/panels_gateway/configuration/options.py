@@ -158,6 +158,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How many WebSockets one token subject may have; tokens without a subject, and all clients under no-auth, count as one.",
     ),
     Option(
+        name="max-connections-per-address", group=CLIENTS, kind="integer", default=1_024, minimum=1, maximum=1_000_000,
+        help="How many WebSockets, and how many other sockets, one address may have; an IPv6 address counts as its /64, and "
+        "addresses of this machine are not limited.",
+    ),
+    Option(
+        name="trusted-proxies", group=CLIENTS, kind="list",
+        help="Networks of the proxies in front, like 10.0.0.0/8 or 127.0.0.1. What they say of a client's address in "
+        "X-Forwarded-For or Forwarded is believed, and nobody else.",
+    ),
+    Option(
+        name="upgrade-rate", group=CLIENTS, kind="number", default=100.0, maximum=1_000_000,
+        help="How many WebSockets a second one address may open in the long run, and ten times as many at once; more are "
+        "answered RATE_LIMITED. 0 sets no limit.",
+    ),
+    Option(
+        name="auth-failure-rate", group=CLIENTS, kind="number", default=5.0, maximum=1_000_000,
+        help="How many tokens a second that are not valid one address may send in the long run, and ten times as many at once; "
+        "then it is answered RATE_LIMITED, but for tokens that have been verified before. 0 sets no limit.",
+    ),
+    Option(
         name="max-frame-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=KIB, maximum=16 * MIB,
         help="How large a WebSocket message from a client may be.",
     ),

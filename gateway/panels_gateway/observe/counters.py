@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 #: What clients are refused or cut for before their request or message is looked at; labels of a metric.
-REFUSALS: Final = ("host", "origin", "revoked")
+REFUSALS: Final = ("host", "origin", "revoked", "connections", "upgrade_rate", "auth_failures")
 
 
 @dataclass(slots=True)

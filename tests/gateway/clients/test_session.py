@@ -46,7 +46,7 @@ class Visit:
     async def begin(self, **claims: Any) -> None:
         """The client connects."""
         resident = await self.gateway.add("p")
-        principal = self.gate.verify(token(**claims))
+        principal = self.gate.verify(token(**claims), "")
         self.connection, self.socket = self.gateway.connect(resident, principal=principal)
         rules = SessionRules(
             gate=self.gate,
@@ -54,7 +54,7 @@ class Visit:
             clock=lambda: self.loop.wall_s,
             monotonic=lambda: self.loop.now_s,
         )
-        self.session = Session(self.connection, rules, call_later=self._call_later)
+        self.session = Session(self.connection, rules, address="", call_later=self._call_later)
         self.connection.session = self.session
         self.session.start()
         await self.gateway.settle()

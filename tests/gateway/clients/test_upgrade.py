@@ -300,3 +300,63 @@ async def test_gateway_without_authentication_answers_to_its_own_names_only(gate
 async def test_gateway_with_authentication_answers_to_any_name(port: int) -> None:
     address = f"ws://panels.example.org:{port}/panels/p/ws?token={make_token()}"
     await (await welcomed(address, host="127.0.0.1", port=port)).close()
+
+
+def from_address(address: str) -> dict[str, Any]:
+    return {"additional_headers": {"x-forwarded-for": address}}
+
+
+async def test_upgrade_bounds_the_connections_of_an_address(gateway: Gateway, secret_file: Path) -> None:
+    flags = ["--trusted-proxies=127.0.0.1", "--max-connections-per-address=2"]
+    async with serving(gateway, *flags, secret_file=secret_file) as (port, _):
+        clients = [
+            await welcomed(url(port, token=make_token(sub=subject)), **from_address(address))
+            for subject, address in (("a", "2001:db8::1"), ("b", "2001:db8::2"))
+        ]
+        address = url(port, token=make_token(sub="c"))
+        assert await refused(address, **from_address("2001:db8::3")) == (503, "OVERLOADED")
+        await (await welcomed(address, **from_address("2001:db8:0:1::3"))).close()
+        await clients[0].close()
+        await until(lambda: gateway.kernel.counters.connections == 1)
+        await (await welcomed(address, **from_address("2001:db8::3"))).close()
+        await clients[1].close()
+
+
+async def test_upgrade_bounds_how_often_an_address_comes(gateway: Gateway) -> None:
+    async with serving(gateway, "--trusted-proxies=127.0.0.1", "--upgrade-rate=0.1") as (port, _):
+        attacker = from_address("198.51.100.7")
+        assert await refused(url(port, "/panels/none/ws"), **attacker) == (404, "PANEL_NOT_FOUND")
+        assert await refused(url(port), **attacker) == (429, "RATE_LIMITED")
+        await (await welcomed(url(port), **from_address("198.51.100.8"))).close()
+        async with serving(gateway, "--upgrade-rate=0.1") as (other, _):
+            # without a proxy that is trusted the header is the client's word
+            for _ in range(3):
+                await (await welcomed(url(other), **attacker)).close()
+
+
+async def test_tokens_that_are_not_valid_are_bounded_in_rate(gateway: Gateway, secret_file: Path) -> None:
+    flags = ["--trusted-proxies=127.0.0.1", "--auth-failure-rate=0.2"]
+    async with (
+        serving(gateway, *flags, secret_file=secret_file) as (port, _),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        known = make_token(sub="known")
+
+        async def status(token: str, address: str = "198.51.100.7") -> int:
+            headers = {"authorization": f"Bearer {token}", "x-forwarded-for": address}
+            return (await client.get("/panels/p", headers=headers)).status_code
+
+        assert await status(known) == 200
+        assert [await status(f"guess-{number}") for number in range(3)] == [401, 401, 429]
+        assert await status(make_token(sub="new")) == 429
+        assert await status(known) == 200
+        assert await status(make_token(sub="new"), "198.51.100.8") == 200
+        assert await refused(url(port, token="guess"), **from_address("198.51.100.7")) == (
+            429,
+            "RATE_LIMITED",
+        )
+        async with await welcomed(url(port, token=known), **from_address("198.51.100.7")) as socket:
+            await socket.send(json.dumps({"type": "REFRESH", "token": "guess"}))
+            assert json.loads(await socket.recv())["code"] == "RATE_LIMITED"
+        shown = (await client.get("/metrics")).text
+        assert 'panels_refusals_total{reason="auth_failures"} 4' in shown

@@ -234,3 +234,14 @@ def test_config_takes_hosts_as_they_are_compared() -> None:
     for wrong in ("https://panels.example.org", "panels.example.org:80", "A.example"):
         with pytest.raises(ConfigError, match="allowed-hosts"):
             configure(f"--allowed-hosts={wrong}")
+
+
+def test_config_takes_networks_of_proxies() -> None:
+    assert configure().listen.trusted_proxies == ()
+    config = configure("--trusted-proxies=10.0.0.0/8,::1", "--upgrade-rate=2", "--auth-failure-rate=0.01")
+    assert config.listen.trusted_proxies == ("10.0.0.0/8", "::1")
+    assert (config.listen.upgrade_rate.per_s, config.listen.upgrade_rate.burst) == (2.0, 20)
+    assert config.listen.auth_failure_rate.burst == 1
+    for wrong in ("proxy.example", "10.0.0.1/8", "10.0.0.0/33"):
+        with pytest.raises(ConfigError, match="trusted-proxies"):
+            configure(f"--trusted-proxies={wrong}")
