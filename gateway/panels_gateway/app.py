@@ -50,11 +50,19 @@ _log = logging.getLogger("panels.gateway")
 class GatewayApp:
     """Every request comes in here. ``counters`` is what its metrics are made from."""
 
-    def __init__(self, http: ASGIApp, upgrades: Upgrades, gate: Gate, counters: HttpCounters) -> None:
+    def __init__(
+        self,
+        http: ASGIApp,
+        upgrades: Upgrades,
+        gate: Gate,
+        counters: HttpCounters,
+        refusals: RefusalCounters,
+    ) -> None:
         self._http = http
         self._upgrades = upgrades
         self._gate = gate
         self.counters = counters
+        self.refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -91,7 +99,13 @@ class GatewayApp:
 def client_limits(config: ClientConfig) -> ClientLimits:
     """The bounds of one client, as configured."""
     outbox = OutboxLimits(soft_bytes=config.send_soft_bytes, hard_bytes=config.send_hard_bytes)
-    return ClientLimits(in_flight=config.in_flight, admitted=config.admitted, rate=config.rate, outbox=outbox)
+    return ClientLimits(
+        in_flight=config.in_flight,
+        admitted=config.admitted,
+        rate=config.rate,
+        messages=config.messages,
+        outbox=outbox,
+    )
 
 
 def state_limits(config: PanelsConfig) -> StateLimits:
@@ -179,7 +193,7 @@ def create_app(
         token_warning_s=config.auth.token_warning_s,
         on_refused=refusals.count,
     )
-    return GatewayApp(http, upgrades, gate, counters)
+    return GatewayApp(http, upgrades, gate, counters, refusals)
 
 
 def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:

@@ -45,6 +45,8 @@ class ListenConfig:
     allowed_origins: tuple[str, ...] | None
     header_timeout_s: float
     body_timeout_s: float
+    ping_interval_s: float
+    ping_timeout_s: float
     shutdown_grace_s: float
     max_connections: int
     max_connections_per_subject: int
@@ -53,6 +55,14 @@ class ListenConfig:
     upgrade_rate: RateLimit
     auth_failure_rate: RateLimit
     max_frame_bytes: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine can reach ``host``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +91,15 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate, and what
-    may wait to be sent before PATCHes are merged (soft) and before it is closed (hard)."""
+    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate and that
+    of other messages, and what may wait to be sent before PATCHes are merged (soft) and before it is closed
+    (hard).
+    """
 
     in_flight: int
     admitted: int
     rate: RateLimit
+    messages: RateLimit
     send_soft_bytes: int
     send_hard_bytes: int
 
@@ -195,17 +208,10 @@ def _read_file(path: Path) -> bytes:
 
 def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> GatewayConfig:
     data_dir = _data_dir(directory / values.get("data_dir", Path))
-    listen, auth = _listen(values), _auth(values)
-    if not (auth.enabled or _is_loopback(listen.host)):
-        warning = (
-            f"host: {listen.host} is not a loopback address and authentication is off: every machine that "
-            "reaches it may do everything; listen on 127.0.0.1, or give a key"
-        )
-        warnings = (*warnings, warning)
     return GatewayConfig(
-        listen=listen,
+        listen=_listen(values),
         workers=_workers(values, data_dir),
-        auth=auth,
+        auth=_auth(values),
         data_dir=data_dir,
         log_level=values.get("log_level", str),
         stage_sampling=values.get("stage_sampling", int),
@@ -243,13 +249,6 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _client(values: Values) -> ClientConfig:
     soft_bytes = values.get("send_buffer_soft_bytes", int)
     hard_bytes = values.get("send_buffer_hard_bytes", int)
@@ -262,6 +261,7 @@ def _client(values: Values) -> ClientConfig:
         in_flight=values.get("max_in_flight", int),
         admitted=values.get("max_admitted", int),
         rate=RateLimit(per_s=values.get("trigger_rate", float), burst=values.get("trigger_burst", int)),
+        messages=_rate(values.get("message_rate", float), 2.0),
         send_soft_bytes=soft_bytes,
         send_hard_bytes=hard_bytes,
     )
@@ -306,6 +306,8 @@ def _listen(values: Values) -> ListenConfig:
         allowed_origins=origins,
         header_timeout_s=values.get("header_timeout_s", float),
         body_timeout_s=values.get("body_timeout_s", float),
+        ping_interval_s=values.get("ping_interval_s", float),
+        ping_timeout_s=values.get("ping_timeout_s", float),
         shutdown_grace_s=values.get("shutdown_grace_s", float),
         max_connections=values.get("max_connections", int),
         max_connections_per_subject=values.get("max_connections_per_subject", int),
@@ -330,9 +332,9 @@ def _trusted_proxies(values: Values) -> tuple[str, ...]:
     return networks
 
 
-def _rate(per_s: float) -> RateLimit:
-    """A rate whose burst is what ten seconds bring."""
-    return RateLimit(per_s=per_s, burst=max(1, round(10 * per_s)))
+def _rate(per_s: float, burst_s: float = 10.0) -> RateLimit:
+    """A rate whose burst is what so many seconds bring."""
+    return RateLimit(per_s=per_s, burst=max(1, round(burst_s * per_s)))
 
 
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:

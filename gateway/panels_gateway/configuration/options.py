@@ -47,11 +47,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="header-timeout-s", group=LISTEN, kind="number", default=5.0, minimum=0.1, maximum=60,
-        help="Seconds in which the head of a request has to arrive.",
+        help="Seconds in which the head of a request has to arrive, and in which a WebSocket's handshake has to end.",
     ),
     Option(
         name="body-timeout-s", group=LISTEN, kind="number", default=30.0, minimum=0.1, maximum=600,
-        help="Seconds in which the body of a request has to arrive, and its answer has to be taken.",
+        help="Seconds in which the body of a request or a WebSocket message has to arrive, and an answer has to be taken.",
+    ),
+    Option(
+        name="ping-interval-s", group=LISTEN, kind="number", default=25.0, minimum=0.1, maximum=3_600,
+        help="How often a WebSocket is sent a ping, in seconds; less than what a proxy in front cuts idle sockets after.",
+    ),
+    Option(
+        name="ping-timeout-s", group=LISTEN, kind="number", default=10.0, minimum=0.1, maximum=600,
+        help="Seconds in which a pong has to come; then the WebSocket is closed with 1011.",
     ),
     Option(
         name="shutdown-grace-s", group=LISTEN, kind="number", default=10.0, maximum=300,
@@ -200,6 +208,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="trigger-burst", group=CLIENTS, kind="integer", default=100, minimum=1, maximum=1_000_000,
         help="How many triggers one WebSocket may send at once before trigger-rate applies.",
+    ),
+    Option(
+        name="message-rate", group=CLIENTS, kind="number", default=1_000.0, maximum=1_000_000,
+        help="How many messages a second other than triggers one WebSocket may send in the long run, and twice as many at once; "
+        "then it is closed with 1008. 0 sets no limit.",
     ),
     Option(
         name="send-buffer-soft-bytes", group=CLIENTS, kind="bytes", default=256 * KIB, minimum=16 * KIB, maximum=64 * MIB,

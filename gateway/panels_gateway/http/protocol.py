@@ -20,6 +20,7 @@ What this does not protect against: many sockets, each within the bounds; that i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -51,6 +52,10 @@ class HttpLimits:
     max_connections_per_address: int = 1_024
 
 
+def _ignore(reason: str) -> None:
+    return
+
+
 class HeadRefusedError(Exception):
     """Raised inside the parser to make it stop. uvicorn then calls ``send_400_response``."""
 
@@ -65,6 +70,8 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     #: Whose sockets are counted, and how many there are; None counts none.
     addresses: Addresses | None = None
     counts: AddressCounts = AddressCounts(0)
+    #: Told when a socket is refused for its address.
+    on_refused: Callable[[str], None] = staticmethod(_ignore)
 
     _address: str = UNLIMITED
     _deadline: asyncio.TimerHandle | None = None
@@ -76,7 +83,10 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     @classmethod
     def with_limits(
-        cls, limits: HttpLimits, addresses: Addresses | None = None
+        cls,
+        limits: HttpLimits,
+        addresses: Addresses | None = None,
+        on_refused: Callable[[str], None] = _ignore,
     ) -> type[HardenedHttpProtocol]:
         """A protocol class with these limits. ``addresses`` knows the proxies, whose sockets are not
         counted.
@@ -84,6 +94,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         fields = {
             "limits": limits,
             "addresses": addresses,
+            "on_refused": staticmethod(on_refused),
             "counts": AddressCounts(limits.max_connections_per_address),
         }
         return cast("type[HardenedHttpProtocol]", type(cls.__name__, (cls,), fields))
@@ -100,6 +111,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             peer = self.client[0]
             address = UNLIMITED if self.addresses.is_trusted(peer) else self.addresses.of(peer, ())
             if not self.counts.enter(address):
+                self.on_refused("connections")
                 self._refuse(
                     503, f"expected at most {self.counts.maximum} connections of one address; close one first"
                 )

@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 #: What clients are refused or cut for before their request or message is looked at; labels of a metric.
-REFUSALS: Final = ("host", "origin", "revoked", "connections", "upgrade_rate", "auth_failures")
+REFUSALS: Final = (
+    "host",
+    "origin",
+    "revoked",
+    "connections",
+    "upgrade_rate",
+    "auth_failures",
+    "handshake",
+    "message_time",
+    "message_rate",
+    "fragments",
+    "control_frames",
+    "no_pong",
+)
 
 
 @dataclass(slots=True)

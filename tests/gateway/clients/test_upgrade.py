@@ -4,6 +4,7 @@ and no token in any log.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -360,3 +361,56 @@ async def test_tokens_that_are_not_valid_are_bounded_in_rate(gateway: Gateway, s
             assert json.loads(await socket.recv())["code"] == "RATE_LIMITED"
         shown = (await client.get("/metrics")).text
         assert 'panels_refusals_total{reason="auth_failures"} 4' in shown
+
+
+async def closed_with(client: ClientConnection) -> tuple[int, list[str]]:
+    """The code that the client is closed with, and the types of what it hears before."""
+    heard = [json.loads(message)["type"] async for message in ending(client)]
+    assert client.close_code is not None
+    return client.close_code, heard
+
+
+async def ending(client: ClientConnection) -> AsyncIterator[str | bytes]:
+    """What the client hears until it is closed."""
+    try:
+        while True:
+            yield await client.recv()
+    except ConnectionClosed:
+        return
+
+
+@pytest.mark.parametrize("message", ['{"type":"PING"}', "nonsense", '{"type":"SUBSCRIBE","topics":[]}'])
+async def test_flood_of_messages_is_closed(gateway: Gateway, message: str) -> None:
+    async with serving(gateway, "--message-rate=5") as (port, _):
+        async with await welcomed(url(port)) as client:
+            for _ in range(40):
+                await client.send(message)
+            code, heard = await closed_with(client)
+        assert code == 1008
+        assert len(heard) <= 11
+        async with httpx.AsyncClient() as http:
+            shown = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert 'panels_refusals_total{reason="message_rate"} 1' in shown
+
+
+async def test_triggers_do_not_count_as_messages(gateway: Gateway) -> None:
+    async with serving(gateway, "--message-rate=0.5") as (port, _), await welcomed(url(port)) as client:
+        for _ in range(40):
+            await client.send('{"type":"TRIGGER","tool":"t"}')
+        assert [json.loads(await client.recv())["type"] for _ in range(40)] == ["RESULT"] * 40
+        await client.send('{"type":"PING"}')
+        assert json.loads(await client.recv())["type"] == "PONG"
+
+
+async def test_client_that_answers_no_ping_is_closed(gateway: Gateway) -> None:
+    async with serving(gateway, "--ping-interval-s=0.1", "--ping-timeout-s=0.1") as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET /panels/p/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        async with asyncio.timeout(5):
+            said = await reader.read()
+        writer.close()
+        assert said.startswith(b"HTTP/1.1 101 ")
+        assert (1011).to_bytes(2, "big") in said[-40:]

@@ -213,17 +213,21 @@ def test_document_holds_the_reference() -> None:
     assert found[1].strip() == TABLE.reference().strip()
 
 
-def test_config_warns_of_no_authentication_on_an_address_that_others_reach() -> None:
-    assert (
-        configure().warnings
-        == configure("--host=::1").warnings
-        == configure("--host=localhost").warnings
-        == ()
-    )
-    (warning,) = configure("--host=0.0.0.0").warnings
-    assert "0.0.0.0" in warning
-    secret = ["--jwt-secret-file=s", "--host=0.0.0.0"]
-    assert load(secret, {}, directory=Path("/nowhere")).warnings == ()
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.5", False),
+        ("panels.example.org", False),
+    ],
+)
+def test_config_tells_addresses_that_others_reach(host: str, is_local: bool) -> None:
+    assert configure(f"--host={host}").listen.is_local is is_local
 
 
 def test_config_takes_hosts_as_they_are_compared() -> None:
