@@ -30,6 +30,8 @@ MAX_HOPS: Final = 16
 MAX_HEADER_CHARS: Final = 2_048
 #: Addresses whose rates are remembered; the one that was not seen for longest is forgotten first.
 MAX_REMEMBERED: Final = 16_384
+#: Addresses of sockets that need not be parsed again.
+MAX_PEERS: Final = 4_096
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -44,19 +46,32 @@ class Addresses:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         """Raises ``ValueError`` for what is no network."""
         self._trusted: tuple[_Network, ...] = tuple(ipaddress.ip_network(text) for text in trusted)
+        self._peers: dict[str, tuple[str, bool]] = {}
 
     def is_trusted(self, peer: str) -> bool:
         """Whether the socket of ``peer`` is a proxy's."""
-        address = _parse(peer)
-        return address is not None and self._trusts(address)
+        return self._peer(peer)[1]
+
+    def _peer(self, peer: str) -> tuple[str, bool]:
+        """What a socket counts under, and whether it is a proxy's. Parsing costs more than all else, so the
+        last ``MAX_PEERS`` or so are remembered.
+        """
+        known = self._peers.get(peer)
+        if known is None:
+            if len(self._peers) >= MAX_PEERS:
+                self._peers.clear()
+            address = _parse(peer)
+            known = (UNLIMITED, False) if address is None else (_key(address), self._trusts(address))
+            self._peers[peer] = known
+        return known
 
     def of(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """What a request of the socket of ``peer`` counts under; None is a socket without an address."""
-        address = _parse(peer) if peer is not None else None
-        if address is None:
+        if peer is None:
             return UNLIMITED
-        if not self._trusts(address):
-            return _key(address)
+        key, trusted = self._peer(peer)
+        if not trusted:
+            return key
         said: list[str] = []
         for name in (b"x-forwarded-for", b"forwarded"):
             values = [value.decode("latin-1") for header, value in headers if header == name]
@@ -64,21 +79,18 @@ class Addresses:
                 hops = ",".join(values)[-MAX_HEADER_CHARS:].split(",")
                 if name == b"forwarded":
                     hops = [_forwarded_for(hop) for hop in hops]
-                said.append(self._client(hops, address))
+                said.append(self._client(hops))
         if not said:
-            return _key(address)
+            return key
         return said[0] if len(set(said)) == 1 else UNCLEAR
 
-    def _client(self, hops: list[str], peer: _Address) -> str:
-        address = peer
+    def _client(self, hops: list[str]) -> str:
+        address: _Address | None = None
         for hop in hops[: -MAX_HOPS - 1 : -1]:
-            found = _parse(hop.strip())
-            if found is None:
-                return UNCLEAR
-            address = found
-            if not self._trusts(address):
+            address = _parse(hop.strip())
+            if address is None or not self._trusts(address):
                 break
-        return _key(address)
+        return UNCLEAR if address is None else _key(address)
 
     def _trusts(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)

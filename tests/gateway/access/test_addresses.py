@@ -118,3 +118,12 @@ def test_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPat
     assert len(rates) == 2
     assert rates.wait_s("a", 0.0)
     assert not rates.wait_s("b", 0.0)
+
+
+def test_peers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MAX_PEERS", 2)
+    found = Addresses(["10.0.0.0/8"])
+    for _ in range(2):
+        for peer in ("203.0.113.5", "10.0.0.1", "203.0.113.6"):
+            assert found.of(peer, []) == peer
+            assert found.is_trusted(peer) == (peer == "10.0.0.1")
