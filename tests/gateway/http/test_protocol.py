@@ -149,8 +149,8 @@ async def test_head_without_end_is_cut_at_its_limit_and_not_by_time(gateway: Gat
     [
         b"",
         b"G",
-        b"GET / HTTP/1.1\r\nHost: h\r\nX",
-        b"POST /panels HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX",
+        b"POST /panels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
     ],
     ids=["silence", "one byte", "half a head", "half a body"],
 )
