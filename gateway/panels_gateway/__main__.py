@@ -13,13 +13,14 @@ Threads
 
 Heartbeat
     Workers beat every half second and count as lost after four missed beats (``panels_shared.liveness``).
-    WebSocket clients are pinged every 25 s and cut when no pong comes within 10 s. ``/health`` answers 200
+    WebSocket clients are pinged every ``--ping-interval-s`` and cut when no pong comes within
+    ``--ping-timeout-s``. ``/health`` answers 200
     once a job can be run.
 
 Timeouts
-    A request's head ``--header-timeout-s``, its body and the taking of its answer ``--body-timeout-s``, an
-    idle keep-alive connection 5 s, a job its tool's ``timeoutMs`` in the worker and that plus a grace here, a
-    closing handshake 5 s.
+    A request's head and a WebSocket's handshake ``--header-timeout-s``; a WebSocket message, a request's body
+    and the taking of its answer ``--body-timeout-s``; an idle keep-alive connection 5 s; a job its tool's
+    ``timeoutMs`` in the worker and that plus a grace here; a closing handshake 5 s.
 
 Shutdown
     SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within
@@ -144,12 +145,15 @@ async def _serve_from(
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
+    await kernel.revoking.restore()
     broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, bus=broker.counters, port=port)
-    server = GatewayServer(server_config(app, config.listen), kernel, grace_s=config.listen.shutdown_grace_s)
+    server = GatewayServer(
+        server_config(app, config.listen, app.refusals.count), kernel, grace_s=config.listen.shutdown_grace_s
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
@@ -165,6 +169,12 @@ async def _serve_from(
     _log.info("listening on http://%s:%d; workers connect to %s", shown, port, config.workers.endpoint)
     if verifier is None:
         _log.warning("authentication is off: whoever reaches this address may do everything")
+        if not config.listen.is_local:
+            _log.warning(
+                "authentication is off and %s is not an address of this machine alone: others can reach it; "
+                "listen on 127.0.0.1, or give a key",
+                config.listen.host,
+            )
     try:
         async with _extensions(config, kernel):
             found = asyncio.create_task(kernel.suspensions.find_all())

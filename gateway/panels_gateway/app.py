@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -12,8 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from panels_gateway.access.addresses import Addresses
 from panels_gateway.access.credentials import OriginPolicy, own_origins
-from panels_gateway.access.gate import Gate
+from panels_gateway.access.gate import AddressLimits, Gate
+from panels_gateway.access.hosts import HostPolicy, own_hosts
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.broadcast.outbox import OutboxLimits
 from panels_gateway.clients.connection import ClientLimits
@@ -23,13 +26,14 @@ from panels_gateway.http.desk import Desk, release
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
+from panels_gateway.http.revocations import RevocationRoutes
 from panels_gateway.http.service import ServiceRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.quotas import QuotaLimits
-from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
@@ -56,11 +60,19 @@ _log = logging.getLogger("panels.gateway")
 class GatewayApp:
     """Every request comes in here. ``counters`` is what its metrics are made from."""
 
-    def __init__(self, http: ASGIApp, upgrades: Upgrades, gate: Gate, counters: HttpCounters) -> None:
+    def __init__(
+        self,
+        http: ASGIApp,
+        upgrades: Upgrades,
+        gate: Gate,
+        counters: HttpCounters,
+        refusals: RefusalCounters,
+    ) -> None:
         self._http = http
         self._upgrades = upgrades
         self._gate = gate
         self.counters = counters
+        self.refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -77,6 +89,11 @@ class GatewayApp:
                 self.counters.count_request(message["status"])
             await send(message)
 
+        try:
+            self._gate.check_host(scope)
+        except RequestError as error:
+            await error_response(error)(scope, receive, counted)
+            return
         if scope["method"] in _CHANGING:
             try:
                 self._gate.check_origin(scope)
@@ -92,7 +109,13 @@ class GatewayApp:
 def client_limits(config: ClientConfig) -> ClientLimits:
     """The bounds of one client, as configured."""
     outbox = OutboxLimits(soft_bytes=config.send_soft_bytes, hard_bytes=config.send_hard_bytes)
-    return ClientLimits(in_flight=config.in_flight, admitted=config.admitted, rate=config.rate, outbox=outbox)
+    return ClientLimits(
+        in_flight=config.in_flight,
+        admitted=config.admitted,
+        rate=config.rate,
+        messages=config.messages,
+        outbox=outbox,
+    )
 
 
 def state_limits(config: PanelsConfig) -> StateLimits:
@@ -137,9 +160,25 @@ def create_app(
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
-    gate = Gate(verifier, OriginPolicy(listen.allowed_origins, own=own), conceals=config.auth.conceal_panels)
+    hosts = listen.allowed_hosts
+    if hosts is None and not config.auth.enabled:
+        hosts = own_hosts(listen.host, listen.public_url)
+    refusals = RefusalCounters()
+    gate = Gate(
+        verifier,
+        HostPolicy(hosts),
+        OriginPolicy(listen.allowed_origins, own=own),
+        conceals=config.auth.conceal_panels,
+        revocations=kernel.revoking.revocations,
+        limits=AddressLimits(
+            addresses=Addresses(listen.trusted_proxies),
+            upgrades=listen.upgrade_rate,
+            failures=listen.auth_failure_rate,
+        ),
+        on_refused=refusals.count,
+    )
     counters, clients = HttpCounters(), ClientCounters()
-    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus)
+    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals)
     desk = Desk(
         kernel,
         gate,
@@ -156,6 +195,11 @@ def create_app(
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
             *ToolRoutes(desk).routes(),
+            *RevocationRoutes(
+                desk,
+                token_lifetime_s=config.auth.max_lifetime_s + TokenRules().leeway_s,
+                clock=time.time,
+            ).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers={
@@ -173,9 +217,11 @@ def create_app(
         clients,
         client_limits=client_limits(config.client),
         max_per_subject=listen.max_connections_per_subject,
-        leeway_s=TokenRules().leeway_s,
+        max_per_address=listen.max_connections_per_address,
+        token_warning_s=config.auth.token_warning_s,
+        on_refused=refusals.count,
     )
-    return GatewayApp(http, upgrades, gate, counters)
+    return GatewayApp(http, upgrades, gate, counters, refusals)
 
 
 def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:

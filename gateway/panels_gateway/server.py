@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
-from panels_gateway.clients.websocket import PanelsWebSocketProtocol
+from panels_gateway.access.addresses import Addresses
+from panels_gateway.clients.websocket import PanelsWebSocketProtocol, SocketLimits
 from panels_gateway.http.protocol import HardenedHttpProtocol, HttpLimits
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("panels.gateway.server")
 
-PING_INTERVAL_S: Final = 25.0
-PONG_TIMEOUT_S: Final = 10.0
 KEEP_ALIVE_S: Final = 5
 #: Sockets that the kernel may hold until they are accepted.
 BACKLOG: Final = 2_048
@@ -31,27 +30,33 @@ BACKLOG: Final = 2_048
 LAST_STEPS_S: Final = 5
 
 
-def server_config(app: ASGIApp, listen: ListenConfig) -> uvicorn.Config:
-    """What uvicorn is told."""
+def server_config(
+    app: ASGIApp, listen: ListenConfig, on_refused: Callable[[str], None] = lambda reason: None
+) -> uvicorn.Config:
+    """What uvicorn is told. ``on_refused`` hears what sockets are refused and cut for."""
     limits = HttpLimits(
         header_timeout_s=listen.header_timeout_s,
         body_timeout_s=listen.body_timeout_s,
         max_connections=listen.max_connections,
+        max_connections_per_address=listen.max_connections_per_address,
     )
     return uvicorn.Config(
         app,
         interface="asgi3",
         lifespan="off",
-        http=HardenedHttpProtocol.with_limits(limits),
-        ws=PanelsWebSocketProtocol,
+        http=HardenedHttpProtocol.with_limits(limits, Addresses(listen.trusted_proxies), on_refused),
+        ws=PanelsWebSocketProtocol.with_limits(
+            SocketLimits(handshake_s=listen.header_timeout_s, message_s=listen.body_timeout_s), on_refused
+        ),
         ws_max_size=listen.max_frame_bytes,
-        ws_ping_interval=PING_INTERVAL_S,
-        ws_ping_timeout=PONG_TIMEOUT_S,
+        ws_ping_interval=listen.ping_interval_s,
+        ws_ping_timeout=listen.ping_timeout_s,
         # a client's compressed message could be a bomb, and every frame sent would cost CPU per client
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,
+        # uvicorn believes its own list of proxies; ours is ``Addresses``
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -218,7 +218,7 @@ def test_second_signal_hurries(tmp_path: Path) -> None:
 
         async def half_a_request() -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-            writer.write(b"POST /panels HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{")
+            writer.write(b"POST /panels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
             await writer.drain()
             running.process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(running.await_log, "stopping")

@@ -41,7 +41,9 @@ async def serving(
         port = listener.getsockname()[1]
         app = create_app(gateway.kernel, config, verifier, bus=BrokerCounters(), port=port)
         server = GatewayServer(
-            server_config(app, config.listen), gateway.kernel, grace_s=config.listen.shutdown_grace_s
+            server_config(app, config.listen, app.refusals.count),
+            gateway.kernel,
+            grace_s=config.listen.shutdown_grace_s,
         )
         running = asyncio.create_task(server.serve(sockets=[listener]))
         # connections wait in the backlog until the server takes them: nothing to wait for here

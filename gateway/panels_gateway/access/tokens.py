@@ -3,13 +3,16 @@
 A token is a JWS in compact form (RFC 7519). It is checked in this order, the cheap and structural first:
 
     length → three base64url parts → strict JSON header → the key its kid names → its algorithms → signature
-    → strict JSON claims → exp, nbf, iat → iss, aud → sub, panels
+    → strict JSON claims → exp, nbf, iat → iss, aud → sub, jti, panels, panels_admin
 
 ``exp`` is required and must be a number no further away than ``TokenRules.max_lifetime_s``. The claim
 ``panels`` is optional: ``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the
 bearer may do everything; with it, only what it lists. If it is malformed, the whole token is refused.
 
-What this does not protect against: a stolen token works until it expires; there is no revocation list.
+``panels_admin: true`` lets the bearer revoke tokens. Nothing else does, and it allows nothing else.
+
+What this does not protect against: a stolen token works until it expires, unless somebody revokes it
+(``revocations``), for which ``jti`` or ``sub`` is what it is known by.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +37,7 @@ from panels_shared.names import Pattern, is_name_pattern
 #: Security limits of a token.
 MAX_TOKEN_CHARS: Final = 8 * KIB
 MAX_SUBJECT_CHARS: Final = 256
+MAX_TOKEN_ID_CHARS: Final = 256
 MAX_GRANTS: Final = 256
 MAX_PERMISSIONS_PER_GRANT: Final = 64
 #: How many verified tokens are remembered; the least recently used one is forgotten first.
@@ -64,13 +68,18 @@ class Principal:
     - ``subject``: the token's ``sub``, None when it has none and for the anonymous principal;
     - ``expires_at``: Unix seconds, None for never;
     - ``grants``: None for everything; permissions do not imply each other;
-    - ``scope``: JSON that handlers see as ``$scope``: ``{"sub": ...}``. Never the token.
+    - ``scope``: JSON that handlers see as ``$scope``: ``{"sub": ...}``. Never the token;
+    - ``token_id``: the token's ``jti``, ``issued_at`` its ``iat`` in Unix seconds, None where it has none;
+    - ``admin``: whether they may revoke tokens, which no grant says.
     """
 
     subject: str | None
     expires_at: float | None
     grants: tuple[Grant, ...] | None
     scope: bytes
+    token_id: str | None = None
+    issued_at: float | None = None
+    admin: bool = False
 
     def may_read(self, panel_id: str) -> bool:
         """Whether they may watch the panel and fetch its state."""
@@ -108,6 +117,8 @@ def principal_of(
 
 #: Everybody, when the gateway runs without authentication.
 ANONYMOUS: Final = principal_of(None, expires_at=None, grants=None)
+#: Whom a client becomes whose token holds no more.
+NOBODY: Final = principal_of(None, expires_at=None, grants=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +155,10 @@ class TokenVerifier:
         """Verifies with these keys only from now on."""
         self._keyring = keyring
         self._cache.clear()
+
+    def knows(self, token: str) -> bool:
+        """Whether the signature of ``token`` was verified before."""
+        return token in self._cache
 
     def verify(self, token: str) -> Principal:
         """The principal that ``token`` names. Raises ``TokenError``."""
@@ -227,8 +242,19 @@ def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
     subject = claims.get("sub")
     if subject is not None and not (isinstance(subject, str) and 1 <= len(subject) <= MAX_SUBJECT_CHARS):
         raise TokenError(f"expected a subject of 1 to {MAX_SUBJECT_CHARS} characters (sub)")
+    token_id = claims.get("jti")
+    if token_id is not None and not (isinstance(token_id, str) and 1 <= len(token_id) <= MAX_TOKEN_ID_CHARS):
+        raise TokenError(f"expected an id of 1 to {MAX_TOKEN_ID_CHARS} characters (jti)")
+    admin = claims.get("panels_admin", False)
+    if not isinstance(admin, bool):
+        raise TokenError("expected panels_admin to be true or false")
     try:
-        principal = principal_of(subject, expires_at=expires_at, grants=_grants(claims))
+        principal = replace(
+            principal_of(subject, expires_at=expires_at, grants=_grants(claims)),
+            token_id=token_id,
+            issued_at=issued_at,
+            admin=admin,
+        )
     except UnicodeEncodeError:
         raise TokenError("expected a subject of well-formed Unicode (sub)") from None
     return _Verified(principal, max(issued_at or 0.0, not_before or 0.0))

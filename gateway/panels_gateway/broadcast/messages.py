@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from panels_gateway.access.tokens import MAX_TOKEN_CHARS
 from panels_gateway.broadcast.explain import (
     MAX_REQUEST_ID_CHARS,
     Field,
@@ -79,11 +80,22 @@ class AnswerQuestion(msgspec.Struct, frozen=True, tag="ANSWER", tag_field="type"
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
 
 
+class Refresh(msgspec.Struct, frozen=True, tag="REFRESH", tag_field="type"):
+    """REFRESH: ``token`` takes the place of the one that the client came with. Answered by REFRESHED."""
+
+    token: str
+    requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+
+    def __repr__(self) -> str:
+        """Nothing that a log might show."""
+        return "Refresh()"
+
+
 class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
     """PING: answered by PONG."""
 
 
-ClientMessage = Trigger | Subscribe | Unsubscribe | AnswerQuestion | Ping
+ClientMessage = Trigger | Subscribe | Unsubscribe | AnswerQuestion | Refresh | Ping
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +140,10 @@ def decode(text: bytes | str) -> ClientMessage:
                 and (message.requestId is msgspec.UNSET or len(message.requestId) <= MAX_REQUEST_ID_CHARS)
             )
             jsonvalue.validate(bytes(message.value))
+        elif isinstance(message, Refresh):
+            sound = len(message.token) <= MAX_TOKEN_CHARS and (
+                message.requestId is msgspec.UNSET or len(message.requestId) <= MAX_REQUEST_ID_CHARS
+            )
         else:
             sound = type(message) is Ping or (
                 not isinstance(message, (Trigger, Ping))
@@ -180,6 +196,10 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "suspensionId": Field(check_text(MAX_SUSPENSION_CHARS), "a string"),
         "value": Field(check_anything, "a value"),
         "call": Field(check_call),
+        "requestId": Field(check_request_id),
+    },
+    "REFRESH": {
+        "token": Field(check_text(MAX_TOKEN_CHARS), "a string"),
         "requestId": Field(check_request_id),
     },
     "PING": {},
@@ -264,6 +284,20 @@ def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
 def answered(request_id: str | None, suspension: str) -> bytes:
     """ANSWERED: the answer to a question was recorded, and the handler that asked goes on."""
     return b'{"type":"ANSWERED",%b"suspensionId":%b}' % (_request_id(request_id), _encode(suspension))
+
+
+def token_expiring(expires_at: float) -> bytes:
+    """TOKEN_EXPIRING: the client's token expires soon, at ``expires_at`` in Unix seconds. It belongs to no
+    version, and answers nothing.
+    """
+    return b'{"type":"TOKEN_EXPIRING","expiresAt":%b}' % _encode(expires_at)
+
+
+def refreshed(request_id: str | None, expires_at: float | None) -> bytes:
+    """REFRESHED: the client's token is the new one, which expires at ``expires_at`` in Unix seconds, null for
+    never.
+    """
+    return b'{"type":"REFRESHED",%b"expiresAt":%b}' % (_request_id(request_id), _encode(expires_at))
 
 
 def patch(mutations: bytes, seq: int, *, more: bool = False, previous: int | None = None) -> bytes:

@@ -7,10 +7,13 @@ triggers run, and answers them.
     open         intake.submit            RESULT or ERROR   topics change          closed
     closed       nothing                  dropped           nothing                closed
 
+``session`` says who the client is, which may change: ``principal`` is whoever it is now.
+
 A client's triggers run in the order it sent them. At most ``ClientLimits.admitted`` of them stand in
 the panel's queue at a time and the rest wait here, so that one client's burst delays another's trigger
 by a bounded number of jobs; at most ``ClientLimits.in_flight`` in all are unanswered, and one more is
-answered OVERLOADED at once.
+answered OVERLOADED at once. Messages other than triggers, and what is no message, have a rate of their own; a
+client that exceeds it is closed with 1008.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from panels_gateway.access.tokens import NOBODY
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
@@ -47,6 +51,7 @@ class ClientLimits:
     in_flight: int = 256
     admitted: int = 64
     rate: RateLimit = field(default_factory=RateLimit)
+    messages: RateLimit = field(default_factory=lambda: RateLimit(per_s=1_000.0, burst=2_000))
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
 
 
@@ -63,14 +68,23 @@ class Transport(Protocol):
         """Starts the closing handshake."""
 
 
+class Renewal(Protocol):
+    """What renews a client's token."""
+
+    def refresh(self, message: messages.Refresh) -> None:
+        """Takes a REFRESH and answers it."""
+
+
 class Connection:
     """See the module's docstring. Made once the upgrade is accepted; ``open`` sends CONNECTED."""
 
     __slots__ = (
         "_admitting",
         "_bucket",
+        "_flooded",
         "_kernel",
         "_limits",
+        "_messages",
         "_stages",
         "_transport",
         "admitted",
@@ -83,6 +97,7 @@ class Connection:
         "principal",
         "private",
         "room",
+        "session",
         "suspended",
         "topics",
     )
@@ -102,6 +117,8 @@ class Connection:
         self._limits = limits
         self._transport = transport
         self._bucket = TokenBucket(limits.rate, kernel.clock()) if limits.rate.per_s else None
+        self._messages: TokenBucket | None = None
+        self._flooded = False
         self._stages = kernel.stages
         self.panel = panel
         self.principal = principal
@@ -116,6 +133,7 @@ class Connection:
         self.suspended: set[request.Trigger] = set()
         self.backlog: deque[request.Trigger] = deque()
         self.closed = False
+        self.session: Renewal | None = None
 
     def open(self, recovery: Recovery | None = None) -> None:
         """Joins the panel's room and sends CONNECTED.
@@ -159,12 +177,15 @@ class Connection:
         try:
             message = messages.decode(text)
         except MessageError as exc:
-            self.send(messages.error(exc.code, exc.message, exc.request_id))
+            if not self._floods():
+                self.send(messages.error(exc.code, exc.message, exc.request_id))
             return
         if began_s:
             stages.decoded(began_s)
         if type(message) is Trigger:
             self._trigger(message)
+        elif self._floods():
+            return
         elif type(message) is Ping:
             self.send(messages.PONG)
         elif isinstance(message, messages.Subscribe):
@@ -178,6 +199,24 @@ class Connection:
             self._topics_changed(message.requestId)
         elif isinstance(message, messages.AnswerQuestion):
             self._answer_question(message)
+        elif isinstance(message, messages.Refresh) and self.session is not None:
+            self.session.refresh(message)
+
+    def _floods(self) -> bool:
+        """Whether the client sends too much other than triggers; it is closed for that."""
+        if self._flooded:
+            return True
+        limit = self._limits.messages
+        if not limit.per_s:
+            return False
+        now_s = self._kernel.clock()
+        if self._messages is None:
+            self._messages = TokenBucket(limit, now_s)
+        if self._messages.take(now_s):
+            self._flooded = True
+            reason = f"expected at most {limit.per_s:g} messages a second"
+            self.close(CloseCode.POLICY_VIOLATION, reason)
+        return self._flooded
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
         self.room.join(self)
@@ -294,6 +333,11 @@ class Connection:
         """Closes the socket after everything that is queued has been sent."""
         if not self.closed:
             self._kernel.turn.after(lambda: self._transport.close(code, reason))
+
+    def dismiss(self, reason: str) -> None:
+        """The client's token holds no more: nothing that it asks for is done, and its socket is closed."""
+        self.principal = NOBODY
+        self.close(CloseCode.TOKEN_EXPIRED, reason)
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Called by the turn when it leaves."""

@@ -1,8 +1,8 @@
 """The WebSocket upgrade: refused by a real HTTP answer, or handed over to the WebSocket shell.
 
-The checks, in this order: origin, path and panel (404), token (401), permission to read (403), room
-for one more (503). With ``conceal_panels`` the token comes before the panel, and a panel that the
-token may not read is 404.
+The checks, in this order: host, origin, rate of the address (429), path and panel (404), token (401),
+permission to read (403), room for one more (503). With ``conceal_panels`` the token comes before the panel,
+and a panel that the token may not read is 404.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from panels_gateway.access.addresses import AddressCounts
 from panels_gateway.clients import recovery, websocket
+from panels_gateway.clients.session import SessionRules
 from panels_gateway.http.answers import error_response, not_found
 from panels_shared.errors import Code, RequestError
 from panels_shared.names import is_name
@@ -31,9 +33,9 @@ _PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
 
 
 class Upgrades:
-    """Accepts and refuses upgrades, and counts the open WebSockets of each subject.
+    """Accepts and refuses upgrades, and counts the open WebSockets of each subject and each address.
 
-    ``leeway_s`` is how long after its token's ``exp`` a WebSocket is closed with 4401.
+    ``token_warning_s`` before its token expires, a client is warned; 0 warns nobody.
     """
 
     def __init__(
@@ -44,17 +46,22 @@ class Upgrades:
         *,
         client_limits: ClientLimits,
         max_per_subject: int,
-        leeway_s: float,
+        max_per_address: int,
+        token_warning_s: float,
         clock: Callable[[], float] = time.time,
+        on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._kernel = kernel
         self._gate = gate
         self._counters = counters
         self._client_limits = client_limits
         self._max_per_subject = max_per_subject
-        self._leeway_s = leeway_s
-        self._clock = clock
+        self._on_refused = on_refused
+        self._rules = SessionRules(
+            gate=gate, warning_s=token_warning_s, clock=clock, monotonic=time.monotonic
+        )
         self._open: dict[str | None, int] = {}
+        self._by_address = AddressCounts(max_per_address)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one upgrade request, and its client until the socket is gone."""
@@ -64,7 +71,11 @@ class Upgrades:
         except RequestError as error:
             await self._refuse(error, send)
             return
-        subject, expires_at = principal.subject, principal.expires_at
+        subject, address = principal.subject, self._gate.address(scope)
+        if not self._by_address.enter(address):
+            self._on_refused("connections")
+            await self._refuse(_too_many(self._by_address.maximum), send)
+            return
         self._open[subject] = self._open.get(subject, 0) + 1
         resident.holds += 1
         try:
@@ -78,19 +89,21 @@ class Upgrades:
                 subprotocol=self._gate.subprotocol(scope),
                 limits=self._client_limits,
                 counters=self._counters,
-                expires_in_s=None
-                if expires_at is None
-                else max(0.0, expires_at + self._leeway_s - self._clock()),
+                rules=self._rules,
+                address=address,
                 asked=asked,
             )
         finally:
             resident.holds -= 1
+            self._by_address.leave(address)
             self._open[subject] -= 1
             if not self._open[subject]:
                 del self._open[subject]
 
     async def _check(self, scope: Scope) -> tuple[Resident, Principal]:
+        self._gate.check_host(scope)
         self._gate.check_origin(scope)
+        self._gate.check_upgrade_rate(scope)
         match = _PATH_PATTERN.fullmatch(scope["path"])
         if match is None:
             raise RequestError(Code.NOT_FOUND, "there is no WebSocket at this path; expected /panels/{id}/ws")
@@ -103,6 +116,9 @@ class Upgrades:
             if resident is None:
                 raise not_found(panel_id)
         principal = self._gate.admit(scope)
+        # the leeway is for requests: a socket would be closed as soon as it is open
+        if principal.expires_at is not None and principal.expires_at <= self._rules.clock():
+            raise RequestError(Code.UNAUTHORIZED, "the token has expired")
         if not principal.may_read(panel_id):
             if self._gate.conceals:
                 raise not_found(panel_id)
@@ -132,3 +148,11 @@ class Upgrades:
             }
         )
         await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
+
+
+def _too_many(maximum: int) -> RequestError:
+    return RequestError(
+        Code.OVERLOADED,
+        f"expected at most {maximum} connections of one address; close one first",
+        {"retryAfterMs": 1_000, "scope": "address"},
+    )

@@ -7,6 +7,10 @@ to uvicorn and websockets, and differs in two places where a trigger spends its 
   other frame goes, whole, to the library, which therefore always stands between two frames;
 - outbound, the hub's bytes go to the transport as they are.
 
+Time is bounded in each phase: the handshake, one message (from its first byte to its last, in however many
+frames), and how long a client may answer no ping. A time-out is for the whole phase, so that a byte a second
+gains nothing.
+
 It also closes three holes (see docs/decisions/0009-websocket-protocol.md): pongs for a peer that does not
 read, an oversized handshake, and endless empty fragments are all bounded. What it does not protect against: a
 flood of valid messages, which ``connection`` bounds.
@@ -19,7 +23,9 @@ from __future__ import annotations
 
 import secrets
 from asyncio import BaseTransport, TimerHandle
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.speedups import apply_mask  # type: ignore[attr-defined, unused-ignore]
@@ -28,6 +34,7 @@ from panels_gateway.broadcast.outbox import Commit, Outbox
 from panels_gateway.clients import recovery as recoveries
 from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.clients.recovery import Asked
+from panels_gateway.clients.session import Session, SessionRules
 from panels_shared.errors import CloseCode
 from panels_shared.limits import KIB
 
@@ -58,9 +65,30 @@ CLOSE_TIMEOUT_S: Final = 5.0
 EXTENSION: Final = "panels.websocket"
 
 
-class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
-    """See the module's docstring."""
+def _ignore(reason: str) -> None:
+    return
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLimits:
+    """Seconds that a handshake may take, and that a message may take to arrive."""
+
+    handshake_s: float = 5.0
+    message_s: float = 30.0
+
+
+class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
+    """See the module's docstring.
+
+    ``with_limits`` makes a class with other limits, as uvicorn takes only classes.
+    """
+
+    limits: SocketLimits = SocketLimits()
+    #: Told why a socket is cut: one of ``observe.counters.REFUSALS``.
+    on_refused: Callable[[str], None] = staticmethod(_ignore)
+
+    _handshake_timer: TimerHandle | None = None
+    _message_timer: TimerHandle | None = None
     _connection: Connection | None = None
     _congested: bool = False
     _inbound: bytearray | None = None
@@ -70,12 +98,21 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _control_window_s: float = 0.0
     _outbox: Outbox
     _counters: ClientCounters
-    _expiry: TimerHandle | None = None
+    _session: Session | None = None
+
+    @classmethod
+    def with_limits(
+        cls, limits: SocketLimits, on_refused: Callable[[str], None] = _ignore
+    ) -> type[PanelsWebSocketProtocol]:
+        """A protocol class with these limits."""
+        fields = {"limits": limits, "on_refused": staticmethod(on_refused)}
+        return cast("type[PanelsWebSocketProtocol]", type(cls.__name__, (cls,), fields))
 
     # -- life ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
+        self._handshake_timer = self.loop.call_later(self.limits.handshake_s, self._cut, "handshake")
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
 
     def handle_connect(self, event: Any) -> None:
@@ -92,25 +129,51 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True
 
-    def attach(self, connection: Connection, outbox: Outbox, counters: ClientCounters) -> None:
+    def attach(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        counters: ClientCounters,
+        session: Session | None = None,
+    ) -> None:
         """Hands the socket to ``connection``; called once, right after the upgrade was accepted."""
+        self._stop_handshake_timer()
         self._connection = connection
+        self._session = session
         self._outbox = outbox
         self._counters = counters
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
 
-    def expire_in(self, seconds: float) -> None:
-        """Closes the socket with 4401 after ``seconds``, when its token will have expired."""
-        self._expiry = self.loop.call_later(
-            seconds, self.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
-        )
+    def _stop_handshake_timer(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+
+    def _stop_message_timer(self) -> None:
+        if self._message_timer is not None:
+            self._message_timer.cancel()
+            self._message_timer = None
+
+    def _cut(self, reason: str) -> None:
+        """Ends the socket without a closing handshake, which a client like this would not take part in."""
+        if not self.transport.is_closing():
+            self.on_refused(reason)
+            self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """No pong came in time."""
+        if not (self.close_sent or self.transport.is_closing()):
+            self.on_refused("no_pong")
+        super().keepalive_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        self._stop_handshake_timer()
+        self._stop_message_timer()
+        if self._session is not None:
+            self._session.stop()
+            self._session = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.lost()
@@ -185,6 +248,14 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if at < size:
             self._inbound = bytearray(data[at:])
             self._needed = self._frame_bytes(self._inbound)
+        if self._inbound is not None or self._fragments:
+            # behind a message that is whole, another one has begun
+            if at and not self._fragments:
+                self._stop_message_timer()
+            if self._message_timer is None:
+                self._message_timer = self.loop.call_later(self.limits.message_s, self._cut, "message_time")
+        elif self._message_timer is not None:
+            self._stop_message_timer()
 
     @staticmethod
     def _frame_bytes(head: bytearray) -> int:
@@ -201,18 +272,22 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             length = int.from_bytes(head[2:10], "big")
         return header + 4 + length
 
-    def handle_text(self, event: Any) -> None:
+    def _begin(self, event: Any) -> None:
         self._fragments = 0 if event.fin else 1
+        self._stop_message_timer()
+
+    def handle_text(self, event: Any) -> None:
+        self._begin(event)
         super().handle_text(event)
 
     def handle_bytes(self, event: Any) -> None:
-        self._fragments = 0 if event.fin else 1
+        self._begin(event)
         super().handle_bytes(event)
 
     def handle_cont(self, event: Any) -> None:
         self._fragments = 0 if event.fin else self._fragments + 1
         if self._fragments > MAX_FRAGMENTS:
-            self.transport.abort()
+            self._cut("fragments")
             return
         super().handle_cont(event)
 
@@ -255,8 +330,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         self._control_count += 1
         if self._control_count <= MAX_CONTROL_FRAMES_PER_S and not self._congested:
             return False
-        if self._control_count > MAX_CONTROL_FRAMES_PER_S and not self.transport.is_closing():
-            self.transport.abort()
+        if self._control_count > MAX_CONTROL_FRAMES_PER_S:
+            self._cut("control_frames")
         self.conn.data_to_send()  # a congested peer gets no pong
         return True
 
@@ -301,6 +376,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         """Starts the closing handshake; a peer that does not answer is cut after ``CLOSE_TIMEOUT_S``."""
         if self.close_sent or self.transport.is_closing():
             return
+        if code is CloseCode.POLICY_VIOLATION:
+            self.on_refused("message_rate")
         self.conn.send_close(int(code), reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -322,12 +399,13 @@ async def serve(
     subprotocol: str | None,
     limits: ClientLimits,
     counters: ClientCounters,
-    expires_in_s: float | None,
+    rules: SessionRules,
+    address: str,
     asked: Asked,
 ) -> None:
     """Accepts the upgrade in ``scope`` and serves the client until it is gone.
 
-    ``expires_in_s`` is how long its token stays valid, None for ever; ``asked`` is what the query asks for.
+    ``asked`` is what the query asks for, ``address`` whose failures to renew the token are.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     await receive()  # websocket.connect
@@ -345,9 +423,10 @@ async def serve(
             limits=limits,
             topics=asked.topics,
         )
-        protocol.attach(connection, Outbox(limits.outbox), counters)
-        if expires_in_s is not None:
-            protocol.expire_in(expires_in_s)
+        session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
+        connection.session = session
+        protocol.attach(connection, Outbox(limits.outbox), counters, session)
         connection.open(recovery)
+        session.start()
     while (await receive())["type"] != "websocket.disconnect":
         pass

@@ -8,6 +8,7 @@ This is the gateway's lowest room. It knows none of the others: ``app`` turns th
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import stat
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from panels_shared.rate import RateLimit
 #: BSD's EX_CONFIG: a supervisor should not start this again before somebody changed something.
 EXIT_CONFIG: Final = 78
 
+_HOST_PATTERN: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253}")
 _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
@@ -32,18 +34,35 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 class ListenConfig:
     """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in
     seconds.
+
+    ``allowed_hosts`` None: any with authentication, the gateway's own without.
     """
 
     host: str
     port: int
     public_url: str | None
+    allowed_hosts: tuple[str, ...] | None
     allowed_origins: tuple[str, ...] | None
     header_timeout_s: float
     body_timeout_s: float
+    ping_interval_s: float
+    ping_timeout_s: float
     shutdown_grace_s: float
     max_connections: int
     max_connections_per_subject: int
+    max_connections_per_address: int
+    trusted_proxies: tuple[str, ...]
+    upgrade_rate: RateLimit
+    auth_failure_rate: RateLimit
     max_frame_bytes: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine can reach ``host``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +86,20 @@ class AuthConfig:
     issuer: str | None
     max_lifetime_s: float
     conceal_panels: bool
+    token_warning_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate, and what
-    may wait to be sent before PATCHes are merged (soft) and before it is closed (hard)."""
+    """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate and that
+    of other messages, and what may wait to be sent before PATCHes are merged (soft) and before it is closed
+    (hard).
+    """
 
     in_flight: int
     admitted: int
     rate: RateLimit
+    messages: RateLimit
     send_soft_bytes: int
     send_hard_bytes: int
 
@@ -285,6 +308,7 @@ def _client(values: Values) -> ClientConfig:
         in_flight=values.get("max_in_flight", int),
         admitted=values.get("max_admitted", int),
         rate=RateLimit(per_s=values.get("trigger_rate", float), burst=values.get("trigger_burst", int)),
+        messages=_rate(values.get("message_rate", float), 2.0),
         send_soft_bytes=soft_bytes,
         send_hard_bytes=hard_bytes,
     )
@@ -314,18 +338,50 @@ def _listen(values: Values) -> ListenConfig:
                 "allowed-origins: expected origins in lower case without a path, like "
                 f"https://app.example.org, or *, got {origin[:80]!r}"
             )
+    hosts = values.maybe("allowed_hosts", tuple)
+    for host in hosts or ():
+        if host != "*" and _HOST_PATTERN.fullmatch(host) is None:
+            raise ConfigError(
+                "allowed-hosts: expected names or addresses in lower case without a port, like "
+                f"panels.example.org or [::1], or *, got {host[:80]!r}"
+            )
     return ListenConfig(
         host=values.get("host", str),
         port=values.get("port", int),
         public_url=public_url,
+        allowed_hosts=hosts,
         allowed_origins=origins,
         header_timeout_s=values.get("header_timeout_s", float),
         body_timeout_s=values.get("body_timeout_s", float),
+        ping_interval_s=values.get("ping_interval_s", float),
+        ping_timeout_s=values.get("ping_timeout_s", float),
         shutdown_grace_s=values.get("shutdown_grace_s", float),
         max_connections=values.get("max_connections", int),
         max_connections_per_subject=values.get("max_connections_per_subject", int),
+        max_connections_per_address=values.get("max_connections_per_address", int),
+        trusted_proxies=_trusted_proxies(values),
+        upgrade_rate=_rate(values.get("upgrade_rate", float)),
+        auth_failure_rate=_rate(values.get("auth_failure_rate", float)),
         max_frame_bytes=values.get("max_frame_bytes", int),
     )
+
+
+def _trusted_proxies(values: Values) -> tuple[str, ...]:
+    networks = values.maybe("trusted_proxies", tuple) or ()
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as exc:
+            raise ConfigError(
+                "trusted-proxies: expected networks like 10.0.0.0/8 or addresses like 127.0.0.1, got "
+                f"{network[:80]!r}: {exc}"[:300]
+            ) from None
+    return networks
+
+
+def _rate(per_s: float, burst_s: float = 10.0) -> RateLimit:
+    """A rate whose burst is what so many seconds bring."""
+    return RateLimit(per_s=per_s, burst=max(1, round(burst_s * per_s)))
 
 
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:
@@ -369,6 +425,7 @@ def _auth(values: Values) -> AuthConfig:
         issuer=values.maybe("jwt_issuer", str),
         max_lifetime_s=values.get("jwt_max_lifetime_s", float),
         conceal_panels=values.get("conceal_panels", bool),
+        token_warning_s=values.get("token_warning_s", float),
     )
 
 

@@ -38,17 +38,30 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Without it, wsUrl is made from the Host header.",
     ),
     Option(
+        name="allowed-hosts", group=LISTEN, kind="list",
+        help="Names and addresses that a request's Host may have, like panels.example.org; * for any. Without it, any with "
+        "authentication; with no-auth localhost, 127.0.0.1, [::1], host and the host of public-url.",
+    ),
+    Option(
         name="allowed-origins", group=LISTEN, kind="list",
         help="Origins whose web pages may connect, like https://app.example.org; * for any. Without it, only pages of "
         "the gateway's own address may. Clients that are not browsers send no Origin and are not affected.",
     ),
     Option(
         name="header-timeout-s", group=LISTEN, kind="number", default=5.0, minimum=0.1, maximum=60,
-        help="Seconds in which the head of a request has to arrive.",
+        help="Seconds in which the head of a request has to arrive, and in which a WebSocket's handshake has to end.",
     ),
     Option(
         name="body-timeout-s", group=LISTEN, kind="number", default=30.0, minimum=0.1, maximum=600,
-        help="Seconds in which the body of a request has to arrive, and its answer has to be taken.",
+        help="Seconds in which the body of a request or a WebSocket message has to arrive, and an answer has to be taken.",
+    ),
+    Option(
+        name="ping-interval-s", group=LISTEN, kind="number", default=25.0, minimum=0.1, maximum=3_600,
+        help="How often a WebSocket is sent a ping, in seconds; less than what a proxy in front cuts idle sockets after.",
+    ),
+    Option(
+        name="ping-timeout-s", group=LISTEN, kind="number", default=10.0, minimum=0.1, maximum=600,
+        help="Seconds in which a pong has to come; then the WebSocket is closed with 1011.",
     ),
     Option(
         name="shutdown-grace-s", group=LISTEN, kind="number", default=10.0, maximum=300,
@@ -134,6 +147,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How far in the future a token's exp may be, in seconds.",
     ),
     Option(
+        name="token-warning-s", group=AUTH, kind="number", default=60.0, maximum=86_400,
+        help="How long before its token expires a WebSocket is sent TOKEN_EXPIRING, in seconds; 0 sends none.",
+    ),
+    Option(
         name="no-auth", group=AUTH, kind="flag", default=False,
         help="Let everybody do everything. For development on one machine.",
     ),
@@ -149,6 +166,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="max-connections-per-subject", group=CLIENTS, kind="integer", default=2_048, minimum=1, maximum=1_000_000,
         help="How many WebSockets one token subject may have; tokens without a subject, and all clients under no-auth, count as one.",
+    ),
+    Option(
+        name="max-connections-per-address", group=CLIENTS, kind="integer", default=1_024, minimum=1, maximum=1_000_000,
+        help="How many WebSockets, and how many other sockets, one address may have; an IPv6 address counts as its /64, and "
+        "addresses of this machine are not limited.",
+    ),
+    Option(
+        name="trusted-proxies", group=CLIENTS, kind="list",
+        help="Networks of the proxies in front, like 10.0.0.0/8 or 127.0.0.1. What they say of a client's address in "
+        "X-Forwarded-For or Forwarded is believed, and nobody else.",
+    ),
+    Option(
+        name="upgrade-rate", group=CLIENTS, kind="number", default=100.0, maximum=1_000_000,
+        help="How many WebSockets a second one address may open in the long run, and ten times as many at once; more are "
+        "answered RATE_LIMITED. 0 sets no limit.",
+    ),
+    Option(
+        name="auth-failure-rate", group=CLIENTS, kind="number", default=5.0, maximum=1_000_000,
+        help="How many tokens a second that are not valid one address may send in the long run, and ten times as many at once; "
+        "then it is answered RATE_LIMITED, but for tokens that have been verified before. 0 sets no limit.",
     ),
     Option(
         name="max-frame-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=KIB, maximum=16 * MIB,
@@ -173,6 +210,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="trigger-burst", group=CLIENTS, kind="integer", default=100, minimum=1, maximum=1_000_000,
         help="How many triggers one WebSocket may send at once before trigger-rate applies.",
+    ),
+    Option(
+        name="message-rate", group=CLIENTS, kind="number", default=1_000.0, maximum=1_000_000,
+        help="How many messages a second other than triggers one WebSocket may send in the long run, and twice as many at once; "
+        "then it is closed with 1008. 0 sets no limit.",
     ),
     Option(
         name="send-buffer-soft-bytes", group=CLIENTS, kind="bytes", default=256 * KIB, minimum=16 * KIB, maximum=64 * MIB,

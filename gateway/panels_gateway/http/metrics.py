@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from panels_gateway.observe import metrics as m
-from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.metrics import Sample, by_status
 from panels_shared import __version__
 
@@ -18,9 +18,16 @@ class Metrics:
     """Reads everything that counts and shows it as text, at a cost of O(panels) each time."""
 
     def __init__(
-        self, kernel: Kernel, *, http: HttpCounters, clients: ClientCounters, bus: BrokerCounters
+        self,
+        kernel: Kernel,
+        *,
+        http: HttpCounters,
+        clients: ClientCounters,
+        bus: BrokerCounters,
+        refusals: RefusalCounters,
     ) -> None:
         self._kernel = kernel
+        self._refusals = refusals
         self._http = http
         self._clients = clients
         self._bus = bus
@@ -80,4 +87,6 @@ class Metrics:
         for name, family in m.BUS.items():
             yield Sample(family, getattr(self._bus, name))
         yield from by_status(m.HTTP_REQUESTS, self._http.requests)
+        for refusal, count in self._refusals.counts.items():
+            yield Sample(m.REFUSALS, count, refusal)
         yield from kernel.stages.samples()

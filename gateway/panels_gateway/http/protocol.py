@@ -10,7 +10,8 @@ A time-out is for the whole phase and not for the next byte, so that a byte a se
 that is too large or ambiguous (two Hosts, two lengths, a length beside chunks, an upgrade with a body) is
 answered 431 or 400 and the socket closed, before any application code sees it. A body that is refused
 half-way is read and thrown away for what is left of its time, since a socket closed under a client that still
-sends would take the answer with it. Above ``max_connections`` a socket is answered 503 and closed.
+sends would take the answer with it. Above ``max_connections`` in all, or those of one address, a socket is
+answered 503 and closed. WebSockets of an address are counted where they are upgraded (``clients.upgrade``).
 
 What this does not protect against: many sockets, each within the bounds; that is the work of
 ``max_connections``.
@@ -19,11 +20,13 @@ What this does not protect against: many sockets, each within the bounds; that i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from panels_gateway.access.addresses import UNLIMITED, AddressCounts, Addresses
 from panels_shared.errors import CODES, Code
 from panels_shared.limits import KIB
 
@@ -46,6 +49,11 @@ class HttpLimits:
     header_timeout_s: float = 5.0
     body_timeout_s: float = 30.0
     max_connections: int = 10_000
+    max_connections_per_address: int = 1_024
+
+
+def _ignore(reason: str) -> None:
+    return
 
 
 class HeadRefusedError(Exception):
@@ -59,7 +67,13 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     """
 
     limits: HttpLimits = HttpLimits()
+    #: Whose sockets are counted, and how many there are; None counts none.
+    addresses: Addresses | None = None
+    counts: AddressCounts = AddressCounts(0)
+    #: Told when a socket is refused for its address.
+    on_refused: Callable[[str], None] = staticmethod(_ignore)
 
+    _address: str = UNLIMITED
     _deadline: asyncio.TimerHandle | None = None
     _taking: asyncio.TimerHandle | None = None
     _in_head: bool = True
@@ -68,9 +82,22 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     _refusal: tuple[int, str] | None = None
 
     @classmethod
-    def with_limits(cls, limits: HttpLimits) -> type[HardenedHttpProtocol]:
-        """A protocol class with these limits."""
-        return cast("type[HardenedHttpProtocol]", type(cls.__name__, (cls,), {"limits": limits}))
+    def with_limits(
+        cls,
+        limits: HttpLimits,
+        addresses: Addresses | None = None,
+        on_refused: Callable[[str], None] = _ignore,
+    ) -> type[HardenedHttpProtocol]:
+        """A protocol class with these limits. ``addresses`` knows the proxies, whose sockets are not
+        counted.
+        """
+        fields = {
+            "limits": limits,
+            "addresses": addresses,
+            "on_refused": staticmethod(on_refused),
+            "counts": AddressCounts(limits.max_connections_per_address),
+        }
+        return cast("type[HardenedHttpProtocol]", type(cls.__name__, (cls,), fields))
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -80,15 +107,30 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if len(self.connections) > self.limits.max_connections:
             self._refuse(503, "the gateway holds as many connections as it may; try again later")
             return
+        if self.client is not None and self.addresses is not None:
+            peer = self.client[0]
+            address = UNLIMITED if self.addresses.is_trusted(peer) else self.addresses.of(peer, ())
+            if not self.counts.enter(address):
+                self.on_refused("connections")
+                self._refuse(
+                    503, f"expected at most {self.counts.maximum} connections of one address; close one first"
+                )
+                return
+            self._address = address
         self._arm(self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._disarm()
+        self._leave()
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
         super().connection_lost(exc)
+
+    def _leave(self) -> None:
+        address, self._address = self._address, UNLIMITED
+        self.counts.leave(address)
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
@@ -167,6 +209,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hands the socket to the WebSocket protocol."""
         self._disarm()
+        self._leave()
         super().handle_websocket_upgrade()
 
     # -- answers -------------------------------------------------------------------------------------

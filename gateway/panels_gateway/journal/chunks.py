@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from panels_gateway.journal.journal import CorruptError
-from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Source
+from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Revoked, Source
 from panels_shared.outcome import Completed, Failed
 
 Commit = Ran | Changed
@@ -70,6 +70,19 @@ def encode_waiting(record: Parked | Returned) -> bytes:
 def decode_waiting(data: bytes) -> Parked | Returned:
     """Raises ``msgspec.DecodeError``."""
     return _waiting_decoder.decode(data)
+
+
+_revoked_decoder: msgspec.msgpack.Decoder[Revoked] = msgspec.msgpack.Decoder(Revoked)
+
+
+def encode_revoked(record: Revoked) -> bytes:
+    """A record of a revocation as MessagePack."""
+    return _encoder.encode(record)
+
+
+def decode_revoked(data: bytes) -> Revoked:
+    """Raises ``msgspec.DecodeError``."""
+    return _revoked_decoder.decode(data)
 
 
 def encode_record(record: Commit) -> bytes:

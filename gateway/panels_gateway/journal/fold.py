@@ -24,8 +24,10 @@ from panels_gateway.journal.records import (
     Ran,
     Record,
     Returned,
+    Revoked,
     Source,
     Unparked,
+    Unrevoked,
 )
 from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Completed, Suspended
@@ -85,13 +87,16 @@ class PanelRun:
 
 @dataclass(slots=True)
 class Run:
-    """A run of batches, coalesced. ``position`` and ``fence`` are those after it."""
+    """A run of batches, coalesced. ``position`` and ``fence`` are those after it. ``revoked`` has the last
+    record of each revocation, None for one that was taken back.
+    """
 
     position: int
     fence: int
     batches: int = 0
     panels: dict[int, PanelRun] = field(default_factory=dict[int, PanelRun])
     sources: dict[bytes, Source] = field(default_factory=dict[bytes, Source])
+    revoked: dict[str, Revoked | None] = field(default_factory=dict[str, "Revoked | None"])
 
 
 def coalesce(batches: Iterable[Batch], *, position: int, fence: int) -> Run:
@@ -232,6 +237,10 @@ def _take(run: Run, record: Record) -> None:
         _panel_of(run, record.panel).fired[record.tool] = record.due_ms
     elif type(record) is Returned:
         _panel_of(run, record.panel).returned[record.suspension, record.call] = record
+    elif type(record) is Revoked:
+        run.revoked[record.name] = record
+    elif type(record) is Unrevoked:
+        run.revoked[record.name] = None
 
 
 def _drop_returned(panel: PanelRun, suspension: int, *, keep: Collection[int]) -> None:

@@ -18,7 +18,7 @@ from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.fold import PanelRun, Retention, Run, check_versions, chunked, coalesce
 from panels_gateway.journal.journal import CorruptError, JournalError
-from panels_gateway.journal.records import Batch, Created, Ran, replace_image
+from panels_gateway.journal.records import Batch, Created, Ran, Revoked, replace_image
 
 _T = TypeVar("_T")
 
@@ -173,6 +173,9 @@ class Folding:
                 "INSERT OR IGNORE INTO sources VALUES (?, ?, ?, ?, ?)",
                 (source.digest, source.language, source.entry, source.source, chunks.source_crc(source)),
             )
+        for name, revoked in run.revoked.items():
+            self._revoke(name, revoked)
+        self._drop_ended(now_ms)
         # deletions first: an id may be given again in the same run
         for number, panel in run.panels.items():
             if panel.deleted:
@@ -192,6 +195,20 @@ class Folding:
             (meta.position, meta.fence, meta.last_panel, meta.panels),
         )
         return meta
+
+    def _revoke(self, name: str, revoked: Revoked | None) -> None:
+        if revoked is None:
+            self._connection.execute("DELETE FROM revocations WHERE name = ?", (name,))
+            return
+        record = chunks.encode_revoked(revoked)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO revocations VALUES (?, ?, ?, ?)",
+            (name, revoked.expires_ms, chunks.record_crc(record), record),
+        )
+
+    def _drop_ended(self, now_ms: int) -> None:
+        """Forgets revocations that have ended."""
+        self._connection.execute("DELETE FROM revocations WHERE expires_ms < ?", (now_ms,))
 
     def _delete(self, number: int, panel: PanelRun) -> None:
         execute = self._connection.execute
@@ -523,6 +540,7 @@ class Folding:
 
     def _sweep(self, now_ms: int) -> None:
         self._unused.clear()
+        self._drop_ended(now_ms)
         first = self._swept + 1
         last = self._swept + _SWEEP_PANELS
         for row in self._rows(

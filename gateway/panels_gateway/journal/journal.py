@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Source
+from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Revoked, Source
 from panels_shared.errors import PanelsError
 
 
@@ -143,6 +143,10 @@ class Archive(Protocol):
 
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         """A suspension with its image, None if there is none."""
+        ...
+
+    async def revocations(self) -> list[Revoked]:
+        """The revocations of tokens that are in effect, or ended a while ago, by name."""
         ...
 
     async def active_panels(self, *, after: str, limit: int) -> list[str]:

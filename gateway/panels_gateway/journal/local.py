@@ -42,7 +42,7 @@ from panels_gateway.journal.journal import (
 )
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
 from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
-from panels_gateway.journal.records import Batch, Changed, Ran
+from panels_gateway.journal.records import Batch, Changed, Ran, Revoked
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
 
@@ -247,6 +247,9 @@ class LocalJournal:
 
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         return await self._read(lambda: self._store.waiting(panel, suspension))
+
+    async def revocations(self) -> list[Revoked]:
+        return await self._read(self._store.revocations)
 
     async def active_panels(self, *, after: str, limit: int) -> list[str]:
         return await self._read(lambda: self._store.active_panels(after=after, limit=limit))

@@ -37,8 +37,10 @@ from panels_gateway.journal.records import (
     Ran,
     Record,
     Returned,
+    Revoked,
     Source,
     Unparked,
+    Unrevoked,
     encode,
     replace_image,
 )
@@ -108,6 +110,7 @@ class MemoryJournal:
         self._panels: dict[int, _Panel] = {}
         self._numbers: dict[str, int] = {}
         self._sources: dict[bytes, Source] = {}
+        self._revoked: dict[str, Revoked] = {}
 
     @property
     def fence(self) -> int:
@@ -252,6 +255,9 @@ class MemoryJournal:
             return None
         return Waiting(parked, tuple(found.returned.get(suspension, ())))
 
+    async def revocations(self) -> list[Revoked]:
+        return [self._revoked[name] for name in sorted(self._revoked)]
+
     async def active_panels(self, *, after: str, limit: int) -> list[str]:
         names = (
             name
@@ -289,6 +295,10 @@ class MemoryJournal:
             self._numbers[record.id] = record.panel
         elif isinstance(record, Deleted):
             del self._numbers[self._panels.pop(record.panel).created.id]
+        elif isinstance(record, Revoked):
+            self._revoked[record.name] = record
+        elif isinstance(record, Unrevoked):
+            self._revoked.pop(record.name, None)
         else:
             self._change(self._panels[record.panel], record)
 

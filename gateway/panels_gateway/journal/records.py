@@ -201,7 +201,42 @@ class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
     due_ms: int
 
 
-Record = Source | Created | Defined | Deleted | Ran | Changed | Parked | Unparked | Returned | Fired
+class Revoked(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """Tokens are refused from now on, until ``expires_ms``: that of ``token_id``, or those of ``subject``,
+    and of these only the ones issued before ``before_ms`` unless that is None.
+
+    It belongs to no panel. ``name`` is made of ``token_id`` or ``subject``; the latest record of a name
+    holds.
+    """
+
+    name: str
+    at_ms: int
+    expires_ms: int
+    token_id: str | None = None
+    subject: str | None = None
+    before_ms: int | None = None
+
+
+class Unrevoked(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """The tokens of the revocation ``name`` are good again."""
+
+    name: str
+
+
+Record = (
+    Source
+    | Created
+    | Defined
+    | Deleted
+    | Ran
+    | Changed
+    | Parked
+    | Unparked
+    | Returned
+    | Fired
+    | Revoked
+    | Unrevoked
+)
 
 
 def replace_image(parked: Parked, image: bytes) -> Parked:

@@ -7,6 +7,7 @@
     parked    handlers that wait, with their images;  returned: what their open calls were answered
     fired     when tools that run at times were due last
     answers   what was answered to idempotency keys, the oldest with the lowest number
+    revocations  tokens that are refused
     sources   handlers by digest;  uses: which panel names which digest, in its definition or in its history
 
 One process writes (the folding process); others read through connections of their own, beside it. A file is
@@ -117,6 +118,13 @@ _TABLES: Final = (
         record BLOB NOT NULL,
         PRIMARY KEY (panel, suspension, call)
     ) WITHOUT ROWID, STRICT""",
+    """CREATE TABLE revocations (
+        name TEXT PRIMARY KEY,
+        expires_ms INTEGER NOT NULL, -- then it concerns no token that is still valid
+        crc INTEGER NOT NULL,        -- of the record
+        record BLOB NOT NULL
+    ) WITHOUT ROWID, STRICT""",
+    "CREATE INDEX revocations_by_end ON revocations (expires_ms)",
     """CREATE TABLE sources (
         digest BLOB NOT NULL UNIQUE,
         language TEXT NOT NULL,

@@ -18,7 +18,7 @@ import msgspec
 from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit, Row
 from panels_gateway.journal.journal import CorruptError, History, StoredPanel, Summary, Waiting
-from panels_gateway.journal.records import Key, Parked, Ran, Returned, Source, replace_image
+from panels_gateway.journal.records import Key, Parked, Ran, Returned, Revoked, Source, replace_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,22 @@ class Store:
         with self._snapshot():
             found = self._waiting(panel, suspension)
             return found[0] if found else None
+
+    def revocations(self) -> list[Revoked]:
+        """The revocations of tokens that are in effect, or ended a while ago, by name."""
+        with self._snapshot():
+            found: list[Revoked] = []
+            for name, crc, data in self._connection.execute(
+                "SELECT name, crc, record FROM revocations ORDER BY name"
+            ):
+                where = f"revocation {name}"
+                if chunks.record_crc(data) != crc:
+                    raise self._corrupt(where, f"checksum {crc}", "another")
+                try:
+                    found.append(chunks.decode_revoked(data))
+                except msgspec.MsgspecError as exc:
+                    raise self._corrupt(where, "a record", str(exc)) from exc
+            return found
 
     def active_panels(self, *, after: str, limit: int) -> list[str]:
         """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at

@@ -43,8 +43,10 @@ from panels_gateway.journal.records import (
     Ran,
     Record,
     Returned,
+    Revoked,
     Source,
     Unparked,
+    Unrevoked,
 )
 from panels_gateway.journal.store import Store
 from panels_gateway.journal.syncing import sync_folder
@@ -127,8 +129,8 @@ class _Newest:
                     dict(record.state),
                     0,
                 )
-        elif isinstance(record, (Parked, Unparked, Returned, Fired)):
-            return  # handlers that wait, and timers, stay where they are
+        elif isinstance(record, (Parked, Unparked, Returned, Fired, Revoked, Unrevoked)):
+            return  # handlers that wait, timers and revocations stay where they are
         elif self.panel is not None and record.panel == self.panel.panel:
             self.panel = self._changed(self.panel, record)
 

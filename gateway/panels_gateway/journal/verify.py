@@ -121,6 +121,7 @@ class _Verification:
             yield from self._sources()
             yield from self._meta()
             yield from self._strays()
+            yield from self._revocations()
             yield from self._panels()
         finally:
             self._connection.execute("ROLLBACK")
@@ -161,6 +162,18 @@ class _Verification:
                 yield self._finding(
                     f"{table} of panel {panel}", "expected rows of panels that are there, got others"
                 )
+
+    def _revocations(self) -> Iterator[Finding]:
+        for name, expires_ms, crc, record in self._rows("SELECT * FROM revocations"):
+            where = f"revocation {name}"
+            yield from self._differs(where, "checksum", crc, chunks.record_crc(record))
+            try:
+                revoked = chunks.decode_revoked(record)
+            except msgspec.MsgspecError as exc:
+                yield self._finding(where, str(exc))
+                continue
+            if (revoked.name, revoked.expires_ms) != (name, expires_ms):
+                yield self._finding(where, "expected the record of this row, got another")
 
     def _waiting(self, panel: _Panel) -> Iterator[Finding]:
         parked: set[int] = set()

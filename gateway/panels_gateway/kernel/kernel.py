@@ -37,6 +37,7 @@ from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
+from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
@@ -164,6 +165,8 @@ class Kernel:
             maximum=limits.panels,
             wall_clock=wall_clock,
         )
+
+        self.revoking = Revoking(self.turn, journal, self.making.watchers, wall_clock=wall_clock)
 
     @property
     def ready(self) -> bool:

@@ -38,8 +38,17 @@ class Watcher(Protocol):
         """What it watches."""
         ...
 
+    @property
+    def principal(self) -> Principal:
+        """Who it is."""
+        ...
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Closes it behind everything that it was sent."""
+        ...
+
+    def dismiss(self, reason: str) -> None:
+        """Its token holds no more: does nothing for it any more, and closes it."""
         ...
 
 

@@ -7,6 +7,34 @@ who count and all who read.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+#: What clients are refused or cut for before their request or message is looked at; labels of a metric.
+REFUSALS: Final = (
+    "host",
+    "origin",
+    "revoked",
+    "connections",
+    "upgrade_rate",
+    "auth_failures",
+    "handshake",
+    "message_time",
+    "message_rate",
+    "fragments",
+    "control_frames",
+    "no_pong",
+)
+
+
+@dataclass(slots=True)
+class RefusalCounters:
+    """Requests that were refused, and sockets that were cut, by what they were refused for."""
+
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))
+
+    def count(self, reason: str) -> None:
+        """One was refused for ``reason``, one of ``REFUSALS``."""
+        self.counts[reason] += 1
 
 
 @dataclass(slots=True)

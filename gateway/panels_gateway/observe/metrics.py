@@ -114,6 +114,12 @@ JOURNAL_BACKLOG: Final = Family(
 JOURNAL_SYNCS: Final = Family(
     "panels_journal_syncs_total", "counter", "How often the log was synced to the disk (durability power)."
 )
+REFUSALS: Final = Family(
+    "panels_refusals_total",
+    "counter",
+    "Requests that were refused, and sockets that were cut, for what they were before they were looked at.",
+    "reason",
+)
 HTTP_REQUESTS: Final = Family("panels_http_requests_total", "counter", "HTTP requests, by status.", "status")
 
 #: What ``Dispatcher.stats`` calls a number, and the metric that shows it.
@@ -165,6 +171,7 @@ FAMILIES: Final = (
     EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENDED, SELF_TRIGGERS,
     SELF_SKIPPED, CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
     JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
+    REFUSALS,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ and no token in any log.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -163,12 +164,36 @@ async def test_upgrade_bounds_the_connections_of_a_subject(gateway: Gateway, sec
 
 
 async def test_socket_is_closed_when_its_token_expires(port: int) -> None:
-    # what is left of the leeway of five seconds is what the socket has
-    async with await welcomed(url(port, token=make_token(exp=time.time() - 4.8))) as client:
+    expires_at = time.time() + 0.3
+    async with await welcomed(url(port, token=make_token(exp=expires_at))) as client:
         with pytest.raises(ConnectionClosed) as caught:
             await client.recv()
+        assert time.time() >= expires_at
     assert caught.value.rcvd is not None
-    assert caught.value.rcvd.code == 4401
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "the token has expired")
+
+
+async def test_socket_outlives_its_token_with_a_new_one(gateway: Gateway, secret_file: Path) -> None:
+    async with (
+        serving(gateway, "--token-warning-s=59", secret_file=secret_file) as (port, _),
+        await welcomed(url(port, token=make_token(sub="ann", exp=time.time() + 59.2))) as client,
+    ):
+        warning = json.loads(await client.recv())
+        assert warning["type"] == "TOKEN_EXPIRING"
+        token = make_token(sub="ann", exp=warning["expiresAt"] + 1)
+        await client.send(json.dumps({"type": "REFRESH", "token": token, "requestId": "r"}))
+        answer = json.loads(await client.recv())
+        assert answer == {"type": "REFRESHED", "requestId": "r", "expiresAt": warning["expiresAt"] + 1}
+
+
+async def test_refresh_without_authentication_finds_nothing_to_renew(gateway: Gateway) -> None:
+    async with serving(gateway) as (port, _), await welcomed(url(port)) as client:
+        await client.send(json.dumps({"type": "REFRESH", "token": "anything"}))
+        assert json.loads(await client.recv()) == {"type": "REFRESHED", "expiresAt": None}
+
+
+async def test_upgrade_takes_no_token_within_its_leeway(port: int) -> None:
+    assert await refused(url(port, token=make_token(exp=time.time() - 2))) == (401, "UNAUTHORIZED")
 
 
 async def test_shutdown_closes_sockets_with_1012(gateway: Gateway, secret_file: Path) -> None:
@@ -252,3 +277,140 @@ async def test_no_token_reaches_a_log(
 
 def _assert_silent(token: str, text: str) -> None:
     assert token not in text
+
+
+async def test_gateway_without_authentication_answers_to_its_own_names_only(gateway: Gateway) -> None:
+    """What a page of another site can do that has its own name resolve to this machine."""
+    async with serving(gateway) as (port, _), httpx.AsyncClient() as client:
+        for path in ("/panels/p/state", "/health", "/metrics", "/nowhere"):
+            address = f"http://127.0.0.1:{port}{path}"
+            answer = await client.get(address, headers={"host": f"evil.example:{port}"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "FORBIDDEN")
+            assert "evil.example" in answer.json()["error"]["message"]
+        evil = f"ws://evil.example:{port}/panels/p/ws"
+        assert await refused(evil, host="127.0.0.1", port=port) == (403, "FORBIDDEN")
+        shown = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert 'panels_refusals_total{reason="host"} 5' in shown
+        await (await welcomed(url(port))).close()
+    async with serving(gateway, "--allowed-hosts=evil.example") as (port, _), httpx.AsyncClient() as client:
+        address = f"http://127.0.0.1:{port}/panels"
+        assert (await client.get(address, headers={"host": "evil.example"})).status_code == 200
+        assert (await client.get(address)).status_code == 403
+
+
+async def test_gateway_with_authentication_answers_to_any_name(port: int) -> None:
+    address = f"ws://panels.example.org:{port}/panels/p/ws?token={make_token()}"
+    await (await welcomed(address, host="127.0.0.1", port=port)).close()
+
+
+def from_address(address: str) -> dict[str, Any]:
+    return {"additional_headers": {"x-forwarded-for": address}}
+
+
+async def test_upgrade_bounds_the_connections_of_an_address(gateway: Gateway, secret_file: Path) -> None:
+    flags = ["--trusted-proxies=127.0.0.1", "--max-connections-per-address=2"]
+    async with serving(gateway, *flags, secret_file=secret_file) as (port, _):
+        clients = [
+            await welcomed(url(port, token=make_token(sub=subject)), **from_address(address))
+            for subject, address in (("a", "2001:db8::1"), ("b", "2001:db8::2"))
+        ]
+        address = url(port, token=make_token(sub="c"))
+        assert await refused(address, **from_address("2001:db8::3")) == (503, "OVERLOADED")
+        await (await welcomed(address, **from_address("2001:db8:0:1::3"))).close()
+        await clients[0].close()
+        await until(lambda: gateway.kernel.counters.connections == 1)
+        await (await welcomed(address, **from_address("2001:db8::3"))).close()
+        await clients[1].close()
+
+
+async def test_upgrade_bounds_how_often_an_address_comes(gateway: Gateway) -> None:
+    async with serving(gateway, "--trusted-proxies=127.0.0.1", "--upgrade-rate=0.1") as (port, _):
+        attacker = from_address("198.51.100.7")
+        assert await refused(url(port, "/panels/none/ws"), **attacker) == (404, "PANEL_NOT_FOUND")
+        assert await refused(url(port), **attacker) == (429, "RATE_LIMITED")
+        await (await welcomed(url(port), **from_address("198.51.100.8"))).close()
+        async with serving(gateway, "--upgrade-rate=0.1") as (other, _):
+            # without a proxy that is trusted the header is the client's word
+            for _ in range(3):
+                await (await welcomed(url(other), **attacker)).close()
+
+
+async def test_tokens_that_are_not_valid_are_bounded_in_rate(gateway: Gateway, secret_file: Path) -> None:
+    flags = ["--trusted-proxies=127.0.0.1", "--auth-failure-rate=0.2"]
+    async with (
+        serving(gateway, *flags, secret_file=secret_file) as (port, _),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        known = make_token(sub="known")
+
+        async def status(token: str, address: str = "198.51.100.7") -> int:
+            headers = {"authorization": f"Bearer {token}", "x-forwarded-for": address}
+            return (await client.get("/panels/p", headers=headers)).status_code
+
+        assert await status(known) == 200
+        assert [await status(f"guess-{number}") for number in range(3)] == [401, 401, 429]
+        assert await status(make_token(sub="new")) == 429
+        assert await status(known) == 200
+        assert await status(make_token(sub="new"), "198.51.100.8") == 200
+        assert await refused(url(port, token="guess"), **from_address("198.51.100.7")) == (
+            429,
+            "RATE_LIMITED",
+        )
+        async with await welcomed(url(port, token=known), **from_address("198.51.100.7")) as socket:
+            await socket.send(json.dumps({"type": "REFRESH", "token": "guess"}))
+            assert json.loads(await socket.recv())["code"] == "RATE_LIMITED"
+        shown = (await client.get("/metrics")).text
+        assert 'panels_refusals_total{reason="auth_failures"} 4' in shown
+
+
+async def closed_with(client: ClientConnection) -> tuple[int, list[str]]:
+    """The code that the client is closed with, and the types of what it hears before."""
+    heard = [json.loads(message)["type"] async for message in ending(client)]
+    assert client.close_code is not None
+    return client.close_code, heard
+
+
+async def ending(client: ClientConnection) -> AsyncIterator[str | bytes]:
+    """What the client hears until it is closed."""
+    try:
+        while True:
+            yield await client.recv()
+    except ConnectionClosed:
+        return
+
+
+@pytest.mark.parametrize("message", ['{"type":"PING"}', "nonsense", '{"type":"SUBSCRIBE","topics":[]}'])
+async def test_flood_of_messages_is_closed(gateway: Gateway, message: str) -> None:
+    async with serving(gateway, "--message-rate=5") as (port, _):
+        async with await welcomed(url(port)) as client:
+            for _ in range(40):
+                await client.send(message)
+            code, heard = await closed_with(client)
+        assert code == 1008
+        assert len(heard) <= 11
+        async with httpx.AsyncClient() as http:
+            shown = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert 'panels_refusals_total{reason="message_rate"} 1' in shown
+
+
+async def test_triggers_do_not_count_as_messages(gateway: Gateway) -> None:
+    async with serving(gateway, "--message-rate=0.5") as (port, _), await welcomed(url(port)) as client:
+        for _ in range(40):
+            await client.send('{"type":"TRIGGER","tool":"t"}')
+        assert [json.loads(await client.recv())["type"] for _ in range(40)] == ["RESULT"] * 40
+        await client.send('{"type":"PING"}')
+        assert json.loads(await client.recv())["type"] == "PONG"
+
+
+async def test_client_that_answers_no_ping_is_closed(gateway: Gateway) -> None:
+    async with serving(gateway, "--ping-interval-s=0.1", "--ping-timeout-s=0.1") as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET /panels/p/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        async with asyncio.timeout(5):
+            said = await reader.read()
+        writer.close()
+        assert said.startswith(b"HTTP/1.1 101 ")
+        assert (1011).to_bytes(2, "big") in said[-40:]

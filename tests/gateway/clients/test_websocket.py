@@ -17,9 +17,15 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from panels_gateway.broadcast.outbox import Outbox, OutboxLimits
-from panels_gateway.clients.websocket import MAX_CONTROL_FRAMES_PER_S, MAX_FRAGMENTS, PanelsWebSocketProtocol
+from panels_gateway.clients.websocket import (
+    MAX_CONTROL_FRAMES_PER_S,
+    MAX_FRAGMENTS,
+    PanelsWebSocketProtocol,
+    SocketLimits,
+)
 from panels_gateway.observe.counters import ClientCounters
 from tests.gateway.builders import payloads
+from tests.support.server import until
 
 MAX_SIZE = 70_000
 
@@ -88,10 +94,12 @@ async def _application(scope: Any, receive: Any, send: Any) -> None:
         pass
 
 
-def opened(loop: asyncio.AbstractEventLoop) -> tuple[PanelsWebSocketProtocol, FakeTransport, Any]:
+def opened(
+    loop: asyncio.AbstractEventLoop, kind: type[PanelsWebSocketProtocol] = PanelsWebSocketProtocol
+) -> tuple[PanelsWebSocketProtocol, FakeTransport, Any]:
     config = uvicorn.Config(_application, ws_max_size=MAX_SIZE, ws_per_message_deflate=False, log_config=None)
     config.load()
-    protocol = PanelsWebSocketProtocol(config, ServerState(), {}, loop)
+    protocol = kind(config, ServerState(), {}, loop)
     transport = FakeTransport()
     protocol.connection_made(transport)
     protocol.data_received(HANDSHAKE)
@@ -291,3 +299,90 @@ def test_websocket_answers_an_oversized_handshake_and_closes(loop: asyncio.Abstr
     protocol.data_received(HANDSHAKE[:-2] + b"X: " + b"y" * 9_000 + b"\r\n\r\n")
     assert transport.written.startswith(b"HTTP/1.1 4")
     assert transport.closed
+
+
+# -- time --------------------------------------------------------------------------------------------
+
+
+def limited(loop: asyncio.AbstractEventLoop, **seconds: float) -> tuple[Any, FakeTransport, list[str]]:
+    """A socket with an open connection and these limits, and what it is cut for."""
+    refused: list[str] = []
+    kind = PanelsWebSocketProtocol.with_limits(SocketLimits(**seconds), refused.append)
+    protocol, transport, _ = opened(loop, kind)
+    return protocol, transport, refused
+
+
+def run_until_cut(loop: asyncio.AbstractEventLoop, transport: FakeTransport) -> None:
+    loop.run_until_complete(until(lambda: transport.aborted))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [masked(Opcode.TEXT, b"x" * 300)[:-1]],
+        [b"\x81"],
+        [masked(Opcode.TEXT, b"whole") + masked(Opcode.TEXT, b"half")[:3]],
+        [
+            masked(Opcode.TEXT, b"a", fin=False),
+            masked(Opcode.CONT, b"b", fin=False),
+            masked(Opcode.PING, b""),
+        ],
+        [masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"b")[:2]],
+    ],
+    ids=["frame", "header", "behind a whole one", "fragments", "fragment of a frame"],
+)
+def test_message_that_does_not_end_is_cut(loop: asyncio.AbstractEventLoop, pieces: list[bytes]) -> None:
+    protocol, transport, refused = limited(loop, message_s=0.01)
+    for piece in pieces:
+        protocol.data_received(piece)
+    run_until_cut(loop, transport)
+    assert refused == ["message_time"]
+    close(loop, protocol)
+
+
+def test_each_message_is_given_its_own_time(loop: asyncio.AbstractEventLoop) -> None:
+    protocol, transport, refused = limited(loop, message_s=60)
+    assert protocol._message_timer is None
+    stream = masked(Opcode.TEXT, b"one") + masked(Opcode.TEXT, b"two", fin=False) + masked(Opcode.CONT, b"x")
+    timers: list[Any] = []
+    for at in range(len(stream)):
+        protocol.data_received(stream[at : at + 1])
+        if protocol._message_timer not in timers:
+            timers.append(protocol._message_timer)
+    first, none, second, last = timers[0], timers[1], timers[2], protocol._message_timer
+    assert None not in (first, second)
+    assert none is last is None
+    assert first.cancelled()
+    assert (transport.closed, refused) == (False, [])
+    close(loop, protocol)
+
+
+def test_handshake_that_does_not_end_is_cut(loop: asyncio.AbstractEventLoop) -> None:
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    refused: list[str] = []
+    kind = PanelsWebSocketProtocol.with_limits(SocketLimits(handshake_s=0.01), refused.append)
+    config = uvicorn.Config(silent, ws_per_message_deflate=False, log_config=None)
+    config.load()
+    protocol, transport = kind(config, ServerState(), {}, loop), FakeTransport()
+    protocol.connection_made(transport)
+    protocol.data_received(HANDSHAKE)
+    run_until_cut(loop, transport)
+    assert refused == ["handshake"]
+    close(loop, protocol)
+
+
+def test_floods_are_counted_by_what_they_were_cut_for(loop: asyncio.AbstractEventLoop) -> None:
+    protocol, _, refused = limited(loop)
+    protocol.data_received(masked(Opcode.PONG, b"") * (MAX_CONTROL_FRAMES_PER_S + 5))
+    close(loop, protocol)
+    assert refused == ["control_frames"]
+
+
+def test_fragments_are_counted(loop: asyncio.AbstractEventLoop) -> None:
+    protocol, _, refused = limited(loop)
+    fragments = masked(Opcode.CONT, b"", fin=False) * (MAX_FRAGMENTS + 5)
+    protocol.data_received(masked(Opcode.TEXT, b"", fin=False) + fragments)
+    close(loop, protocol)
+    assert refused == ["fragments"]

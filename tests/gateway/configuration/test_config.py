@@ -234,3 +234,41 @@ def test_document_holds_the_reference() -> None:
     found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
     assert found[1].strip() == TABLE.reference().strip()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.5", False),
+        ("panels.example.org", False),
+    ],
+)
+def test_config_tells_addresses_that_others_reach(host: str, is_local: bool) -> None:
+    assert configure(f"--host={host}").listen.is_local is is_local
+
+
+def test_config_takes_hosts_as_they_are_compared() -> None:
+    assert configure("--allowed-hosts=panels.example.org,[::1]").listen.allowed_hosts == (
+        "panels.example.org",
+        "[::1]",
+    )
+    for wrong in ("https://panels.example.org", "panels.example.org:80", "A.example"):
+        with pytest.raises(ConfigError, match="allowed-hosts"):
+            configure(f"--allowed-hosts={wrong}")
+
+
+def test_config_takes_networks_of_proxies() -> None:
+    assert configure().listen.trusted_proxies == ()
+    config = configure("--trusted-proxies=10.0.0.0/8,::1", "--upgrade-rate=2", "--auth-failure-rate=0.01")
+    assert config.listen.trusted_proxies == ("10.0.0.0/8", "::1")
+    assert (config.listen.upgrade_rate.per_s, config.listen.upgrade_rate.burst) == (2.0, 20)
+    assert config.listen.auth_failure_rate.burst == 1
+    for wrong in ("proxy.example", "10.0.0.1/8", "10.0.0.0/33"):
+        with pytest.raises(ConfigError, match="trusted-proxies"):
+            configure(f"--trusted-proxies={wrong}")

@@ -9,7 +9,7 @@ import pytest
 
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.http.metrics import Metrics
-from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters
+from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.metrics import BUS, DISPATCH, FAMILIES, SLOW_CONSUMERS
 from panels_gateway.observe.stages import STAGE_SECONDS
 from tests.support.gateway import Gateway
@@ -21,7 +21,10 @@ _LINE = re.compile(r'[a-z_]+(\{[a-z]+="[A-Za-z0-9_.]+"(,le="[0-9.e+-]+|,le="\+In
 
 def made() -> tuple[Metrics, HttpCounters, ClientCounters]:
     http, clients = HttpCounters(), ClientCounters()
-    return Metrics(Gateway().kernel, http=http, clients=clients, bus=BrokerCounters()), http, clients
+    metrics = Metrics(
+        Gateway().kernel, http=http, clients=clients, bus=BrokerCounters(), refusals=RefusalCounters()
+    )
+    return metrics, http, clients
 
 
 async def test_samples_are_valid_lines_grouped_by_family() -> None:

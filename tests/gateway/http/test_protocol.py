@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from panels_gateway.access.addresses import Addresses
+from panels_gateway.http.protocol import HardenedHttpProtocol, HttpLimits
 from tests.support.gateway import Gateway
 from tests.support.server import serving, until
 
 pytestmark = pytest.mark.anyio
 
-HOST = b"Host: h\r\n"
+HOST = b"Host: localhost\r\n"
 UPGRADE = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -145,8 +149,8 @@ async def test_head_without_end_is_cut_at_its_limit_and_not_by_time(gateway: Gat
     [
         b"",
         b"G",
-        b"GET / HTTP/1.1\r\nHost: h\r\nX",
-        b"POST /panels HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX",
+        b"POST /panels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
     ],
     ids=["silence", "one byte", "half a head", "half a body"],
 )
@@ -205,3 +209,51 @@ async def test_no_socket_is_left_behind(gateway: Gateway) -> None:
         ]
         await asyncio.gather(*[exchange(port, part) for part in bad * 25])
         await until(lambda: not server.server_state.connections)
+
+
+class Wire(asyncio.Transport):
+    """The transport of a socket from some address."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__({"peername": (peer, 1)})
+        self.written = b""
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+
+async def test_sockets_of_an_address_are_bounded_unless_it_is_a_proxys() -> None:
+    limits = HttpLimits(max_connections_per_address=2)
+    made = HardenedHttpProtocol.with_limits(limits, Addresses(["10.0.0.0/8"]))
+    config = uvicorn.Config(lambda: None, log_config=None)
+    config.load()
+    state = ServerState()
+
+    def accept(peer: str) -> tuple[HardenedHttpProtocol, Wire]:
+        protocol, wire = made(config, state, {}), Wire(peer)
+        protocol.connection_made(wire)
+        return protocol, wire
+
+    sockets = [accept("203.0.113.5") for _ in range(3)]
+    assert [wire.closing for _, wire in sockets] == [False, False, True]
+    assert sockets[2][1].written.startswith(b"HTTP/1.1 503 ")
+    assert b"of one address" in sockets[2][1].written
+    others = [accept(peer) for peer in ("203.0.113.6", *["10.0.0.1"] * 3, *["127.0.0.1"] * 3)]
+    assert not any(wire.closing for _, wire in others)
+    for protocol, _ in (sockets[2], sockets[0]):
+        protocol.connection_lost(None)
+    sockets.append(accept("203.0.113.5"))
+    assert not sockets[3][1].closing
+    for protocol, _ in (sockets[1], sockets[3], *others):
+        protocol.connection_lost(None)
+    assert len(made.counts) == 0

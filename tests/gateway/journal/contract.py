@@ -26,7 +26,9 @@ from panels_gateway.journal.records import (
     Key,
     Ran,
     Record,
+    Revoked,
     Unparked,
+    Unrevoked,
     replace_image,
 )
 from tests.gateway.journal.batches import DIGEST, SOURCE, created, drop, parked, put, ran, returned
@@ -464,6 +466,38 @@ class JournalContract:
                 panel = await driver.journal.load("a")
                 assert panel is not None
                 assert panel.fired == {"t": 5}
+
+        asyncio.run(run())
+
+    # -- revocations
+
+    def test_last_record_of_a_revocation_holds(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            far = 1 << 50
+            first, again = Revoked("a", 1, far, "token"), Revoked("a", 2, far + 1, "token")
+            other, gone = Revoked("b", 1, far, None, "ann", 5), Revoked("c", 1, far, "gone")
+            driver.append(first, other, gone)
+            await driver.folded()
+            assert await driver.journal.revocations() == [first, other, gone]
+            driver.append(again, Unrevoked("c"), Unrevoked("never"))
+            await driver.folded()
+            assert await driver.journal.revocations() == [again, other]
+            driver.append(gone, Unrevoked("c"), Unrevoked("b"), other)
+            await driver.folded()
+            assert await driver.journal.revocations() == [again, other]
+
+        self.run(tmp_path, test)
+
+    def test_revocations_are_there_when_the_journal_is_opened_again(self, tmp_path: Path) -> None:
+        if not self.remembers:
+            return
+
+        async def run() -> None:
+            record = Revoked("a", 1, 1 << 50, "token")
+            async with self.driving(tmp_path) as driver:
+                driver.append(record, Revoked("ended", 1, 2, "another"))
+            async with self.driving(tmp_path) as driver:
+                assert await driver.journal.revocations() == [record]
 
         asyncio.run(run())
 

@@ -15,7 +15,16 @@ from panels_gateway.journal import fold, folder, schema
 from panels_gateway.journal.fold import Retention, coalesce, grouped
 from panels_gateway.journal.folding import Folding
 from panels_gateway.journal.journal import CorruptError, FencedError, JournalError, PositionError, Waiting
-from panels_gateway.journal.records import Batch, Created, Deleted, Fired, Key, Record
+from panels_gateway.journal.records import (
+    Batch,
+    Created,
+    Deleted,
+    Fired,
+    Key,
+    Record,
+    Revoked,
+    Unrevoked,
+)
 from panels_gateway.journal.store import Store
 from panels_gateway.journal.transfer import backup, export_panel, import_panel, restore
 from panels_gateway.journal.verify import verify
@@ -694,3 +703,63 @@ def test_orders_refuse_what_is_not_a_position(line: bytes) -> None:
         folder.Orders(reading).wait(1)
     os.close(writing)
     os.close(reading)
+
+
+# -- revocations -------------------------------------------------------------------------------------
+
+REVOKED = Revoked("a1", NOW_MS, NOW_MS + 1_000, "token")
+
+
+def test_revocations_go_when_they_end_and_when_they_are_taken_back(
+    world: World, open_store: Callable[[], Store]
+) -> None:
+    other = Revoked("b2", NOW_MS, NOW_MS + 2_000, None, "ann", NOW_MS)
+    world.append(REVOKED, other)
+    assert open_store().revocations() == [REVOKED, other]
+    world.append(now_ms=NOW_MS + 1_001)
+    assert open_store().revocations() == [other]
+    folding = Folding(world.path)
+    folding.sweep(now_ms=NOW_MS + 2_001)
+    folding.close()
+    assert open_store().revocations() == []
+    world.append(REVOKED)
+    world.append(Unrevoked("a1"), Unrevoked("never"))
+    assert open_store().revocations() == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE revocations SET record = x'90'", "revocation a1"),
+        ("UPDATE revocations SET crc = crc + 1", "revocation a1: expected checksum"),
+        ("UPDATE revocations SET expires_ms = 7", "expected the record of this row"),
+        ("UPDATE revocations SET name = 'z'", "expected the record of this row"),
+    ],
+)
+def test_verify_finds_what_was_altered_of_a_revocation(world: World, damage: str, words: str) -> None:
+    world.append(REVOKED)
+    assert world.findings() == []
+    world.alter(damage)
+    assert any(words in finding for finding in world.findings()), world.findings()
+
+
+@pytest.mark.parametrize("damage", ["record = x'90'", "crc = crc + 1"])
+def test_reads_refuse_a_damaged_revocation(
+    world: World, open_store: Callable[[], Store], damage: str
+) -> None:
+    world.append(REVOKED)
+    world.alter(f"UPDATE revocations SET {damage}")
+    with pytest.raises(CorruptError):
+        open_store().revocations()
+
+
+def test_backup_and_restore_carry_revocations(world: World, tmp_path: Path) -> None:
+    world.append(REVOKED)
+    other = Revoked("b2", NOW_MS, NOW_MS + 2_000, "another")
+    tail = [batch(2, other, fence=5)]
+    backup(world.path, tmp_path / "copy.db", no_progress, tail=lambda _after: tail, now_ms=NOW_MS)
+    restore(tmp_path / "copy.db", tmp_path / "data")
+    restored = Store(tmp_path / "data" / schema.DATABASE)
+    found = restored.revocations()
+    restored.close()
+    assert found == [REVOKED, other]

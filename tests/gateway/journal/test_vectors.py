@@ -71,7 +71,7 @@ def test_vector_decodes_to_what_it_says(vector: Vector) -> None:
 def test_vectors_cover_every_verdict_and_every_record() -> None:
     assert {vector.verdict for vector in VECTORS} == {"whole", "torn", "damaged", "refused"}
     tags = {record[0] for vector in VECTORS for batch in vector.batches for record in batch[2]}  # type: ignore[index]
-    assert tags == set(range(1, 11))
+    assert tags == set(range(1, 13))
 
 
 def test_whole_vectors_are_what_this_program_writes() -> None:
