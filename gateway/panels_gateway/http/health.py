@@ -4,14 +4,21 @@ the kernel.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from panels_gateway.journal.journal import FoldingState
+from panels_gateway.observe.fleet import PoolSummary
 from panels_shared import __version__
 
 if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
+
+
+#: Layers of confinement that are listed as missing: what workers say is not to be trusted.
+MAX_MISSING: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +26,7 @@ class Condition:
     """What ``/health`` looks at.
 
     ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
-    to be folded, and above ``bound_bytes`` no triggers are taken.
+    to be folded, and above ``bound_bytes`` no triggers are taken. ``pools`` are those that are admitted.
     """
 
     workers: bool
@@ -32,6 +39,7 @@ class Condition:
     backlog_bytes: int
     bound_bytes: int
     folding: FoldingState
+    pools: Sequence[PoolSummary] = ()
 
     @property
     def backlogged(self) -> bool:
@@ -44,7 +52,7 @@ class Condition:
         return self.workers and not self.closing and not self.backlogged
 
 
-def look(kernel: Kernel, *, durability: str) -> Condition:
+def look(kernel: Kernel, pools: Sequence[PoolSummary], *, durability: str) -> Condition:
     """The condition of ``kernel`` at the moment."""
     journal = kernel.journal
     return Condition(
@@ -58,6 +66,7 @@ def look(kernel: Kernel, *, durability: str) -> Condition:
         backlog_bytes=journal.backlog_bytes,
         bound_bytes=kernel.intake.backlog_bytes,
         folding=journal.folding,
+        pools=pools,
     )
 
 
@@ -76,6 +85,10 @@ def problems(condition: Condition) -> list[str]:
     if not condition.folding.up:
         ended = condition.folding.deaths
         found.append(f"the folding process is down, and is being started again (it ended {ended} times)")
+    missing: Counter[str] = Counter()
+    for pool in condition.pools:
+        missing.update(pool.missing)
+    found += [f"{count} sandboxes run without {layer}" for layer, count in missing.most_common(MAX_MISSING)]
     return found
 
 
@@ -96,5 +109,14 @@ def report(condition: Condition) -> dict[str, Any]:
             "folding": "up" if folding.up else "down",
             "foldingDeaths": folding.deaths,
         },
+        "pools": [
+            {
+                "sandboxes": pool.sandboxes,
+                "layers": dict(pool.layers),
+                "missing": dict(pool.missing),
+                "versions": dict(pool.versions),
+            }
+            for pool in condition.pools
+        ],
         "problems": problems(condition),
     }

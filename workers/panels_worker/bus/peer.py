@@ -17,7 +17,7 @@ owner to see.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from panels_shared.errors import WireError
@@ -59,8 +59,9 @@ TRANSITIONS = frozenset(
 class Peer:
     """The state of one conversation. All times are monotonic seconds.
 
-    ``drainable`` peers leave when the gateway sends Drain; others (pools) stay, for the gateway that comes
-    next.
+    ``hello`` is called whenever a Hello is due, because what proves the peer may have changed since the last
+    one; None means that there is nothing to prove it with yet. ``drainable`` peers leave when the gateway
+    sends Drain; others (pools) stay, for the gateway that comes next.
     """
 
     __slots__ = (
@@ -76,7 +77,7 @@ class Peer:
         "session",
     )
 
-    def __init__(self, hello: Hello, *, now_s: float, drainable: bool = True) -> None:
+    def __init__(self, hello: Callable[[], Hello | None], *, now_s: float, drainable: bool = True) -> None:
         self.phase = Phase.JOINING
         #: Names the gateway's run; None before the first Welcome and after a bad frame.
         self.session: bytes | None = None
@@ -109,6 +110,10 @@ class Peer:
             return self._liveness.lost_at_s
         return None
 
+    def silent(self, now_s: float) -> bool:
+        """Whether nothing has been heard for as long as it takes to be lost."""
+        return self._liveness.lost(now_s)
+
     def feed(self, frame: bytes, now_s: float) -> Sequence[ToWorker]:
         """The messages of ``frame`` that are for the owner, in order; none when it does not validate."""
         if self.phase is Phase.LEFT:
@@ -140,7 +145,9 @@ class Peer:
             self._next_hello_s = now_s
         if self.phase is Phase.JOINING and now_s >= self._next_hello_s:
             self._next_hello_s = now_s + HELLO_INTERVAL_S
-            self._outbox.append(self._hello)
+            hello = self._hello()
+            if hello is not None:
+                self._outbox.append(hello)
 
     def rejoin(self, now_s: float) -> None:
         """Says Hello at once: this process was stopped and may have been silent for too long itself."""
