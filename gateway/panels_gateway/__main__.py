@@ -52,8 +52,10 @@ import uvloop
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.app import breaker_limits, create_app, quota_limits, state_limits
+from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
+from panels_gateway.bus.keyfile import load_bus_key
 from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
 from panels_gateway.configuration.config import AuthConfig, GatewayConfig, load
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
@@ -65,6 +67,7 @@ from panels_gateway.journal.opening import load_seal_key, open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.kernel.suspensions import SuspensionLimits
+from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
@@ -146,11 +149,12 @@ async def _serve_from(
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
     await kernel.revoking.restore()
-    broker = Broker(config.workers.endpoint, dispatcher, kernel, curve=curve)
+    admission = Admission(load_bus_key(config.workers), BrokerCounters())
+    broker = Broker(config.workers.endpoint, dispatcher, kernel, admission=admission, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
-    app = create_app(kernel, config, verifier, bus=broker.counters, port=port)
+    app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
     server = GatewayServer(
         server_config(app, config.listen, app.refusals.count), kernel, grace_s=config.listen.shutdown_grace_s
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         QuotasConfig,
     )
     from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.observe.fleet import PoolSummary
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 
@@ -152,11 +154,18 @@ def definition_limits(config: PanelsConfig) -> DefinitionLimits:
 
 
 def create_app(
-    kernel: Kernel, config: GatewayConfig, verifier: TokenVerifier | None, *, bus: BrokerCounters, port: int
+    kernel: Kernel,
+    config: GatewayConfig,
+    verifier: TokenVerifier | None,
+    *,
+    bus: BrokerCounters,
+    port: int,
+    pools: Callable[[], Sequence[PoolSummary]] = tuple,
 ) -> GatewayApp:
     """The application.
 
-    ``verifier`` None lets everybody in; ``port`` is the one that is really listened on.
+    ``verifier`` None lets everybody in; ``port`` is the one that is really listened on; ``pools`` tells which
+    pools of workers are there.
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
@@ -189,7 +198,7 @@ def create_app(
     )
     http = Starlette(
         routes=[
-            *ServiceRoutes(kernel, metrics, durability=config.record.durability).routes(),
+            *ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools).routes(),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),

@@ -12,7 +12,7 @@ epoch, by a ``Snapshot`` or by a ``Delta`` against a position that the replica s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Final, Literal, NewType
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,13 @@ PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; neve
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
+
+#: Bounds of what a Hello says about its peer. Security limits.
+MAX_LAYERS: Final = 12
+MAX_SHORT_CHARS: Final = 64
+MAX_REASON_CHARS: Final = 160
+ShortText = Annotated[str, Meta(max_length=MAX_SHORT_CHARS)]
+ReasonText = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
 
 
 # -- gateway → sandbox -------------------------------------------------------------------------------
@@ -160,12 +167,20 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
-    """First message of a peer, and again after each Welcome-less second (the gateway may have restarted)."""
+    """First message of a peer, and again after each Welcome-less second (the gateway may have restarted).
+
+    ``credential`` proves who speaks, see ``buskey``: what the other fields claim has to agree with it. A
+    sandbox is confined by now, and says by which layers (``active``), and which are not in force and why
+    (``missing``). That is what was true when it started: it is no proof.
+    """
 
     role: Literal["sandbox", "pool"]
     pool: bytes
     pid: int
-    versions: dict[str, str]
+    versions: Annotated[dict[ShortText, ShortText], Meta(max_length=MAX_LAYERS)]
+    credential: Annotated[bytes, Meta(max_length=64)] = b""
+    active: Annotated[tuple[ShortText, ...], Meta(max_length=MAX_LAYERS)] = ()
+    missing: Annotated[tuple[ReasonText, ...], Meta(max_length=MAX_LAYERS)] = ()
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):

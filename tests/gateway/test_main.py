@@ -148,6 +148,7 @@ def test_command_refuses_a_port_that_is_in_use(tmp_path: Path) -> None:
                 "--workers-endpoint=tcp://127.0.0.1:9",
                 "--curve-secret-key-file=/dev/null",
                 "--curve-worker-keys-file=/dev/null",
+                "--bus-key-file=/dev/null",
             ],
             "curve-secret-key-file: expected",
         ),
@@ -201,8 +202,11 @@ def test_command_serves_workers_over_tcp_with_curve_keys(tmp_path: Path) -> None
     (tmp_path / "workers").write_bytes(b"# a worker\n" + zmq.curve_keypair()[0] + b"\n")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    (tmp_path / "bus").touch(mode=0o600)
+    (tmp_path / "bus").write_bytes(b"0a" * 32 + b"\n")
     flags = [
         "--no-auth",
+        f"--bus-key-file={tmp_path / 'bus'}",
         f"--workers-endpoint=tcp://127.0.0.1:{port}",
         f"--curve-secret-key-file={tmp_path / 'secret'}",
         f"--curve-worker-keys-file={tmp_path / 'workers'}",

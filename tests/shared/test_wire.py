@@ -48,7 +48,17 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
 }
 REPLIES: dict[str, list[Any]] = {
-    "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"})],
+    "hello": [
+        m.Hello(
+            "sandbox",
+            b"p" * 16,
+            4711,
+            {"panels": "0.1.0"},
+            b"c" * 32,
+            ("seccomp",),
+            ("landlock (none here)",),
+        )
+    ],
     "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
     "completed": [
         m.Result(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 import zmq
 
+from panels_shared.buskey import BUS_KEY_BYTES, format_bus_key, key_file_beside, parse_bus_key
 from panels_shared.handlers import handler_digest
 from panels_shared.messages import (
     Exited,
@@ -38,8 +40,17 @@ PATIENCE_S = 15.0
 HEARTBEAT_MS = 200
 
 
+def make_bus_key(path: Path) -> bytes:
+    """A bus key in a file of its own, made if missing."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(format_bus_key(os.urandom(BUS_KEY_BYTES)))
+    return parse_bus_key(path.read_bytes(), path=str(path))
+
+
 class FakeGateway:
-    """Use it as a context. ``heard`` has every message with the routing id it came from, in order.
+    """Use it as a context. ``heard`` has every message with the routing id it came from, in order. It makes
+    the bus key of an ipc endpoint, as the real one does, and believes every Hello.
 
     ``curve`` is a key pair (public, secret); whoever knows the public one may connect.
     """
@@ -48,6 +59,8 @@ class FakeGateway:
         self, endpoint: str, *, welcoming: bool = True, curve: tuple[bytes, bytes] | None = None
     ) -> None:
         self.endpoint = endpoint
+        if endpoint.startswith("ipc://"):
+            make_bus_key(Path(key_file_beside(endpoint)))
         self.session = os.urandom(16)
         self.welcoming = welcoming
         self.heard: list[tuple[bytes, ToGateway]] = []

@@ -29,6 +29,7 @@ def config(cache_dir: str, *, mode: str = "strict") -> SandboxConfig:
         endpoint="ipc:///nowhere",
         worker=b"w" * 16,
         pool=b"p" * 16,
+        ticket=b"t" * 32,
         parent_pid=os.getppid(),
         cache_dir=cache_dir,
         artifact_key=b"k" * 32,

@@ -1,8 +1,8 @@
 """A compromised worker: a pool and a sandbox that speak the wire and mean ill.
 
-It registers as the real ones do, says that every handler compiled, beats, and answers each job with
-whatever ``behave`` makes of it. One thread owns both sockets; what other threads have to say goes through
-``say`` and ``say_raw``.
+It has the bus key, so it is admitted. It registers as the real ones do, says that every handler compiled,
+beats, and answers each job with whatever ``behave`` makes of it. One thread owns both sockets; what other
+threads have to say goes through ``say`` and ``say_raw``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import zmq
 
+from panels_shared.buskey import key_file_beside, parse_bus_key, pool_proof, sandbox_ticket
 from panels_shared.errors import WireError
 from panels_shared.messages import Heartbeat, Hello, Job, Prepare, Prepared, ToGateway, ToWorker
 from panels_shared.wire import decode_to_worker, encode
@@ -42,6 +44,22 @@ def bus_socket(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity:
     return dealer
 
 
+def bus_key(endpoint: str) -> bytes:
+    """The key that the gateway of an ipc endpoint has made."""
+    path = key_file_beside(endpoint)
+    return parse_bus_key(Path(path).read_bytes(), path=path)
+
+
+def pool_hello(key: bytes, pool: bytes) -> Hello:
+    """What a pool that has the key says first."""
+    return Hello("pool", pool, os.getpid(), {}, pool_proof(key, pool))
+
+
+def sandbox_hello(key: bytes, worker: bytes, pool: bytes) -> Hello:
+    """What a sandbox of ``pool`` says first."""
+    return Hello("sandbox", pool, os.getpid(), {}, sandbox_ticket(key, worker, pool))
+
+
 @contextlib.contextmanager
 def stranger(endpoint: str, identity: bytes | None = None) -> Iterator[zmq.Socket[bytes]]:
     """A bare socket on the bus that nobody was told of."""
@@ -49,11 +67,33 @@ def stranger(endpoint: str, identity: bytes | None = None) -> Iterator[zmq.Socke
         yield dealer
 
 
-class Rogue:
-    """See the module's docstring. Use it as a context; ``jobs`` has every job it was sent, in order."""
+@contextlib.contextmanager
+def admitted(endpoint: str) -> Iterator[zmq.Socket[bytes]]:
+    """The socket of an admitted sandbox whose pool is not there, so that it is given no jobs."""
+    worker = os.urandom(16)
+    with stranger(endpoint, worker) as dealer:
+        dealer.send(encode([sandbox_hello(bus_key(endpoint), worker, os.urandom(16))]))
+        assert dealer.poll(10_000), "expected a Welcome"
+        dealer.recv()
+        yield dealer
 
-    def __init__(self, endpoint: str, behave: Behaviour = silence, *, beating: bool = True) -> None:
+
+class Rogue:
+    """See the module's docstring. Use it as a context; ``jobs`` has every job it was sent, in order.
+
+    ``key`` is the bus key; without it, it is read from where the gateway of an ipc endpoint keeps it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        behave: Behaviour = silence,
+        *,
+        beating: bool = True,
+        key: bytes | None = None,
+    ) -> None:
         self.behave = behave
+        self.key = bus_key(endpoint) if key is None else key
         self.pool = os.urandom(16)
         self.sandbox = os.urandom(16)
         self.jobs: list[Job] = []
@@ -75,6 +115,10 @@ class Rogue:
     ) -> None:
         self.vanish()
 
+    def hello(self) -> Hello:
+        """What the sandbox says first, and may say again."""
+        return sandbox_hello(self.key, self.sandbox, self.pool)
+
     def vanish(self) -> None:
         """Ends without a word, as a killed process does. Idempotent."""
         if not self._stop.is_set():
@@ -95,8 +139,8 @@ class Rogue:
         poller = zmq.Poller()
         poller.register(pool, zmq.POLLIN)
         poller.register(sandbox, zmq.POLLIN)
-        pool.send(encode([Hello("pool", b"", os.getpid(), {})]))
-        sandbox.send(encode([Hello("sandbox", self.pool, os.getpid(), {})]))
+        pool.send(encode([pool_hello(self.key, self.pool)]))
+        sandbox.send(encode([self.hello()]))
         next_beat_s = 0.0
         while not self._stop.is_set():
             ready = dict(poller.poll(10))

@@ -62,13 +62,25 @@ def test_config_reads_curve_keys(tmp_path: Path) -> None:
         *("--gateway", "tcp://gateway:5555"),
         *("--curve-secret-key-file", str(tmp_path / "secret")),
         *("--curve-server-key-file", str(tmp_path / "server")),
+        *("--bus-key-file", str(tmp_path / "bus")),
     )
+    assert config.bus_key_file == tmp_path / "bus"
     assert config.curve is not None
     assert (config.curve.peers, config.curve.public, config.curve.secret) == (
         frozenset([server]),
         public,
         secret,
     )
+
+
+def test_config_needs_a_bus_key_for_tcp(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(zmq.curve_keypair()[1])
+    with pytest.raises(ConfigError, match=r"bus-key-file: expected a file .* openssl rand -hex 32"):
+        parsed(
+            *("--gateway", "tcp://x:1"),
+            *("--curve-secret-key-file", str(tmp_path / "key")),
+            *("--curve-server-key-file", str(tmp_path / "key")),
+        )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from panels_shared.buskey import BUS_KEY_HINT
 from panels_shared.endpoint import MAX_KEY_FILE_BYTES, CurveKeys, is_tcp, parse_endpoint, parse_one_key
 from panels_shared.errors import ConfigError
 from panels_shared.limits import MIB
@@ -33,7 +34,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="gateway", group=POOL, kind="text",
         shown_default="`.panels/workers.sock` in the working directory",
         help="Where the gateway waits for workers: ipc:///path or tcp://host:port. tcp "
-             "needs both CURVE key files.",
+             "needs both CURVE key files and bus-key-file.",
+    ),
+    Option(
+        name="bus-key-file", group=POOL, kind="path",
+        help="File with the gateway's bus key: one line of 64 hexadecimal digits, for its owner alone. "
+             "Without it, beside the socket of an ipc:// gateway (NAME.key). tcp needs it.",
     ),
     Option(
         name="processes", group=POOL, kind="integer", shown_default="one for each CPU", minimum=1,
@@ -136,6 +142,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         processes=values.maybe("processes", int) or default_processes(),
         cache_dir=(values.maybe("cache_dir", Path) or default_cache_dir(environ)).absolute(),
         curve=_curve(values, gateway),
+        bus_key_file=_bus_key_file(values, gateway),
         confinement=CONFINEMENT_MODES[values.get("confinement", str)],
         user=values.get("user", str),
         spin_us=values.get("spin_us", int),
@@ -191,6 +198,16 @@ def _curve(values: Values, gateway: str) -> CurveKeys | None:
     secret = _key("curve-secret-key-file", secret_file)
     server = _key("curve-server-key-file", server_file)
     return CurveKeys(public=zmq.curve_public(secret), secret=secret, peers=frozenset([server]))
+
+
+def _bus_key_file(values: Values, gateway: str) -> Path | None:
+    path = values.maybe("bus_key_file", Path)
+    if path is None and is_tcp(gateway):
+        raise ConfigError(
+            "bus-key-file: expected a file with the gateway's bus key, got none; give the same one to the "
+            f"gateway and to this pool; {BUS_KEY_HINT}"
+        )
+    return None if path is None else path.absolute()
 
 
 def _key(option: str, path: Path) -> bytes:

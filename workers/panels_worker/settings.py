@@ -48,13 +48,15 @@ class Bounds:
 class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox process reads from its standard input. ``worker`` and ``pool`` are routing ids.
 
-    ``artifact_key`` authenticates what is loaded from ``cache_dir``. ``uid`` and ``gid`` are -1 for a process
-    that keeps its user. ``seccomp_filter`` is None where no filter could be built.
+    ``ticket`` admits ``worker`` to the bus, and nobody else. ``artifact_key`` authenticates what is loaded
+    from ``cache_dir``. ``uid`` and ``gid`` are -1 for a process that keeps its user. ``seccomp_filter`` is
+    None where no filter could be built.
     """
 
     endpoint: str
     worker: bytes
     pool: bytes
+    ticket: bytes
     parent_pid: int
     cache_dir: str
     artifact_key: bytes
@@ -73,13 +75,15 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
     """What the pool is told. ``user`` is the name or number of the user that sandboxes become when the pool
-    is root.
+    is root. ``bus_key_file`` None means the file beside the gateway's socket. ``sandbox_command`` starts a
+    sandbox process; only tests set it.
     """
 
     gateway: str
     processes: int
     cache_dir: Path
     curve: CurveKeys | None = None
+    bus_key_file: Path | None = None
     confinement: ConfinementMode = "auto"
     user: str = "nobody"
     spin_us: float = 500.0
@@ -88,3 +92,4 @@ class PoolConfig:
     data_bytes: int = 1024 * MIB
     bounds: Bounds = field(default_factory=Bounds)
     log_level: str = "info"
+    sandbox_command: tuple[str, ...] | None = None

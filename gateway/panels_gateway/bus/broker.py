@@ -6,9 +6,10 @@ loop turn, one frame per peer.
 
 ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket
 is read until EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer
-without a mechanism are hostile until they decode. What it does not protect against: a peer that connects
-to the socket and floods it with valid frames; the socket's directory is for this user alone, and
-``tcp://`` needs CURVE keys.
+without a mechanism are hostile until they decode; without ROUTER_HANDOVER, which is off unless set, a
+routing id that is connected cannot be taken over by a second connection. Who may speak is ``admission``'s
+to say. What it does not protect against: an admitted peer that floods the socket with valid frames; the
+socket's directory is for this user alone, and ``tcp://`` needs CURVE keys.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Final, Protocol
 
 import zmq
 
+from panels_gateway.bus.admission import Admission, Role, Standing, Verdict
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
-from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
 from panels_shared import wire
@@ -45,6 +46,8 @@ FRAMES_PER_TURN: Final = 64
 HIGH_WATER_FRAMES: Final = 1_024
 #: Bytes of values put into one frame; what is larger goes in frames of its own.
 FRAME_BYTES: Final = 8 * MIB
+#: How often the log says that somebody was turned away, in seconds: anybody can cause it.
+_REFUSAL_LOG_S: Final = 5.0
 #: Peers that are told apart by their bad frames; a security limit.
 _SESSION_BYTES: Final = 16
 
@@ -82,12 +85,15 @@ class Broker:
         dispatcher: Dispatcher,
         kernel: Results,
         *,
+        admission: Admission,
         clock: Callable[[], float] = time.monotonic,
         heartbeat_s: float = 0.5,
         curve: CurveKeys | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.counters = BrokerCounters()
+        self.counters = admission.counters
+        self._admission = admission
+        self._next_refusal_log_s = float("-inf")
         self._dispatcher = dispatcher
         self._kernel = kernel
         self._clock = clock
@@ -221,38 +227,54 @@ class Broker:
 
     def _frame(self, parts: Sequence[bytes]) -> None:
         peer = WorkerId(parts[0])
+        standing = self._admission.standing(peer)
+        if standing is None and not self._admission.listens_to(parts, parts[-1]):
+            self._log_refusal(peer, "said something else than Hello")
+            return
         try:
             if len(parts) != 2:
                 raise WireError(f"expected one part, got {len(parts) - 1}")
             messages = wire.decode_to_gateway(parts[1])
         except WireError as exc:
             self.counters.bad_frames += 1
+            if standing is None:
+                self._log_refusal(peer, "sent a bad frame")
+                return
             logger.warning("peer %s sent a bad frame: %s", peer.hex()[:16], exc)
-            self._sessions.pop(peer, None)
-            self._dispatcher.lost(peer, self._clock())
+            self._lose(standing.peer)
             return
         self.counters.messages_in += len(messages)
         now = self._clock()
         dispatcher = self._dispatcher
+        works = standing is not None and standing.role is Role.SANDBOX
         dispatcher.heard(peer, now)
         for message in messages:
-            if type(message) is m.Result:
+            if type(message) is m.Result and works:
                 run = dispatcher.accept(peer, message, now)
                 if run is not None:
                     self._kernel.finish(run, message.outcome)
             else:
-                self._control(peer, message, now)
+                standing = self._control(peer, standing, message, now)
+                if standing is None:
+                    return
+                works = standing.role is Role.SANDBOX
 
-    def _control(self, peer: WorkerId, message: ToGateway, now: float) -> None:
+    def _control(
+        self, peer: WorkerId, standing: Standing | None, message: ToGateway, now: float
+    ) -> Standing | None:
+        """Does what an admitted peer says, or admits it. Returns its standing, None for one that is out."""
         dispatcher = self._dispatcher
+        if standing is not None and not self._admission.allows(standing, message):
+            self._admission.breach(peer)
+            logger.warning(
+                "%s %s says %s, which it may not, and is out",
+                standing.role.value, peer.hex()[:16], type(message).__name__,
+            )  # fmt: skip
+            self._lose(standing.peer)
+            return None
         match message:
             case m.Hello():
-                self._sessions.pop(peer, None)
-                if dispatcher.hello(peer, message, now):
-                    # a session of its own each time: whatever the peer had from before is void, here too
-                    self._sessions[peer] = os.urandom(_SESSION_BYTES)
-                    logger.info("%s %s of process %d is here", message.role, peer.hex()[:16], message.pid)
-                    self._welcome(peer)
+                return self._hello(peer, message, now)
             case m.Heartbeat():
                 dispatcher.heard(WorkerId(message.worker), now)
             case m.Missing():
@@ -261,6 +283,7 @@ class Broker:
                 dispatcher.prepared(PoolId(peer), message, now)
             case m.Exited():
                 self._sessions.pop(message.worker, None)
+                self._admission.exited(peer, message.worker)
                 dispatcher.exited(PoolId(peer), WorkerId(message.worker), now)
             case m.Goodbye():
                 if not message.draining:
@@ -268,6 +291,41 @@ class Broker:
                 dispatcher.goodbye(peer, draining=message.draining, now=now)
             case m.Result():
                 raise AssertionError("handled by the caller")
+        return standing
+
+    def _hello(self, peer: WorkerId, message: m.Hello, now: float) -> Standing | None:
+        """Admits a peer, or admits it again. Nothing is answered to one that is not admitted."""
+        verdict = self._admission.hello(peer, message)
+        if verdict is not Verdict.ADMITTED:
+            self._log_refusal(peer, f"said Hello as a {message.role}: {verdict.value}")
+            if verdict is Verdict.BREACH:
+                self._lose(peer)
+            return None
+        self._sessions.pop(peer, None)
+        if not self._dispatcher.hello(peer, message, now):
+            self._admission.forget(peer)
+            self._log_refusal(peer, "said Hello, but there are too many peers")
+            return None
+        # a session of its own each time: whatever the peer had from before is void, here too
+        self._sessions[peer] = os.urandom(_SESSION_BYTES)
+        logger.info("%s %s of process %d is here", message.role, peer.hex()[:16], message.pid)
+        if message.missing:
+            logger.warning("sandbox %s runs without %s", peer.hex()[:16], ascii("; ".join(message.missing)))
+        self._welcome(peer)
+        return self._admission.standing(peer)
+
+    def _lose(self, peer: WorkerId) -> None:
+        self._sessions.pop(peer, None)
+        self._dispatcher.lost(peer, self._clock())
+
+    def _log_refusal(self, peer: bytes, what: str) -> None:
+        now = self._clock()
+        if now >= self._next_refusal_log_s:
+            self._next_refusal_log_s = now + _REFUSAL_LOG_S
+            logger.warning(
+                "a peer %s is not admitted: it %s; if it is a pool of yours, give it this gateway's bus key",
+                peer.hex()[:16], what,
+            )  # fmt: skip
 
     # -- out -----------------------------------------------------------------------------------------
 
@@ -324,6 +382,7 @@ class Broker:
 
     def _beat(self) -> None:
         """The gateway's heartbeat: a Welcome to everyone, again."""
+        self._admission.retain(set(self._dispatcher.peers()))
         for peer in list(self._dispatcher.peers()):
             self._welcome(peer)
         self._after(self._heartbeat_s, self._beat)

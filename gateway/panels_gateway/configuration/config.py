@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from panels_gateway.configuration.options import TABLE
+from panels_shared.buskey import BUS_KEY_HINT
 from panels_shared.endpoint import is_tcp, listens_everywhere, parse_endpoint
 from panels_shared.errors import ConfigError
 from panels_shared.limits import Limits
@@ -67,11 +68,15 @@ class ListenConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersConfig:
-    """Where workers come in. The key files are both set or both None, and set for tcp."""
+    """Where workers come in. The CURVE key files are both set or both None, and set for tcp.
+
+    ``bus_key_file`` is set for tcp; None means the file beside the socket.
+    """
 
     endpoint: str
     curve_secret_key_file: Path | None
     curve_worker_keys_file: Path | None
+    bus_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,7 +407,18 @@ def _workers(values: Values, data_dir: Path) -> WorkersConfig:
             f"{option}: expected CURVE keys for tcp, got none; give --curve-secret-key-file and "
             "--curve-worker-keys-file, or an ipc:// endpoint"
         )
-    return WorkersConfig(endpoint=endpoint, curve_secret_key_file=secret, curve_worker_keys_file=workers)
+    bus_key = values.maybe("bus_key_file", Path)
+    if is_tcp(endpoint) and bus_key is None:
+        raise ConfigError(
+            "bus-key-file: expected a file with the key that pools prove themselves with, got none; give the "
+            f"same one to the gateway and to each panels-worker; {BUS_KEY_HINT}"
+        )
+    return WorkersConfig(
+        endpoint=endpoint,
+        bus_key_file=bus_key,
+        curve_secret_key_file=secret,
+        curve_worker_keys_file=workers,
+    )
 
 
 def _auth(values: Values) -> AuthConfig:

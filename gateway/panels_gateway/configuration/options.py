@@ -78,11 +78,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="workers-endpoint", group=WORKERS, kind="text",
         help="Where workers connect: ipc:///path or tcp://address:port. Without it, at workers.sock in the data directory. "
-        "tcp needs both CURVE key files.",
+        "tcp needs both CURVE key files and bus-key-file.",
     ),
     Option(
         name="data-dir", group=WORKERS, kind="path", default=Path(".panels"),
         help="Directory for the gateway's own files. If it is missing, it is made for the gateway's user only.",
+    ),
+    Option(
+        name="bus-key-file", group=WORKERS, kind="path",
+        help="File with the key that pools prove themselves with: one line of 64 hexadecimal digits, for its owner alone. "
+        "Without it, beside the socket of an ipc:// endpoint (NAME.key), where it is made if missing. tcp needs it.",
     ),
     Option(
         name="curve-secret-key-file", group=WORKERS, kind="path",

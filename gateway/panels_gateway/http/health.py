@@ -4,14 +4,21 @@ the kernel.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from panels_gateway.journal.journal import FoldingState
+from panels_gateway.observe.fleet import PoolSummary
 from panels_shared import __version__
 
 if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
+
+
+#: Layers of confinement that are listed as missing: what workers say is not to be trusted.
+MAX_MISSING: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +26,8 @@ class Condition:
     """What ``/health`` looks at.
 
     ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
-    to be folded, and above ``bound_bytes`` no triggers are taken. ``damaged``: how many panels were asked for
-    whose stored rows cannot be read.
+    to be folded, and above ``bound_bytes`` no triggers are taken. ``pools`` are those that are admitted.
+    ``damaged``: how many panels were asked for whose stored rows cannot be read.
     """
 
     workers: bool
@@ -34,6 +41,7 @@ class Condition:
     bound_bytes: int
     folding: FoldingState
     damaged: int = 0
+    pools: Sequence[PoolSummary] = ()
 
     @property
     def backlogged(self) -> bool:
@@ -46,7 +54,7 @@ class Condition:
         return self.workers and not self.closing and not self.backlogged
 
 
-def look(kernel: Kernel, *, durability: str) -> Condition:
+def look(kernel: Kernel, pools: Sequence[PoolSummary], *, durability: str) -> Condition:
     """The condition of ``kernel`` at the moment."""
     journal = kernel.journal
     return Condition(
@@ -61,6 +69,7 @@ def look(kernel: Kernel, *, durability: str) -> Condition:
         bound_bytes=kernel.intake.backlog_bytes,
         folding=journal.folding,
         damaged=len(kernel.residents.damaged),
+        pools=pools,
     )
 
 
@@ -85,6 +94,10 @@ def problems(condition: Condition) -> list[str]:
             f"panels whose stored rows cannot be read: {condition.damaged}; the log names them, and "
             "panels-gateway verify finds all"
         )
+    missing: Counter[str] = Counter()
+    for pool in condition.pools:
+        missing.update(pool.missing)
+    found += [f"{count} sandboxes run without {layer}" for layer, count in missing.most_common(MAX_MISSING)]
     return found
 
 
@@ -105,5 +118,14 @@ def report(condition: Condition) -> dict[str, Any]:
             "folding": "up" if folding.up else "down",
             "foldingDeaths": folding.deaths,
         },
+        "pools": [
+            {
+                "sandboxes": pool.sandboxes,
+                "layers": dict(pool.layers),
+                "missing": dict(pool.missing),
+                "versions": dict(pool.versions),
+            }
+            for pool in condition.pools
+        ],
         "problems": problems(condition),
     }

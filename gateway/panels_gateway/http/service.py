@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -15,13 +16,24 @@ from panels_gateway.observe.metrics import CONTENT_TYPE
 if TYPE_CHECKING:
     from panels_gateway.http.metrics import Metrics
     from panels_gateway.kernel.kernel import Kernel
+    from panels_gateway.observe.fleet import PoolSummary
 
 
 class ServiceRoutes:
-    """See the module's docstring. ``durability`` is the mode that the journal runs in."""
+    """See the module's docstring. ``durability`` is the mode that the journal runs in; ``pools`` tells which
+    pools are there.
+    """
 
-    def __init__(self, kernel: Kernel, metrics: Metrics, *, durability: str) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        metrics: Metrics,
+        *,
+        durability: str,
+        pools: Callable[[], Sequence[PoolSummary]],
+    ) -> None:
         self._kernel = kernel
+        self._pools = pools
         self._metrics = metrics
         self._durability = durability
 
@@ -34,7 +46,7 @@ class ServiceRoutes:
 
     async def health(self, request: Request) -> Response:
         """200 while triggers are taken and can be run, else 503; see ``Condition``."""
-        condition = look(self._kernel, durability=self._durability)
+        condition = look(self._kernel, self._pools(), durability=self._durability)
         return json_answer(report(condition), status=200 if condition.healthy else 503)
 
     async def metrics(self, request: Request) -> Response:

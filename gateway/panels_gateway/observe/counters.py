@@ -64,10 +64,15 @@ class ClientCounters:
 
 @dataclass(slots=True)
 class BrokerCounters:
-    """What passed through the socket between gateway and workers."""
+    """What passed through the socket between gateway and workers, and what was turned away there: frames of
+    strangers that were no Hello, Hellos that proved nothing, and admitted peers that said what they may not.
+    """
 
     frames_in: int = 0
     frames_out: int = 0
     messages_in: int = 0
     bad_frames: int = 0
     unroutable: int = 0
+    strangers_dropped: int = 0
+    hellos_refused: int = 0
+    breaches: int = 0

@@ -163,6 +163,19 @@ BUS: Final[Mapping[str, Family]] = {
     "unroutable": Family(
         "panels_bus_unroutable_total", "counter", "Frames that had no worker to go to any more."
     ),
+    "strangers_dropped": Family(
+        "panels_bus_strangers_dropped_total",
+        "counter",
+        "Frames of peers that were not admitted, and no Hello.",
+    ),
+    "hellos_refused": Family(
+        "panels_bus_hellos_refused_total",
+        "counter",
+        "Hellos that proved nothing, or came too late or too often.",
+    ),
+    "breaches": Family(
+        "panels_bus_breaches_total", "counter", "Admitted peers that said what they may not, and are out."
+    ),
 }
 
 FAMILIES: Final = (

@@ -13,13 +13,22 @@ from typing import Any
 import uvloop
 import zmq
 
+from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import FRAMES_PER_TURN, Broker
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
+from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import wire
-from panels_shared.messages import Heartbeat, Hello, Refusal
+from panels_shared.messages import Heartbeat, Refusal
 from panels_shared.outcome import Outcome, Reason
+from tests.support.rogue import pool_hello
+
+KEY = bytes(32)
+
+
+def admission() -> Admission:
+    return Admission(KEY, BrokerCounters())
 
 
 class NoResults:
@@ -52,14 +61,16 @@ def test_frames_are_read_although_a_heartbeat_consumed_their_edge(tmp_path: Path
 
     async def run() -> None:
         dispatcher = Dispatcher(heartbeat_s=3_600.0)
-        broker = Broker(f"ipc://{tmp_path}/w.sock", dispatcher, NoResults(), heartbeat_s=3_600.0)
+        broker = Broker(
+            f"ipc://{tmp_path}/w.sock", dispatcher, NoResults(), admission=admission(), heartbeat_s=3_600.0
+        )
         await broker.start()
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.set(zmq.LINGER, 0)
-            dealer.connect(broker.endpoint)
             worker = os.urandom(16)
             dealer.set(zmq.IDENTITY, worker)
-            dealer.send(wire.encode([Hello("pool", b"", 1, {})]))
+            dealer.connect(broker.endpoint)
+            dealer.send(wire.encode([pool_hello(KEY, worker)]))
             await eventually(lambda: broker.counters.frames_in == 1)
             await asyncio.sleep(0.05)  # the turns that follow the Welcome
             for count in range(10):
@@ -82,7 +93,7 @@ def test_broker_reads_a_bounded_number_of_frames_in_one_turn() -> None:
     scheduled: list[object] = []
     loop: Any = SimpleNamespace(call_soon=scheduled.append)
     kernel: Any = SimpleNamespace(flush=lambda: scheduled.append("flush"))
-    broker = Broker("ipc:///nowhere", Dispatcher(), kernel)
+    broker = Broker("ipc:///nowhere", Dispatcher(), kernel, admission=admission())
     endless: Any = EndlessSocket()
     broker._socket, broker._loop = endless, loop
 

@@ -107,6 +107,16 @@ BAD: list[tuple[str, list[str], str]] = [
     ("public url", ["--no-auth", "--public-url", "panels.example.org"], "public-url"),
     ("log level", ["--no-auth", "--log-level", "loud"], "log-level: expected one of"),
     ("tcp without keys", ["--no-auth", "--workers-endpoint", "tcp://127.0.0.1:5000"], "CURVE keys"),
+    (
+        "tcp without a bus key",
+        [
+            "--no-auth",
+            "--workers-endpoint=tcp://127.0.0.1:5",
+            "--curve-secret-key-file=k",
+            "--curve-worker-keys-file=k",
+        ],
+        "bus-key-file: expected",
+    ),
     ("half a key pair", ["--no-auth", "--curve-secret-key-file", "k"], "curve-worker-keys-file"),
     (
         "every interface",

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from panels_gateway.http.health import Condition, problems, report
+from panels_gateway.http.health import MAX_MISSING, Condition, problems, report
 from panels_gateway.journal.journal import FoldingState
+from panels_gateway.observe.fleet import PoolSummary
 
 GOOD = Condition(
     workers=True,
@@ -37,6 +38,28 @@ def test_gateway_that_can_work_is_ready_and_says_where_it_stands() -> None:
         "folding": "up",
         "foldingDeaths": 2,
     }
+
+
+def pool(**missing: int) -> PoolSummary:
+    return PoolSummary(sandboxes=2, versions={"panels": "1"}, layers={"seccomp": 2}, missing=missing)
+
+
+def test_pools_are_told_and_what_they_run_without_is_a_problem() -> None:
+    condition = replace(GOOD, pools=[pool(), pool(landlock=1), pool(landlock=2, user=1)])
+    answer = report(condition)
+    assert condition.healthy
+    assert answer["pools"][1] == {
+        "sandboxes": 2,
+        "layers": {"seccomp": 2},
+        "missing": {"landlock": 1},
+        "versions": {"panels": "1"},
+    }
+    assert answer["problems"] == ["3 sandboxes run without landlock", "1 sandboxes run without user"]
+
+
+def test_what_pools_say_makes_a_bounded_number_of_problems() -> None:
+    condition = replace(GOOD, pools=[pool(**{f"layer{n}": 1}) for n in range(256)])
+    assert len(problems(condition)) == MAX_MISSING
 
 
 @pytest.mark.parametrize(

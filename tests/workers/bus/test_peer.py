@@ -16,7 +16,7 @@ SECOND = Welcome(b"second", 500)
 
 
 def joined() -> Peer:
-    peer = Peer(HELLO, now_s=0.0)
+    peer = Peer(lambda: HELLO, now_s=0.0)
     peer.tick(0.0)
     peer.feed(encode([FIRST]), 0.1)
     peer.drain()
@@ -25,7 +25,7 @@ def joined() -> Peer:
 
 
 def test_peer_says_hello_every_second_until_it_is_welcome() -> None:
-    peer = Peer(HELLO, now_s=0.0)
+    peer = Peer(lambda: HELLO, now_s=0.0)
     for now_s in (0.0, 0.4, 1.0, 1.9, 2.0):
         peer.tick(now_s)
     assert peer.drain() == [HELLO] * 3
@@ -36,7 +36,7 @@ def test_peer_says_hello_every_second_until_it_is_welcome() -> None:
 
 
 def test_peer_delivers_nothing_before_it_is_welcome() -> None:
-    peer = Peer(HELLO, now_s=0.0)
+    peer = Peer(lambda: HELLO, now_s=0.0)
     assert peer.feed(encode([Forget(1, ())]), 0.0) == ()
     assert peer.phase is Phase.JOINING
 
@@ -100,7 +100,7 @@ def test_peer_gives_up_on_a_gateway_that_sends_only_bad_frames() -> None:
     "welcome", [Welcome(b"x", 0), Welcome(b"x", 10**9), Welcome(b"", 500), Welcome(b"x" * 65, 500)]
 )
 def test_peer_refuses_a_welcome_out_of_bounds(welcome: Welcome) -> None:
-    peer = Peer(HELLO, now_s=0.0)
+    peer = Peer(lambda: HELLO, now_s=0.0)
     peer.feed(encode([welcome]), 0.0)
     assert (peer.take_reset(), peer.session) == (True, None)
 
@@ -133,7 +133,7 @@ def test_peer_leaves_when_the_gateway_drains_it() -> None:
 
 
 def test_pool_stays_when_the_gateway_drains_it() -> None:
-    peer = Peer(HELLO, now_s=0.0, drainable=False)
+    peer = Peer(lambda: HELLO, now_s=0.0, drainable=False)
     peer.feed(encode([FIRST, Drain()]), 0.0)
     assert peer.phase is Phase.JOINED
     assert peer.drain() == []
@@ -160,7 +160,7 @@ EVENTS = st.one_of(
 def test_peer_keeps_its_promises_in_any_conversation(
     events: list[tuple[float, tuple[str, bytes]]], drainable: bool
 ) -> None:
-    peer = Peer(HELLO, now_s=0.0, drainable=drainable)
+    peer = Peer(lambda: HELLO, now_s=0.0, drainable=drainable)
     now_s, session, said = 0.0, None, []
     for pause_s, (event, frame) in events:
         now_s += pause_s
@@ -187,3 +187,21 @@ def test_peer_keeps_its_promises_in_any_conversation(
             assert (before, peer.phase) in TRANSITIONS or (before, peer.phase) == (Phase.JOINED, Phase.LEFT)
     if peer.phase is Phase.LEFT:
         assert said[-1] == Goodbye(draining=False)
+
+
+def test_peer_asks_for_its_hello_each_time() -> None:
+    """What it proves itself with may not be there yet, or may have changed."""
+    other = Hello("sandbox", b"p" * 16, 1, {}, b"another credential")
+    hellos = iter([None, HELLO, other])
+    peer = Peer(lambda: next(hellos), now_s=0.0)
+    said = []
+    for now_s in (0.0, 1.0, 2.0):
+        peer.tick(now_s)
+        said.append(peer.drain())
+    assert said == [[], [HELLO], [other]]
+
+
+def test_peer_is_silent_after_as_long_as_it_takes_to_be_lost() -> None:
+    peer = Peer(lambda: HELLO, now_s=10.0)
+    assert not peer.silent(11.9)
+    assert peer.silent(12.1)

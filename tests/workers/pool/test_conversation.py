@@ -26,7 +26,7 @@ def endpoint() -> Iterator[str]:
 
 
 def begin(endpoint: str) -> Conversation:
-    return Conversation(endpoint, None, pool=POOL, hello=HELLO, now_s=time.monotonic())
+    return Conversation(endpoint, None, pool=POOL, hello=lambda: HELLO, now_s=time.monotonic())
 
 
 def turn(conversation: Conversation) -> list[Prepare]:

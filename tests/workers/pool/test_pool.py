@@ -15,6 +15,7 @@ import psutil
 import pytest
 import zmq
 
+from panels_shared.buskey import beat_id, key_file_beside, pool_proof, sandbox_ticket
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.messages import (
     Drain,
@@ -35,7 +36,7 @@ from panels_worker.artifacts import MAX_CACHE_BYTES, ArtifactStore
 from panels_worker.pool.pool import Pool
 from panels_worker.settings import PoolConfig
 from panels_worker.status import Exit
-from tests.support.fake_gateway import FakeGateway
+from tests.support.fake_gateway import FakeGateway, make_bus_key
 from tests.support.pool_process import PoolProcess
 
 COUNTER = b"""(module
@@ -134,7 +135,10 @@ def test_pool_serves_a_gateway_over_tcp_with_keys(cache_dir: Path, tmp_path: Pat
         str(tmp_path / "own"),
         "--curve-server-key-file",
         str(tmp_path / "server"),
+        "--bus-key-file",
+        str(tmp_path / "bus"),
     )
+    make_bus_key(tmp_path / "bus")
     with (
         FakeGateway(endpoint, curve=(public, secret)) as gateway,
         PoolProcess(endpoint, cache_dir, *keys, "--confinement", "strict"),
@@ -147,6 +151,50 @@ def test_pool_serves_a_gateway_over_tcp_with_keys(cache_dir: Path, tmp_path: Pat
 def test_pool_serves_a_gateway_that_starts_later(endpoint: str, cache_dir: Path) -> None:
     with PoolProcess(endpoint, cache_dir, processes=2), FakeGateway(endpoint) as gateway:
         gateway.wait_for_sandboxes(2)
+
+
+def test_pool_waits_for_a_bus_key_and_proves_that_it_has_it(endpoint: str, cache_dir: Path) -> None:
+    with PoolProcess(endpoint, cache_dir, processes=2) as pool:
+        until_s = time.monotonic() + 15
+        while not pool.logged("waiting for a bus key")() and time.monotonic() < until_s:
+            assert not pool.ended()
+        with FakeGateway(endpoint) as gateway:
+            workers = gateway.wait_for_sandboxes(2)
+            gateway.wait(lambda: bool(gateway.pools))
+            key = make_bus_key(Path(key_file_beside(endpoint)))
+            ((pool_id, hello),) = gateway.pools.items()
+            assert hello.credential == pool_proof(key, pool_id)
+            for worker in workers:
+                hello = gateway.sandboxes[worker]
+                assert hello.credential == sandbox_ticket(key, worker, pool_id)
+                assert {"no_new_privs", "rlimits", "dumpable"} <= set(hello.active)
+            gateway.wait(lambda: {beat_id(worker) for worker in workers} == {who for who, _ in gateway.beats}
+                         - {pool_id})  # fmt: skip
+        assert sum("waiting for a bus key" in line for line in pool.log) == 1
+
+
+@pytest.mark.parametrize("confinement", ["auto", "off"])
+def test_pool_takes_a_changed_key_and_gives_its_sandboxes_new_tickets(
+    endpoint: str, cache_dir: Path, confinement: str
+) -> None:
+    path = Path(key_file_beside(endpoint))
+    with PoolProcess(endpoint, cache_dir, "--confinement", confinement):
+        with FakeGateway(endpoint) as gateway:
+            gateway.wait_for_sandboxes()
+            gateway.wait(lambda: bool(gateway.pools))
+        path.unlink()
+        with FakeGateway(endpoint) as gateway:
+            key = make_bus_key(path)
+
+            def admitted() -> bool:
+                return any(
+                    hello.credential == sandbox_ticket(key, worker, hello.pool)
+                    for worker, hello in gateway.sandboxes.items()
+                )
+
+            gateway.wait(admitted)
+            ((pool_id, hello),) = gateway.pools.items()
+            assert hello.credential == pool_proof(key, pool_id)
 
 
 @pytest.mark.parametrize("confinement", ["auto", "off"])

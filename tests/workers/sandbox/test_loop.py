@@ -50,7 +50,7 @@ class LoopThread:
         self.loop = Loop(
             self._socket,
             watch=self._watch,
-            peer=Peer(hello, now_s=time.monotonic()),
+            peer=Peer(lambda: hello, now_s=time.monotonic()),
             sandbox=self.sandbox,
             spin=Spin(spin_us),
             shared=self.shared,
@@ -214,3 +214,54 @@ def test_loop_waits_for_a_gateway_that_is_not_there(endpoint: str) -> None:
     thread.terminate()
     thread.close()
     assert thread.end is Exit.OK
+
+
+def test_loop_that_cannot_connect_again_ends_though_results_wait(gateway: FakeGateway, start: Start) -> None:
+    """The gateway goes while a job runs: its result has nowhere to go, and must not keep the process here."""
+    begun, gone = threading.Event(), threading.Event()
+
+    def outlive(state: Mapping[str, bytes], args: object) -> dict[str, bytes | None]:
+        begun.set()
+        assert gone.wait(10)
+        return {}
+
+    thread = start(FunctionProgram(outlive))
+    thread.loop.can_reconnect = False
+    gateway.send(WORKER, *jobs(1))
+    gateway.wait(begun.is_set)
+    gateway.close()
+    until_s = time.monotonic() + 10
+    while int(thread._socket.get(zmq.EVENTS)) & zmq.POLLOUT and time.monotonic() < until_s:
+        pass
+    gone.set()
+    thread._thread.join(20)
+    assert thread.end is Exit.LOST
+
+
+def test_loop_waits_for_a_connection_and_says_nothing(endpoint: str) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = link.connect(context, endpoint, WORKER, None)
+    watch = link.watch(socket)
+    read_fd, write_fd = os.pipe()
+    loop = Loop(
+        socket,
+        watch=watch,
+        peer=Peer(lambda: None, now_s=0.0),
+        sandbox=Sandbox(FakeLoader({}), replicas=Replicas()),
+        spin=Spin(0.0),
+        shared=Shared(),
+        wakeup_fd=read_fd,
+        can_reconnect=True,
+    )
+    loop.terminating = True
+    assert loop.connect() is Exit.OK
+    loop.terminating = False
+    with FakeGateway(endpoint) as gateway:
+        assert loop.connect() is None
+        gateway.pump()
+        assert gateway.heard == []
+    loop.can_reconnect = False
+    assert loop.join() is Exit.LOST
+    link.close(socket, context, watch)
+    os.close(read_fd)
+    os.close(write_fd)

@@ -17,7 +17,7 @@ owner to see.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from panels_shared.errors import WireError
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a Hello waits for its Welcome, in seconds; and how long a peer keeps away after a bad frame.
 HELLO_INTERVAL_S = 1.0
+#: How soon a peer that has nothing to prove itself with looks again.
+PROOF_INTERVAL_S = 0.1
 #: After this many bad frames in a row the two sides evidently speak different versions.
 MAX_BAD_FRAMES = 8
 #: Security limits on what a Welcome may ask for.
@@ -59,8 +61,9 @@ TRANSITIONS = frozenset(
 class Peer:
     """The state of one conversation. All times are monotonic seconds.
 
-    ``drainable`` peers leave when the gateway sends Drain; others (pools) stay, for the gateway that comes
-    next.
+    ``hello`` is called whenever a Hello is due, because what proves the peer may have changed since the last
+    one; None means that there is nothing to prove it with yet. ``drainable`` peers leave when the gateway
+    sends Drain; others (pools) stay, for the gateway that comes next.
     """
 
     __slots__ = (
@@ -76,7 +79,7 @@ class Peer:
         "session",
     )
 
-    def __init__(self, hello: Hello, *, now_s: float, drainable: bool = True) -> None:
+    def __init__(self, hello: Callable[[], Hello | None], *, now_s: float, drainable: bool = True) -> None:
         self.phase = Phase.JOINING
         #: Names the gateway's run; None before the first Welcome and after a bad frame.
         self.session: bytes | None = None
@@ -109,6 +112,10 @@ class Peer:
             return self._liveness.lost_at_s
         return None
 
+    def silent(self, now_s: float) -> bool:
+        """Whether nothing has been heard for as long as it takes to be lost."""
+        return self._liveness.lost(now_s)
+
     def feed(self, frame: bytes, now_s: float) -> Sequence[ToWorker]:
         """The messages of ``frame`` that are for the owner, in order; none when it does not validate."""
         if self.phase is Phase.LEFT:
@@ -139,8 +146,10 @@ class Peer:
             self._set(Phase.JOINING)
             self._next_hello_s = now_s
         if self.phase is Phase.JOINING and now_s >= self._next_hello_s:
-            self._next_hello_s = now_s + HELLO_INTERVAL_S
-            self._outbox.append(self._hello)
+            hello = self._hello()
+            self._next_hello_s = now_s + (PROOF_INTERVAL_S if hello is None else HELLO_INTERVAL_S)
+            if hello is not None:
+                self._outbox.append(hello)
 
     def rejoin(self, now_s: float) -> None:
         """Says Hello at once: the gateway may not know this process any more, because the connection broke or

@@ -1,8 +1,9 @@
 """How a sandbox process locks itself in, layer by layer, in two steps around the start of its threads.
 
     before_threads   no_new_privs, rlimits, Landlock     Landlock binds a thread and those it starts
-    (connect, hear the gateway's Welcome)                which needs what the next step takes away
-    before_guests    user, dumpable, seccomp             nothing of a guest has been read yet
+    (connect to the gateway)                             which needs what the next step takes away
+    before_guests    user, dumpable, seccomp             nothing has been read from the gateway yet
+    (say Hello, with the layers that are in force)
 
 The outer wall is the WebAssembly engine; this one is for the day when a guest gets through it. What such a
 guest finds: no files but compiled handlers, no new connections, no other process to signal or look at, no
@@ -43,7 +44,7 @@ class ConfinementError(PanelsError):
 
 
 class Confinement:
-    """The layers of one process, and which of them are active."""
+    """The layers of one process: which of them are ``active``, and which are ``missing``, with the reason."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
@@ -67,6 +68,7 @@ class Confinement:
     def before_guests(self) -> bool:
         """The second step; True when no connection can be made from now on. Raises ``ConfinementError``."""
         if self._config.confinement == "off":
+            self.missing.append("everything (confinement is off)")
             return False
         if self._config.uid >= 0:
             self._layer("user", self._become)

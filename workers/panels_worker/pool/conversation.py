@@ -8,7 +8,7 @@ are dropped. A gateway that missed them notices from silence what they said, or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import zmq
@@ -30,12 +30,19 @@ MAX_UNSENT: Final = 4_096
 class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
-    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
-    until ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
+    ``hello`` makes the next Hello, or None while there is none to say. In each turn the owner calls
+    ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or until ``socket`` is ready for
+    ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
     """
 
     def __init__(
-        self, endpoint: str, curve: CurveKeys | None, *, pool: PoolId, hello: Hello, now_s: float
+        self,
+        endpoint: str,
+        curve: CurveKeys | None,
+        *,
+        pool: PoolId,
+        hello: Callable[[], Hello | None],
+        now_s: float,
     ) -> None:
         self._pool = pool
         self._peer = Peer(hello, now_s=now_s, drainable=False)

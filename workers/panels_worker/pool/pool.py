@@ -18,6 +18,11 @@ Shutdown
     grace; a second signal kills them at once. If the pool itself is killed, its sandboxes die with it.
 
 The gateway may come and go: the pool says Hello until it is there, and sandboxes wait or are replaced.
+
+The pool proves who it is by the bus key, which it reads again before each Hello: the gateway makes the file,
+perhaps later than the pool starts, and perhaps another one after a restart. Sandboxes are started once there
+is a key, because each is given a ticket that is made with it; those with tickets of an older key are
+replaced.
 """
 
 from __future__ import annotations
@@ -34,10 +39,13 @@ from typing import Final
 import msgspec
 import zmq
 
+from panels_shared.buskey import pool_proof, sandbox_ticket
+from panels_shared.errors import ConfigError
 from panels_shared.messages import Exited, Hello, PoolId, Prepared, WorkerId
 from panels_worker.artifacts import ArtifactStore
+from panels_worker.bus.keyfile import read_bus_key
 from panels_worker.compiling.compiler import Compiler
-from panels_worker.pool.child import Child
+from panels_worker.pool.child import COMMAND, Child
 from panels_worker.pool.conversation import Conversation
 from panels_worker.pool.privileges import admit_group, sandbox_user, system_call_filter
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
@@ -78,9 +86,10 @@ class Pool:
         self._by_fd: dict[int, Child] = {}
         self._code: int | None = None
         self._compiling: set[int] = set()
-        hello = Hello(role="pool", pool=self._id, pid=os.getpid(), versions=versions())
+        self._key: bytes | None = None
+        self._key_problem = ""
         self._conversation = Conversation(
-            config.gateway, config.curve, pool=self._id, hello=hello, now_s=now_s
+            config.gateway, config.curve, pool=self._id, hello=self._hello, now_s=now_s
         )
         self._poller = zmq.Poller()
         self._signals = 0
@@ -98,7 +107,6 @@ class Pool:
         logger.info("%d sandboxes for %s", self._config.processes, self._config.gateway)
         try:
             self._compiler.warm(time.monotonic())
-            self._carry_out(self._supervisor.start(time.monotonic()))
             while self._code is None:
                 self._turn()
         finally:
@@ -127,6 +135,39 @@ class Pool:
         if self._conversation.hopeless:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
             self._code = Exit.PROTOCOL
+
+    # -- who we are ----------------------------------------------------------------------------------
+
+    def _hello(self) -> Hello | None:
+        """What to say to a gateway that has not welcomed us; None without a key."""
+        try:
+            key = read_bus_key(self._config)
+        except ConfigError as exc:
+            if str(exc) != self._key_problem:  # not every second
+                self._key_problem = str(exc)
+                logger.warning("waiting for a bus key: %s", exc)
+            return None
+        self._key_problem = ""
+        if key != self._key:
+            before, self._key = self._key, key
+            self._tickets_changed(first=before is None)
+        return Hello(
+            role="pool",
+            pool=self._id,
+            pid=os.getpid(),
+            versions=versions(),
+            credential=pool_proof(key, self._id),
+        )
+
+    def _tickets_changed(self, *, first: bool) -> None:
+        if self._supervisor.stopping:
+            return
+        if first:
+            self._carry_out(self._supervisor.start(time.monotonic()))
+            return
+        logger.info("the bus key has changed: replacing all sandboxes")
+        for child in self._children.values():
+            child.send_signal(signal.SIGTERM)
 
     # -- preparing handlers --------------------------------------------------------------------------
 
@@ -170,7 +211,8 @@ class Pool:
 
     def _spawn(self, worker: WorkerId) -> None:
         try:
-            child = Child(worker, msgspec.msgpack.encode(self._tell(worker)))
+            command = self._config.sandbox_command or COMMAND
+            child = Child(worker, msgspec.msgpack.encode(self._tell(worker)), command=command)
         except OSError as exc:
             logger.error("a sandbox could not be started: %s", exc.strerror)
             self._carry_out(self._supervisor.exited(worker, Exit.DEFECT, time.monotonic()))
@@ -183,11 +225,13 @@ class Pool:
 
     def _tell(self, worker: WorkerId) -> SandboxConfig:
         config = self._config
+        assert self._key is not None, "sandboxes are started once there is a key"
         uid, gid = self._user
         return SandboxConfig(
             endpoint=config.gateway,
             worker=worker,
             pool=self._id,
+            ticket=sandbox_ticket(self._key, worker, self._id),
             parent_pid=os.getpid(),
             cache_dir=str(config.cache_dir),
             artifact_key=self._store.key,

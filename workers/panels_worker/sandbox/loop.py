@@ -85,6 +85,19 @@ class Loop:
         self._unsent: deque[bytes] = deque()
         self._asked_s = self._converse_s = time.monotonic()
 
+    def connect(self) -> Exit | None:
+        """Waits until there is a connection, and says and reads nothing. Returns an exit if it never will."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLOUT)
+        poller.register(self._wakeup_fd, zmq.POLLIN)
+        while not self.terminating:
+            ready = dict(poller.poll(int(MAX_WAIT_S * 1000)))
+            if self._wakeup_fd in ready:
+                os.read(self._wakeup_fd, 512)
+            elif self._socket in ready:
+                return None
+        return Exit.OK
+
     def join(self) -> Exit | None:
         """Waits until the gateway has welcomed this process, and runs nothing. Returns an exit if it never
         will.
@@ -94,7 +107,10 @@ class Loop:
                 return Exit.OK
             if self._peer.hopeless:
                 return Exit.PROTOCOL
-            self._converse(time.monotonic())
+            now_s = time.monotonic()
+            if not self.can_reconnect and not self._has_connection(now_s):
+                return Exit.LOST
+            self._converse(now_s)
             if not self._read(MAX_READS):
                 self._sleep()
         return None
@@ -222,8 +238,8 @@ class Loop:
         if peer.phase is Phase.LEAVING:
             done = not self._sandbox.queue and not self._unsent
             quiet = peer.fenced or now_s - self._asked_s >= QUIET_S
-            return Exit.OK if (done and quiet) or not self._has_connection() else None
-        if not self.can_reconnect and not self._has_connection():
+            return Exit.OK if (done and quiet) or not self._has_connection(now_s) else None
+        if not self.can_reconnect and not self._has_connection(now_s):
             return Exit.LOST
         return None
 
@@ -233,9 +249,12 @@ class Loop:
         self._flush()
         return exit_code
 
-    def _has_connection(self) -> bool:
+    def _has_connection(self, now_s: float) -> bool:
         # ZMQ_IMMEDIATE is set: a socket without a connection has nowhere to send to
-        return bool(self._unsent) or bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLOUT)
+        if int(self._socket.get(zmq.EVENTS)) & zmq.POLLOUT:
+            return True
+        # nor has one whose gateway is behind with reading, but from that one something is heard
+        return bool(self._unsent) and not self._peer.silent(now_s)
 
     def _reset(self) -> None:
         self._sandbox.reset()

@@ -7,9 +7,13 @@ Processes
 Threads
     The first reads, runs and sends (``loop``). The second keeps time (``ticker``). ZeroMQ has two of its own.
 Confinement
-    In two steps (``confinement``): what must come before threads exist, and, once connected and before the
-    first byte of a guest, the rest. From then on it can open no connection; when the gateway goes, it ends
-    and its successor waits.
+    In two steps (``confinement``): what must come before threads exist, and, once both sockets are connected
+    and before anything is read from the gateway, the rest. Then it says Hello, with what it is confined by.
+    From then on it can open no connection; when the gateway goes, it ends and its successor waits.
+Identity
+    The pool gives it a routing id and a ticket for it, which is all that it can prove (``buskey``). It has no
+    bus key. The ticket stays in its memory, because Hello is said again after a silence; it admits nobody but
+    the socket that is connected under that routing id.
 Heartbeat
     From the ticker's own socket, so that a long job does not silence it. Job deadlines are the gateway's
     business.
@@ -35,7 +39,8 @@ from typing import Final, NoReturn
 import msgspec
 import zmq
 
-from panels_shared.messages import Hello
+from panels_shared.buskey import beat_id
+from panels_shared.messages import MAX_LAYERS, MAX_REASON_CHARS, Hello
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
@@ -106,7 +111,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     loader = ArtifactLoader(ArtifactStore.open(Path("."), config.artifact_key))
     for build in carried():
         engine_digest(build)  # it is remembered; what it is made of cannot be read later
-    hello = Hello(role="sandbox", pool=config.pool, pid=os.getpid(), versions=versions())
+    made_of = versions()  # which are read from files
     statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     confinement.before_threads()
 
@@ -117,9 +122,21 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     socket = link.connect(context, config.endpoint, config.worker, config.curve)
     watch = link.watch(socket)
+
+    def hello() -> Hello:
+        return Hello(
+            role="sandbox",
+            pool=config.pool,
+            pid=os.getpid(),
+            versions=made_of,
+            credential=config.ticket,
+            active=tuple(confinement.active[:MAX_LAYERS]),
+            missing=tuple(layer[:MAX_REASON_CHARS] for layer in confinement.missing[:MAX_LAYERS]),
+        )
+
     ticker = Ticker(
         tick=loader.engine.increment_epoch,
-        connect=lambda: link.connect(context, config.endpoint, os.urandom(16), config.curve),
+        connect=lambda: link.connect(context, config.endpoint, beat_id(config.worker), config.curve),
         worker=config.worker,
         sandbox=sandbox,
         shared=shared,
@@ -149,12 +166,16 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
 def run(process: SandboxProcess) -> Exit:
     """Waits for the gateway, confines itself, serves; returns why it ended. Raises ``ConfinementError``."""
     loop, shared = process.loop, process.shared
-    code = loop.join()
+    code = loop.connect()
+    if code is None and not _connected(shared):
+        logger.warning("no second connection to the gateway within %g s", CONNECT_S)
+        return Exit.LOST
     if code is None:
-        if not _connected(shared):
-            logger.warning("no second connection to the gateway within %g s", CONNECT_S)
-            return Exit.LOST
         loop.can_reconnect = not process.confinement.before_guests()
+        if process.confinement.missing:
+            logger.warning("confinement is not complete: %s", process.confinement.summary())
+        code = loop.join()
+    if code is None:
         logger.info("ready; confined by %s", process.confinement.summary())
         # what is alive now stays alive, so no collection needs to look at it again
         gc.collect()
