@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import accumulate
+from math import isinf
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +27,20 @@ MAX_DEPTH: Final = 64
 _INTEGER_DIGITS: Final = 309
 _long_number_str = re.compile(rf"[0-9]{{{_INTEGER_DIGITS}}}")
 _long_number_bytes = re.compile(rb"[0-9]{%d}" % _INTEGER_DIGITS)
+
+#: Digits in a row of a number that may be too large with an exponent of two digits.
+_MANY_DIGITS: Final = 200
+#: What only a number that may be too large has, apart from strings; and such numbers, whole. Nothing in the
+#: patterns is tried twice, so that they take linear time.
+_many_digits = re.compile(rb"[0-9]{%d}" % _MANY_DIGITS)
+_large_exponent = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+_large_number = re.compile(
+    rb"(?<![0-9.eE+])(?:[0-9]{%d}[0-9.]*+(?:[eE][+-]?[0-9]++)?|[0-9.]++[eE]\+?[0-9]{3}[0-9]*+)" % _MANY_DIGITS
+)
+_string = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+#: Turns brackets into steps up and down, as signed bytes.
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -57,6 +73,25 @@ def validate(text: bytes | str) -> None:
 def encode(value: Any) -> bytes:
     """``value`` as JSON text. It must be made of what ``decode`` returns."""
     return _encode(value)
+
+
+def check_bounds(text: bytes, *, wrapping: int = 0) -> None:
+    """Raises ``InvalidJsonError`` where ``text`` nests too deeply or has a number that no double holds.
+
+    ``text`` must be syntactically valid JSON, of any size; no object is made of it. ``wrapping`` is how many
+    arrays and objects stand around the values whose nesting is bounded by ``MAX_DEPTH``.
+    """
+    deep = text.count(b"[") + text.count(b"{") > MAX_DEPTH
+    long = len(text) >= _MANY_DIGITS and _many_digits.search(text) is not None
+    if not deep and not long and _large_exponent.search(text) is None:
+        return
+    bare = _string.sub(b"", text)
+    if deep and max(accumulate(memoryview(bare.translate(_STEPS, _NO_BRACKETS)).cast("b")), default=0) > (
+        MAX_DEPTH + wrapping
+    ):
+        raise InvalidJsonError(f"expected nesting of at most {MAX_DEPTH}, got more")
+    if any(isinf(float(number)) for number in _large_number.findall(bare)):
+        raise InvalidJsonError("expected numbers within the range of a double, got a larger one")
 
 
 def check_depth(value: Any) -> None:

@@ -12,12 +12,12 @@ epoch, by a ``Snapshot`` or by a ``Delta`` against a position that the replica s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Final, Literal, NewType
 
 import msgspec
 from msgspec import Meta
 
-from panels_shared.limits import MAX_ANSWER_BYTES, MAX_OPEN_CALLS
+from panels_shared.limits import MAX_ANSWER_BYTES, MAX_ELEMENTS, MAX_OPEN_CALLS
 from panels_shared.outcome import CallNumber, Image, Outcome
 
 WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
@@ -27,6 +27,17 @@ PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; neve
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
+
+#: Security limits on what peers say of themselves and of each other: bytes of a routing id or a digest,
+#: entries of a map of versions, characters of each of its words, and of what a refusal says.
+MAX_ID_BYTES: Final = 32
+MAX_VERSIONS: Final = 16
+MAX_VERSION_CHARS: Final = 64
+MAX_REFUSAL_CHARS: Final = 16_384
+
+_Id = Annotated[bytes, Meta(max_length=MAX_ID_BYTES)]
+_Version = Annotated[str, Meta(max_length=MAX_VERSION_CHARS)]
+_Tools = Annotated[tuple[int, ...], Meta(max_length=MAX_ELEMENTS)]
 
 
 # -- gateway → sandbox -------------------------------------------------------------------------------
@@ -45,7 +56,7 @@ class Tool(msgspec.Struct, frozen=True, array_like=True, tag=1):
     entry: str
     name: str
     limits: tuple[int, int, int, int, int, int, int]
-    capabilities: tuple[str, ...]
+    capabilities: Annotated[tuple[str, ...], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -53,7 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
     panel: int
     epoch: int
-    state: dict[str, bytes]
+    state: Annotated[dict[str, bytes], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -64,7 +75,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
     epoch: int
     base_epoch: int
     base_index: int
-    changes: dict[str, bytes | None]
+    changes: Annotated[dict[str, bytes | None], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -98,7 +109,7 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """The panel is gone, or lives elsewhere: drop its replica and these tools."""
 
     panel: int
-    tools: tuple[int, ...]
+    tools: _Tools
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, tag=7):
@@ -163,9 +174,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     """First message of a peer, and again after each Welcome-less second (the gateway may have restarted)."""
 
     role: Literal["sandbox", "pool"]
-    pool: bytes
+    pool: _Id
     pid: int
-    versions: dict[str, str]
+    versions: Annotated[dict[_Version, _Version], Meta(max_length=MAX_VERSIONS)]
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
@@ -175,7 +186,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
     first is busy running a job.
     """
 
-    worker: bytes
+    worker: _Id
     rss_bytes: int
 
 
@@ -203,8 +214,8 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     author; ``line`` and ``column`` are 1-based, 0 where there is none.
     """
 
-    code: str
-    message: str
+    code: Annotated[str, Meta(max_length=MAX_VERSION_CHARS)]
+    message: Annotated[str, Meta(max_length=MAX_REFUSAL_CHARS)]
     line: int = 0
     column: int = 0
 
@@ -212,14 +223,14 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=36):
     """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will."""
 
-    digest: bytes
+    digest: _Id
     refusal: Refusal | None
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
     """pool → gateway: this sandbox process has ended; its jobs will not be answered."""
 
-    worker: bytes
+    worker: _Id
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
