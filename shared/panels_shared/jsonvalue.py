@@ -30,10 +30,11 @@ _long_number_bytes = re.compile(rb"[0-9]{%d}" % _INTEGER_DIGITS)
 
 #: Digits in a row of a number that may be too large with an exponent of two digits.
 _MANY_DIGITS: Final = 200
-#: What only a number that may be too large has, apart from strings; and such numbers, whole. Nothing in the
-#: patterns is tried twice, so that they take linear time.
-_many_digits = re.compile(rb"[0-9]{%d}" % _MANY_DIGITS)
-_large_exponent = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+#: Every digit as 0 and E as e; in this shape a number that may be too large has an exponent of three digits, or
+#: ``_MANY_DIGITS`` in a row.
+_SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_DIGITS_IN_A_ROW: Final = b"0" * _MANY_DIGITS
+#: Numbers that may be too large, whole. Nothing in the pattern is tried twice, so that it takes linear time.
 _large_number = re.compile(
     rb"(?<![0-9.eE+])(?:[0-9]{%d}[0-9.]*+(?:[eE][+-]?[0-9]++)?|[0-9.]++[eE]\+?[0-9]{3}[0-9]*+)" % _MANY_DIGITS
 )
@@ -81,10 +82,19 @@ def check_bounds(text: bytes, *, wrapping: int = 0) -> None:
     ``text`` must be syntactically valid JSON, of any size; no object is made of it. ``wrapping`` is how many
     arrays and objects stand around the values whose nesting is bounded by ``MAX_DEPTH``.
     """
-    deep = text.count(b"[") + text.count(b"{") > MAX_DEPTH
-    long = len(text) >= _MANY_DIGITS and _many_digits.search(text) is not None
-    if not deep and not long and _large_exponent.search(text) is None:
-        return
+    size = len(text)
+    deep = size > 2 * MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH
+    if not deep:
+        if size < _MANY_DIGITS and text.isdigit():
+            return
+        # looking for what only a large number has is far cheaper than looking at all numbers
+        shape = text.translate(_SHAPE)
+        if (
+            b"0e000" not in shape
+            and b"0e+000" not in shape
+            and (size < _MANY_DIGITS or _DIGITS_IN_A_ROW not in shape)
+        ):
+            return
     bare = _string.sub(b"", text)
     if deep and max(accumulate(memoryview(bare.translate(_STEPS, _NO_BRACKETS)).cast("b")), default=0) > (
         MAX_DEPTH + wrapping

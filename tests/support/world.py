@@ -392,8 +392,9 @@ class World:
                 self.dispatcher.missing(process.id, message, self.now)
             case m.Hello():
                 self._expose(process, everything=True)
-                assert self.dispatcher.hello(process.id, message, self.now)
-                process.inbox.append(None)
+                # one that comes too often is not welcomed, and says Hello again later
+                if self.dispatcher.hello(process.id, message, self.now):
+                    process.inbox.append(None)
             case m.Goodbye():
                 self.dispatcher.goodbye(process.id, draining=message.draining, now=self.now)
             case _:

@@ -42,4 +42,7 @@ class BrokerCounters:
     frames_out: int = 0
     messages_in: int = 0
     bad_frames: int = 0
+    unasked_frames: int = 0
+    throttled_frames: int = 0
+    lies: int = 0
     unroutable: int = 0
