@@ -30,6 +30,8 @@ _long_number_bytes = re.compile(rb"[0-9]{%d}" % _INTEGER_DIGITS)
 
 #: Digits in a row of a number that may be too large with an exponent of two digits.
 _MANY_DIGITS: Final = 200
+#: What is decoded to be checked: too short to be nested too deeply, or to have an integer that is too large.
+SMALL_BYTES: Final = 2 * MAX_DEPTH
 #: Every digit as 0 and E as e; in this shape a number that may be too large has an exponent of three digits, or
 #: ``_MANY_DIGITS`` in a row.
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
@@ -44,6 +46,7 @@ _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode = msgspec.json.Decoder().decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -76,31 +79,36 @@ def encode(value: Any) -> bytes:
     return _encode(value)
 
 
-def check_bounds(text: bytes, *, wrapping: int = 0) -> None:
-    """Raises ``InvalidJsonError`` where ``text`` nests too deeply or has a number that no double holds.
+def vet(text: bytes, *, wrapping: int = 0) -> None:
+    """Raises ``InvalidJsonError`` unless ``text`` is a JSON value that panels accepts, as ``validate`` does.
 
-    ``text`` must be syntactically valid JSON, of any size; no object is made of it. ``wrapping`` is how many
-    arrays and objects stand around the values whose nesting is bounded by ``MAX_DEPTH``.
+    No objects are made of a text that is not small, however it is made. ``wrapping`` is how many arrays and
+    objects stand around the values whose nesting ``MAX_DEPTH`` bounds.
     """
     size = len(text)
-    deep = size > 2 * MAX_DEPTH and text.count(b"[") + text.count(b"{") > MAX_DEPTH
-    if not deep:
-        if size < _MANY_DIGITS and text.isdigit():
+    try:
+        if size <= SMALL_BYTES:
+            _decode(text)
             return
-        # looking for what only a large number has is far cheaper than looking at all numbers
-        shape = text.translate(_SHAPE)
-        if (
-            b"0e000" not in shape
-            and b"0e+000" not in shape
-            and (size < _MANY_DIGITS or _DIGITS_IN_A_ROW not in shape)
-        ):
-            return
+        _skip(text)
+        str(text, "utf-8")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise InvalidJsonError("expected JSON, got something else") from None
+    deep = text.count(b"[") + text.count(b"{") > MAX_DEPTH
+    # looking for what only a number has that may be too large is far cheaper than looking at all numbers
+    shape = text.translate(_SHAPE)
+    large = (
+        shape.find(b"0e000") >= 0
+        or shape.find(b"0e+000") >= 0
+        or (size >= _MANY_DIGITS and shape.find(_DIGITS_IN_A_ROW) >= 0)
+    )
+    if not (deep or large):
+        return
     bare = _string.sub(b"", text)
-    if deep and max(accumulate(memoryview(bare.translate(_STEPS, _NO_BRACKETS)).cast("b")), default=0) > (
-        MAX_DEPTH + wrapping
-    ):
+    steps = memoryview(bare.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    if deep and max(accumulate(steps), default=0) > MAX_DEPTH + wrapping:
         raise InvalidJsonError(f"expected nesting of at most {MAX_DEPTH}, got more")
-    if any(isinf(float(number)) for number in _large_number.findall(bare)):
+    if large and any(isinf(float(number)) for number in _large_number.findall(bare)):
         raise InvalidJsonError("expected numbers within the range of a double, got a larger one")
 
 

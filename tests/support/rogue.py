@@ -19,7 +19,7 @@ from typing import Final, Self
 import zmq
 
 from panels_shared.errors import WireError
-from panels_shared.messages import Heartbeat, Hello, Job, Prepare, Prepared, ToGateway, ToWorker
+from panels_shared.messages import Drain, Heartbeat, Hello, Job, Prepare, Prepared, ToGateway, ToWorker
 from panels_shared.wire import decode_to_worker, encode
 
 BEAT_S: Final = 0.3
@@ -122,6 +122,8 @@ class Rogue:
     def _work(self, sandbox: zmq.Socket[bytes]) -> None:
         for message in _decode(sandbox.recv()):
             self.heard.append(message)
+            if isinstance(message, Drain):  # it is to go; a compromised one comes back
+                sandbox.send(encode([Hello("sandbox", self.pool, os.getpid(), {})]))
             if isinstance(message, Job):
                 self.jobs.append(message)
                 answer = self.behave(message)

@@ -21,7 +21,7 @@ from panels_gateway.broadcast.messages import (
 )
 from panels_gateway.panels.panel import Mutation
 from panels_shared.errors import InvalidJsonError, PanelsError
-from panels_shared.jsonvalue import check_bounds
+from panels_shared.jsonvalue import SMALL_BYTES, vet
 from panels_shared.messages import Tool
 from panels_shared.names import Patterns
 from panels_shared.outcome import Completed, ExtensionCall, Failed, Outcome, Suspended, Usage
@@ -32,8 +32,6 @@ MAX_NAME_CHARS: Final = 256
 SLACK_US: Final = 1_000
 #: Sets of capabilities that are remembered.
 _GRANTS: Final = 1_024
-
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class InvalidOutcomeError(PanelsError):
@@ -48,14 +46,13 @@ class ViewCommand(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     params: msgspec.Raw = msgspec.Raw(b"null")
 
 
+#: What is small is decoded to be checked, here and not in ``vet``, whose call would cost as much again.
+_decode = msgspec.json.Decoder().decode
 _decode_views = msgspec.json.Decoder(list[ViewCommand]).decode
 
 
-class Effects(NamedTuple):
-    """What a run did, as far as the kernel looks at it: its mutations, and its events by name."""
-
-    mutations: list[Mutation]
-    events: list[tuple[str, bytes]]
+Effects = tuple[list[Mutation], list[tuple[str, bytes]]]
+"""What a run did, as far as the kernel looks at it: its mutations, and its events by name."""
 
 
 class Grants(NamedTuple):
@@ -90,8 +87,7 @@ def check(outcome: Completed | Suspended, tool: Tool) -> Effects:
     try:
         if text != b"[]":
             mutations = decode_mutations(text)
-            str(text, "utf-8")
-            check_bounds(text, wrapping=2)
+            _decode(text) if len(text) <= SMALL_BYTES else vet(text, wrapping=2)
             may_write = grants(tool.capabilities).write
             if may_write is not None and not all(may_write.matches(mutation.key) for mutation in mutations):
                 raise InvalidOutcomeError("expected changes that the tool may make, got others")
@@ -102,15 +98,13 @@ def check(outcome: Completed | Suspended, tool: Tool) -> Effects:
         if type(outcome) is Suspended:
             size += _check_calls(outcome.calls, tool)
         elif value != b"null":
-            _decode_raw(value)
-            str(value, "utf-8")
-            check_bounds(value)
+            _decode(value) if len(value) <= SMALL_BYTES else vet(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError, InvalidJsonError):
         raise InvalidOutcomeError("expected a result of valid JSON, got something else") from None
     most_bytes = tool.limits[4]
     if size > most_bytes and _charged(outcome, mutations) > most_bytes:
         raise InvalidOutcomeError(f"expected at most {most_bytes} bytes of output, got more")
-    return Effects(mutations, events)
+    return mutations, events
 
 
 def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]], tool: Tool) -> int:
@@ -122,8 +116,7 @@ def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]],
     size = 0
     for fragment in fragments:
         name = decode_event(fragment).name
-        str(fragment, "utf-8")
-        check_bounds(fragment, wrapping=1)
+        _decode(fragment) if len(fragment) <= SMALL_BYTES else vet(fragment, wrapping=1)
         if len(name) > MAX_NAME_CHARS or not (may_emit is None or may_emit.matches(name)):
             raise InvalidOutcomeError("expected events that the tool may emit, got others")
         size += len(fragment)
@@ -133,8 +126,7 @@ def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]],
 
 def _check_views(text: bytes, tool: Tool) -> int:
     views = _decode_views(text)
-    str(text, "utf-8")
-    check_bounds(text, wrapping=2)
+    vet(text, wrapping=2)
     may_update = grants(tool.capabilities).update
     if len(views) > tool.limits[5]:
         raise InvalidOutcomeError(f"expected at most {tool.limits[5]} view commands, got {len(views)}")
@@ -155,9 +147,7 @@ def _check_calls(calls: tuple[ExtensionCall, ...], tool: Tool) -> int:
             or may_call.matches(f"{call.extension}.{call.method}")
         ):
             raise InvalidOutcomeError("expected extension calls that the tool may make, got others")
-        _decode_raw(call.args)
-        str(call.args, "utf-8")
-        check_bounds(call.args)
+        vet(call.args)
         if call.args.lstrip(b" \t\r\n")[:1] != b"[":
             raise InvalidOutcomeError(
                 "expected arrays as the arguments of extension calls, got another value"

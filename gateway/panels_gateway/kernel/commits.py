@@ -183,7 +183,7 @@ class Commits:
         asked = questions(outcome, number, trigger, self._wall_clock())
         if asked:
             outcome = msgspec.structs.replace(outcome, events=outcome.events + asked)
-            effects = Effects(effects.mutations, effects.events + [(ASKED, event) for event in asked])
+            effects = effects[0], effects[1] + [(ASKED, event) for event in asked]
         seq = self._commit(run, resident, outcome, effects)
         if seq is None:
             return True
