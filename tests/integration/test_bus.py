@@ -387,7 +387,8 @@ ILL_OUTCOMES: dict[str, Completed | Failed] = {
 @pytest.mark.parametrize("kind", ILL_OUTCOMES)
 def test_ill_outcome_fails_its_own_job_and_nothing_else(rogued: Rogued, kind: str) -> None:
     system, rogue = rogued
-    panel = system.make_panel(tool("ask", returns(1)), state={"kept": 1})
+    asked = {**tool("ask", returns(1)), "limits": {"outputBytes": 4 * MIB}}
+    panel = system.make_panel(asked, state={"kept": 1})
     answers: Iterator[Completed | Failed] = itertools.chain(
         [ILL_OUTCOMES[kind]], itertools.repeat(completed(return_value=b'"ok"'))
     )
