@@ -32,8 +32,8 @@ _long_number_bytes = re.compile(rb"[0-9]{%d}" % _INTEGER_DIGITS)
 _MANY_DIGITS: Final = 200
 #: What is decoded to be checked: too short to be nested too deeply, or to have an integer that is too large.
 SMALL_BYTES: Final = 2 * MAX_DEPTH
-#: Every digit as 0 and E as e; in this shape a number that may be too large has an exponent of three digits, or
-#: ``_MANY_DIGITS`` in a row.
+#: Every digit as 0 and E as e; in this shape a number that may be too large has an exponent of three digits,
+#: or ``_MANY_DIGITS`` in a row.
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _DIGITS_IN_A_ROW: Final = b"0" * _MANY_DIGITS
 #: Numbers that may be too large, whole. Nothing in the pattern is tried twice, so that it takes linear time.

@@ -70,7 +70,7 @@ MAX_MESSAGES: Final = 4_096
 
 
 class UnreadResult(msgspec.Struct, frozen=True, array_like=True, tag=34, gc=False):
-    """A ``Result`` whose ``outcome`` is still MessagePack: one value, well-formed, and nothing known of it."""
+    """A ``Result`` whose ``outcome`` is still MessagePack: well-formed, and nothing known of it."""
 
     job: int
     outcome: msgspec.Raw

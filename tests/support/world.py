@@ -223,6 +223,8 @@ class World:
         return room
 
     def remove_panel(self, room: Room) -> None:
+        for trigger, reason, _message in self.dispatcher.take_failures():
+            self._fail(trigger, reason)  # what was given up before is answered before
         triggers = self.dispatcher.remove_panel(room.panel)
         assert triggers == [asked.trigger for asked in room.waiting]
         for asked in room.waiting:

@@ -4,15 +4,16 @@ Frames are read until there are none, decoded, and fed to the dispatcher message
 results go to the kernel, which commits and answers. What the dispatcher then has to send goes out once per
 loop turn, one frame per peer.
 
-No peer is believed. A frame is read only if its sender has not sent too much (``budgets``) and may have been
-asked for as much (``Dispatcher.frame_bytes``), and an outcome only if somebody waits for it. A turn of the loop ends
-after ``TURN_S``, whoever sends.
+No peer is believed. A frame is read only if its sender has not sent too much (``budgets``) and may have
+been asked for as much (``Dispatcher.frame_bytes``), and an outcome only if somebody waits for it. A turn of
+the loop ends after ``TURN_S``, whoever sends.
 
 ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket
 is read until EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer
 without a mechanism are hostile until they decode. What it does not protect against: what ZeroMQ itself
-takes in before it is read, which is up to ``HIGH_WATER_IN`` messages of a peer, each of any number of parts of up
-to ``wire.MAX_FRAME_BYTES``; the socket's directory is for this user alone, and ``tcp://`` needs CURVE keys.
+takes in before it is read, which is up to ``HIGH_WATER_IN`` messages of a peer, each of any number of parts
+of up to ``wire.MAX_FRAME_BYTES``; the socket's directory is for this user alone, and ``tcp://`` needs CURVE
+keys.
 """
 
 from __future__ import annotations

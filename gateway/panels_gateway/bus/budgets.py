@@ -1,8 +1,8 @@
 """What each peer may cost the gateway beside the results that it was asked for. Pure.
 
-Frames whose results are all wanted are free: the dispatcher's credit bounds them. Everything else takes units from
-the peer's bucket, and what comes while the bucket is empty is dropped unread. An honest peer, with its heartbeats and the
-answers to runs that were revoked, stays far below.
+Frames whose results are all wanted are free: the dispatcher's credit bounds them. Everything else takes units
+from the peer's bucket, and what comes while the bucket is empty is dropped unread. An honest peer, with its
+heartbeats and the answers to runs that were revoked, stays far below.
 
 Bound: ``MAX_PEERS`` buckets, by routing id; above it the one that was used least recently is forgotten.
 """

@@ -1,8 +1,8 @@
-"""What a worker claims of a run, checked against the tool's own definition: a worker may be compromised. Pure.
+"""What a worker claims of a run, checked against the tool's own definition: it may be compromised. Pure.
 
 The worker checked all of this while the handler ran, so an honest one never fails here. What can be true and
 is only implausible, such as what a job used, is brought within its bounds instead. Nothing here is decoded
-into objects beyond mutations, names of events and views: values are JSON text that is scanned.
+into objects beyond mutations, names of events and views: values that are not small are scanned as text.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from panels_gateway.broadcast import messages
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
-from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel import claims
+from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.claims import Effects, InvalidOutcomeError
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import ASKED, questions

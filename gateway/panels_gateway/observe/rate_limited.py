@@ -1,7 +1,7 @@
 """A log that others write through what they do: so many lines, and then how many more there were.
 
-A line costs the gateway's one thread some 20 to 50 µs and the disk its bytes, so whoever can cause lines must not be
-able to cause many.
+A line costs the gateway's one thread some 20 to 50 µs and the disk its bytes, so whoever can cause lines must
+not be able to cause many.
 
 Queue: none. Unit: lines. Bound: a token bucket. Overflow policy: lines are dropped and counted, and the next
 one that is written is preceded by their number.
