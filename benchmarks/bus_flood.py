@@ -40,17 +40,17 @@ def timings(system: System, panel: str) -> list[float]:
 
 
 def dropped(system: System) -> int:
-    """Results that the gateway has dropped since its start."""
+    """Frames that the gateway has received since its start, most of which it drops unread."""
     found = re.findall(
-        r"^panels_results_(?:stale|forged)_total (\d+)", system.http.get("/metrics").text, re.MULTILINE
+        r"^panels_bus_frames_received_total (\d+)", system.http.get("/metrics").text, re.MULTILINE
     )
     return sum(map(int, found))
 
 
 def await_flood(system: System, before: int) -> int:
-    """How many forged results have come, once it is all of them or no more come for a second."""
+    """How many frames have come, once it is all of the flood or no more come for a second."""
     arrived, quiet_since = 0, time.monotonic()
-    while arrived < FORGED and time.monotonic() - quiet_since < 1.0:
+    while arrived < FRAMES and time.monotonic() - quiet_since < 1.0:
         found = dropped(system) - before
         if found != arrived:
             arrived, quiet_since = found, time.monotonic()
@@ -77,8 +77,10 @@ def main() -> None:
                 dealer.send(frame)
             report("flooded", timings(system, panel))
             arrived = await_flood(system, before)
-            print(f"forged results that arrived and were dropped: {arrived:,} of {FORGED:,}")
-            if arrived < FORGED:
+            print(
+                f"frames that arrived: {arrived:,}, with {FRAMES:,} of the flood and its {FORGED:,} results"
+            )
+            if arrived < FRAMES:
                 sys.exit("bus_flood: the flood did not arrive, so the figures say nothing")
 
 

@@ -16,6 +16,8 @@ MIB = 1024 * KIB
 #: Stack of a guest, in bytes. One engine serves all jobs of a process, so it is not a per-tool limit.
 MAX_WASM_STACK_BYTES = MIB
 
+#: Elements of any array or map in a frame between gateway and workers.
+MAX_ELEMENTS = 131_072
 #: A suspended handler's image, in bytes, compressed. A handler whose image is larger fails.
 MAX_IMAGE_BYTES = 16 * MIB
 #: Extension calls that a handler may make in one segment, that is from one suspension to the next.

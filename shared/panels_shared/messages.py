@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal, NewType
 import msgspec
 from msgspec import Meta
 
-from panels_shared.limits import MAX_ANSWER_BYTES, MAX_OPEN_CALLS
+from panels_shared.limits import MAX_ANSWER_BYTES, MAX_ELEMENTS, MAX_OPEN_CALLS
 from panels_shared.outcome import CallNumber, Image, Outcome
 
 WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
@@ -28,12 +28,19 @@ ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers 
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
-#: Bounds of what a Hello says about its peer. Security limits.
+#: Security limits on what peers say of themselves and of each other: bytes of a routing id or a digest,
+#: entries of a map of versions or a list of layers, characters of their words, of why a layer is missing, and
+#: of what a refusal says.
+MAX_ID_BYTES: Final = 32
 MAX_LAYERS: Final = 12
 MAX_SHORT_CHARS: Final = 64
 MAX_REASON_CHARS: Final = 160
+MAX_REFUSAL_CHARS: Final = 16_384
+
 ShortText = Annotated[str, Meta(max_length=MAX_SHORT_CHARS)]
 ReasonText = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+_Id = Annotated[bytes, Meta(max_length=MAX_ID_BYTES)]
+_Tools = Annotated[tuple[int, ...], Meta(max_length=MAX_ELEMENTS)]
 
 
 # -- gateway → sandbox -------------------------------------------------------------------------------
@@ -52,7 +59,7 @@ class Tool(msgspec.Struct, frozen=True, array_like=True, tag=1):
     entry: str
     name: str
     limits: tuple[int, int, int, int, int, int, int]
-    capabilities: tuple[str, ...]
+    capabilities: Annotated[tuple[str, ...], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -60,7 +67,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
     panel: int
     epoch: int
-    state: dict[str, bytes]
+    state: Annotated[dict[str, bytes], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -71,7 +78,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, tag=3):
     epoch: int
     base_epoch: int
     base_index: int
-    changes: dict[str, bytes | None]
+    changes: Annotated[dict[str, bytes | None], Meta(max_length=MAX_ELEMENTS)]
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
@@ -105,7 +112,7 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag=6):
     """The panel is gone, or lives elsewhere: drop its replica and these tools."""
 
     panel: int
-    tools: tuple[int, ...]
+    tools: _Tools
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, tag=7):
@@ -175,7 +182,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     """
 
     role: Literal["sandbox", "pool"]
-    pool: bytes
+    pool: _Id
     pid: int
     versions: Annotated[dict[ShortText, ShortText], Meta(max_length=MAX_LAYERS)]
     credential: Annotated[bytes, Meta(max_length=64)] = b""
@@ -190,7 +197,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
     first is busy running a job.
     """
 
-    worker: bytes
+    worker: _Id
     rss_bytes: int
 
 
@@ -218,8 +225,8 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     author; ``line`` and ``column`` are 1-based, 0 where there is none.
     """
 
-    code: str
-    message: str
+    code: ShortText
+    message: Annotated[str, Meta(max_length=MAX_REFUSAL_CHARS)]
     line: int = 0
     column: int = 0
 
@@ -227,14 +234,14 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=36):
     """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will."""
 
-    digest: bytes
+    digest: _Id
     refusal: Refusal | None
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
     """pool → gateway: this sandbox process has ended; its jobs will not be answered."""
 
-    worker: bytes
+    worker: _Id
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):

@@ -15,6 +15,7 @@ from msgspec import Meta
 from panels_shared.limits import (
     MAX_CALL_ARGS_BYTES,
     MAX_CALLS,
+    MAX_ELEMENTS,
     MAX_EXTENSION_NAME_CHARS,
     MAX_IMAGE_BYTES,
 )
@@ -23,6 +24,8 @@ Image = Annotated[bytes, Meta(max_length=MAX_IMAGE_BYTES)]
 """A suspended handler as data: what the worker makes and only a worker reads."""
 CallNumber = Annotated[int, Meta(ge=1, lt=2**53)]
 """An extension call, unique within one handler's life; JavaScript keeps it as a number."""
+Events = Annotated[tuple[bytes, ...], Meta(max_length=MAX_ELEMENTS)]
+"""The events of one job, each a JSON object."""
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_EXTENSION_NAME_CHARS)]
 
 
@@ -61,6 +64,10 @@ class LogLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     text: str
 
 
+Log = Annotated[tuple[LogLine, ...], Meta(max_length=MAX_ELEMENTS)]
+"""What one job logged, in order."""
+
+
 class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """The handler ran to its end; its effects wait for the gateway's commit.
 
@@ -76,9 +83,9 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     usage: Usage
     return_value: bytes = b"null"
     mutations: bytes = b"[]"
-    events: tuple[bytes, ...] = ()
+    events: Events = ()
     view_commands: bytes = b"[]"
-    log: tuple[LogLine, ...] = ()
+    log: Log = ()
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -95,7 +102,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     line: int = 0
     column: int = 0
     details: bytes = b"{}"
-    log: tuple[LogLine, ...] = ()
+    log: Log = ()
 
 
 class ExtensionCall(msgspec.Struct, frozen=True, array_like=True):
@@ -123,9 +130,9 @@ class Suspended(msgspec.Struct, frozen=True, array_like=True, tag=3):
     calls: Annotated[tuple[ExtensionCall, ...], Meta(max_length=MAX_CALLS)]
     image: Image
     mutations: bytes = b"[]"
-    events: tuple[bytes, ...] = ()
+    events: Events = ()
     view_commands: bytes = b"[]"
-    log: tuple[LogLine, ...] = ()
+    log: Log = ()
 
 
 Outcome = Completed | Failed | Suspended

@@ -174,7 +174,6 @@ BAD_FRAMES = {
     "wrong type": packed([1, [[33, CANARY, "much"]]]),
     "float for an integer": packed([1, [[33, b"x", 1.5]]]),
     "negative tag": packed([1, [[-1]]]),
-    "unknown reason": packed([1, [[34, 1, [2, [1, 1, 1, 1, 1, False], CANARY, "m"]]]]),
     "cut": packed([1, [[33, b"xxxxxxxx", 1]]])[:-3],
     "trailing": packed([1, [[33, b"x", 1]]], 1),
     "array of 4 Gi": b"\x92\x01\xdd\xff\xff\xff\xff",
@@ -309,23 +308,28 @@ def test_thousands_of_hellos_leave_the_gateway_in_service(bus: System) -> None:
 
 
 def test_others_are_served_during_a_flood_of_results(bus: System) -> None:
-    """A million forged results of a sandbox are dropped and counted, and the honest panel is served all the
-    same.
+    """A million forged results of a sandbox are dropped, most of them unread, and the honest panel is served
+    all the same.
 
     What that costs in time is a figure, see benchmarks/bus_flood.py. That answers come in between, and not
     behind the flood, is what test_broker_reads_a_bounded_number_of_frames_in_one_turn shows.
     """
     panel = bus.make_panel(counter(), state={"count": 0})
-    frame = wire.encode([Result(10**9 + number, Completed(USAGE)) for number in range(wire.MAX_MESSAGES)])
-    flood = 250 * wire.MAX_MESSAGES
-    before = metric(bus, "panels_results_stale_total")
+    frame = wire.encode(
+        [Result(10**9 + number, Completed(USAGE)) for number in range(wire.MAX_MESSAGES // 8)]
+    )
+    frames = 2_000
+    before = metric(bus, "panels_bus_frames_received_total")
     with bus.connect(panel) as client, admitted(bus.endpoint) as dealer:
         client.call("count")
-        for _ in range(250):
+        for _ in range(frames):
             dealer.send(frame)
         assert client.call("count") == 2
         assert [client.call("count") for _ in range(20)] == list(range(3, 23))
-        eventually(lambda: metric(bus, "panels_results_stale_total") >= before + flood, within_s=30)
+        received = "panels_bus_frames_received_total"
+        eventually(lambda: metric(bus, received) >= before + frames, within_s=30)
+    assert metric(bus, "panels_results_stale_total") > 0
+    assert metric(bus, "panels_bus_throttled_frames_total") > 0
 
 
 # -- a system whose only worker is compromised -------------------------------------------------------
@@ -387,7 +391,8 @@ ILL_OUTCOMES: dict[str, Completed | Failed] = {
 @pytest.mark.parametrize("kind", ILL_OUTCOMES)
 def test_ill_outcome_fails_its_own_job_and_nothing_else(rogued: Rogued, kind: str) -> None:
     system, rogue = rogued
-    panel = system.make_panel(tool("ask", returns(1)), state={"kept": 1})
+    asked = {**tool("ask", returns(1)), "limits": {"outputBytes": 4 * MIB}}
+    panel = system.make_panel(asked, state={"kept": 1})
     answers: Iterator[Completed | Failed] = itertools.chain(
         [ILL_OUTCOMES[kind]], itertools.repeat(completed(return_value=b'"ok"'))
     )

@@ -116,3 +116,36 @@ def test_decode_raises_nothing_but_invalid_json(data: bytes) -> None:
 
 def test_decode_lets_the_last_of_duplicate_keys_count() -> None:
     assert jsonvalue.decode('{"a":1,"a":2}') == {"a": 2}
+
+
+@pytest.mark.parametrize("size", [1, 1_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("text", "sound"),
+    [
+        (b"[" * 64 + b"]" * 64, True),
+        (b"[" * 65 + b"]" * 65, False),
+        (b'["' + b"[" * 100 + b'"]', True),
+        (b'["\\"' + b"{" * 100 + b'\\\\"]', True),
+        (b"1e308", True),
+        (b"1e309", False),
+        (b"-1E+999", False),
+        (b"0e999", True),
+        (b"1e-999", True),
+        (b'"1e999"', True),
+        (b"9" * 308, True),
+        (b"9" * 310, False),
+        (b"1" + b"0" * 299 + b"e50", False),
+        (b"0." + b"3" * 400, True),
+        (b"nope", False),
+        (b'"\xff"', False),
+    ],
+)
+def test_vet_accepts_what_validate_does_without_making_objects(text: bytes, sound: bool, size: int) -> None:
+    """``size`` blanks around a text make it large, and change nothing."""
+    text = b" " * size + text
+    for check in (jsonvalue.validate, jsonvalue.vet):
+        if sound:
+            check(text)
+        else:
+            with pytest.raises(InvalidJsonError):
+                check(text)

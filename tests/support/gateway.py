@@ -37,6 +37,7 @@ from panels_gateway.panels.panel import Mutation
 from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.errors import CloseCode
+from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.messages import PoolId, Refusal, WorkerId
 from panels_shared.outcome import Completed, Outcome, Usage
 from tests.gateway.builders import deleting, payloads, setting
@@ -92,7 +93,13 @@ def make_definition(
     panel_id: str, *tools: str, state: Mapping[str, object] | None = None, **fields: object
 ) -> PanelDefinition:
     """A definition with these tools, one handler each."""
-    body: dict[str, object] = {"kind": "test", "tools": [_tool(name) for name in tools], **fields}
+    capabilities = [*DEFAULT_CAPABILITIES, "ext:*"]
+    body: dict[str, object] = {
+        "kind": "test",
+        "capabilities": capabilities,
+        "tools": [_tool(name) for name in tools],
+        **fields,
+    }
     if state is not None:
         body["initialState"] = state
     return parse(json.dumps(body).encode(), DefinitionLimits(), default_id=panel_id)

@@ -21,7 +21,7 @@ import zmq
 
 from panels_shared.buskey import key_file_beside, parse_bus_key, pool_proof, sandbox_ticket
 from panels_shared.errors import WireError
-from panels_shared.messages import Heartbeat, Hello, Job, Prepare, Prepared, ToGateway, ToWorker
+from panels_shared.messages import Drain, Heartbeat, Hello, Job, Prepare, Prepared, ToGateway, ToWorker
 from panels_shared.wire import decode_to_worker, encode
 
 BEAT_S: Final = 0.3
@@ -166,6 +166,8 @@ class Rogue:
     def _work(self, sandbox: zmq.Socket[bytes]) -> None:
         for message in _decode(sandbox.recv()):
             self.heard.append(message)
+            if isinstance(message, Drain):  # it is to go; a compromised one comes back
+                sandbox.send(encode([self.hello()]))
             if isinstance(message, Job):
                 self.jobs.append(message)
                 answer = self.behave(message)

@@ -223,6 +223,8 @@ class World:
         return room
 
     def remove_panel(self, room: Room) -> None:
+        for trigger, reason, _message in self.dispatcher.take_failures():
+            self._fail(trigger, reason)  # what was given up before is answered before
         triggers = self.dispatcher.remove_panel(room.panel)
         assert triggers == [asked.trigger for asked in room.waiting]
         for asked in room.waiting:
@@ -392,8 +394,9 @@ class World:
                 self.dispatcher.missing(process.id, message, self.now)
             case m.Hello():
                 self._expose(process, everything=True)
-                assert self.dispatcher.hello(process.id, message, self.now)
-                process.inbox.append(None)
+                # one that comes too often is not welcomed, and says Hello again later
+                if self.dispatcher.hello(process.id, message, self.now):
+                    process.inbox.append(None)
             case m.Goodbye():
                 self.dispatcher.goodbye(process.id, draining=message.draining, now=self.now)
             case _:

@@ -30,6 +30,7 @@ from typing import Final
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.fleet import PoolSummary
 from panels_shared import messages as m
+from panels_shared import wire
 from panels_shared.buskey import ROUTING_ID_BYTES, beat_id, pool_proof, sandbox_ticket
 from panels_shared.messages import MAX_LAYERS, ToGateway, WorkerId
 
@@ -132,14 +133,14 @@ class Admission:
         self._standings[peer] = Standing(role, WorkerId(peer), pool, hello)
         return Verdict.ADMITTED
 
-    def allows(self, standing: Standing, message: ToGateway) -> bool:
+    def allows(self, standing: Standing, message: ToGateway | wire.UnreadResult) -> bool:
         """Whether a peer of this standing may say this. Results are every sandbox's to say."""
         match message:
             case m.Hello():
                 return standing.role is not Role.BEAT
             case m.Heartbeat():
                 return message.worker == standing.peer
-            case m.Result() | m.Missing():
+            case m.Result() | m.Missing() | wire.UnreadResult():
                 return standing.role is Role.SANDBOX
             case m.Prepared():
                 return standing.role is Role.POOL

@@ -4,11 +4,16 @@ Frames are read until there are none, decoded, and fed to the dispatcher message
 results go to the kernel, which commits and answers. What the dispatcher then has to send goes out once per
 loop turn, one frame per peer.
 
+No peer is believed. A frame is read only if its sender has not sent too much (``budgets``) and may have
+been asked for as much (``Dispatcher.frame_bytes``), and an outcome only if somebody waits for it. A turn of
+the loop ends after ``TURN_S``, whoever sends.
+
 ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket
 is read until EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer
 without a mechanism are hostile until they decode; without ROUTER_HANDOVER, which is off unless set, a
 routing id that is connected cannot be taken over by a second connection. Who may speak is ``admission``'s
-to say. What it does not protect against: an admitted peer that floods the socket with valid frames; the
+to say. What it does not protect against: what ZeroMQ itself takes in before it is read, which is up to
+``HIGH_WATER_IN`` messages of a peer, each of any number of parts of up to ``wire.MAX_FRAME_BYTES``; the
 socket's directory is for this user alone, and ``tcp://`` needs CURVE keys.
 """
 
@@ -26,24 +31,32 @@ from typing import Final, Protocol
 
 import zmq
 
+from panels_gateway.bus import budgets
 from panels_gateway.bus.admission import Admission, Role, Standing, Verdict
+from panels_gateway.bus.budgets import Budgets
+from panels_gateway.dispatch.allowance import UNASKED_BYTES, result_bytes
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
+from panels_gateway.observe.rate_limited import RateLimitedLog
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
 from panels_shared import wire
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import PanelsError, WireError
 from panels_shared.limits import MIB
-from panels_shared.messages import PoolId, Refusal, ToGateway, ToWorker, WorkerId
+from panels_shared.messages import PoolId, Refusal, ToWorker, WorkerId
 from panels_shared.outcome import Outcome, Reason
 
 logger = logging.getLogger(__name__)
 
 #: Frames read in one go before clients get their turn.
 FRAMES_PER_TURN: Final = 64
-#: Frames a peer may have waiting in ZeroMQ; the dispatcher's credit stays far below.
+#: How long frames are read before clients get their turn, in seconds; what has been begun is finished.
+TURN_S: Final = 0.004
+#: Frames that wait in ZeroMQ for a peer; the dispatcher's credit stays far below.
 HIGH_WATER_FRAMES: Final = 1_024
+#: Frames of a peer that wait in ZeroMQ to be read; the peer keeps the others.
+HIGH_WATER_IN: Final = 32
 #: Bytes of values put into one frame; what is larger goes in frames of its own.
 FRAME_BYTES: Final = 8 * MIB
 #: How often the log says that somebody was turned away, in seconds: anybody can cause it.
@@ -59,8 +72,8 @@ class BrokerError(PanelsError):
 class Results(Protocol):
     """Who commits and answers; see ``kernel``."""
 
-    def finish(self, run: Run, outcome: Outcome) -> None:
-        """Commits and answers; confirms the run, or refuses it."""
+    def finish(self, run: Run, outcome: Outcome) -> bool:
+        """Commits and answers; confirms the run, or refuses it. False when the worker lied."""
         ...
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
@@ -103,6 +116,8 @@ class Broker:
         self._socket: zmq.Socket[bytes] | None = None
         self._auth: object = None
         self._fd = -1
+        self._budgets = Budgets()
+        self._log = RateLimitedLog(logger)
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
         self._look_due = False
@@ -119,7 +134,7 @@ class Broker:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         socket.set(zmq.SNDHWM, HIGH_WATER_FRAMES)
-        socket.set(zmq.RCVHWM, HIGH_WATER_FRAMES)
+        socket.set(zmq.RCVHWM, HIGH_WATER_IN)
         socket.set(zmq.HANDSHAKE_IVL, 3_000)
         try:
             self._bind(socket)
@@ -210,8 +225,13 @@ class Broker:
         self._reading = True
         counters = self.counters
         receive = socket.recv_multipart
+        clock = self._clock
+        until = clock() + TURN_S
         try:
             for _ in range(FRAMES_PER_TURN):
+                if clock() > until:
+                    self._read_later()
+                    break
                 try:
                     parts = receive(zmq.NOBLOCK)
                 except zmq.Again:
@@ -219,58 +239,115 @@ class Broker:
                 counters.frames_in += 1
                 self._frame(parts)
             else:
-                assert self._loop is not None
-                self._loop.call_soon(self._readable)
+                self._read_later()
         finally:
             self._reading = False
         self._flush()
 
+    def _read_later(self) -> None:
+        """Reads on in the next turn of the loop."""
+        assert self._loop is not None
+        self._loop.call_soon(self._readable)
+
     def _frame(self, parts: Sequence[bytes]) -> None:
         peer = WorkerId(parts[0])
+        now = self._clock()
         standing = self._admission.standing(peer)
         if standing is None and not self._admission.listens_to(parts, parts[-1]):
             self._log_refusal(peer, "said something else than Hello")
             return
+        if not self._budgets.has_room(peer, now):
+            self.counters.throttled_frames += 1
+            return
+        messages = self._open(peer, standing, parts, now)
+        if not messages:
+            return
+        self.counters.messages_in += len(messages)
+        self._dispatcher.heard(peer, now)
+        works = standing is not None and standing.role is Role.SANDBOX
+        units = 0
+        for message in messages:
+            if works and type(message) is wire.UnreadResult:
+                if not self._result(peer, message, now):
+                    units += budgets.MESSAGE_UNITS
+                continue
+            units += budgets.CONTROL_UNITS
+            standing = self._control(peer, standing, message, now)
+            if standing is None:
+                break
+            works = standing.role is Role.SANDBOX
+        if units:
+            self._budgets.charge(peer, budgets.FRAME_UNITS + units, now)
+
+    def _open(
+        self, peer: WorkerId, standing: Standing | None, parts: Sequence[bytes], now: float
+    ) -> Sequence[wire.Opened]:
+        """The messages of a frame; none where it is refused."""
         try:
             if len(parts) != 2:
                 raise WireError(f"expected one part, got {len(parts) - 1}")
-            messages = wire.decode_to_gateway(parts[1])
+            frame = parts[1]
+            if len(frame) > UNASKED_BYTES and len(frame) > (most := self._dispatcher.frame_bytes(peer)):
+                self.counters.unasked_frames += 1
+                raise WireError(f"expected a frame of at most {most} bytes, got {len(frame)}")
+            return wire.open_to_gateway(frame)
         except WireError as exc:
-            self.counters.bad_frames += 1
             if standing is None:
+                self.counters.bad_frames += 1
                 self._log_refusal(peer, "sent a bad frame")
-                return
-            logger.warning("peer %s sent a bad frame: %s", peer.hex()[:16], exc)
-            self._lose(standing.peer)
-            return
-        self.counters.messages_in += len(messages)
-        now = self._clock()
-        dispatcher = self._dispatcher
-        works = standing is not None and standing.role is Role.SANDBOX
-        dispatcher.heard(peer, now)
-        for message in messages:
-            if type(message) is m.Result and works:
-                run = dispatcher.accept(peer, message, now)
-                if run is not None:
-                    self._kernel.finish(run, message.outcome)
             else:
-                standing = self._control(peer, standing, message, now)
-                if standing is None:
-                    return
-                works = standing.role is Role.SANDBOX
+                self._refuse(peer, standing.peer, sum(map(len, parts)), exc, now)
+            return ()
+
+    def _result(self, peer: WorkerId, message: wire.UnreadResult, now: float) -> bool:
+        """Takes in how a run ended. False when nobody waited for that, or it was no outcome."""
+        dispatcher = self._dispatcher
+        tool = dispatcher.awaits(peer, message.job)
+        if tool is None:
+            dispatcher.unread(peer, message.job, now)
+            return False
+        size = memoryview(message.outcome).nbytes
+        try:
+            if size > UNASKED_BYTES and size > (most := result_bytes(tool)):
+                raise WireError(f"expected an outcome of at most {most} bytes, got {size}")
+            outcome = wire.decode_outcome(message.outcome)
+        except WireError as exc:
+            self._refuse(peer, peer, size, exc, now)
+            return False
+        run = dispatcher.accept(peer, m.Result(message.job, outcome), now)
+        if run is None:
+            return False
+        if not self._kernel.finish(run, outcome):
+            self.counters.lies += 1
+            self._log.log(now, logging.WARNING, "peer %s reported what cannot be; dropped", peer.hex()[:16])
+            self._budgets.charge(peer, budgets.REFUSED_UNITS, now)
+            self._send(peer, [m.Drain()])
+            self._lose(peer, now)
+        return True
+
+    def _refuse(self, sender: bytes, peer: WorkerId, size: int, problem: WireError, now: float) -> None:
+        """A frame breaks the protocol, and so does the peer whom its sender speaks for."""
+        self.counters.bad_frames += 1
+        units = budgets.REFUSED_UNITS + size // budgets.BYTES_PER_UNIT
+        self._budgets.charge(sender, units, now)
+        self._log.log(now, logging.WARNING, "peer %s sent a bad frame: %s", peer.hex()[:16], problem)
+        self._lose(peer, now)
+
+    def _lose(self, peer: WorkerId, now: float) -> None:
+        self._sessions.pop(peer, None)
+        self._dispatcher.lost(peer, now)
 
     def _control(
-        self, peer: WorkerId, standing: Standing | None, message: ToGateway, now: float
+        self, peer: WorkerId, standing: Standing | None, message: wire.Opened, now: float
     ) -> Standing | None:
         """Does what an admitted peer says, or admits it. Returns its standing, None for one that is out."""
         dispatcher = self._dispatcher
         if standing is not None and not self._admission.allows(standing, message):
             self._admission.breach(peer)
-            logger.warning(
-                "%s %s says %s, which it may not, and is out",
-                standing.role.value, peer.hex()[:16], type(message).__name__,
-            )  # fmt: skip
-            self._lose(standing.peer)
+            text = "%s %s says %s, which it may not, and is out"
+            word = type(message).__name__
+            self._log.log(now, logging.WARNING, text, standing.role.value, peer.hex()[:16], word)
+            self._lose(standing.peer, now)
             return None
         match message:
             case m.Hello():
@@ -289,7 +366,7 @@ class Broker:
                 if not message.draining:
                     self._sessions.pop(peer, None)
                 dispatcher.goodbye(peer, draining=message.draining, now=now)
-            case m.Result():
+            case wire.UnreadResult():
                 raise AssertionError("handled by the caller")
         return standing
 
@@ -299,7 +376,7 @@ class Broker:
         if verdict is not Verdict.ADMITTED:
             self._log_refusal(peer, f"said Hello as a {message.role}: {verdict.value}")
             if verdict is Verdict.BREACH:
-                self._lose(peer)
+                self._lose(peer, now)
             return None
         self._sessions.pop(peer, None)
         if not self._dispatcher.hello(peer, message, now):
@@ -308,15 +385,13 @@ class Broker:
             return None
         # a session of its own each time: whatever the peer had from before is void, here too
         self._sessions[peer] = os.urandom(_SESSION_BYTES)
-        logger.info("%s %s of process %d is here", message.role, peer.hex()[:16], message.pid)
+        text = "%s %s of process %d is here"
+        self._log.log(now, logging.INFO, text, message.role, peer.hex()[:16], message.pid)
         if message.missing:
-            logger.warning("sandbox %s runs without %s", peer.hex()[:16], ascii("; ".join(message.missing)))
+            missing = ascii("; ".join(message.missing))
+            self._log.log(now, logging.WARNING, "sandbox %s runs without %s", peer.hex()[:16], missing)
         self._welcome(peer)
         return self._admission.standing(peer)
-
-    def _lose(self, peer: WorkerId) -> None:
-        self._sessions.pop(peer, None)
-        self._dispatcher.lost(peer, self._clock())
 
     def _log_refusal(self, peer: bytes, what: str) -> None:
         now = self._clock()
@@ -368,7 +443,8 @@ class Broker:
                 socket.send_multipart((peer, wire.encode(run)), zmq.NOBLOCK, copy=True)
             except zmq.ZMQError as exc:
                 self.counters.unroutable += 1
-                logger.info("peer %s cannot be reached: %s", peer.hex()[:16], exc)
+                text = "peer %s cannot be reached: %s"
+                self._log.log(self._clock(), logging.INFO, text, peer.hex()[:16], exc)
                 return False
             self.counters.frames_out += 1
         return True

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from panels_gateway.dispatch import allowance
 from panels_gateway.dispatch.backlog import Backlog
 from panels_gateway.dispatch.catalog import Handler, HandlerCatalog
 from panels_gateway.dispatch.epochs import Epochs
@@ -38,7 +39,7 @@ from panels_gateway.dispatch.placement import Placement
 from panels_gateway.dispatch.preparations import Preparations
 from panels_gateway.dispatch.rings import Rings
 from panels_gateway.dispatch.sender import Sender
-from panels_gateway.dispatch.watch import Verdict, watch
+from panels_gateway.dispatch.watch import Verdict, allowed_s, watch
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
@@ -216,6 +217,31 @@ class Dispatcher:
             self._rings.mark(worker)
         return run
 
+    def awaits(self, worker_id: WorkerId, number: int) -> m.Tool | None:
+        """The tool of the run that the worker was sent under this number and has not answered; None when
+        there is none, so that nobody would look at an answer."""
+        worker = self._fleet.workers.get(worker_id)
+        run = worker.outstanding.get(number) if worker is not None else None
+        return run.trigger.tool if run is not None else None
+
+    def unread(self, worker_id: WorkerId, number: int, now: float) -> None:
+        """The worker answered a run that ``awaits`` says nobody waits for."""
+        worker = self._fleet.workers.get(worker_id)
+        if worker is None:
+            self._counts["stale"] += 1
+            return
+        why = worker.answered(number, now)
+        assert isinstance(why, Unanswerable), "expected a run that nobody waits for"
+        self._unanswerable(worker, why)
+
+    def frame_bytes(self, peer_id: WorkerId) -> int:
+        """The largest frame that the peer may send now, by what it was asked; see ``allowance``."""
+        worker = self._fleet.workers.get(peer_id)
+        if worker is not None:
+            return allowance.worker_bytes(worker)
+        pool = self._fleet.pools.get(PoolId(peer_id))
+        return allowance.UNASKED_BYTES if pool is None else allowance.pool_bytes(pool)
+
     def confirm(self, run: Run) -> None:
         """The run, which was accepted, is settled for good: its worker may forget what undoes it."""
         self._epochs.confirm(run)
@@ -235,11 +261,13 @@ class Dispatcher:
         worker = self._fleet.workers.get(worker_id)
         if worker is None:
             return
+        began_s = worker.running_since_s
         run = worker.answered(message.job, now)
         if not isinstance(run, Run):
             self._unanswerable(worker, run)
             return
         self._counts["missing"] += 1
+        run.spent_s += now - began_s
         lane = run.lane
         tool = run.trigger.tool
         if message.what == "tool":
@@ -248,7 +276,7 @@ class Dispatcher:
             pool.prepared.discard(tool.digest)
         self._mover.end_epoch(lane, keep_position=message.what != "replica")
         run.misses += 1
-        if run.misses > MAX_MISSES:
+        if run.misses > MAX_MISSES or allowed_s(run) <= 0:
             text = "no worker could load what this tool needs; the server's log says why"
             self._backlog.fail(run, Reason.WORKER_LOST, text)
         self._mover.put(lane)
@@ -365,6 +393,7 @@ class Dispatcher:
         return {
             **self._counts,
             "workers_lost": self._members.workers_lost,
+            "refused": self._members.returns.refused,
             "moves": self._mover.moves,
             "epochs": self._epochs.begun,
             "snapshots": self._epochs.snapshots,

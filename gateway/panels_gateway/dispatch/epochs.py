@@ -16,6 +16,7 @@ ended epoch left, if it is still there.
 
 from __future__ import annotations
 
+from panels_gateway.dispatch import allowance
 from panels_gateway.dispatch.fleet import Lane, Position, Run, Worker
 from panels_shared import messages as m
 
@@ -69,6 +70,7 @@ class Epochs:
         outstanding = worker.outstanding
         running = next(iter(outstanding), None)
         for run in reversed(lane.in_flight):
+            allowance.revoke(worker, run.id, run.trigger.tool)
             if run.id == running:
                 # it may have begun, and then the worker is busy with it until it answers
                 outstanding[run.id] = None

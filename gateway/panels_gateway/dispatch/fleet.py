@@ -63,6 +63,8 @@ class Run(msgspec.Struct, eq=False):
     - ``seq``: the panel's version when it was accepted, before its own commit.
     - ``losses``, ``lost_s``: how many workers died while they ran it, and when the last of them did.
     - ``misses``: how often a worker could not run it because something was missing there.
+    - ``interruptions``: how often it was running on a worker that died, left, began anew or broke the
+      protocol. ``spent_s``: how long it was running in the sendings that came to nothing.
     """
 
     trigger: Trigger
@@ -76,6 +78,8 @@ class Run(msgspec.Struct, eq=False):
     losses: int = 0
     lost_s: float = 0.0
     misses: int = 0
+    interruptions: int = 0
+    spent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ class Worker:
     - ``cautious``: lanes whose next run was running when another worker died. They wait for a sign of life.
     - ``queued``: how many runs of its lanes wait in the gateway.
     - ``tools``: the tools whose definitions it has.
+    - ``revoked_bytes``: what it may still answer to runs that were revoked, in bytes, up to the one with the
+      number ``revoked_last``; see ``allowance``.
     - ``average_us``: a moving average of execution times; ``credit``: how many runs may be outstanding.
     - ``dirty``: whether the next ``drain`` looks at it. ``draining``: it answers what it has and gets nothing
       more.
@@ -213,6 +219,8 @@ class Worker:
         "outstanding",
         "pool",
         "queued",
+        "revoked_bytes",
+        "revoked_last",
         "ring",
         "running_since_s",
         "tools",
@@ -229,6 +237,8 @@ class Worker:
         self.busy: dict[Lane, None] = {}
         self.cautious: list[Lane] = []
         self.tools: set[int] = set()
+        self.revoked_bytes = 0
+        self.revoked_last = 0
         self.running_since_s = 0.0
         self.average_us = FIRST_GUESS_US
         self.credit = MIN_CREDIT
@@ -264,6 +274,8 @@ class Worker:
                 del outstanding[first]
         run = outstanding.pop(number)
         self.running_since_s = now
+        if self.revoked_bytes and number > self.revoked_last:
+            self.revoked_bytes = 0
         return run if run is not None else Unanswerable.REVOKED
 
     @property

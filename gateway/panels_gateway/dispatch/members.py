@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from panels_gateway.dispatch.backlog import Backlog
-from panels_gateway.dispatch.fleet import Fleet, Pool, Worker
+from panels_gateway.dispatch.fleet import Fleet, Pool, Run, Worker
 from panels_gateway.dispatch.mover import Mover
 from panels_gateway.dispatch.placement import Placement
 from panels_gateway.dispatch.preparations import Preparations
+from panels_gateway.dispatch.returns import Returns
 from panels_gateway.dispatch.rings import Rings
+from panels_gateway.dispatch.watch import allowed_s
 from panels_shared import messages as m
 from panels_shared.liveness import Liveness
 from panels_shared.messages import PoolId, WorkerId
@@ -18,6 +20,8 @@ from panels_shared.outcome import Reason
 
 #: Workers that may die while they run a trigger before it is given up.
 MAX_LOSSES: Final = 2
+#: Workers that may leave, begin anew or break the protocol while they run a trigger before it is given up.
+MAX_INTERRUPTIONS: Final = 8
 #: Peers, security limits.
 MAX_WORKERS: Final = 1_024
 MAX_POOLS: Final = 256
@@ -40,6 +44,7 @@ class Members:
         "_placement",
         "_preparations",
         "_rings",
+        "returns",
         "workers_lost",
     )
 
@@ -63,6 +68,7 @@ class Members:
         self._backlog = backlog
         self._heartbeat_s = heartbeat_s
         self._misses = misses
+        self.returns = Returns()
         self.workers_lost = 0
 
     def peers(self) -> Iterable[WorkerId]:
@@ -71,20 +77,20 @@ class Members:
 
     def hello(self, peer_id: WorkerId, message: m.Hello, now: float) -> bool:
         """A peer introduces itself, perhaps again: what it had from before is void. False when there are
-        too many."""
+        too many, or it comes too often; it is not a member then."""
         fleet = self._fleet
         liveness = Liveness(now, self._heartbeat_s, self._misses)
         if message.role == "pool":
             pool_id = PoolId(peer_id)
-            if pool_id not in fleet.pools and len(fleet.pools) >= MAX_POOLS:
-                return False
             self.lose_pool(pool_id, now)
+            if len(fleet.pools) >= MAX_POOLS or not self.returns.admit(peer_id, now):
+                return False
             fleet.pools[pool_id] = Pool(pool_id, liveness)
             self._preparations.pool_connected(now)
         else:
             if peer_id in fleet.workers:
                 self.lose(fleet.workers[peer_id], now, blame=False, left=True)
-            elif len(fleet.workers) >= MAX_WORKERS:
+            if len(fleet.workers) >= MAX_WORKERS or not self.returns.admit(peer_id, now):
                 return False
             fleet.workers[peer_id] = Worker(peer_id, PoolId(message.pool), liveness)
         for lane in self._placement.take_waiting():
@@ -160,14 +166,24 @@ class Members:
             lane.positions.pop(worker, None)
             if lane.target is worker:
                 lane.target = None
-        if running is not None and blame:
-            running.losses += 1
-            running.lost_s = now
-            if running.losses >= MAX_LOSSES:
-                self._backlog.fail(
-                    running, Reason.WORKER_LOST, "the handler's process died while it ran, twice"
-                )
+        if running is not None:
+            self._interrupted(running, now - worker.running_since_s, now, blame=blame)
         for lane in lanes:
             self._mover.detach(lane)
             if lane.queue:
                 self._mover.assign(lane, now)
+
+    def _interrupted(self, run: Run, took_s: float, now: float, *, blame: bool) -> None:
+        """The run, which is at the front of its lane again, was running on a worker that is gone."""
+        run.interruptions += 1
+        run.spent_s += took_s
+        if blame:
+            run.losses += 1
+            run.lost_s = now
+        if run.losses >= MAX_LOSSES:
+            text = "the handler's process died while it ran, twice"
+        elif run.interruptions >= MAX_INTERRUPTIONS or allowed_s(run) <= 0:
+            text = "the processes that were to run the handler left without an answer, again and again"
+        else:
+            return
+        self._backlog.fail(run, Reason.WORKER_LOST, text)

@@ -9,12 +9,26 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from panels_gateway.dispatch.fleet import Worker
+from panels_gateway.dispatch.fleet import Run, Worker
 
 #: How long after its deadline a run that is not answered shows that its worker hangs, in seconds.
 GRACE_S: Final = 1.0
 #: How long an answer is awaited for a run that was revoked when it may have been running, in seconds.
 REVOKED_S: Final = 31.0
+
+
+#: How many full runs a run may spend in sendings that come to nothing before it is given up.
+MAX_ATTEMPTS: Final = 2
+
+
+def allowed_s(run: Run) -> float:
+    """How long the run may take from now on, in seconds, before its worker counts as hanging.
+
+    That is its deadline and a grace, and over all of its sendings ``MAX_ATTEMPTS`` times that, whatever the
+    workers say that it was sent to.
+    """
+    once = run.trigger.tool.limits[1] / 1_000 + GRACE_S
+    return min(once, MAX_ATTEMPTS * once - run.spent_s)
 
 
 class Verdict(Enum):
@@ -42,6 +56,6 @@ def watch(worker: Worker, now: float) -> Verdict:
         del worker.outstanding[number]
         worker.running_since_s = now
         return Verdict.RELEASED
-    if running is not None and elapsed > running.trigger.tool.limits[1] / 1_000 + GRACE_S:
+    if running is not None and elapsed > allowed_s(running):
         return Verdict.LOST
     return Verdict.STALLED if worker.stalled(now) else Verdict.FINE

@@ -11,14 +11,15 @@ from typing import NamedTuple
 import msgspec
 
 from panels_gateway.broadcast import messages
-from panels_gateway.broadcast.messages import EmittedEvent
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
+from panels_gateway.kernel import claims
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.breakers import Breakers
+from panels_gateway.kernel.claims import Effects, InvalidOutcomeError
 from panels_gateway.kernel.counters import Counters
-from panels_gateway.kernel.questions import questions
+from panels_gateway.kernel.questions import ASKED, questions
 from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
@@ -29,14 +30,9 @@ from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared import jsonvalue
-from panels_shared.errors import InvalidJsonError, PanelsError
+from panels_shared.errors import InvalidJsonError
+from panels_shared.limits import MAX_OPEN_CALLS
 from panels_shared.outcome import Completed, Failed, Outcome, Reason, Suspended, Usage
-
-_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
-
-
-class InvalidOutcomeError(PanelsError):
-    """A worker said that a job completed, with something that is not what it must be."""
 
 
 class Commits:
@@ -73,35 +69,49 @@ class Commits:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def finish(self, run: Run, outcome: Outcome) -> None:
+    def finish(self, run: Run, outcome: Outcome) -> bool:
         """Commits what the run did and answers its trigger, or parks it; confirms the run, or refuses it
-        where the commit cannot be."""
+        where the commit cannot be.
+
+        False when the worker reported what the handler cannot have done: it cannot be relied upon.
+        """
         self._turn.divide()
         trigger = run.trigger
         panel = trigger.panel
+        outcome = claims.plausible(outcome, trigger.tool, self._clock() - run.sent_s)
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         resident = self._residents.of(panel)
         assert resident is not None, "a panel with runs in flight is in memory"
         self._quotas.charge(trigger, outcome.usage, self._clock())
         if trigger.resume is not None and not self._resumed(run, resident):
-            return
+            return True
         if isinstance(outcome, Failed):
             self._dispatcher.confirm(run)
             suspended = self._breakers.ended(trigger, resident, outcome.reason)
             self._failed(trigger, outcome)
             if suspended:
                 self._shed(resident)
-            return
+            return True
+        try:
+            effects = claims.check(outcome, trigger.tool)
+        except InvalidOutcomeError as exc:
+            self._refuse(run, outcome, Reason.INVALID_RESULT, str(exc))
+            return False
         if isinstance(outcome, Suspended):
-            self._park(run, resident, outcome)
-            return
+            return self._park(run, resident, outcome, effects)
         if resident.breakers:
             self._breakers.ended(trigger, resident, None)
+        self._complete(run, resident, outcome, effects)
+        return True
+
+    def _complete(self, run: Run, resident: Resident, outcome: Completed, effects: Effects) -> None:
+        """The handler ran to its end."""
+        trigger = run.trigger
         stages = self._stages
         stages.finishes -= 1
         began_s = time.perf_counter() if stages.finishes <= 0 else 0.0
-        seq = self._commit(run, resident, outcome)
+        seq = self._commit(run, resident, outcome, effects)
         if seq is None:
             return
         suspension = self._suspensions.of(trigger, resident) if trigger.resume is not None else None
@@ -141,27 +151,30 @@ class Commits:
         self._dispatcher.refuse(run)
         return False
 
-    def _commit(self, run: Run, resident: Resident, outcome: Completed | Suspended) -> _Committed | None:
+    def _commit(
+        self, run: Run, resident: Resident, outcome: Completed | Suspended, effects: Effects
+    ) -> _Committed | None:
         """Applies what a run did to its panel. None where that cannot be: the run is refused and its trigger
         answered.
         """
-        trigger = run.trigger
+        mutations, events = effects
+        any_effects = bool(mutations or events)
         try:
-            mutations, events = check(outcome)
-            effects = bool(mutations or events)
-            version = resident.panel.commit(mutations) if effects else resident.panel.seq
-        except (InvalidOutcomeError, CommitRefusedError) as exc:
-            self._dispatcher.refuse(run)
-            self._counters.refused_commits += 1
-            reason = Reason.LIMIT_EXCEEDED if isinstance(exc, CommitRefusedError) else Reason.INVALID_RESULT
-            self._failed(trigger, Failed(outcome.usage, reason, str(exc)))
+            version = resident.panel.commit(mutations) if any_effects else resident.panel.seq
+        except CommitRefusedError as exc:
+            self._refuse(run, outcome, Reason.LIMIT_EXCEEDED, str(exc))
             return None
         self._dispatcher.confirm(run)
-        return _Committed(version, effects, mutations, events)
+        return _Committed(version, any_effects, mutations, events)
 
-    def _park(self, run: Run, resident: Resident, outcome: Suspended) -> None:
+    def _refuse(self, run: Run, outcome: Outcome, reason: Reason, message: str) -> None:
+        self._dispatcher.refuse(run)
+        self._counters.refused_commits += 1
+        self._failed(run.trigger, Failed(outcome.usage, reason, message))
+
+    def _park(self, run: Run, resident: Resident, outcome: Suspended, effects: Effects) -> bool:
         """The handler waits: its effects so far are a commit of their own, and its trigger is answered at the
-        end.
+        end. False as ``finish``.
         """
         trigger = run.trigger
         suspensions = self._suspensions
@@ -169,15 +182,23 @@ class Commits:
         if refusal is not None:
             self._dispatcher.refuse(run)
             self._failed(trigger, Failed(outcome.usage, Reason.LIMIT_EXCEEDED, refusal))
-            return
+            return True
         known = suspensions.of(trigger, resident)
+        open_calls = {call.call for call in known.still_open()} if known is not None else set[int]()
+        made = {call.call for call in outcome.calls}
+        if made & open_calls or len(made) + len(open_calls) > MAX_OPEN_CALLS:
+            self._refuse(
+                run, outcome, Reason.INVALID_RESULT, "expected calls beside the open ones, got too many"
+            )
+            return False
         number = known.number if known is not None else suspensions.next_number()
         asked = questions(outcome, number, trigger, self._wall_clock())
         if asked:
             outcome = msgspec.structs.replace(outcome, events=outcome.events + asked)
-        seq = self._commit(run, resident, outcome)
+            effects = effects[0], effects[1] + [(ASKED, event) for event in asked]
+        seq = self._commit(run, resident, outcome, effects)
         if seq is None:
-            return
+            return True
         if seq.effects:
             step = msgspec.structs.replace(outcome, image=b"")
             origin = known.origin if known is not None else trigger
@@ -191,6 +212,7 @@ class Commits:
             self._record_fired(trigger, resident)
         self._counters.suspended += 1
         suspensions.park(trigger, resident, outcome, number)
+        return True
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run the trigger."""
@@ -319,27 +341,3 @@ def with_steps(outcome: Failed, steps: int) -> Failed:
     if not isinstance(details, dict):
         details = {}
     return msgspec.structs.replace(outcome, details=msgspec.json.encode({**details, "steps": steps}))
-
-
-def check(outcome: Completed | Suspended) -> tuple[list[Mutation], list[tuple[str, bytes]]]:
-    """What a worker reports, checked so that it cannot break a frame: a worker may be compromised.
-
-    Raises ``InvalidOutcomeError``.
-    """
-    try:
-        mutations = messages.decode_mutations(outcome.mutations) if outcome.mutations != b"[]" else []
-        events: list[tuple[str, bytes]] = []
-        for fragment in outcome.events:
-            event: EmittedEvent = messages.decode_event(fragment)
-            str(fragment, "utf-8")
-            events.append((event.name, fragment))
-        str(outcome.mutations, "utf-8")
-        if type(outcome) is Completed and outcome.return_value != b"null":
-            _raw_decoder.decode(outcome.return_value)
-            str(outcome.return_value, "utf-8")
-        if outcome.view_commands != b"[]":
-            _raw_decoder.decode(outcome.view_commands)
-            str(outcome.view_commands, "utf-8")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise InvalidOutcomeError("expected a result of valid JSON, got something else") from None
-    return mutations, events

@@ -215,12 +215,13 @@ class Kernel:
 
     # -- the broker ----------------------------------------------------------------------------------
 
-    def finish(self, run: Run, outcome: Outcome) -> None:
-        """A worker said how a run ended."""
+    def finish(self, run: Run, outcome: Outcome) -> bool:
+        """A worker said how a run ended. False when it lied, and cannot be relied upon."""
         try:
-            self.commits.finish(run, outcome)
+            return self.commits.finish(run, outcome)
         except JournalError as exc:
             self.on_failure(exc)
+            return True
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run a trigger."""

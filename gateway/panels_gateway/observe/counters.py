@@ -72,6 +72,9 @@ class BrokerCounters:
     frames_out: int = 0
     messages_in: int = 0
     bad_frames: int = 0
+    unasked_frames: int = 0
+    throttled_frames: int = 0
+    lies: int = 0
     unroutable: int = 0
     strangers_dropped: int = 0
     hellos_refused: int = 0

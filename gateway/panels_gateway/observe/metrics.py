@@ -147,6 +147,11 @@ DISPATCH: Final[Mapping[str, Family]] = {
     ),
     "snapshots": Family("panels_snapshots_total", "counter", "Whole states that were sent to workers."),
     "deltas": Family("panels_deltas_total", "counter", "Changes of states that were sent to workers."),
+    "refused": Family(
+        "panels_workers_refused_total",
+        "counter",
+        "Times that a worker or pool was turned away because it came too often, or there were too many.",
+    ),
     "workers_lost": Family("panels_workers_lost_total", "counter", "Sandbox processes that were lost."),
     "moves": Family("panels_moves_total", "counter", "Panels that were given to another worker."),
 }
@@ -159,6 +164,21 @@ BUS: Final[Mapping[str, Family]] = {
     ),
     "bad_frames": Family(
         "panels_bus_bad_frames_total", "counter", "Frames from workers that broke the protocol."
+    ),
+    "unasked_frames": Family(
+        "panels_bus_unasked_frames_total",
+        "counter",
+        "Frames from workers that were dropped unread: larger than what their senders were asked for.",
+    ),
+    "throttled_frames": Family(
+        "panels_bus_throttled_frames_total",
+        "counter",
+        "Frames from workers that were dropped unread: their senders had sent too much.",
+    ),
+    "lies": Family(
+        "panels_bus_invalid_results_total",
+        "counter",
+        "Results that no handler of the tool can have had; their senders were dropped.",
     ),
     "unroutable": Family(
         "panels_bus_unroutable_total", "counter", "Frames that had no worker to go to any more."

@@ -34,7 +34,7 @@ def admission() -> Admission:
 class NoResults:
     """Nothing runs here."""
 
-    def finish(self, run: Run, outcome: Outcome) -> None:
+    def finish(self, run: Run, outcome: Outcome) -> bool:
         raise AssertionError
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
@@ -93,7 +93,7 @@ def test_broker_reads_a_bounded_number_of_frames_in_one_turn() -> None:
     scheduled: list[object] = []
     loop: Any = SimpleNamespace(call_soon=scheduled.append)
     kernel: Any = SimpleNamespace(flush=lambda: scheduled.append("flush"))
-    broker = Broker("ipc:///nowhere", Dispatcher(), kernel, admission=admission())
+    broker = Broker("ipc:///nowhere", Dispatcher(), kernel, admission=admission(), clock=lambda: 1.0)
     endless: Any = EndlessSocket()
     broker._socket, broker._loop = endless, loop
 

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from panels_gateway.dispatch.catalog import Preparation
 from panels_gateway.dispatch.dispatcher import MAX_MISSES, Dispatcher
 from panels_gateway.dispatch.limits import OverloadedError
+from panels_gateway.dispatch.members import MAX_INTERRUPTIONS
 from panels_gateway.dispatch.placement import SETTLE_S
-from panels_gateway.dispatch.watch import REVOKED_S
+from panels_gateway.dispatch.watch import GRACE_S, MAX_ATTEMPTS, REVOKED_S
 from panels_shared import messages as m
 from panels_shared.messages import WorkerId
 from panels_shared.outcome import Completed, Failed
@@ -661,3 +662,58 @@ def test_withdraw_takes_back_all_that_was_not_accepted_in_order() -> None:
         dispatcher.offer(trigger, world.now)
     world.round()
     world.check_all_answered()
+
+
+def test_job_that_is_taken_by_a_peer_in_a_loop_is_answered_and_sent_a_bounded_number_of_times() -> None:
+    world = small_world()
+    process = world.processes[0]
+    world.submit(world.rooms[0], 0, "fold")
+    asked = world.triggers[-1]
+    sent = 0
+    while asked.answer is None:
+        world.flush()
+        sent += sum(isinstance(message, m.Job) for message in process.inbox)
+        assert sent <= MAX_INTERRUPTIONS
+        process.inbox.clear()
+        process.join()
+        world.deliver(process)
+        world.sleep(0.1)
+    assert asked.answer == "WORKER_LOST"
+    assert world.dispatcher.stats()["refused"] > 0
+
+
+def test_job_that_is_kept_for_long_by_peers_that_leave_is_answered_within_its_deadlines() -> None:
+    world = small_world()
+    process = world.processes[0]
+    world.submit(world.rooms[0], 0, "fold")
+    asked = world.triggers[-1]
+    began = world.now
+    deadline_s = asked.trigger.tool.limits[1] / 1_000 + GRACE_S
+    while asked.answer is None:
+        world.flush()
+        process.inbox.clear()
+        world.sleep(deadline_s * 0.9)
+        process.join()
+        world.deliver(process)
+    assert world.now - began < (MAX_ATTEMPTS + 1) * deadline_s
+
+
+def test_result_that_nobody_waits_for_is_counted() -> None:
+    world = small_world()
+    process = world.processes[0]
+    before = world.dispatcher.stats()["stale"]
+    assert world.dispatcher.awaits(process.id, 10**6) is None
+    world.dispatcher.unread(process.id, 10**6, world.now)
+    world.dispatcher.unread(WorkerId(b"nobody"), 1, world.now)
+    assert world.dispatcher.stats()["stale"] == before + 2
+
+
+def test_frames_are_bounded_by_what_their_senders_were_asked() -> None:
+    world = small_world()
+    process = world.processes[0]
+    idle = world.dispatcher.frame_bytes(process.id)
+    world.submit(world.rooms[0], 0, "fold")
+    world.flush()
+    assert world.dispatcher.frame_bytes(process.id) > idle
+    assert world.dispatcher.frame_bytes(WorkerId(b"nobody")) == idle
+    assert world.dispatcher.frame_bytes(WorkerId(process.pool)) == idle

@@ -5,22 +5,27 @@ of one.
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 
 import pytest
 
 from panels_gateway.journal.journal import History
 from panels_gateway.journal.records import Changed, Ran
-from panels_gateway.kernel.commits import InvalidOutcomeError, check
+from panels_gateway.kernel.claims import InvalidOutcomeError, check
 from panels_gateway.kernel.kernel import KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import StateLimits
 from panels_gateway.panels.trigger import Failure, Succeeded
-from panels_shared.messages import Job
+from panels_shared.handlers import DEFAULT_CAPABILITIES
+from panels_shared.limits import Limits
+from panels_shared.messages import Job, Tool, ToolKey
 from panels_shared.outcome import Completed, Failed, LogLine, Outcome, Reason, Usage
 from tests.support.gateway import Call, Caller, Gateway, completed, follow
 
 pytestmark = pytest.mark.anyio
+
+TOOL = Tool(ToolKey(1), b"d" * 32, "javascript", "", "t", astuple(Limits()), DEFAULT_CAPABILITIES)
 
 INVALID = [
     Completed(Usage(), b"{"),
@@ -121,7 +126,7 @@ async def test_failure_changes_nothing_and_is_recorded_only_for_its_key() -> Non
 @pytest.mark.parametrize("outcome", INVALID, ids=range(len(INVALID)))
 async def test_invalid_outcome_is_refused_whole(outcome: Completed) -> None:
     with pytest.raises(InvalidOutcomeError):
-        check(outcome)
+        check(outcome, TOOL)
     gateway = Gateway()
     gateway.respond = lambda call: outcome
     resident = await gateway.add()
