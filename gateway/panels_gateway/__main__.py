@@ -23,8 +23,9 @@ Timeouts
 
 Shutdown
     SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within
-    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers and wait for the answers to those that
-    run; close WebSockets with 1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
+    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers; answer those that no worker can run;
+    wait for the answers to the others, and answer those UNAVAILABLE that are left; close WebSockets with
+    1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
     SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
     or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
     for a defect.
@@ -120,6 +121,7 @@ async def _serve_from(
             queue_per_panel=config.queue.per_panel,
             queue_total=config.queue.total,
             queue_bytes=config.queue.total_bytes,
+            queue_timeout_s=config.queue.timeout_s,
         )
     )
     kernel = Kernel(

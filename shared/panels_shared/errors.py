@@ -76,7 +76,9 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.TOO_LARGE: CodeInfo(413, False, "The request body is too large."),
     Code.NOT_FOUND: CodeInfo(404, False, "There is nothing at this path."),
     Code.METHOD_NOT_ALLOWED: CodeInfo(405, False, "This path does not take that method."),
-    Code.UNAVAILABLE: CodeInfo(503, True, "No worker is connected, or the gateway is shutting down."),
+    Code.UNAVAILABLE: CodeInfo(
+        503, True, "No worker could do it in time, or the gateway is shutting down; nothing was done."
+    ),
     Code.INTERNAL: CodeInfo(500, False, "A defect of the server; its log has the detail."),
 }
 

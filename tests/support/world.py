@@ -344,6 +344,7 @@ class World:
         for _ in range(100):
             for trigger, reason, _message in self.dispatcher.take_failures():
                 self._fail(trigger, reason)
+            self._take_overdue()
             self.dispatcher.preparations.take_prepared()
             sends = self.dispatcher.drain(self.now)
             for run in self.unsettled:
@@ -376,6 +377,15 @@ class World:
             assert reason is Reason.HANDLER_ERROR
             assert trigger.tool.digest in self.refused
         asked.answer = reason.value
+
+    def _take_overdue(self) -> None:
+        for trigger, _message in self.dispatcher.overdue.take():
+            asked = self.by_trigger[trigger]
+            room = next(room for room in self.rooms if room.panel is trigger.panel)
+            assert asked.answer is None, "answered twice"
+            assert self.now - trigger.submitted_s > self.limits.queue_timeout_s, "given up too early"
+            room.waiting.remove(asked)
+            asked.answer = "overdue"
 
     def deliver(self, process: Process) -> None:
         """The gateway reads one message of ``process``."""
@@ -567,6 +577,7 @@ class World:
         dispatcher = self.dispatcher
         stats = dispatcher.stats()
         failing = {trigger for trigger, _, _ in dispatcher._backlog._failures}
+        failing |= {trigger for trigger, _ in dispatcher.overdue._taken}
         waiting = [asked.trigger for room in self.rooms for asked in room.waiting]
         waiting = [trigger for trigger in waiting if trigger not in failing]
         assert stats["jobs"] == len(waiting)

@@ -97,11 +97,14 @@ class PanelsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueConfig:
-    """Triggers that may wait: for one panel, in all, and the bytes of their arguments in all."""
+    """Triggers that may wait: for one panel, in all, the bytes of their arguments in all, and how long, in
+    seconds.
+    """
 
     per_panel: int
     total: int
     total_bytes: int
+    timeout_s: float
 
 
 Durability = Literal["process", "power", "none"]
@@ -221,6 +224,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             per_panel=values.get("max_queue_per_panel", int),
             total=values.get("max_queue", int),
             total_bytes=values.get("max_queue_bytes", int),
+            timeout_s=values.get("queue_timeout_s", float),
         ),
         warnings=warnings,
     )

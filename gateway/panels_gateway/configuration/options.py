@@ -223,6 +223,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How large the arguments of all triggers that wait may be together.",
     ),
     Option(
+        name="queue-timeout-s", group=PANELS, kind="number", default=30.0, minimum=1, maximum=3_600,
+        help="How long a trigger may wait, in seconds, until a worker is sent it; then it is answered UNAVAILABLE.",
+    ),
+    Option(
         name="max-fuel", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.fuel, minimum=1, maximum=10**15,
         help="limits.fuel: about one unit per WebAssembly instruction.",
     ),

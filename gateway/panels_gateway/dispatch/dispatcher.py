@@ -34,6 +34,7 @@ from panels_gateway.dispatch.fleet import STALL_S, Fleet, Lane, Run, Unanswerabl
 from panels_gateway.dispatch.limits import DispatchLimits, OverloadedError
 from panels_gateway.dispatch.members import Members
 from panels_gateway.dispatch.mover import Mover
+from panels_gateway.dispatch.overdue import Overdue
 from panels_gateway.dispatch.placement import Placement
 from panels_gateway.dispatch.preparations import Preparations
 from panels_gateway.dispatch.rings import Rings
@@ -58,8 +59,8 @@ class Dispatcher:
 
     Obligations of the caller:
 
-    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures`` or
-      ``remove_panel``.
+    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures``, ``overdue``,
+      ``withdraw`` or ``remove_panel``.
     - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the
       order of ``accept``. Its commit, if it has one, raises the panel's version before the next call of any
       method. Other calls may come between that and ``confirm``. After ``refuse``, the runs of that panel
@@ -95,6 +96,9 @@ class Dispatcher:
             backlog=self._backlog,
             heartbeat_s=heartbeat_s,
             misses=misses,
+        )
+        self.overdue = Overdue(
+            self._fleet, self._mover, self._placement, self._backlog, self.limits.queue_timeout_s
         )
         self._counts = dict.fromkeys(_COUNTED, 0)
 
@@ -326,6 +330,7 @@ class Dispatcher:
                     self._mover.move(move.lane, move.target, now)
         for lane in self.preparations.expire(now):
             self._mover.put(lane)
+        self.overdue.look(now)
         for move in self._placement.rebalance(now):
             if move.lane.in_flight:
                 move.lane.target = move.target

@@ -15,12 +15,14 @@ class DispatchLimits:
     - ``queue_per_panel``: triggers of one panel that are not answered, whether they wait or are in flight.
     - ``queue_total``: triggers of all panels that are not answered.
     - ``queue_bytes``: the arguments of those triggers, in bytes of JSON.
+    - ``queue_timeout_s``: how long a trigger may wait until it is sent to a worker.
     - ``window``: triggers of one panel that are in flight to its worker at once.
     """
 
     queue_per_panel: int = 1_024
     queue_total: int = 16_384
     queue_bytes: int = 64 * MIB
+    queue_timeout_s: float = 30.0
     window: int = 64
 
 

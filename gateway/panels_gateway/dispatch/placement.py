@@ -84,6 +84,10 @@ class Placement:
             lane.scheduled = False
         return [lane for lane in lanes if self._fleet.holds(lane) and lane.worker is None and lane.queue]
 
+    def waiting(self) -> list[Lane]:
+        """The lanes that have something to run and no worker that could."""
+        return [lane for lane in self._unassigned if self._fleet.holds(lane) and lane.worker is None]
+
     def relieve(self, worker: Worker, now: float) -> Move | None:
         """The next lane to take away from ``worker``, which is stalled; None when there is none, or nowhere
         to go.

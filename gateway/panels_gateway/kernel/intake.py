@@ -73,6 +73,8 @@ class Intake:
         self._counters = counters
         self._wall_clock = wall_clock
         self._random_bits = random_bits
+        #: whoever waits for a handler that is suspended, and wants to be told when the gateway stops
+        self.patient: set[Callable[[], None]] = set()
         self._lookups: set[asyncio.Task[None]] = set()
         self._looked_at = -1
         self._crowded = False
@@ -137,6 +139,21 @@ class Intake:
             trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
             self._offer(trigger)
+        self._turn.request_seal()
+
+    def take_away(self, trigger: Trigger) -> None:
+        """Its caller has gone: the trigger is not run, unless it was sent to a worker or has a key, under
+        which the caller may come back.
+        """
+        resident = self._residents.of(trigger.panel)
+        if trigger.key is not None or resident is None:
+            return
+        if trigger in resident.held:
+            resident.held.remove(trigger)
+            self._dispatcher.unreserve(trigger)
+        elif not self._dispatcher.overdue.drop(trigger):
+            return
+        trigger.reply_to.answer(trigger, Refused(Code.UNAVAILABLE, "its caller went away before it began"))
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:

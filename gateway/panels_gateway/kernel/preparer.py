@@ -31,6 +31,7 @@ class Preparer:
         self._preparations = preparations
         self._request_send = request_send
         self._clock = clock
+        self._closing = False
         self._waiting: dict[bytes, list[asyncio.Future[Refusal | None]]] = {}
 
     async def prepare(self, definition: PanelDefinition) -> None:
@@ -39,6 +40,8 @@ class Preparer:
         Raises ``RequestError``: INVALID_HANDLER (with the tool, and the place where there is one),
         UNAVAILABLE.
         """
+        if self._closing:
+            raise _stopping()
         waiting = self._begin(definition)
         if not waiting:
             return
@@ -78,11 +81,22 @@ class Preparer:
                 waiting[handler.digest] = future
         return waiting
 
+    def close(self) -> None:
+        """The gateway stops: nobody waits for a handler any longer."""
+        self._closing = True
+        refusal = Refusal("unavailable", "the gateway is shutting down; try again")
+        for digest in list(self._waiting):
+            self.prepared(digest, refusal)
+
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
         """Notes that a handler was compiled, or refused."""
         for future in self._waiting.pop(digest, ()):
             if not future.done():
                 future.set_result(refusal)
+
+
+def _stopping() -> RequestError:
+    return RequestError(Code.UNAVAILABLE, "the gateway is shutting down; try again", {"retryAfterMs": 1_000})
 
 
 def refused(tool: str, refusal: Refusal) -> RequestError:

@@ -1,0 +1,87 @@
+"""Nobody waits for ever: triggers without a worker, and definitions beside those of somebody who asks for a
+lot.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from functools import partial
+
+import httpx
+import pytest
+
+from tests.integration.conftest import MakeSystem
+from tests.integration.guests import counter
+from tests.support.system import System, eventually
+
+
+@pytest.fixture
+def stranded(make_system: MakeSystem) -> tuple[System, str]:
+    """A system whose pool has gone, and a panel that counts."""
+    system = make_system(processes=1, gateway=["--queue-timeout-s", "2"])
+    panel = system.make_panel(counter(), state={"count": 0})
+    system.pool.stop()
+    eventually(lambda: system.health() == 503, what="the gateway to notice")
+    return system, panel
+
+
+def jobs_are(system: System, expected: int) -> bool:
+    """Whether so many triggers are not answered, as /metrics says."""
+    return f"\npanels_jobs {expected}" in system.http.get("/metrics").text
+
+
+def test_trigger_without_a_worker_is_answered_in_time(stranded: tuple[System, str]) -> None:
+    system, panel = stranded
+    with system.connect(panel) as client:
+        sent = client.send_trigger("count")
+        response = system.http.post(f"/panels/{panel}/trigger/count")
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "UNAVAILABLE"
+        assert response.json()["error"]["details"]["retryAfterMs"] > 0
+        heard = client.receive_type("ERROR")
+        assert (heard["requestId"], heard["code"]) == (sent, "UNAVAILABLE")
+        system.start_pool(processes=1)
+        system.await_ready()
+        assert client.call("count") == 1
+
+
+def test_caller_that_hangs_up_takes_its_trigger_away(make_system: MakeSystem) -> None:
+    system = make_system(processes=1, gateway=["--queue-timeout-s", "3600"])
+    panel = system.make_panel(counter(), state={"count": 0})
+    system.pool.stop()
+    eventually(lambda: system.health() == 503, what="the gateway to notice")
+    path = f"{system.url}/panels/{panel}/trigger/count"
+    for headers, left in (({}, 0), ({"idempotency-key": "k"}, 1)):
+        sent = {**headers, "authorization": f"Bearer {system.token()}"}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(path, headers=sent, timeout=1.0, trust_env=False)
+        eventually(partial(jobs_are, system, left), what=f"{left} triggers to be left")
+
+
+def test_gateway_told_to_stop_answers_what_no_worker_will_run(make_system: MakeSystem) -> None:
+    system = make_system(processes=1)
+    panel = system.make_panel(counter(), state={"count": 0})
+    system.pool.stop()
+    eventually(lambda: system.health() == 503, what="the gateway to notice")
+    answers: list[httpx.Response] = []
+    path = f"/panels/{panel}/trigger/count"
+    caller = threading.Thread(target=lambda: answers.append(system.http.post(path)))
+    with system.connect(panel) as client, system.http_client(system.token()) as observer:
+        sent = client.send_trigger("count")
+        caller.start()
+
+        def both_wait() -> bool:
+            return "\npanels_jobs 2" in observer.get("/metrics").text
+
+        eventually(both_wait, what="two triggers that wait")
+        system.the_gateway().signal(signal.SIGTERM)
+        code, heard = client.await_close()
+    caller.join()
+    errors = {m["requestId"]: m["code"] for m in heard if m["type"] == "ERROR"}
+    assert (code, errors) == (1012, {sent: "UNAVAILABLE"})
+    (answer,) = answers
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
+    assert system.the_gateway().wait() == 0
+    assert system.defects() == []
