@@ -56,6 +56,7 @@ from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
 from panels_gateway.configuration.config import AuthConfig, GatewayConfig, load
+from panels_gateway.dispatch.compile_queue import CompileLimits
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.extensions import config as extensions
 from panels_gateway.extensions.client import ExtensionClient
@@ -122,6 +123,9 @@ async def _serve_from(
             queue_total=config.queue.total,
             queue_bytes=config.queue.total_bytes,
             queue_timeout_s=config.queue.timeout_s,
+            compile=CompileLimits(
+                seconds=config.queue.compile_seconds, window_s=config.queue.compile_window_s
+            ),
         )
     )
     kernel = Kernel(

@@ -29,6 +29,7 @@ class Code(str, Enum):
     FORBIDDEN = "FORBIDDEN"
     OVERLOADED = "OVERLOADED"
     RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
     PANEL_EXISTS = "PANEL_EXISTS"
@@ -63,6 +64,9 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.FORBIDDEN: CodeInfo(403, False, "The token does not allow this."),
     Code.OVERLOADED: CodeInfo(503, True, "A queue is full; try again after retryAfterMs."),
     Code.RATE_LIMITED: CodeInfo(429, True, "This client asks too often; try again after retryAfterMs."),
+    Code.QUOTA_EXCEEDED: CodeInfo(
+        429, True, "A quota is used up, details.quota says which; try again after retryAfterMs."
+    ),
     Code.INVALID_REQUEST: CodeInfo(
         400, False, "The request body is not valid; details.path names the field."
     ),

@@ -12,7 +12,7 @@ epoch, by a ``Snapshot`` or by a ``Delta`` against a position that the replica s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Final, Literal, NewType
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,9 @@ PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a 
 Digest = NewType("Digest", bytes)  #: SHA-256 of a handler, see ``handler_digest``
 PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; never used again
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
+
+#: The longest that compiling a handler is said to take, in milliseconds.
+MAX_CPU_MS: Final = 600_000
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
@@ -156,6 +159,14 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
     answers: Annotated[tuple[Answered, ...], Meta(min_length=1, max_length=MAX_OPEN_CALLS)]
 
 
+class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """gateway → pool. Nobody waits for this handler: do not compile it, and answer ``Prepared`` with the
+    refusal ``abandoned`` unless it has been answered.
+    """
+
+    digest: bytes
+
+
 # -- sandbox or pool → gateway -----------------------------------------------------------------------
 
 
@@ -199,7 +210,8 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     """Why a handler was refused.
 
     ``code`` is a word for programs (``malformed``, ``too_large``, ``unsupported``, ``unknown_import``,
-    ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``); ``message`` a sentence for its
+    ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``,
+    ``abandoned``); ``message`` a sentence for its
     author; ``line`` and ``column`` are 1-based, 0 where there is none.
     """
 
@@ -210,10 +222,14 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will."""
+    """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will.
+
+    ``cpu_ms`` is the CPU time that it took to say so, 0 where it was known.
+    """
 
     digest: bytes
     refusal: Refusal | None
+    cpu_ms: Annotated[int, Meta(ge=0, le=MAX_CPU_MS)] = 0
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
@@ -231,5 +247,5 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
     draining: bool
 
 
-ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare
+ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare | Abandon
 ToGateway = Hello | Heartbeat | Result | Missing | Prepared | Exited | Goodbye

@@ -4,15 +4,19 @@ lot.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import signal
 import threading
 from functools import partial
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.conftest import MakeSystem
-from tests.integration.guests import counter
+from tests.integration.guests import counter, returns, wat
+from tests.integration.test_handlers_bad import binary, compile_bomb
 from tests.support.system import System, eventually
 
 
@@ -85,3 +89,44 @@ def test_gateway_told_to_stop_answers_what_no_worker_will_run(make_system: MakeS
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
     assert system.the_gateway().wait() == 0
     assert system.defects() == []
+
+
+def test_honest_definition_is_answered_while_64_compile_bombs_are_compiled(system: System) -> None:
+    """By one subject, in eight definitions: the first refusal of a definition ends the rest of it."""
+    seed = 3_000 + secrets.randbelow(100)
+    bombs = [{**binary(compile_bomb(seed + number)), "name": f"bomb{number}"} for number in range(64)]
+    answers: list[int] = []
+
+    def attack(which: int) -> None:
+        body = {"kind": "test", "tools": bombs[which::8]}
+        with system.http_client(system.token(subject="mallory")) as client:
+            answers.append(client.post("/panels", json=body).status_code)
+
+    attackers = [threading.Thread(target=attack, args=(which,)) for which in range(8)]
+    for attacker in attackers:
+        attacker.start()
+    eventually(lambda: compilers(system), what="a bomb to be compiled")
+    with system.http_client(system.token(subject="ann")) as client:
+        honest = client.post("/panels", json={"kind": "test", "tools": [honest_tool()]})
+    before = len(answers)
+    for attacker in attackers:
+        attacker.join()
+    assert honest.status_code == 201, honest.text
+    assert before < len(answers) == 8
+    assert 201 not in answers
+    eventually(lambda: not compilers(system), what="the other bombs to be given up")
+
+
+def honest_tool() -> dict[str, object]:
+    """A tool that no system has compiled before."""
+    return {"name": "t", "handler": {"language": "wat", "source": wat(returns(secrets.token_hex(8)))}}
+
+
+def compilers(system: System) -> list[int]:
+    """The compile children that run now."""
+    found = []
+    for process in system.pool.children():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any("compiling" in word for word in process.cmdline()):
+                found.append(process.pid)
+    return found

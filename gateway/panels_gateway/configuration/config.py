@@ -98,13 +98,15 @@ class PanelsConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueConfig:
     """Triggers that may wait: for one panel, in all, the bytes of their arguments in all, and how long, in
-    seconds.
+    seconds. ``compile_seconds`` of CPU are each subject's in ``compile_window_s``.
     """
 
     per_panel: int
     total: int
     total_bytes: int
     timeout_s: float
+    compile_seconds: float
+    compile_window_s: float
 
 
 Durability = Literal["process", "power", "none"]
@@ -225,6 +227,8 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             total=values.get("max_queue", int),
             total_bytes=values.get("max_queue_bytes", int),
             timeout_s=values.get("queue_timeout_s", float),
+            compile_seconds=values.get("compile_seconds", float),
+            compile_window_s=values.get("compile_window_s", float),
         ),
         warnings=warnings,
     )

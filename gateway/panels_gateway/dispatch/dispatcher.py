@@ -80,7 +80,7 @@ class Dispatcher:
         self._heartbeat_s = heartbeat_s
         self._handlers: dict[int, Sequence[Handler]] = {}
         self._fleet = Fleet()
-        self.preparations = Preparations(self._fleet, self.catalog)
+        self.preparations = Preparations(self._fleet, self.catalog, self.limits.compile)
         self._backlog = Backlog(self.limits)
         self._rings = Rings(self.limits.window)
         self._epochs = Epochs()

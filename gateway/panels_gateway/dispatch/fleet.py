@@ -156,14 +156,18 @@ class Lane:
 class Pool:
     """A ``panels-worker`` process, which compiles handlers for its workers.
 
+    It runs and compiles for panels with one of its ``labels``; the label "" is that of panels without one.
     ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for,
     and has not answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
     """
 
-    __slots__ = ("id", "liveness", "outbox", "prepared", "preparing")
+    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing")
 
-    def __init__(self, pool_id: PoolId, liveness: Liveness) -> None:
+    def __init__(
+        self, pool_id: PoolId, liveness: Liveness, labels: frozenset[str] = frozenset(("",))
+    ) -> None:
         self.id = pool_id
+        self.labels = labels
         self.liveness = liveness
         self.prepared: set[bytes] = set()
         self.preparing: dict[bytes, float] = {}

@@ -75,8 +75,8 @@ class PanelRoutes:
         body = await desk.body(request, desk.limits.body_bytes)
         made = definition.parse(body, desk.limits, default_id=secrets.token_urlsafe(12))
         demand(principal.may_manage(made.id), "manage", made.id)
-        with desk.defining():
-            resident = await self._kernel.making.create(made)
+        with desk.defining(principal):
+            resident = await self._kernel.making.create(made, subject=principal.subject or "")
         return await self._made(request, resident.panel, status=201)
 
     async def _made(self, request: Request, panel: Panel, *, status: int) -> Response:
@@ -94,7 +94,7 @@ class PanelRoutes:
             body = await desk.body(request, desk.limits.body_bytes)
             panel_id = resident.panel.id
             made = definition.parse(body, desk.limits, default_id=panel_id, required_id=panel_id)
-            with desk.defining():
+            with desk.defining(principal):
                 resident = await making.replace(resident, made, principal)
             return await self._made(request, resident.panel, status=200)
         if request.method == "DELETE":

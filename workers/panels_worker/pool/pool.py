@@ -34,7 +34,7 @@ from typing import Final
 import msgspec
 import zmq
 
-from panels_shared.messages import Exited, Hello, PoolId, Prepared, WorkerId
+from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.compiling.compiler import Compiler
 from panels_worker.pool.child import Child
@@ -115,8 +115,11 @@ class Pool:
             self._signals = 0
             logger.info("stopping")
             self._carry_out(self._supervisor.stop(now_s))
-        for prepare in self._conversation.read(now_s):
-            self._compiler.submit(prepare, now_s)
+        for wish in self._conversation.read(now_s):
+            if isinstance(wish, Prepare):
+                self._compiler.submit(wish, now_s)
+            else:
+                self._compiler.abandon(wish.digest)
         for fd in ready:
             self._look_at(fd, now_s)
         self._carry_out(self._supervisor.tick(now_s))
@@ -134,7 +137,9 @@ class Pool:
         answers = self._compiler.collect(now_s)
         if answers:
             self._trim(*(digest for digest, refusal in answers if refusal is None))
-            self._conversation.queue(Prepared(digest, refusal) for digest, refusal in answers)
+            self._conversation.queue(
+                Prepared(digest, refusal, self._compiler.take_cost_ms(digest)) for digest, refusal in answers
+            )
 
     def _trim(self, *prepared: bytes) -> None:
         try:
