@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from panels_shared.limits import MAX_ANSWER_BYTES, MAX_OPEN_CALLS
+from panels_shared.names import MAX_NAME_CHARS
 from panels_shared.outcome import CallNumber, Image, Outcome
 
 WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
@@ -28,6 +29,10 @@ ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers 
 
 #: The longest that compiling a handler is said to take, in milliseconds.
 MAX_CPU_MS: Final = 600_000
+
+#: Labels of a pool.
+MAX_LABELS: Final = 16
+Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
@@ -171,12 +176,16 @@ class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
-    """First message of a peer, and again after each Welcome-less second (the gateway may have restarted)."""
+    """First message of a peer, and again after each Welcome-less second (the gateway may have restarted).
+
+    A pool with ``labels`` runs panels that name one of them and no others; those of a sandbox are its pool's.
+    """
 
     role: Literal["sandbox", "pool"]
     pool: bytes
     pid: int
     versions: dict[str, str]
+    labels: Annotated[tuple[Label, ...], Meta(max_length=MAX_LABELS)] = ()
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):

@@ -130,3 +130,18 @@ def compilers(system: System) -> list[int]:
             if any("compiling" in word for word in process.cmdline()):
                 found.append(process.pid)
     return found
+
+
+def test_panel_with_a_label_is_compiled_and_run_by_a_pool_that_has_it(make_system: MakeSystem) -> None:
+    system = make_system(processes=1, gateway=["--queue-timeout-s", "2"], pool=["--labels", "gpu,big"])
+    panel = system.make_panel(counter(), state={"count": 0}, pool="gpu")
+    assert system.http.get(f"/panels/{panel}").json()["pool"] == "gpu"
+    assert system.http.post(f"/panels/{panel}/trigger/count").status_code == 200
+    refused = system.post_panel(honest_tool())  # no pool is there for panels without a label
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "UNAVAILABLE")
+    # a panel that moves to another label keeps its state, and is not run meanwhile
+    without_tools = {"kind": "test", "pool": "other", "tools": []}
+    assert system.http.put(f"/panels/{panel}", json=without_tools).status_code == 200
+    assert system.state(panel) == {"count": 1}
+    bad = system.post_panel(pool="no label")
+    assert bad.json()["error"]["details"]["path"] == "pool"

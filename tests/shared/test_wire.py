@@ -49,7 +49,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
 }
 REPLIES: dict[str, list[Any]] = {
-    "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"})],
+    "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"}), m.Hello("pool", b"", 1, {}, ("gpu",))],
     "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
     "completed": [
         m.Result(

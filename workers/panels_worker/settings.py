@@ -86,5 +86,6 @@ class PoolConfig:
     replica_bytes: int = 256 * MIB
     max_programs: int = 256
     data_bytes: int = 1024 * MIB
+    labels: tuple[str, ...] = ()
     bounds: Bounds = field(default_factory=Bounds)
     log_level: str = "info"

@@ -104,9 +104,14 @@ class Dispatcher:
 
     # -- panels --------------------------------------------------------------------------------------
 
-    def add_panel(self, panel: Panel, tools: Sequence[m.Tool], handlers: Sequence[Handler]) -> None:
-        """Begins to dispatch for ``panel``, which is not dispatched for, and keeps its handlers' sources."""
-        self._fleet.lanes[panel.key] = Lane(panel, tuple(tool.tool for tool in tools))
+    def add_panel(
+        self, panel: Panel, tools: Sequence[m.Tool], handlers: Sequence[Handler], *, label: str = ""
+    ) -> None:
+        """Begins to dispatch for ``panel``, which is not dispatched for, and keeps its handlers' sources.
+
+        It runs on workers of pools with ``label``, "" for those without any.
+        """
+        self._fleet.lanes[panel.key] = Lane(panel, tuple(tool.tool for tool in tools), label)
         self._handlers[panel.key] = list(handlers)
         self.catalog.acquire(handlers)
 

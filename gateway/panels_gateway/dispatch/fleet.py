@@ -95,6 +95,7 @@ class Position:
 class Lane:
     """One panel's triggers in order, and what is known of the panel's replicas.
 
+    - ``label``: that of the pools that may run it; see ``Pool``.
     - ``queue``: runs that wait, oldest first. ``in_flight``: runs that were sent and not answered, oldest
       first; they are all older than the queue. Both are bounded by ``DispatchLimits``.
     - ``worker``: who serves the lane, None while nobody does. ``target``: to whom the lane moves as soon as
@@ -115,6 +116,7 @@ class Lane:
         "epoch",
         "in_flight",
         "key",
+        "label",
         "moved_s",
         "next_index",
         "open",
@@ -128,8 +130,9 @@ class Lane:
         "worker",
     )
 
-    def __init__(self, panel: Panel, tools: tuple[int, ...]) -> None:
+    def __init__(self, panel: Panel, tools: tuple[int, ...], label: str = "") -> None:
         self.panel = panel
+        self.label = label
         self.key = panel.key
         self.tools = tools
         self.queue: deque[Run] = deque()
@@ -311,6 +314,11 @@ class Fleet:
         connected."""
         pools = self.pools
         return (worker for worker in self.workers.values() if not worker.draining and worker.pool in pools)
+
+    def able_for(self, label: str) -> Iterator[Worker]:
+        """The workers that may be given lanes with this label."""
+        pools = self.pools
+        return (worker for worker in self.able() if label in pools[worker.pool].labels)
 
     def peers(self) -> Iterator[WorkerId]:
         """Everyone who is to hear the gateway's heartbeat."""

@@ -71,7 +71,8 @@ class Overdue:
                     self._mover.put(lane)
                 self._give_up(lane, before_s, f"it did not have its turn within {self.timeout_s:g} s")
         for lane in self._placement.waiting():
-            self._give_up(lane, before_s, f"no worker could run it within {self.timeout_s:g} s")
+            which = f"no worker with the label {lane.label!r}" if lane.label else "no worker"
+            self._give_up(lane, before_s, f"{which} could run it within {self.timeout_s:g} s")
 
     def strand(self, message: str) -> None:
         """Gives up everything that stands in a lane which no worker serves."""

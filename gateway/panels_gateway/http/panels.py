@@ -178,6 +178,7 @@ def _description(resident: Resident) -> dict[str, object]:
             for tool in made.tools
         ],
         "metadata": msgspec.Raw(made.metadata),
+        "pool": made.pool,
         "stateBytes": panel.state_bytes,
     }
 

@@ -118,6 +118,7 @@ class Making:
             tools=old.tools,
             capabilities=old.capabilities,
             metadata=old.metadata,
+            pool=old.pool,
         )
         return self._make(definition, dict(state))
 

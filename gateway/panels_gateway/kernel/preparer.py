@@ -42,7 +42,7 @@ class Preparer:
         """
         if self._closing:
             raise _stopping()
-        label = ""
+        label = definition.label
         handlers: dict[bytes, HandlerSource] = {
             tool.handler.digest: tool.handler for tool in definition.tools
         }

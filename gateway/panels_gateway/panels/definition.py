@@ -159,6 +159,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     initial_state: dict[str, Any] | None = None
     capabilities: list[str] | None = None
     metadata: dict[str, Any] = {}
+    pool: str | None = None
 
 
 # -- what comes of it --------------------------------------------------------------------------------
@@ -205,7 +206,8 @@ class ToolDefinition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelDefinition:
     """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON,
-    None where the body has none (a PUT then keeps the state)."""
+    None where the body has none (a PUT then keeps the state). ``pool`` is the label of the pools that compile
+    and run it, None for those without labels."""
 
     id: str
     kind: str
@@ -214,6 +216,12 @@ class PanelDefinition:
     initial_state: Mapping[str, bytes] | None = field(default=None, repr=False)
     capabilities: tuple[str, ...] | None = None
     metadata: bytes = b"{}"
+    pool: str | None = None
+
+    @property
+    def label(self) -> str:
+        """``pool`` as the dispatcher knows it: "" for none."""
+        return self.pool or ""
 
 
 def trigger_name(trigger: Trigger) -> str:
@@ -238,6 +246,8 @@ def parse(
     _check_chars("kind", shape.kind, MAX_NAME_CHARS)
     if shape.title is not None:
         _check_chars("title", shape.title, MAX_TITLE_CHARS, minimum=0)
+    if shape.pool is not None and not is_name(shape.pool):
+        _refuse("pool", f"expected {NAME_RULE}")
     capabilities = None if shape.capabilities is None else _capabilities("capabilities", shape.capabilities)
     return PanelDefinition(
         id=panel_id,
@@ -247,6 +257,7 @@ def parse(
         initial_state=None if shape.initial_state is None else _state(shape.initial_state, limits),
         capabilities=capabilities,
         metadata=_metadata(shape.metadata),
+        pool=shape.pool,
     )
 
 

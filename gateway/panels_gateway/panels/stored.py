@@ -32,6 +32,7 @@ class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     capabilities: tuple[str, ...] | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    pool: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -58,6 +59,7 @@ def encode(definition: PanelDefinition) -> bytes:
             ),
             capabilities=definition.capabilities,
             metadata=msgspec.Raw(definition.metadata),
+            pool=definition.pool,
         )
     )
 
@@ -95,6 +97,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         ),
         capabilities=stored.capabilities,
         metadata=bytes(stored.metadata),
+        pool=stored.pool,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from panels_gateway.dispatch.catalog import HandlerCatalog, Preparation
 from panels_gateway.dispatch.compile_queue import CompileLimits
-from panels_gateway.dispatch.fleet import Fleet
+from panels_gateway.dispatch.fleet import Fleet, Pool
 from panels_gateway.dispatch.preparations import (
     NO_POOL_S,
     OVER_BUDGET,
@@ -12,8 +12,10 @@ from panels_gateway.dispatch.preparations import (
     PREPARE_S,
     Preparations,
     Unblocked,
+    key_of,
 )
 from panels_shared import messages as m
+from panels_shared.liveness import Liveness
 from panels_shared.messages import PoolId, Refusal
 from tests.gateway.dispatch import builders as b
 from tests.support.world import Source
@@ -254,3 +256,26 @@ def test_queue_of_a_subject_ends_with_its_budget() -> None:
     over = [digest for digest, refusal in ended.items() if refusal is not None]
     assert over
     assert shared not in over  # bob may have it compiled
+
+
+def test_handler_is_compiled_by_pools_with_the_label_only() -> None:
+    desk = makers()
+    source = Source(bytes([40]) * 32)
+    assert desk.preparations.prepare(source, 0.0, label="gpu") is Preparation.PENDING
+    assert desk.preparations.prepare(source, 0.0) is Preparation.PENDING
+    gpu = desk.fleet.pools[SECOND] = Pool(SECOND, Liveness(0.0), frozenset(("gpu",)))
+    desk.preparations.pool_connected(1.0)
+    assert [len(pool.outbox) for pool in (desk.pools[0], gpu)] == [1, 1]
+    desk.preparations.prepared(SECOND, m.Prepared(source.digest, None), 2.0)
+    assert desk.preparations.take_prepared() == [(key_of(source.digest, "gpu"), None)]
+    assert desk.preparations.prepare(source, 2.0, label="gpu") is Preparation.READY
+    assert desk.preparations.prepare(source, 2.0) is Preparation.PENDING
+
+
+def test_label_that_no_pool_has_is_named() -> None:
+    desk = makers()
+    desk.preparations.prepare(Source(bytes([40]) * 32), 0.0, label="gpu")
+    desk.preparations.expire(NO_POOL_S + 0.1)
+    ((_, refusal),) = desk.preparations.take_prepared()
+    assert refusal is not None
+    assert "label 'gpu'" in refusal.message

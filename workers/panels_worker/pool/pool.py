@@ -78,7 +78,7 @@ class Pool:
         self._by_fd: dict[int, Child] = {}
         self._code: int | None = None
         self._compiling: set[int] = set()
-        hello = Hello(role="pool", pool=self._id, pid=os.getpid(), versions=versions())
+        hello = Hello(role="pool", pool=self._id, pid=os.getpid(), versions=versions(), labels=config.labels)
         self._conversation = Conversation(
             config.gateway, config.curve, pool=self._id, hello=hello, now_s=now_s
         )
