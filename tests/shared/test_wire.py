@@ -49,7 +49,10 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
 }
 REPLIES: dict[str, list[Any]] = {
-    "hello": [m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"}), m.Hello("pool", b"", 1, {}, ("gpu",))],
+    "hello": [
+        m.Hello("sandbox", b"p" * 16, 4711, {"panels": "0.1.0"}),
+        m.Hello("pool", b"", 1, {}, ("gpu",)),
+    ],
     "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
     "completed": [
         m.Result(
@@ -85,7 +88,10 @@ REPLIES: dict[str, list[Any]] = {
         m.Result(11, Failed(USAGE, Reason.RESUME_FAILED, "expected another image")),
     ],
     "missing": [m.Missing(9, "replica")],
-    "prepared": [m.Prepared(b"d" * 32, None), m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5), 250)],
+    "prepared": [
+        m.Prepared(b"d" * 32, None),
+        m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5), 250),
+    ],
     "exited, goodbye": [m.Exited(b"w" * 16), m.Goodbye(True)],
 }
 
