@@ -24,8 +24,9 @@ Timeouts
 
 Shutdown
     SIGTERM and SIGINT set a flag; a second one hurries. Then, in this order and within
-    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers and wait for the answers to those that
-    run; close WebSockets with 1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
+    ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers; answer those that no worker can run;
+    wait for the answers to the others, and answer those UNAVAILABLE that are left; close WebSockets with
+    1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
     SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
     or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
     for a defect.
@@ -58,6 +59,7 @@ from panels_gateway.bus.curve import load_curve_keys
 from panels_gateway.bus.keyfile import load_bus_key
 from panels_gateway.commands.exits import EXIT_IO, UnavailableError, end
 from panels_gateway.configuration.config import AuthConfig, GatewayConfig, load
+from panels_gateway.dispatch.compile_queue import CompileLimits
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.extensions import config as extensions
 from panels_gateway.extensions.client import ExtensionClient
@@ -124,6 +126,10 @@ async def _serve_from(
             queue_per_panel=config.queue.per_panel,
             queue_total=config.queue.total,
             queue_bytes=config.queue.total_bytes,
+            queue_timeout_s=config.queue.timeout_s,
+            compile=CompileLimits(
+                seconds=config.queue.compile_seconds, window_s=config.queue.compile_window_s
+            ),
         )
     )
     kernel = Kernel(

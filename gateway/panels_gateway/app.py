@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -86,7 +87,11 @@ class GatewayApp:
             await self._upgrades.serve(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def counted(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 self.counters.count_request(message["status"])
             await send(message)
@@ -104,6 +109,12 @@ class GatewayApp:
                 return
         try:
             await self._http(scope, receive, counted)
+        except asyncio.CancelledError:
+            # the server stops and has waited long enough; only it cancels requests
+            if begun:
+                raise
+            stopping = RequestError(Code.UNAVAILABLE, "the gateway is shutting down", {"retryAfterMs": 1_000})
+            await error_response(stopping)(scope, receive, counted)
         finally:
             release(scope)
 

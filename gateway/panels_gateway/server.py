@@ -28,6 +28,8 @@ KEEP_ALIVE_S: Final = 5
 BACKLOG: Final = 2_048
 #: How long the last steps may take once the grace is used up, in seconds.
 LAST_STEPS_S: Final = 5
+#: How long the answers to triggers that are given up may take to leave, in seconds.
+GIVE_UP_S: Final = 1.0
 
 
 def server_config(
@@ -81,23 +83,27 @@ class GatewayServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops accepting, drains, closes WebSockets with 1012 and waits for HTTP answers; in all at most the
-        grace and ``LAST_STEPS_S``.
+        """Stops accepting, answers what nobody will run, drains, closes WebSockets with 1012 and waits for
+        HTTP answers; in all at most the grace and ``LAST_STEPS_S``.
         """
         for server in self.servers:
             server.close()
         _log.info("stopping: triggers that run are given %g s", self._grace_s)
-        self._kernel.intake.closing = True
-        if not await self._drain():
-            _log.warning("stopping: some triggers were not answered in time")
+        self._kernel.close()
+        if not await self._drain(self._grace_s):
+            _log.warning("stopping: some triggers did not end in time, and are answered UNAVAILABLE")
+            self._kernel.give_up(everything=True)
+            await self._drain(GIVE_UP_S)
         await super().shutdown(sockets)
 
-    async def _drain(self) -> bool:
+    async def _drain(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + self._grace_s
+        give_up_s = loop.time() + seconds
+        await asyncio.sleep(0)  # what was answered just now leaves at the end of this turn
         while self._kernel.unanswered:
-            if self.force_exit or loop.time() >= give_up_s:
+            if (self.force_exit and seconds > GIVE_UP_S) or loop.time() >= give_up_s:
                 return False
+            self._kernel.give_up(everything=False)
             await asyncio.sleep(0.02)
         return True
 

@@ -66,7 +66,7 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.OVERLOADED: CodeInfo(503, True, "A queue is full; try again after retryAfterMs."),
     Code.RATE_LIMITED: CodeInfo(429, True, "This client asks too often; try again after retryAfterMs."),
     Code.QUOTA_EXCEEDED: CodeInfo(
-        429, True, "The subject, the panel or the tool used up its quota; try again after retryAfterMs."
+        429, True, "A quota is used up, details.quota says which; try again after retryAfterMs."
     ),
     Code.CIRCUIT_OPEN: CodeInfo(
         503, True, "The tool kept failing and is suspended for a while; try again after retryAfterMs."
@@ -84,7 +84,9 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.TOO_LARGE: CodeInfo(413, False, "The request body is too large."),
     Code.NOT_FOUND: CodeInfo(404, False, "There is nothing at this path."),
     Code.METHOD_NOT_ALLOWED: CodeInfo(405, False, "This path does not take that method."),
-    Code.UNAVAILABLE: CodeInfo(503, True, "No worker is connected, or the gateway is shutting down."),
+    Code.UNAVAILABLE: CodeInfo(
+        503, True, "No worker could do it in time, or the gateway is shutting down; nothing was done."
+    ),
     Code.INTERNAL: CodeInfo(500, False, "A defect of the server; its log has the detail."),
 }
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from panels_shared.limits import MAX_ANSWER_BYTES, MAX_ELEMENTS, MAX_OPEN_CALLS
+from panels_shared.names import MAX_NAME_CHARS
 from panels_shared.outcome import CallNumber, Image, Outcome
 
 WorkerId = NewType("WorkerId", bytes)  #: a peer's ZeroMQ routing id: 16 random bytes, new at each spawn
@@ -25,6 +26,13 @@ PoolId = NewType("PoolId", bytes)  #: the routing id of the pool that started a 
 Digest = NewType("Digest", bytes)  #: SHA-256 of a handler, see ``handler_digest``
 PanelKey = NewType("PanelKey", int)  #: a panel, as the gateway numbers it; never used again
 ToolKey = NewType("ToolKey", int)  #: a tool of a panel, as the gateway numbers it; never used again
+
+#: The longest that compiling a handler is said to take, in milliseconds.
+MAX_CPU_MS: Final = 600_000
+
+#: Labels of a pool.
+MAX_LABELS: Final = 16
+Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
 Language = Literal["wasm", "wat", "javascript", "typescript"]
 
@@ -170,6 +178,14 @@ class Resume(msgspec.Struct, frozen=True, array_like=True, tag=10):
     answers: Annotated[tuple[Answered, ...], Meta(min_length=1, max_length=MAX_OPEN_CALLS)]
 
 
+class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """gateway → pool. Nobody waits for this handler: do not compile it, and answer ``Prepared`` with the
+    refusal ``abandoned`` unless it has been answered.
+    """
+
+    digest: bytes
+
+
 # -- sandbox or pool → gateway -----------------------------------------------------------------------
 
 
@@ -179,6 +195,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     ``credential`` proves who speaks, see ``buskey``: what the other fields claim has to agree with it. A
     sandbox is confined by now, and says by which layers (``active``), and which are not in force and why
     (``missing``). That is what was true when it started: it is no proof.
+
+    A pool with ``labels`` runs panels that name one of them and no others; those of a sandbox are its pool's.
     """
 
     role: Literal["sandbox", "pool"]
@@ -188,6 +206,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     credential: Annotated[bytes, Meta(max_length=64)] = b""
     active: Annotated[tuple[ShortText, ...], Meta(max_length=MAX_LAYERS)] = ()
     missing: Annotated[tuple[ReasonText, ...], Meta(max_length=MAX_LAYERS)] = ()
+    labels: Annotated[tuple[Label, ...], Meta(max_length=MAX_LABELS)] = ()
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
@@ -221,7 +240,8 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     """Why a handler was refused.
 
     ``code`` is a word for programs (``malformed``, ``too_large``, ``unsupported``, ``unknown_import``,
-    ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``); ``message`` a sentence for its
+    ``missing_export``, ``signature``, ``memory``, ``too_costly``, ``syntax``,
+    ``abandoned``); ``message`` a sentence for its
     author; ``line`` and ``column`` are 1-based, 0 where there is none.
     """
 
@@ -232,10 +252,14 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will."""
+    """pool → gateway: the handler can be run by this pool's sandboxes, or why it never will.
+
+    ``cpu_ms`` is the CPU time that it took to say so, 0 where it was known.
+    """
 
     digest: _Id
     refusal: Refusal | None
+    cpu_ms: Annotated[int, Meta(ge=0, le=MAX_CPU_MS)] = 0
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=37):
@@ -253,5 +277,5 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
     draining: bool
 
 
-ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare
+ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare | Abandon
 ToGateway = Hello | Heartbeat | Result | Missing | Prepared | Exited | Goodbye

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "revoke, forget, drain": [m.Revoke(1, 2), m.Forget(1, (7, 8)), m.Drain()],
     "welcome": [m.Welcome(b"s" * 16, 500)],
     "prepare": [m.Prepare(b"d" * 32, "javascript", "default", b"return 1")],
+    "abandon": [m.Abandon(b"d" * 32)],
     "resume": [
         m.Resume(
             10,
@@ -57,7 +58,8 @@ REPLIES: dict[str, list[Any]] = {
             b"c" * 32,
             ("seccomp",),
             ("landlock (none here)",),
-        )
+        ),
+        m.Hello("pool", b"", 1, {}, labels=("gpu",)),
     ],
     "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
     "completed": [
@@ -94,7 +96,10 @@ REPLIES: dict[str, list[Any]] = {
         m.Result(11, Failed(USAGE, Reason.RESUME_FAILED, "expected another image")),
     ],
     "missing": [m.Missing(9, "replica")],
-    "prepared": [m.Prepared(b"d" * 32, None), m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5))],
+    "prepared": [
+        m.Prepared(b"d" * 32, None),
+        m.Prepared(b"e" * 32, m.Refusal("syntax", "expected ;", 1, 5), 250),
+    ],
     "exited, goodbye": [m.Exited(b"w" * 16), m.Goodbye(True)],
 }
 

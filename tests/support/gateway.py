@@ -225,6 +225,8 @@ class Gateway:
         dispatcher, kernel = self.dispatcher, self.kernel
         for trigger, reason, text in dispatcher.take_failures():
             kernel.failed(trigger, reason, text)
+        for trigger, text in dispatcher.overdue.take():
+            kernel.overdue(trigger, text)
         for digest, refusal in dispatcher.preparations.take_prepared():
             kernel.prepared(digest, refusal)
         for _, messages in dispatcher.drain(self.now_s):
@@ -233,6 +235,16 @@ class Gateway:
         if self._inbox:
             self.request_turn()
         kernel.flush()
+
+    async def wait(self, seconds: float) -> None:
+        """Time passes, and the worker stays alive."""
+        self.now_s += seconds
+        for peer in list(self.dispatcher.peers()):
+            self.dispatcher.heard(peer, self.now_s)
+        self.dispatcher.tick(self.now_s)
+        self.kernel.tick()
+        self.request_turn()
+        await self.settle()
 
     def _receive(self, message: m.ToWorker) -> None:
         if isinstance(message, m.Job | m.Resume):

@@ -179,6 +179,7 @@ class Room:
     panel: Panel
     tools: list[m.Tool]
     sources: list[Source]
+    label: str = ""
     model: State = field(default_factory=dict)
     waiting: deque[Asked] = field(default_factory=deque)
     live: bool = True
@@ -196,6 +197,7 @@ class World:
         self.rooms: list[Room] = []
         self.processes: list[Process] = []
         self.pools: dict[m.PoolId, deque[m.Prepare]] = {}
+        self.labels: dict[m.PoolId, str] = {}
         self.exits: list[tuple[m.PoolId, m.WorkerId]] = []
         self.triggers: list[Asked] = []
         self.by_trigger: dict[Trigger, Asked] = {}
@@ -208,7 +210,8 @@ class World:
 
     # -- panels --------------------------------------------------------------------------------------
 
-    def add_panel(self) -> Room:
+    def add_panel(self, label: str = "") -> Room:
+        """A panel that runs on pools with ``label``, "" for those without one."""
         key = self._number()
         definition: Any = None
         panel = Panel(key=m.PanelKey(key), id=f"p{key}", definition=definition, tools={}, created_ms=0,
@@ -217,8 +220,8 @@ class World:
             m.Tool(self._number(), source.digest, source.language, source.entry, "t", _FIELDS, ())
             for source in self.sources
         ]
-        room = Room(panel, tools, self.sources)
-        self.dispatcher.add_panel(panel, tools, self.sources)
+        room = Room(panel, tools, self.sources, label)
+        self.dispatcher.add_panel(panel, tools, self.sources, label=label)
         self.rooms.append(room)
         return room
 
@@ -346,6 +349,7 @@ class World:
         for _ in range(100):
             for trigger, reason, _message in self.dispatcher.take_failures():
                 self._fail(trigger, reason)
+            self._take_overdue()
             self.dispatcher.preparations.take_prepared()
             sends = self.dispatcher.drain(self.now)
             for run in self.unsettled:
@@ -378,6 +382,15 @@ class World:
             assert reason is Reason.HANDLER_ERROR
             assert trigger.tool.digest in self.refused
         asked.answer = reason.value
+
+    def _take_overdue(self) -> None:
+        for trigger, _message in self.dispatcher.overdue.take():
+            asked = self.by_trigger[trigger]
+            room = next(room for room in self.rooms if room.panel is trigger.panel)
+            assert asked.answer is None, "answered twice"
+            assert self.now - trigger.submitted_s > self.limits.queue_timeout_s, "given up too early"
+            room.waiting.remove(asked)
+            asked.answer = "overdue"
 
     def deliver(self, process: Process) -> None:
         """The gateway reads one message of ``process``."""
@@ -421,10 +434,13 @@ class World:
 
     # -- processes -----------------------------------------------------------------------------------
 
-    def start_pool(self) -> m.PoolId:
+    def start_pool(self, label: str = "") -> m.PoolId:
+        """A pool with that label, or without any."""
         pool = m.PoolId(b"pool" + self._number().to_bytes(12, "big"))
         self.pools[pool] = deque()
-        assert self.dispatcher.hello(m.WorkerId(pool), m.Hello("pool", b"", 1, {}), self.now)
+        self.labels[pool] = label
+        hello = m.Hello("pool", b"", 1, {}, labels=(label,) if label else ())
+        assert self.dispatcher.hello(m.WorkerId(pool), hello, self.now)
         return pool
 
     def stop_pool(self, pool: m.PoolId) -> None:
@@ -523,27 +539,32 @@ class World:
         for process in self.processes:
             process.hung = False
             process.loader.programs = {source.digest: self.program for source in self.sources}
-        if not self.pools:
-            self.start_pool()
+        self.dispatcher.overdue.timeout_s = float("inf")  # nothing may be given up any more
         while self.exits:
             self.report_exit()
-        pool = next(iter(self.pools))
-        if not any(
-            process.able and process.pool in self.pools and not process.fenced for process in self.processes
-        ):
-            self.start_process(pool)  # fmt: skip
+        self._provide(known=False)
         for _ in range(400):
             if not any(room.waiting for room in self.rooms):
                 break
             self.round()
             self.sleep(0.3)
-            if not any(
-                self._worker(process) for process in self.processes if process.able and not process.fenced
-            ):
-                self.start_process(pool)  # fmt: skip
+            self._provide(known=True)
         else:
             raise AssertionError("some triggers are never answered")
         self.round()
+
+    def _provide(self, *, known: bool) -> None:
+        """Sees to it that each panel has a process that could run it, ``known`` to the dispatcher."""
+        for label in sorted({"", *(room.label for room in self.rooms)}):
+            pools = [pool for pool in self.pools if self.labels[pool] == label] or [self.start_pool(label)]
+            if not any(
+                process.able
+                and process.pool in pools
+                and not process.fenced
+                and (not known or self._worker(process))
+                for process in self.processes
+            ):
+                self.start_process(pools[0])
 
     def round(self) -> None:
         """All that waits somewhere moves on."""
@@ -570,6 +591,7 @@ class World:
         dispatcher = self.dispatcher
         stats = dispatcher.stats()
         failing = {trigger for trigger, _, _ in dispatcher._backlog._failures}
+        failing |= {trigger for trigger, _ in dispatcher.overdue._taken}
         waiting = [asked.trigger for room in self.rooms for asked in room.waiting]
         waiting = [trigger for trigger in waiting if trigger not in failing]
         assert stats["jobs"] == len(waiting)
@@ -585,6 +607,8 @@ class World:
         for room in self.rooms:
             lane = dispatcher._fleet.lanes[room.panel.key]
             assert len(lane.in_flight) <= self.limits.window
+            if lane.worker is not None:
+                assert self.labels[lane.worker.pool] == room.label, "runs on a pool that is not its own"
             runs = [run for run in (*lane.in_flight, *lane.queue) if run.trigger not in failing]
             triggers = [asked.trigger for asked in room.waiting if asked.trigger not in failing]
             assert [run.trigger for run in runs] == triggers

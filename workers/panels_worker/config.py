@@ -15,6 +15,8 @@ from panels_shared.buskey import BUS_KEY_HINT
 from panels_shared.endpoint import MAX_KEY_FILE_BYTES, CurveKeys, is_tcp, parse_endpoint, parse_one_key
 from panels_shared.errors import ConfigError
 from panels_shared.limits import MIB
+from panels_shared.messages import MAX_LABELS
+from panels_shared.names import NAME_RULE, is_name
 from panels_shared.options import GIB, MAX_CONFIG_FILE_BYTES, Option, OptionTable, Values
 from panels_worker.settings import CONFINEMENT_MODES, Bounds, PoolConfig
 from panels_worker.versions import versions
@@ -44,6 +46,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="processes", group=POOL, kind="integer", shown_default="one for each CPU", minimum=1,
         maximum=MAX_PROCESSES, help="Sandbox processes to keep running.",
+    ),
+    Option(
+        name="labels", group=POOL, kind="list",
+        help="Dedicates this pool to the panels whose definition names one of these labels as its "
+             "pool. Without labels it serves the panels that name none.",
     ),
     Option(
         name="cache-dir", group=POOL, kind="path", shown_default="`panels` in the user's cache",
@@ -140,6 +147,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
     return PoolConfig(
         gateway=gateway,
         processes=values.maybe("processes", int) or default_processes(),
+        labels=_labels(values.maybe("labels", tuple) or ()),
         cache_dir=(values.maybe("cache_dir", Path) or default_cache_dir(environ)).absolute(),
         curve=_curve(values, gateway),
         bus_key_file=_bus_key_file(values, gateway),
@@ -157,6 +165,15 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         ),
         log_level=values.get("log_level", str),
     )
+
+
+def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+    for label in labels:
+        if not is_name(label):
+            raise ConfigError(f"labels: expected {NAME_RULE} in each, got {label[:80]!r}")
+    if len(labels) > MAX_LABELS:
+        raise ConfigError(f"labels: expected at most {MAX_LABELS}, got {len(labels)}")
+    return labels
 
 
 def default_endpoint() -> str:

@@ -90,6 +90,7 @@ class PoolConfig:
     replica_bytes: int = 256 * MIB
     max_programs: int = 256
     data_bytes: int = 1024 * MIB
+    labels: tuple[str, ...] = ()
     bounds: Bounds = field(default_factory=Bounds)
     log_level: str = "info"
     sandbox_command: tuple[str, ...] | None = None

@@ -80,6 +80,14 @@ class Results(Protocol):
         """Answers a trigger that no worker will."""
         ...
 
+    def overdue(self, trigger: Trigger, message: str) -> None:
+        """Answers a trigger that has waited for too long."""
+        ...
+
+    def tick(self) -> None:
+        """Time has passed."""
+        ...
+
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
         """A handler's preparation has ended."""
         ...
@@ -413,6 +421,8 @@ class Broker:
         dispatcher = self._dispatcher
         for trigger, reason, text in dispatcher.take_failures():
             self._kernel.failed(trigger, reason, text)
+        for trigger, text in dispatcher.overdue.take():
+            self._kernel.overdue(trigger, text)
         for digest, refusal in dispatcher.preparations.take_prepared():
             self._kernel.prepared(digest, refusal)
         for peer, messages in dispatcher.drain(now):
@@ -468,6 +478,7 @@ class Broker:
         # anyone counts as silent
         self._look_again()
         self._dispatcher.tick(self._clock())
+        self._kernel.tick()
         self._flush()
         self._after(self._dispatcher.next_tick_s(), self._tick)
 

@@ -125,11 +125,16 @@ class PanelsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueConfig:
-    """Triggers that may wait: for one panel, in all, and the bytes of their arguments in all."""
+    """Triggers that may wait: for one panel, in all, the bytes of their arguments in all, and how long, in
+    seconds. ``compile_seconds`` of CPU are each subject's in ``compile_window_s``.
+    """
 
     per_panel: int
     total: int
     total_bytes: int
+    timeout_s: float
+    compile_seconds: float
+    compile_window_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +278,9 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             per_panel=values.get("max_queue_per_panel", int),
             total=values.get("max_queue", int),
             total_bytes=values.get("max_queue_bytes", int),
+            timeout_s=values.get("queue_timeout_s", float),
+            compile_seconds=values.get("compile_seconds", float),
+            compile_window_s=values.get("compile_window_s", float),
         ),
         quotas=QuotasConfig(
             window_s=values.get("quota_window_s", float),

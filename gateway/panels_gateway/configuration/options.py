@@ -272,6 +272,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How large the arguments of all triggers that wait may be together.",
     ),
     Option(
+        name="queue-timeout-s", group=PANELS, kind="number", default=30.0, minimum=1, maximum=3_600,
+        help="How long a trigger may wait, in seconds, until a worker is sent it; then it is answered UNAVAILABLE.",
+    ),
+    Option(
+        name="compile-seconds", group=PANELS, kind="number", default=300.0, minimum=1, maximum=1_000_000,
+        help="How many CPU seconds each token subject may have handlers compiled for within compile-window-s; above it, POST and PUT are answered QUOTA_EXCEEDED.",
+    ),
+    Option(
+        name="compile-window-s", group=PANELS, kind="number", default=600.0, minimum=1, maximum=86_400,
+        help="In how many seconds used compile-seconds are given back.",
+    ),
+    Option(
         name="max-fuel", group=HANDLERS, kind="integer", default=DEFAULT_MAXIMA.fuel, minimum=1, maximum=10**15,
         help="limits.fuel: about one unit per WebAssembly instruction.",
     ),

@@ -67,12 +67,16 @@ class Backlog:
 
     def fail(self, run: Run, reason: Reason, message: str) -> None:
         """Gives up the run, which waits in its lane's queue. Its trigger is in the next ``take_failures``."""
+        self.drop(run)
+        self._failures.append((run.trigger, reason, message))
+
+    def drop(self, run: Run) -> None:
+        """Forgets the run, which waits in its lane's queue. Its trigger is the caller's to answer."""
         lane = run.lane
         lane.queue.remove(run)
         if lane.worker is not None:
             lane.worker.queued -= 1
         self.release(len(run.trigger.args))
-        self._failures.append((run.trigger, reason, message))
 
     def take_failures(self) -> list[tuple[Trigger, Reason, str]]:
         """The triggers that were given up since the last call, each with a sentence for its client."""

@@ -35,6 +35,7 @@ from panels_gateway.dispatch.fleet import STALL_S, Fleet, Lane, Run, Unanswerabl
 from panels_gateway.dispatch.limits import DispatchLimits, OverloadedError
 from panels_gateway.dispatch.members import Members
 from panels_gateway.dispatch.mover import Mover
+from panels_gateway.dispatch.overdue import Overdue
 from panels_gateway.dispatch.placement import Placement
 from panels_gateway.dispatch.preparations import Preparations
 from panels_gateway.dispatch.rings import Rings
@@ -59,8 +60,8 @@ class Dispatcher:
 
     Obligations of the caller:
 
-    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures`` or
-      ``remove_panel``.
+    - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures``, ``overdue``,
+      ``withdraw`` or ``remove_panel``.
     - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the
       order of ``accept``. Its commit, if it has one, raises the panel's version before the next call of any
       method. Other calls may come between that and ``confirm``. After ``refuse``, the runs of that panel
@@ -80,7 +81,7 @@ class Dispatcher:
         self._heartbeat_s = heartbeat_s
         self._handlers: dict[int, Sequence[Handler]] = {}
         self._fleet = Fleet()
-        self.preparations = Preparations(self._fleet, self.catalog)
+        self.preparations = Preparations(self._fleet, self.catalog, self.limits.compile)
         self._backlog = Backlog(self.limits)
         self._rings = Rings(self.limits.window)
         self._epochs = Epochs()
@@ -97,13 +98,21 @@ class Dispatcher:
             heartbeat_s=heartbeat_s,
             misses=misses,
         )
+        self.overdue = Overdue(
+            self._fleet, self._mover, self._placement, self._backlog, self.limits.queue_timeout_s
+        )
         self._counts = dict.fromkeys(_COUNTED, 0)
 
     # -- panels --------------------------------------------------------------------------------------
 
-    def add_panel(self, panel: Panel, tools: Sequence[m.Tool], handlers: Sequence[Handler]) -> None:
-        """Begins to dispatch for ``panel``, which is not dispatched for, and keeps its handlers' sources."""
-        self._fleet.lanes[panel.key] = Lane(panel, tuple(tool.tool for tool in tools))
+    def add_panel(
+        self, panel: Panel, tools: Sequence[m.Tool], handlers: Sequence[Handler], *, label: str = ""
+    ) -> None:
+        """Begins to dispatch for ``panel``, which is not dispatched for, and keeps its handlers' sources.
+
+        It runs on workers of pools with ``label``, "" for those without any.
+        """
+        self._fleet.lanes[panel.key] = Lane(panel, tuple(tool.tool for tool in tools), label)
         self._handlers[panel.key] = list(handlers)
         self.catalog.acquire(handlers)
 
@@ -354,6 +363,7 @@ class Dispatcher:
                     self._mover.move(move.lane, move.target, now)
         for lane in self.preparations.expire(now):
             self._mover.put(lane)
+        self.overdue.look(now)
         for move in self._placement.rebalance(now):
             if move.lane.in_flight:
                 move.lane.target = move.target

@@ -99,6 +99,7 @@ class Position:
 class Lane:
     """One panel's triggers in order, and what is known of the panel's replicas.
 
+    - ``label``: that of the pools that may run it; see ``Pool``.
     - ``queue``: runs that wait, oldest first. ``in_flight``: runs that were sent and not answered, oldest
       first; they are all older than the queue. Both are bounded by ``DispatchLimits``.
     - ``worker``: who serves the lane, None while nobody does. ``target``: to whom the lane moves as soon as
@@ -119,6 +120,7 @@ class Lane:
         "epoch",
         "in_flight",
         "key",
+        "label",
         "moved_s",
         "next_index",
         "open",
@@ -132,8 +134,9 @@ class Lane:
         "worker",
     )
 
-    def __init__(self, panel: Panel, tools: tuple[int, ...]) -> None:
+    def __init__(self, panel: Panel, tools: tuple[int, ...], label: str = "") -> None:
         self.panel = panel
+        self.label = label
         self.key = panel.key
         self.tools = tools
         self.queue: deque[Run] = deque()
@@ -160,14 +163,18 @@ class Lane:
 class Pool:
     """A ``panels-worker`` process, which compiles handlers for its workers.
 
+    It runs and compiles for panels with one of its ``labels``; the label "" is that of panels without one.
     ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for,
     and has not answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
     """
 
-    __slots__ = ("id", "liveness", "outbox", "prepared", "preparing")
+    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing")
 
-    def __init__(self, pool_id: PoolId, liveness: Liveness) -> None:
+    def __init__(
+        self, pool_id: PoolId, liveness: Liveness, labels: frozenset[str] = frozenset(("",))
+    ) -> None:
         self.id = pool_id
+        self.labels = labels
         self.liveness = liveness
         self.prepared: set[bytes] = set()
         self.preparing: dict[bytes, float] = {}
@@ -319,6 +326,11 @@ class Fleet:
         connected."""
         pools = self.pools
         return (worker for worker in self.workers.values() if not worker.draining and worker.pool in pools)
+
+    def able_for(self, label: str) -> Iterator[Worker]:
+        """The workers that may be given lanes with this label."""
+        pools = self.pools
+        return (worker for worker in self.able() if label in pools[worker.pool].labels)
 
     def peers(self) -> Iterator[WorkerId]:
         """Everyone who is to hear the gateway's heartbeat."""

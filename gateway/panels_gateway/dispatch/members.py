@@ -85,7 +85,12 @@ class Members:
             self.lose_pool(pool_id, now)
             if len(fleet.pools) >= MAX_POOLS or not self.returns.admit(peer_id, now):
                 return False
-            fleet.pools[pool_id] = Pool(pool_id, liveness)
+            labels = frozenset(message.labels or ("",))
+            fleet.pools[pool_id] = Pool(pool_id, liveness, labels)
+            for worker in [each for each in fleet.workers.values() if each.pool == pool_id]:
+                # a pool that was here before with other labels: they are not its panels any more
+                for lane in [lane for lane in worker.lanes if lane.label not in labels]:
+                    self._mover.move(lane, None, now)
             self._preparations.pool_connected(now)
         else:
             if peer_id in fleet.workers:

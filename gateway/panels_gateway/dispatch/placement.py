@@ -1,6 +1,7 @@
 """Placement: which worker gets which lane. Pure; it looks at the fleet and returns decisions, and changes
 neither.
 
+- A lane goes to workers of pools that have its label, and to no others.
 - A lane without a worker goes to the idlest one when it has something to run, or waits until a worker is
   there.
 - A worker that is stalled by one lane's long run is *relieved*: the other lanes move to workers that have
@@ -58,7 +59,7 @@ class Placement:
         lane."""
         best: Worker | None = None
         least = (True, float("inf"), 0)
-        for worker in self._fleet.able():
+        for worker in self._fleet.able_for(lane.label):
             if worker is exclude:
                 continue
             load = (
@@ -84,6 +85,10 @@ class Placement:
             lane.scheduled = False
         return [lane for lane in lanes if self._fleet.holds(lane) and lane.worker is None and lane.queue]
 
+    def waiting(self) -> list[Lane]:
+        """The lanes that have something to run and no worker that could."""
+        return [lane for lane in self._unassigned if self._fleet.holds(lane) and lane.worker is None]
+
     def relieve(self, worker: Worker, now: float) -> Move | None:
         """The next lane to take away from ``worker``, which is stalled; None when there is none, or nowhere
         to go.
@@ -92,13 +97,15 @@ class Placement:
         it out and asks again.
         """
         running = worker.running
-        lane = next((lane for lane in worker.busy if running is None or lane is not running.lane), None)
-        if lane is None:
-            return None
-        other = self.idlest(lane, exclude=worker, now=now)
-        if other is None or len(other.outstanding) >= other.credit or other.stalled(now):
-            return None
-        return Move(lane, other, at_once=True)
+        looked: set[str] = set()
+        for lane in worker.busy:
+            if lane.label in looked or (running is not None and lane is running.lane):
+                continue
+            looked.add(lane.label)
+            other = self.idlest(lane, exclude=worker, now=now)
+            if other is not None and len(other.outstanding) < other.credit and not other.stalled(now):
+                return Move(lane, other, at_once=True)
+        return None
 
     def rebalance(self, now: float) -> list[Move]:
         """The lanes to move from the worker with the most work to the one with the least, every
@@ -106,7 +113,11 @@ class Placement:
         if now - self._rebalanced_s < REBALANCE_S:
             return []
         self._rebalanced_s = now
-        able = list(self._fleet.able())
+        labels = {label for pool in self._fleet.pools.values() for label in pool.labels}
+        return [move for label in sorted(labels) for move in self._rebalance(label, now)]
+
+    def _rebalance(self, label: str, now: float) -> list[Move]:
+        able = list(self._fleet.able_for(label))
         if len(able) < 2:
             return []
         low = min(able, key=lambda worker: worker.backlog_us)
@@ -114,5 +125,9 @@ class Placement:
         movable = len(high.busy) - len(low.busy)
         if movable < 2 or low.backlog_us > IDLE_SHARE * high.backlog_us:
             return []
-        settled = [lane for lane in high.busy if lane.target is None and now - lane.moved_s >= SETTLE_S]
+        settled = [
+            lane
+            for lane in high.busy
+            if lane.label == label and lane.target is None and now - lane.moved_s >= SETTLE_S
+        ]
         return [Move(lane, low, at_once=False) for lane in settled[: movable // 2]]

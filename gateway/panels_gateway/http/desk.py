@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 #: the answer is OVERLOADED at once.
 MAX_RECEIVING_BYTES: Final = 64 * MIB
 MAX_DEFINING: Final = 32
+#: Definitions of one subject whose handlers are being compiled.
+MAX_DEFINING_PER_SUBJECT: Final = 16
 
 #: The key of an ASGI scope under which the request keeps the panels that it holds in memory; see ``release``.
 HELD: Final = "panels.held"
@@ -62,7 +65,7 @@ class Desk:
         self._public_url = public_url
         self._body_timeout_s = body_timeout_s
         self._receiving_bytes = 0
-        self._defining = 0
+        self._defining: Counter[str] = Counter()
 
     def admit(self, request: Request) -> Principal:
         """Who sent the request. Raises ``RequestError`` UNAUTHORIZED."""
@@ -119,15 +122,20 @@ class Desk:
         return bytes(body)
 
     @contextmanager
-    def defining(self) -> Generator[None, None, None]:
+    def defining(self, principal: Principal) -> Generator[None, None, None]:
         """Counts one definition whose handlers are being compiled. Raises ``RequestError`` OVERLOADED."""
-        if self._defining >= MAX_DEFINING:
+        subject = principal.subject or ""
+        if self._defining[subject] >= MAX_DEFINING_PER_SUBJECT:
+            raise overloaded(f"you are making {MAX_DEFINING_PER_SUBJECT} panels already")
+        if self._defining.total() >= MAX_DEFINING:
             raise overloaded(f"{MAX_DEFINING} panels are being made already")
-        self._defining += 1
+        self._defining[subject] += 1
         try:
             yield
         finally:
-            self._defining -= 1
+            self._defining[subject] -= 1
+            if not self._defining[subject]:
+                del self._defining[subject]
 
     def ws_url(self, request: Request, panel_id: str) -> str:
         """Where clients watch the panel."""

@@ -77,8 +77,8 @@ class PanelRoutes:
         body = await desk.body(request, desk.limits.body_bytes)
         made = definition.parse(body, desk.limits, default_id=secrets.token_urlsafe(12))
         demand(principal.may_manage(made.id), "manage", made.id)
-        with desk.defining():
-            resident = await self._kernel.making.create(made)
+        with desk.defining(principal):
+            resident = await self._kernel.making.create(made, subject=principal.subject or "")
         return await self._made(request, resident.panel, status=201)
 
     async def _made(self, request: Request, panel: Panel, *, status: int) -> Response:
@@ -96,7 +96,7 @@ class PanelRoutes:
             body = await desk.body(request, desk.limits.body_bytes)
             panel_id = resident.panel.id
             made = definition.parse(body, desk.limits, default_id=panel_id, required_id=panel_id)
-            with desk.defining():
+            with desk.defining(principal):
                 resident = await making.replace(resident, made, principal)
             return await self._made(request, resident.panel, status=200)
         if request.method == "DELETE":
@@ -193,6 +193,7 @@ def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str
         ],
         "quota": _quota(made.quota),
         "metadata": msgspec.Raw(made.metadata),
+        "pool": made.pool,
         "stateBytes": panel.state_bytes,
     }
 

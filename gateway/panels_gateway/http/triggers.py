@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: How long a caller over HTTP waits for a handler that is suspended, in seconds, before it is told so with
 #: 202.
 PATIENCE_S: Final = 10.0
+#: How long a trigger runs, in seconds, before the gateway looks whether its caller is still there.
+LOOK_AFTER_S: Final = 0.25
 
 
 class Waiter:
@@ -32,19 +34,41 @@ class Waiter:
     The answer to a caller that went away is dropped.
     """
 
-    __slots__ = ("_turn", "answered", "waits")
+    __slots__ = ("_turn", "answered", "hurried", "waits")
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waits: asyncio.Future[Progress] = asyncio.get_running_loop().create_future()
+        self.hurried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def begun(self, request: Request) -> bool:
+        """Returns once there is an answer or the handler waits, or the caller has gone: False then."""
+        either = (self.answered, self.waits)
+        done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=LOOK_AFTER_S)
+        if done:
+            return True
+        # most answers are here by now: looking for the caller costs a task
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            done, _ = await asyncio.wait((*either, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        return done != {gone}
 
     async def wait(self, patience_s: float) -> Answer | Progress:
         """The answer or, when the handler waits and there is none ``patience_s`` later, how far it is."""
         await asyncio.wait((self.answered, self.waits), return_when=asyncio.FIRST_COMPLETED)
         if not self.answered.done():
-            await asyncio.wait((self.answered,), timeout=patience_s)
+            await asyncio.wait(
+                (self.answered, self.hurried), return_when=asyncio.FIRST_COMPLETED, timeout=patience_s
+            )
         return self.answered.result() if self.answered.done() else self.waits.result()
+
+    def hurry(self) -> None:
+        """The gateway stops: a handler that waits is not waited for."""
+        if not self.hurried.done():
+            self.hurried.set_result(None)
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         """The one answer."""
@@ -79,6 +103,12 @@ def header_text(request: Request, name: str) -> str | None:
         ) from None
 
 
+async def _gone(request: Request) -> None:
+    """Returns once the caller has hung up. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 class TriggerRoutes:
     """See the module's docstring."""
 
@@ -106,7 +136,13 @@ class TriggerRoutes:
         key = header_text(request, "idempotency-key")
         accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
         intake.submit(accepted)
-        answer = await waiter.wait(PATIENCE_S)
+        intake.patient.add(waiter.hurry)
+        try:
+            if not await waiter.begun(request):
+                intake.take_away(accepted)
+            answer = await waiter.wait(PATIENCE_S)
+        finally:
+            intake.patient.discard(waiter.hurry)
         if isinstance(answer, Progress):
             body = messages.progress(request_id, answer)
             return Response(body, status_code=202, media_type="application/json")

@@ -81,6 +81,8 @@ class Intake:
         self._breakers = breakers
         self._wall_clock = wall_clock
         self._random_bits = random_bits
+        #: whoever waits for a handler that is suspended, and wants to be told when the gateway stops
+        self.patient: set[Callable[[], None]] = set()
         self._lookups: set[asyncio.Task[None]] = set()
         self._looked_at = -1
         self._crowded = False
@@ -151,6 +153,21 @@ class Intake:
                 self._offer(trigger)
             else:
                 self._answering.refuse(trigger, refused)
+        self._turn.request_seal()
+
+    def take_away(self, trigger: Trigger) -> None:
+        """Its caller has gone: the trigger is not run, unless it was sent to a worker or has a key, under
+        which the caller may come back.
+        """
+        resident = self._residents.of(trigger.panel)
+        if trigger.key is not None or resident is None:
+            return
+        if trigger in resident.held:
+            resident.held.remove(trigger)
+            self._dispatcher.unreserve(trigger)
+        elif not self._dispatcher.overdue.drop(trigger):
+            return
+        trigger.reply_to.answer(trigger, Refused(Code.UNAVAILABLE, "its caller went away before it began"))
         self._turn.request_seal()
 
     def resubmit(self, trigger: Trigger) -> None:

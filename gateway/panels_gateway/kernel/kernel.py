@@ -19,7 +19,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
@@ -44,12 +44,19 @@ from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.breaker import BreakerLimits
+from panels_gateway.panels.trigger import Refused
+from panels_shared.errors import Code
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Outcome, Reason
 
 if TYPE_CHECKING:
     from panels_gateway.panels.panel import Panel
     from panels_gateway.panels.trigger import Trigger
+
+#: When a trigger that was not run in time may be sent again, in milliseconds.
+RETRY_AFTER_MS: Final = 1_000
+#: What is said while the gateway stops.
+STOPPING: Final = "the gateway is shutting down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ class Kernel:
             self.turn.hub, dispatcher, journal, self.counters, handler_log, limits.residents
         )
         self.histories = Histories(journal, self.turn)
-        answering = Answering(self.residents, self.counters)
+        self._answering = answering = Answering(self.residents, self.counters)
         self.suspensions = Suspensions(
             dispatcher,
             self.residents,
@@ -176,7 +183,8 @@ class Kernel:
     @property
     def unanswered(self) -> int:
         """Triggers that were submitted and are not answered yet, and turns that have not left."""
-        return self.dispatcher.unanswered + self.turn.waiting
+        dispatcher = self.dispatcher
+        return dispatcher.unanswered + dispatcher.overdue.pending + self.turn.waiting
 
     def room(self, panel: Panel) -> Room:
         """The panel's watchers. The panel must be in memory."""
@@ -192,6 +200,27 @@ class Kernel:
         self.timers.attach(resident)
 
     def _request_send(self) -> None:
+        self.turn.request_seal()
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """The gateway stops: nothing new is accepted, and whoever waits for something that will not come is
+        told so.
+        """
+        self.intake.closing = True
+        self.preparer.close()
+        self.suspensions.refuse_held(waited(STOPPING), before_s=float("inf"))
+        for hurry in list(self.intake.patient):
+            hurry()
+        self.give_up(everything=False)
+
+    def give_up(self, *, everything: bool) -> None:
+        """Answers the triggers that no worker can run any more, or all that have no answer."""
+        if everything:
+            self.dispatcher.overdue.strand_all(STOPPING)
+        else:
+            self.dispatcher.overdue.strand(STOPPING)
         self.turn.request_seal()
 
     # -- clients -------------------------------------------------------------------------------------
@@ -230,6 +259,20 @@ class Kernel:
         except JournalError as exc:
             self.on_failure(exc)
 
+    def overdue(self, trigger: Trigger, message: str) -> None:
+        """A trigger has waited for too long, and was not run."""
+        self._answering.refuse(trigger, waited(message))
+
+    def tick(self) -> None:
+        """Time has passed: answers what has stood behind an exclusive handler for too long."""
+        timeout_s = self.dispatcher.limits.queue_timeout_s
+        self.suspensions.refuse_held(
+            waited(
+                f"a handler of an exclusive tool waits, and it did not have its turn within {timeout_s:g} s"
+            ),
+            before_s=self.clock() - timeout_s,
+        )
+
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
         """A handler was compiled by a worker, or never will be."""
         self.preparer.prepared(digest, refusal)
@@ -245,6 +288,11 @@ class Kernel:
             self.on_failure(exc)
         if began_s:
             stages.flushed(began_s)
+
+
+def waited(message: str) -> Refused:
+    """The answer to a trigger that was not run in time."""
+    return Refused(Code.UNAVAILABLE, f"{message}; try again", {"retryAfterMs": RETRY_AFTER_MS})
 
 
 def _raise(error: JournalError) -> None:

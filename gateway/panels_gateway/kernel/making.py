@@ -89,17 +89,17 @@ class Making:
         self._wall_clock = wall_clock
         self._reserved: set[str] = set()
 
-    async def create(self, definition: PanelDefinition) -> Resident:
-        """Makes a panel once all its handlers are compiled.
+    async def create(self, definition: PanelDefinition, *, subject: str = "") -> Resident:
+        """Makes a panel once all its handlers are compiled, in the turn of ``subject``.
 
-        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, INVALID_HANDLER, UNAVAILABLE, OVERLOADED (the
-        journal).
+        Raises ``RequestError``: PANEL_EXISTS, TOO_MANY_PANELS, INVALID_HANDLER, UNAVAILABLE, QUOTA_EXCEEDED,
+        OVERLOADED (the journal).
         """
         self._reserve(definition.id)
         try:
             if await self._residents.open(definition.id) is not None:
                 raise _exists(definition.id)
-            await self._preparer.prepare(definition)
+            await self._preparer.prepare(definition, subject=subject)
         finally:
             self._reserved.discard(definition.id)
         return self._make(definition, dict(definition.initial_state or {}))
@@ -128,6 +128,7 @@ class Making:
             capabilities=old.capabilities,
             metadata=old.metadata,
             quota=old.quota,
+            pool=old.pool,
         )
         return self._make(definition, dict(state))
 
@@ -184,11 +185,12 @@ class Making:
         an ``initialState`` (as one version, broadcast as a PATCH). Watchers stay. Triggers not yet run are
         run by the new tools.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE, OVERLOADED (the journal).
+        Raises ``RequestError``: PANEL_NOT_FOUND, INVALID_HANDLER, UNAVAILABLE, QUOTA_EXCEEDED, OVERLOADED
+        (the journal).
         """
         panel = resident.panel
         self._intake.require_room()
-        await self._preparer.prepare(definition)
+        await self._preparer.prepare(definition, subject=principal.subject or "")
         self._still_here(resident)  # it may have been deleted while the handlers were compiled
         self._turn.divide()
         unanswered = self._residents.detach(panel)

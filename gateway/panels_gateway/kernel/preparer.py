@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from panels_gateway.dispatch.catalog import Preparation
-from panels_gateway.dispatch.preparations import Preparations
-from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.dispatch.preparations import OVER_BUDGET, Preparations, key_of
+from panels_gateway.panels.definition import HandlerSource, PanelDefinition
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Refusal
 
@@ -31,65 +31,110 @@ class Preparer:
         self._preparations = preparations
         self._request_send = request_send
         self._clock = clock
+        self._closing = False
         self._waiting: dict[bytes, list[asyncio.Future[Refusal | None]]] = {}
 
-    async def prepare(self, definition: PanelDefinition) -> None:
-        """Returns when some pool can run each handler.
+    async def prepare(self, definition: PanelDefinition, *, subject: str = "") -> None:
+        """Returns when some pool can run each handler. The first refusal of a handler ends it for all.
 
-        Raises ``RequestError``: INVALID_HANDLER (with the tool, and the place where there is one),
-        UNAVAILABLE.
+        ``subject`` is whose turn and whose CPU seconds it is. Raises ``RequestError``: INVALID_HANDLER (with
+        the tool, and the place where there is one), UNAVAILABLE, QUOTA_EXCEEDED.
         """
-        waiting = self._begin(definition)
-        if not waiting:
-            return
-        self._request_send()
+        if self._closing:
+            raise _stopping()
+        label = definition.label
+        handlers: dict[bytes, HandlerSource] = {
+            tool.handler.digest: tool.handler for tool in definition.tools
+        }
+        waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
+        refusal: tuple[bytes, Refusal] | None = None
         try:
-            async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                await asyncio.wait(waiting.values())
-        except TimeoutError:
-            raise RequestError(
-                Code.UNAVAILABLE,
-                "no worker compiled the handlers in time; try again",
-                {"retryAfterMs": 1_000},
-            ) from None
+            for digest, handler in handlers.items():
+                known = self._preparations.prepare(handler, self._clock(), subject=subject, label=label)
+                if isinstance(known, Refusal):
+                    refusal = digest, known
+                    break
+                if known is Preparation.PENDING:
+                    future: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+                    self._waiting.setdefault(key_of(digest, label), []).append(future)
+                    waiting[digest] = future
+            if waiting and refusal is None:
+                self._request_send()
+                refusal = await _first_refusal(waiting)
         finally:
             for digest, future in waiting.items():
                 if not future.done():
-                    future.cancel()
-                    self._waiting[digest].remove(future)
-        for tool in definition.tools:
-            waited = waiting.get(tool.handler.digest)
-            if waited is not None and (refusal := waited.result()) is not None:
-                raise refused(tool.name, refusal)
+                    self._leave(digest, label, future)
+        if refusal is not None:
+            retry_after_s = self._preparations.retry_after_s(subject, self._clock())
+            tool = next(tool for tool in definition.tools if tool.handler.digest == refusal[0])
+            raise refused(tool.name, refusal[1], retry_after_s=retry_after_s)
 
-    def _begin(self, definition: PanelDefinition) -> dict[bytes, asyncio.Future[Refusal | None]]:
-        now = self._clock()
-        waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
-        for tool in definition.tools:
-            handler = tool.handler
-            if handler.digest in waiting:
-                continue
-            known = self._preparations.prepare(handler, now)
-            if isinstance(known, Refusal):
-                raise refused(tool.name, known)
-            if known is Preparation.PENDING:
-                future: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
-                self._waiting.setdefault(handler.digest, []).append(future)
-                waiting[handler.digest] = future
-        return waiting
+    def _leave(self, digest: bytes, label: str, future: asyncio.Future[Refusal | None]) -> None:
+        """One of those who wait for a handler does not any more."""
+        future.cancel()
+        key = key_of(digest, label)
+        futures = self._waiting.get(key, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures:
+            self._waiting.pop(key, None)
+            self._preparations.abandon(digest, self._clock(), label=label)
+            self._request_send()
 
-    def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
-        """Notes that a handler was compiled, or refused."""
-        for future in self._waiting.pop(digest, ()):
+    def close(self) -> None:
+        """The gateway stops: nobody waits for a handler any longer."""
+        self._closing = True
+        refusal = Refusal("unavailable", "the gateway is shutting down; try again")
+        for key in list(self._waiting):
+            self.prepared(key, refusal)
+
+    def prepared(self, key: bytes, refusal: Refusal | None) -> None:
+        """Notes that a handler was compiled, or refused; ``key`` is its ``key_of``."""
+        for future in self._waiting.pop(key, ()):
             if not future.done():
                 future.set_result(refusal)
 
 
-def refused(tool: str, refusal: Refusal) -> RequestError:
+def _stopping() -> RequestError:
+    return RequestError(Code.UNAVAILABLE, "the gateway is shutting down; try again", {"retryAfterMs": 1_000})
+
+
+async def _first_refusal(
+    waiting: dict[bytes, asyncio.Future[Refusal | None]],
+) -> tuple[bytes, Refusal] | None:
+    """Waits until all handlers are compiled, or one is refused: its digest, and why. None when all are.
+
+    Raises ``RequestError`` UNAVAILABLE.
+    """
+    left = set(waiting.values())
+    try:
+        async with asyncio.timeout(PREPARE_TIMEOUT_S):
+            while left:
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for digest, future in waiting.items():
+                    if future.done() and (refusal := future.result()) is not None:
+                        return digest, refusal
+    except TimeoutError:
+        raise RequestError(
+            Code.UNAVAILABLE,
+            "no worker compiled the handlers in time; try again",
+            {"retryAfterMs": 1_000},
+        ) from None
+    return None
+
+
+def refused(tool: str, refusal: Refusal, *, retry_after_s: float = 1.0) -> RequestError:
     """Why the handler of ``tool`` cannot be run, for its author."""
+    if refusal.code == OVER_BUDGET:
+        details: dict[str, object] = {
+            "quota": "compile",
+            "retryAfterMs": round(max(1.0, retry_after_s) * 1_000),
+        }
+        return RequestError(Code.QUOTA_EXCEEDED, f"{refusal.message}; try again later", details)
     if refusal.code == "unavailable":
         return RequestError(Code.UNAVAILABLE, refusal.message, {"retryAfterMs": 1_000})
-    details: dict[str, object] = {"tool": tool, "reason": refusal.code}
+    details = {"tool": tool, "reason": refusal.code}
     if refusal.line:
         details["location"] = {"line": refusal.line, "column": refusal.column}
         details["line"], details["column"] = refusal.line, refusal.column

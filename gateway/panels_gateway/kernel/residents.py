@@ -339,7 +339,7 @@ class Residents:
     def attach(self, panel: Panel) -> None:
         """Begins to dispatch for the panel, with the tools that it has now."""
         handlers = [tool.handler for tool in panel.definition.tools]
-        self._dispatcher.add_panel(panel, list(panel.tools.values()), handlers)
+        self._dispatcher.add_panel(panel, list(panel.tools.values()), handlers, label=panel.definition.label)
 
     # -- going ---------------------------------------------------------------------------------------
 

@@ -100,6 +100,8 @@ class Suspensions:
         self._active = 0
         self._beginning = False
         self._tasks: set[asyncio.Task[None]] = set()
+        #: the panels whose ``holder`` is set
+        self._holding: dict[Resident, None] = {}
         self._deadlines: dict[Suspension, asyncio.TimerHandle] = {}
 
     def now_ms(self) -> int:
@@ -350,6 +352,7 @@ class Suspensions:
             tool.exclusive and tool.name == suspension.record.tool for tool in resident.panel.definition.tools
         ):
             resident.holder = suspension
+            self._holding[resident] = None
             withdrawn = self._dispatcher.withdraw(resident.panel)
             for trigger in withdrawn:
                 if trigger.resume is None:
@@ -359,8 +362,20 @@ class Suspensions:
                 if trigger.resume is not None:
                     self.take_back(trigger, resident)
 
+    def refuse_held(self, refused: Refused, *, before_s: float) -> None:
+        """Answers the triggers that stand behind an exclusive handler and were submitted before ``before_s``,
+        in monotonic seconds.
+        """
+        for resident in list(self._holding):
+            held = resident.held
+            while held and held[0].submitted_s < before_s:
+                trigger = held.popleft()
+                self._dispatcher.unreserve(trigger)
+                self._answering.refuse(trigger, refused)
+
     def _release(self, resident: Resident) -> None:
         resident.holder = None
+        self._holding.pop(resident, None)
         held, resident.held = resident.held, deque()
         for trigger in held:
             self._dispatcher.unreserve(trigger)
@@ -403,6 +418,7 @@ class Suspensions:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
         held, resident.held = resident.held, deque()
         resident.holder = None
+        self._holding.pop(resident, None)
         for trigger in held:
             self._dispatcher.unreserve(trigger)
         waiting = list(resident.waiting.values())

@@ -171,6 +171,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     capabilities: list[str] | None = None
     quota: _QuotaBody | None = None
     metadata: dict[str, Any] = {}
+    pool: str | None = None
 
 
 # -- what comes of it --------------------------------------------------------------------------------
@@ -218,7 +219,8 @@ class ToolDefinition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelDefinition:
     """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON,
-    None where the body has none (a PUT then keeps the state)."""
+    None where the body has none (a PUT then keeps the state). ``pool`` is the label of the pools that compile
+    and run it, None for those without labels."""
 
     id: str
     kind: str
@@ -228,6 +230,7 @@ class PanelDefinition:
     capabilities: tuple[str, ...] | None = None
     metadata: bytes = b"{}"
     quota: Quota | None = None
+    pool: str | None = None
     #: The quotas that the definition sets: its tools' by name, and the panel's own under "".
     quotas: Mapping[str, Quota] = field(init=False, repr=False)
 
@@ -236,6 +239,11 @@ class PanelDefinition:
         if self.quota is not None:
             quotas[""] = self.quota
         object.__setattr__(self, "quotas", quotas)
+
+    @property
+    def label(self) -> str:
+        """``pool`` as the dispatcher knows it: "" for none."""
+        return self.pool or ""
 
 
 def trigger_name(trigger: Trigger) -> str:
@@ -260,6 +268,8 @@ def parse(
     _check_chars("kind", shape.kind, MAX_NAME_CHARS)
     if shape.title is not None:
         _check_chars("title", shape.title, MAX_TITLE_CHARS, minimum=0)
+    if shape.pool is not None and not is_name(shape.pool):
+        _refuse("pool", f"expected {NAME_RULE}")
     capabilities = None if shape.capabilities is None else _capabilities("capabilities", shape.capabilities)
     return PanelDefinition(
         id=panel_id,
@@ -270,6 +280,7 @@ def parse(
         capabilities=capabilities,
         metadata=_metadata(shape.metadata),
         quota=_quota("quota", shape.quota),
+        pool=shape.pool,
     )
 
 

@@ -35,6 +35,7 @@ class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     capabilities: tuple[str, ...] | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     quota: Quota | None = None
+    pool: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -63,6 +64,7 @@ def encode(definition: PanelDefinition) -> bytes:
             capabilities=definition.capabilities,
             metadata=msgspec.Raw(definition.metadata),
             quota=definition.quota,
+            pool=definition.pool,
         )
     )
 
@@ -102,6 +104,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         capabilities=stored.capabilities,
         metadata=bytes(stored.metadata),
         quota=stored.quota,
+        pool=stored.pool,
     )
 
 

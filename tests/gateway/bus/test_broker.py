@@ -40,6 +40,12 @@ class NoResults:
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         raise AssertionError
 
+    def overdue(self, trigger: Trigger, message: str) -> None:
+        raise AssertionError
+
+    def tick(self) -> None:
+        return
+
     def prepared(self, digest: bytes, refusal: Refusal | None) -> None:
         raise AssertionError
 

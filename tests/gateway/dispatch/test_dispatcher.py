@@ -26,20 +26,32 @@ KINDS = ("fold", "fold", "fold", "read", "fail", "grow", "shrink", "long")
 some = st.integers(0, 10**6)
 
 
+#: Most panels and pools have none.
+LABELS = st.sampled_from(["", "", "gpu"])
+
+
 class Dispatching(RuleBasedStateMachine):
     """Events in any order; after each the books agree, each commit agrees with the model, and at the end
     all is answered."""
 
     world: World
 
-    @initialize(window=st.sampled_from([1, 2, 4, 16]), panels=st.integers(1, 4), workers=st.integers(1, 3))
-    def begin(self, window: int, panels: int, workers: int) -> None:
+    @initialize(
+        window=st.sampled_from([1, 2, 4, 16]),
+        panels=st.integers(1, 4),
+        workers=st.integers(1, 3),
+        labelled=st.booleans(),
+    )
+    def begin(self, window: int, panels: int, workers: int, labelled: bool) -> None:
         self.world = World(window=window)
         for _ in range(panels):
             self.world.add_panel()
         pool = self.world.start_pool()
         for _ in range(workers):
             self.world.deliver(self.world.start_process(pool))
+        if labelled:
+            self.world.add_panel("gpu")
+            self.world.deliver(self.world.start_process(self.world.start_pool("gpu")))
 
     def room(self, number: int) -> Room:
         return self.world.rooms[number % len(self.world.rooms)]
@@ -146,9 +158,9 @@ class Dispatching(RuleBasedStateMachine):
         self.world.change_from_outside(self.room(number), whole=whole)
 
     @precondition(lambda self: len(self.world.rooms) < 5)
-    @rule()
-    def add_panel(self) -> None:
-        self.world.add_panel()
+    @rule(label=LABELS)
+    def add_panel(self, label: str) -> None:
+        self.world.add_panel(label)
 
     @precondition(lambda self: self.world.rooms)
     @rule(number=some, chance=st.integers(0, 3))
@@ -164,9 +176,9 @@ class Dispatching(RuleBasedStateMachine):
             self.world.start_process(pools[number % len(pools)])
 
     @precondition(lambda self: len(self.world.pools) < 3)
-    @rule()
-    def start_pool(self) -> None:
-        self.world.start_pool()
+    @rule(label=LABELS)
+    def start_pool(self, label: str) -> None:
+        self.world.start_pool(label)
 
     @precondition(lambda self: self.world.pools)
     @rule(number=some, chance=st.integers(0, 3))
@@ -717,3 +729,41 @@ def test_frames_are_bounded_by_what_their_senders_were_asked() -> None:
     assert world.dispatcher.frame_bytes(process.id) > idle
     assert world.dispatcher.frame_bytes(WorkerId(b"nobody")) == idle
     assert world.dispatcher.frame_bytes(WorkerId(process.pool)) == idle
+
+
+# -- labels ------------------------------------------------------------------------------------------
+
+
+def test_panel_with_a_label_waits_for_a_pool_that_has_it() -> None:
+    world = small_world()
+    room = world.add_panel("gpu")
+    world.submit(room, 0, "fold")
+    world.round()
+    assert len(room.waiting) == 1
+    other = world.start_pool("gpu")
+    world.start_process(other)
+    world.round()
+    world.check()
+    world.check_all_answered()
+
+
+def test_labelled_pool_is_dedicated_and_gives_up_its_panels_with_its_labels() -> None:
+    world = small_world()
+    (room,) = world.rooms
+    pool = world.start_pool("gpu")
+    world.deliver(world.start_process(pool))
+    labelled = world.add_panel("gpu")
+    world.kill(world.processes[0], reported=True)
+    world.report_exit()
+    for each in (room, labelled):
+        world.submit(each, 0, "fold")
+    world.round()
+    assert [len(each.waiting) for each in (room, labelled)] == [1, 0]
+    # the same pool, with other labels
+    world.submit(labelled, 0, "fold")
+    world.labels[pool] = ""
+    world.dispatcher.hello(m.WorkerId(pool), m.Hello("pool", b"", 1, {}), world.now)
+    world.round()
+    world.round()
+    world.check()
+    assert [len(each.waiting) for each in (room, labelled)] == [0, 1]

@@ -157,3 +157,17 @@ def test_rebalance_wants_two_workers_and_two_lanes_of_difference() -> None:
     fleet, _, second = loaded()
     second.draining = True
     assert Placement(fleet).rebalance(NOW) == []
+
+
+def test_lane_goes_to_a_worker_with_its_label_only() -> None:
+    fleet = Fleet()
+    placement = Placement(fleet)
+    b.pool(fleet)
+    b.worker(fleet, b"common")
+    lane = b.lane(fleet, runs=1)
+    lane.label = "gpu"
+    assert placement.idlest(lane, now=0.0) is None
+    other = PoolId(b"gpu pool")
+    b.pool(fleet, other).labels = frozenset(("gpu", "big"))
+    worker = b.worker(fleet, b"gpu worker", other)
+    assert placement.idlest(lane, now=0.0) is worker

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from panels_gateway.dispatch.catalog import HandlerCatalog, Preparation
-from panels_gateway.dispatch.fleet import Fleet
-from panels_gateway.dispatch.preparations import NO_POOL_S, PREPARE_S, Preparations, Unblocked
+from panels_gateway.dispatch.compile_queue import CompileLimits
+from panels_gateway.dispatch.fleet import Fleet, Pool
+from panels_gateway.dispatch.preparations import (
+    NO_POOL_S,
+    OVER_BUDGET,
+    PATIENCE_S,
+    PREPARE_S,
+    Preparations,
+    Unblocked,
+    key_of,
+)
 from panels_shared import messages as m
+from panels_shared.liveness import Liveness
 from panels_shared.messages import PoolId, Refusal
 from tests.gateway.dispatch import builders as b
 from tests.support.world import Source
@@ -144,3 +154,128 @@ def test_preparation_that_takes_too_long_is_given_up_and_its_lanes_are_free() ->
     assert desk.answer() is None  # too late
     desk.preparations.block(lane, pool, DIGEST, 20.0)
     assert pool.outbox == [ASKED, ASKED]
+
+
+# -- slots and turns ---------------------------------------------------------------------------------
+
+
+def makers(*, seconds: float = 1_000.0) -> Desk:
+    """Preparations of handlers that no panel uses yet."""
+    desk = Desk()
+    desk.preparations = Preparations(desk.fleet, HandlerCatalog(), CompileLimits(seconds=seconds))
+    return desk
+
+
+def want(desk: Desk, subject: str, number: int, now: float = 0.0) -> bytes:
+    source = Source(bytes([number]) * 32)
+    found = desk.preparations.prepare(source, now, subject=subject)
+    assert found is Preparation.PENDING
+    return source.digest
+
+
+def finish(desk: Desk, digest: bytes, now: float, *, cpu_ms: int = 0, refusal: Refusal | None = None) -> None:
+    assert desk.preparations.prepared(b.POOL, m.Prepared(digest, refusal, cpu_ms), now) is not None
+
+
+def asked(desk: Desk) -> list[bytes]:
+    outbox = desk.pools[0].outbox
+    return [message.digest for message in outbox if isinstance(message, m.Prepare)]
+
+
+def test_pool_is_asked_for_as_many_as_it_has_slots_and_subjects_take_turns() -> None:
+    desk = makers()
+    digests = [want(desk, "ann", number) for number in range(10, 15)]
+    other = want(desk, "bob", 20)
+    assert asked(desk) == digests[:2]
+    finish(desk, digests[0], 5.0, cpu_ms=5_000)
+    assert asked(desk) == [*digests[:2], other]
+
+
+def test_handler_that_a_panel_uses_does_not_wait_behind_the_queue() -> None:
+    desk = Desk()
+    for number in range(10, 15):
+        want(desk, "ann", number)
+    assert want(desk, "bob", 1) == DIGEST  # some panel uses it
+    assert asked(desk)[-1] == DIGEST
+
+
+def test_slot_is_taken_back_from_a_subject_that_has_several_while_another_waits() -> None:
+    desk = makers()
+    first, second, third = (want(desk, "ann", number) for number in (10, 11, 12))
+    desk.preparations.expire(PATIENCE_S + 1)
+    assert m.Abandon(second) not in desk.pools[0].outbox
+    other = want(desk, "bob", 20, now=PATIENCE_S + 1)
+    for _ in range(2):
+        desk.preparations.expire(PATIENCE_S + 1)
+    assert desk.pools[0].outbox.count(m.Abandon(second)) == 1
+    assert m.Abandon(first) not in desk.pools[0].outbox
+    finish(desk, second, 3.0, cpu_ms=2_000, refusal=Refusal("abandoned", ""))
+    assert asked(desk) == [first, second, other]
+    assert desk.preparations.take_prepared() == []
+    finish(desk, other, 4.0)
+    finish(desk, first, 4.0)
+    assert sorted(asked(desk)[3:]) == sorted([second, third])  # it is compiled after all
+
+
+def test_abandoned_handler_leaves_the_queue_or_its_slot() -> None:
+    desk = makers()
+    running, _, waiting = (want(desk, "ann", number) for number in (10, 11, 12))
+    desk.preparations.abandon(waiting, 0.0)
+    desk.preparations.abandon(running, 0.0)
+    desk.preparations.abandon(running, 0.0)
+    assert desk.pools[0].outbox.count(m.Abandon(running)) == 1
+    finish(desk, running, 1.0, refusal=Refusal("abandoned", ""))
+    assert len(asked(desk)) == 2
+    assert want(desk, "ann", 10, now=1.0) == running  # that was not remembered
+    assert len(asked(desk)) == 3
+
+
+def test_subject_that_has_used_up_its_budget_is_refused_and_what_it_has_waiting_too() -> None:
+    desk = makers(seconds=4.0)
+    first, _, third = (want(desk, "ann", number) for number in (10, 11, 12))
+    # a pool is not believed more than the time that has passed
+    finish(desk, first, 1.0, cpu_ms=600_000)
+    assert desk.preparations.retry_after_s("ann", 1.0) == 0.0
+    finish(desk, third, 6.0, cpu_ms=600_000)
+    source = Source(bytes([30]) * 32)
+    refused = desk.preparations.prepare(source, 6.0, subject="ann")
+    assert isinstance(refused, Refusal)
+    assert refused.code == OVER_BUDGET
+    assert desk.preparations.retry_after_s("ann", 6.0) > 0
+    assert desk.preparations.prepare(source, 6.0, subject="bob") is Preparation.PENDING
+
+
+def test_queue_of_a_subject_ends_with_its_budget() -> None:
+    desk = makers(seconds=4.0)
+    digests = [want(desk, "ann", number) for number in range(10, 14)]
+    shared = want(desk, "ann", 14)
+    assert want(desk, "bob", 14) == shared
+    finish(desk, digests[0], 5.0, cpu_ms=5_000)
+    ended = dict(desk.preparations.take_prepared())
+    assert ended[digests[0]] is None
+    over = [digest for digest, refusal in ended.items() if refusal is not None]
+    assert over
+    assert shared not in over  # bob may have it compiled
+
+
+def test_handler_is_compiled_by_pools_with_the_label_only() -> None:
+    desk = makers()
+    source = Source(bytes([40]) * 32)
+    assert desk.preparations.prepare(source, 0.0, label="gpu") is Preparation.PENDING
+    assert desk.preparations.prepare(source, 0.0) is Preparation.PENDING
+    gpu = desk.fleet.pools[SECOND] = Pool(SECOND, Liveness(0.0), frozenset(("gpu",)))
+    desk.preparations.pool_connected(1.0)
+    assert [len(pool.outbox) for pool in (desk.pools[0], gpu)] == [1, 1]
+    desk.preparations.prepared(SECOND, m.Prepared(source.digest, None), 2.0)
+    assert desk.preparations.take_prepared() == [(key_of(source.digest, "gpu"), None)]
+    assert desk.preparations.prepare(source, 2.0, label="gpu") is Preparation.READY
+    assert desk.preparations.prepare(source, 2.0) is Preparation.PENDING
+
+
+def test_label_that_no_pool_has_is_named() -> None:
+    desk = makers()
+    desk.preparations.prepare(Source(bytes([40]) * 32), 0.0, label="gpu")
+    desk.preparations.expire(NO_POOL_S + 0.1)
+    ((_, refusal),) = desk.preparations.take_prepared()
+    assert refusal is not None
+    assert "label 'gpu'" in refusal.message

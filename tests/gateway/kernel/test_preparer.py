@@ -8,6 +8,8 @@ import asyncio
 
 import pytest
 
+from panels_gateway.dispatch.compile_queue import CompileLimits
+from panels_gateway.dispatch.limits import DispatchLimits
 from panels_gateway.kernel import preparer as module
 from panels_gateway.kernel.preparer import refused
 from panels_shared.errors import Code, RequestError
@@ -86,3 +88,44 @@ async def test_prepare_without_workers_is_unavailable_in_the_end() -> None:
 def test_refusal_without_a_place_names_none() -> None:
     error = refused("t", Refusal("imports", "no such import"))
     assert error.details == {"tool": "t", "reason": "imports"}
+
+
+async def test_first_refusal_ends_the_definition_and_what_nobody_else_waits_for() -> None:
+    gateway = Gateway()
+    gateway.compiling = False
+    preparer = gateway.kernel.preparer
+    made = make_definition("p", *"abcdefgh")
+    waiting = asyncio.create_task(preparer.prepare(made, subject="ann"))
+    await gateway.settle()
+    joined = asyncio.create_task(preparer.prepare(make_definition("q", "h"), subject="bob"))
+    await gateway.settle()
+    first = gateway.prepares[0]
+    gateway.refusals[first.digest] = Refusal("too_costly", "too much")
+    gateway.compile_held()
+    with pytest.raises(RequestError) as caught:
+        await waiting
+    assert caught.value.code is Code.INVALID_HANDLER
+    await gateway.settle()
+    while not joined.done():
+        gateway.prepares, held = [], gateway.prepares
+        for message in held:
+            gateway._compile(message)
+        await gateway.settle()
+    await joined
+    asked = len(gateway.prepares)
+    await gateway.settle()
+    assert len(gateway.prepares) == asked
+    assert not gateway.dispatcher.preparations._wanted
+
+
+async def test_prepare_above_the_budget_is_a_quota() -> None:
+    gateway = Gateway(dispatch=DispatchLimits(compile=CompileLimits(seconds=1.0, window_s=60.0)))
+    gateway.dispatcher.preparations._queue.charge("ann", 2.0, gateway.now_s)
+    with pytest.raises(RequestError) as caught:
+        await gateway.kernel.preparer.prepare(make_definition("p", "t"), subject="ann")
+    assert caught.value.code is Code.QUOTA_EXCEEDED
+    details = caught.value.details
+    assert details is not None
+    assert details["quota"] == "compile"
+    assert details["retryAfterMs"] == 120_000
+    await gateway.kernel.preparer.prepare(make_definition("p", "t"), subject="bob")

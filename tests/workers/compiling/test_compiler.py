@@ -147,3 +147,28 @@ def test_handlers_above_the_bound_are_refused_for_now(store: ArtifactStore) -> N
     assert refusal is not None
     assert refusal.code == "unavailable"
     compiler.close()
+
+
+def test_handler_that_nobody_waits_for_is_abandoned_and_can_be_asked_for_again(compiler: Compiler) -> None:
+    requests = [prepare(WAT % number) for number in range(4)]
+    for request in requests:
+        compiler.submit(request, 0.0)
+    compiler.abandon(requests[0].digest)  # it runs
+    compiler.abandon(requests[3].digest)  # it waits
+    compiler.abandon(b"unknown")
+    found = dict(await_answers(compiler, 4))
+    codes = {digest: refusal.code for digest, refusal in found.items() if refusal is not None}
+    assert codes == {requests[0].digest: "abandoned", requests[3].digest: "abandoned"}
+    compiler.submit(requests[0], 0.0)
+    assert await_answers(compiler) == [(requests[0].digest, None)]
+
+
+def test_cost_is_the_cpu_time_of_the_child_and_told_once(compiler: Compiler) -> None:
+    request = prepare(WAT % 0)
+    compiler.submit(request, 0.0)
+    await_answers(compiler)
+    assert 0 < compiler.take_cost_ms(request.digest) < 60_000
+    assert compiler.take_cost_ms(request.digest) == 0
+    compiler.submit(request, 0.0)
+    await_answers(compiler)
+    assert compiler.take_cost_ms(request.digest) == 0  # it was known

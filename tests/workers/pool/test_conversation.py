@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from panels_shared.messages import Exited, Goodbye, Hello, PoolId, Prepare, Prepared
+from panels_shared.messages import Abandon, Exited, Goodbye, Hello, PoolId, Prepare, Prepared
 from panels_worker.pool.conversation import MAX_UNSENT, Conversation
 from tests.support.fake_gateway import FakeGateway
 
@@ -29,7 +29,7 @@ def begin(endpoint: str) -> Conversation:
     return Conversation(endpoint, None, pool=POOL, hello=lambda: HELLO, now_s=time.monotonic())
 
 
-def turn(conversation: Conversation) -> list[Prepare]:
+def turn(conversation: Conversation) -> list[Prepare | Abandon]:
     conversation.socket.poll(5, conversation.wanted_events)
     wanted = conversation.read(time.monotonic())
     conversation.say(time.monotonic())
@@ -52,7 +52,7 @@ def test_conversation_passes_on_what_is_to_be_prepared_and_answers(endpoint: str
     with FakeGateway(endpoint) as gateway:
         gateway.wait(lambda: not turn(conversation) and POOL in gateway.pools)
         gateway.send(POOL, request)
-        wanted: list[Prepare] = []
+        wanted: list[Prepare | Abandon] = []
 
         def asked() -> bool:
             wanted.extend(turn(conversation))

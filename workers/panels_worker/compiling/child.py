@@ -65,14 +65,16 @@ class CompileChild:
 
     ``engines`` maps names to descriptors, which the child inherits. Raises ``OSError`` when it cannot be
     started; nothing is left open then. Call ``close`` exactly once, whatever became of it.
+    ``cost_ms`` is the CPU time that it used, in milliseconds, once it has ended or was closed.
     """
 
-    __slots__ = ("_output", "_process", "_starved", "deadline_s", "pidfd", "request")
+    __slots__ = ("_output", "_process", "_starved", "cost_ms", "deadline_s", "pidfd", "request")
 
     def __init__(self, request: Request, engines: Mapping[str, int], now_s: float) -> None:
         self.request = request
         self.deadline_s = now_s + (ENGINE_TIMEOUT_S if request.engine else TIMEOUT_S)
         self._starved = False
+        self.cost_ms = 0
         self._output = os.memfd_create("answer", os.MFD_CLOEXEC)
         try:
             self._process = _start(request, engines, self._output)
@@ -83,11 +85,15 @@ class CompileChild:
 
     def finished(self, now_s: float) -> bool:
         """Whether it has ended. A child that is over its time is killed, which ends it."""
-        if self._process.poll() is None:
+        # its times can be read as long as nobody has waited for it
+        if os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if now_s < self.deadline_s:
                 return False
-            self._starved = _cpu_s(self._process.pid) < STARVED_S
             self._kill()
+            self._starved = self.cost_ms < STARVED_S * 1_000
+        elif self._process.returncode is None:
+            self.cost_ms = round(_cpu_s(self._process.pid) * 1_000)
+            self._process.wait()
         return True
 
     def verdict(self) -> Verdict:
@@ -125,6 +131,7 @@ class CompileChild:
         return Verdict(refusal=Refusal("too_costly", text), lasting=True)
 
     def _kill(self) -> None:
+        self.cost_ms = round(_cpu_s(self._process.pid) * 1_000)
         self._process.kill()
         self._process.wait()
 

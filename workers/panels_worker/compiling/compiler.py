@@ -16,7 +16,7 @@ import os
 from collections import OrderedDict, deque
 from typing import Final
 
-from panels_shared.messages import Prepare, Refusal
+from panels_shared.messages import MAX_CPU_MS, Prepare, Refusal
 from panels_worker.artifacts import Artifact, ArtifactStore, Kind
 from panels_worker.compiling.child import CompileChild, Request
 from panels_worker.javascript.engines import PREVIOUS, QUICKJS, TRANSFORM, carried, engine_digest
@@ -52,6 +52,8 @@ class Compiler:
         self._children: dict[int, CompileChild] = {}
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self._answers: list[Answer] = []
+        #: CPU milliseconds of the children behind the answers that have not been collected
+        self._costs_ms: dict[bytes, int] = {}
 
     @property
     def pinned(self) -> frozenset[bytes]:
@@ -86,6 +88,26 @@ class Compiler:
             else:
                 self._waiting.append(request)
         self._start(now_s)
+
+    def abandon(self, digest: bytes) -> None:
+        """Nobody wants the answer to a request any more: it is ``abandoned``, unless there is one already."""
+        refusal = Refusal("abandoned", "nobody waits for it any more")
+        for request in self._waiting:
+            if request.digest == digest:
+                self._waiting.remove(request)
+                self._answers.append((digest, refusal))
+                return
+        for pidfd, child in list(self._children.items()):
+            if child.request.digest == digest:
+                del self._children[pidfd]
+                child.close()
+                self._costs_ms[digest] = child.cost_ms
+                self._answers.append((digest, refusal))
+                return
+
+    def take_cost_ms(self, digest: bytes) -> int:
+        """The CPU milliseconds behind an answer that was collected, once; 0 for one that was known."""
+        return min(MAX_CPU_MS, self._costs_ms.pop(digest, 0))
 
     def collect(self, now_s: float) -> list[Answer]:
         """The answers that are ready. Kills children that have run out of time."""
@@ -143,6 +165,8 @@ class Compiler:
 
     def _finish(self, child: CompileChild) -> None:
         request, verdict = child.request, child.verdict()
+        if not request.engine:
+            self._costs_ms[request.digest] = child.cost_ms
         if verdict.refusal is not None:
             self._refuse(request, verdict.refusal, lasting=verdict.lasting)
         elif verdict.artifact is not None:

@@ -14,7 +14,7 @@ from typing import Final
 import zmq
 
 from panels_shared.endpoint import CurveKeys
-from panels_shared.messages import Heartbeat, Hello, PoolId, Prepare, ToGateway
+from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, Prepare, ToGateway
 from panels_shared.wire import encode
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
@@ -70,11 +70,11 @@ class Conversation:
             times.append(self._next_beat_s)
         return min((at_s for at_s in times if at_s is not None), default=None)
 
-    def read(self, now_s: float) -> list[Prepare]:
+    def read(self, now_s: float) -> list[Prepare | Abandon]:
         """What the gateway wants, in order."""
         if link.broke(self.watch):
             self._peer.rejoin(now_s)  # whoever listens there next may not know us
-        wanted: list[Prepare] = []
+        wanted: list[Prepare | Abandon] = []
         for _ in range(MAX_READS):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)
@@ -84,10 +84,12 @@ class Conversation:
             if self._peer.take_reset():
                 self._unsent.clear()  # meant for a gateway that is gone
             for message in messages:
-                if isinstance(message, Prepare):
+                if isinstance(message, Prepare | Abandon):
                     wanted.append(message)
                 else:
-                    logger.warning("expected Prepare from the gateway, got %s", type(message).__name__)
+                    logger.warning(
+                        "expected Prepare or Abandon from the gateway, got %s", type(message).__name__
+                    )
         return wanted
 
     def queue(self, messages: Iterable[ToGateway]) -> None:

@@ -41,7 +41,7 @@ import zmq
 
 from panels_shared.buskey import pool_proof, sandbox_ticket
 from panels_shared.errors import ConfigError
-from panels_shared.messages import Exited, Hello, PoolId, Prepared, WorkerId
+from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus.keyfile import read_bus_key
 from panels_worker.compiling.compiler import Compiler
@@ -124,8 +124,11 @@ class Pool:
             self._signals = 0
             logger.info("stopping")
             self._carry_out(self._supervisor.stop(now_s))
-        for prepare in self._conversation.read(now_s):
-            self._compiler.submit(prepare, now_s)
+        for wish in self._conversation.read(now_s):
+            if isinstance(wish, Prepare):
+                self._compiler.submit(wish, now_s)
+            else:
+                self._compiler.abandon(wish.digest)
         for fd in ready:
             self._look_at(fd, now_s)
         self._carry_out(self._supervisor.tick(now_s))
@@ -157,6 +160,7 @@ class Pool:
             pid=os.getpid(),
             versions=versions(),
             credential=pool_proof(key, self._id),
+            labels=self._config.labels,
         )
 
     def _tickets_changed(self, *, first: bool) -> None:
@@ -176,7 +180,9 @@ class Pool:
         answers = self._compiler.collect(now_s)
         if answers:
             self._trim(*(digest for digest, refusal in answers if refusal is None))
-            self._conversation.queue(Prepared(digest, refusal) for digest, refusal in answers)
+            self._conversation.queue(
+                Prepared(digest, refusal, self._compiler.take_cost_ms(digest)) for digest, refusal in answers
+            )
 
     def _trim(self, *prepared: bytes) -> None:
         try:
