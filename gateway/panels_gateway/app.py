@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -44,10 +45,15 @@ _log = logging.getLogger("panels.gateway")
 
 
 class GatewayApp:
-    """Every request comes in here. ``counters`` is what its metrics are made from."""
+    """Every request comes in here. ``counters`` is what its metrics are made from, ``http`` has the routes of
+    clients, and ``admin`` is the application of the port that only administrators reach.
+    """
 
-    def __init__(self, http: ASGIApp, upgrades: Upgrades, gate: Gate, counters: HttpCounters) -> None:
-        self._http = http
+    def __init__(
+        self, http: Starlette, upgrades: Upgrades, gate: Gate, counters: HttpCounters, admin: ASGIApp
+    ) -> None:
+        self.http = http
+        self.admin = admin
         self._upgrades = upgrades
         self._gate = gate
         self.counters = counters
@@ -74,7 +80,7 @@ class GatewayApp:
                 await error_response(error)(scope, receive, counted)
                 return
         try:
-            await self._http(scope, receive, counted)
+            await self.http(scope, receive, counted)
         finally:
             release(scope)
 
@@ -121,24 +127,20 @@ def create_app(
         max_args_bytes=listen.max_frame_bytes,
         body_timeout_s=listen.body_timeout_s,
     )
+    service = ServiceRoutes(kernel, metrics, durability=config.record.durability)
     http = Starlette(
         routes=[
-            *ServiceRoutes(kernel, metrics, durability=config.record.durability).routes(),
+            *(service.routes() if listen.admin is None else service.public_routes()),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
-        exception_handlers={
-            RequestError: answer_request_error,
-            ClientDisconnect: answer_disconnect,
-            HTTPException: _answer_http_exception,
-            JournalError: _answer_unreadable,
-            Exception: _answer_defect,
-        },
+        exception_handlers=_ANSWERS,
     )
-    http.router.redirect_slashes = False
+    admin = Starlette(routes=service.routes(), exception_handlers=_ANSWERS)
+    http.router.redirect_slashes = admin.router.redirect_slashes = False
     upgrades = Upgrades(
         kernel,
         gate,
@@ -147,7 +149,7 @@ def create_app(
         max_per_subject=listen.max_connections_per_subject,
         leeway_s=TokenRules().leeway_s,
     )
-    return GatewayApp(http, upgrades, gate, counters)
+    return GatewayApp(http, upgrades, gate, counters, admin)
 
 
 def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
@@ -191,3 +193,12 @@ async def _answer_unreadable(request: Request, error: Exception) -> Response:
 async def _answer_defect(request: Request, error: Exception) -> Response:
     # Starlette raises it again behind this answer, so that the server logs it with its traceback
     return error_response(RequestError(Code.INTERNAL, "a defect of the server; its log has the detail"))
+
+
+_ANSWERS: Final[Mapping[Any, Any]] = {
+    RequestError: answer_request_error,
+    ClientDisconnect: answer_disconnect,
+    HTTPException: _answer_http_exception,
+    JournalError: _answer_unreadable,
+    Exception: _answer_defect,
+}

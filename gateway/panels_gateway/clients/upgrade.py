@@ -83,6 +83,8 @@ class Upgrades:
                 else max(0.0, expires_at + self._leeway_s - self._clock()),
                 asked=asked,
             )
+        except RequestError as error:
+            await self._refuse(error, send)
         finally:
             resident.holds -= 1
             self._open[subject] -= 1

@@ -19,16 +19,19 @@ from __future__ import annotations
 
 import secrets
 from asyncio import BaseTransport, TimerHandle
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.speedups import apply_mask  # type: ignore[attr-defined, unused-ignore]
 
+from panels_gateway.broadcast.frames import fragment_head
 from panels_gateway.broadcast.outbox import Commit, Outbox
 from panels_gateway.clients import recovery as recoveries
 from panels_gateway.clients.connection import ClientLimits, Connection
-from panels_gateway.clients.recovery import Asked
-from panels_shared.errors import CloseCode
+from panels_gateway.clients.recovery import Asked, Recovery
+from panels_gateway.kernel.images import LARGE_BYTES, Image, Part
+from panels_shared.errors import CloseCode, RequestError
 from panels_shared.limits import KIB
 
 if TYPE_CHECKING:
@@ -71,6 +74,18 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _outbox: Outbox
     _counters: ClientCounters
     _expiry: TimerHandle | None = None
+    #: The rest of a large first message, its image, and when the client has to have taken it.
+    _parts: deque[Part]
+    _image: Image | None = None
+    _taking: TimerHandle | None = None
+    taking_timeout_s: float = 30.0
+
+    @classmethod
+    def with_timeout(cls, seconds: float) -> type[PanelsWebSocketProtocol]:
+        """A protocol class that gives a client so long to take a large first message."""
+        return cast(
+            "type[PanelsWebSocketProtocol]", type(cls.__name__, (cls,), {"taking_timeout_s": seconds})
+        )
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -111,6 +126,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+        self._end_large()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.lost()
@@ -275,6 +291,46 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             self._counters.slow_consumers += 1
             self.close(CloseCode.TRY_AGAIN_LATER, "the client reads too slowly")
 
+    def begin(self, head: bytes, image: Image, tail: bytes) -> None:
+        """Sends a large message in fragments, each when the socket has taken the one before: pings and pongs
+        can come between, and the transport has one part at a time, which other clients share.
+        """
+        if self.close_sent or self.transport.is_closing():
+            image.release()
+            return
+        self._image = image
+        self._parts = deque((*image.parts, tail))
+        self._taking = self.loop.call_later(self.taking_timeout_s, self._cut_slow_reader)
+        self.transport.write(fragment_head(len(head), first=True) + head)
+        self._write_parts()
+
+    def _write_parts(self) -> bool:
+        """Writes what the socket takes; whether that was the rest."""
+        parts, transport = self._parts, self.transport
+        while parts and transport.get_write_buffer_size() <= WRITE_HIGH_BYTES:
+            part = parts.popleft()
+            transport.write(fragment_head(len(part), last=not parts))
+            transport.write(part)
+        if parts:
+            self._congested = True
+            return False
+        self._end_large()
+        return True
+
+    def _end_large(self) -> None:
+        image, self._image = self._image, None
+        if image is not None:
+            self._parts.clear()
+            image.release()
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _cut_slow_reader(self) -> None:
+        self._taking = None
+        self._counters.slow_consumers += 1
+        self.transport.abort()
+
     def pause_writing(self) -> None:
         self._congested = True
         super().pause_writing()
@@ -290,6 +346,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     def _catch_up(self) -> None:
         if self.transport.is_closing():
             return
+        if self._image is not None and not self._write_parts():
+            return
         while self._outbox and self.transport.get_write_buffer_size() <= WRITE_LOW_BYTES:
             self.transport.write(self._outbox.drain(CATCH_UP_BYTES))
         if self._outbox or self.transport.get_write_buffer_size() > WRITE_HIGH_BYTES:
@@ -301,6 +359,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         """Starts the closing handshake; a peer that does not answer is cut after ``CLOSE_TIMEOUT_S``."""
         if self.close_sent or self.transport.is_closing():
             return
+        self._end_large()  # no data may follow a close, not even the rest of a message
         self.conn.send_close(int(code), reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -325,29 +384,74 @@ async def serve(
     expires_in_s: float | None,
     asked: Asked,
 ) -> None:
-    """Accepts the upgrade in ``scope`` and serves the client until it is gone.
+    """Accepts the upgrade in ``scope`` and serves the client until it is gone. Raises ``RequestError``
+    OVERLOADED where there is no room for the state that it would be sent; nothing has been answered then.
 
     ``expires_in_s`` is how long its token stays valid, None for ever; ``asked`` is what the query asks for.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
-    await receive()  # websocket.connect
     recovery = await recoveries.read(asked, resident, kernel.histories)
-    await send({"type": "websocket.accept", "subprotocol": subprotocol})
-    if kernel.residents.of(resident.panel) is not resident:
-        protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")  # while its history was read
-    else:
-        connection = Connection(
-            kernel,
-            resident.panel,
-            principal,
-            protocol,
-            client_id=secrets.token_urlsafe(12),
-            limits=limits,
-            topics=asked.topics,
-        )
-        protocol.attach(connection, Outbox(limits.outbox), counters)
-        if expires_in_s is not None:
-            protocol.expire_in(expires_in_s)
-        connection.open(recovery)
+    image = await _image(kernel, resident, recovery)
+    try:
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        if kernel.residents.of(resident.panel) is not resident:
+            protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")  # while its history was read
+        else:
+            connection = Connection(
+                kernel,
+                resident.panel,
+                principal,
+                protocol,
+                client_id=secrets.token_urlsafe(12),
+                limits=limits,
+                topics=asked.topics,
+            )
+            protocol.attach(connection, Outbox(limits.outbox), counters)
+            if expires_in_s is not None:
+                protocol.expire_in(expires_in_s)
+            image = await _open(kernel, resident, connection, recovery, image, protocol)
+    finally:
+        if image is not None:
+            image.release()
     while (await receive())["type"] != "websocket.disconnect":
         pass
+
+
+async def _image(kernel: Kernel, resident: Resident, recovery: Recovery | None) -> Image | None:
+    """The state of a client that is sent all of it, held, if it is large. Raises ``RequestError``
+    OVERLOADED.
+    """
+    if resident.panel.state_bytes <= LARGE_BYTES or (recovery is not None and recovery.is_possible):
+        return None
+    return await kernel.images.of(resident, behind=True)
+
+
+async def _open(
+    kernel: Kernel,
+    resident: Resident,
+    connection: Connection,
+    recovery: Recovery | None,
+    image: Image | None,
+    protocol: PanelsWebSocketProtocol,
+) -> Image | None:
+    """Opens ``connection``, with a newer image where the one that is held is too old by now; the image that
+    the caller still has to let go.
+    """
+    if image is None and connection.open(recovery):
+        return None
+    while True:
+        if image is not None:
+            since = recoveries.since_image(resident, image)
+            if connection.open_large(image, since, resumes=recovery is not None):
+                return None
+            image.release()
+            image = None
+        try:
+            image = await kernel.images.of(resident, behind=True)
+        except RequestError as error:
+            protocol.close(CloseCode.TRY_AGAIN_LATER, error.message[:120])
+            return None
+        if connection.closed or kernel.residents.of(resident.panel) is not resident:
+            protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")
+            return image

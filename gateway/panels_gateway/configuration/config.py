@@ -30,12 +30,13 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenConfig:
-    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in
-    seconds.
+    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. ``admin`` is
+    the address and port that /metrics has for itself, None for none. Times in seconds.
     """
 
     host: str
     port: int
+    admin: tuple[str, int] | None
     public_url: str | None
     allowed_origins: tuple[str, ...] | None
     header_timeout_s: float
@@ -72,13 +73,15 @@ class AuthConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate, and what
-    may wait to be sent before PATCHes are merged (soft) and before it is closed (hard)."""
+    may wait to be sent before PATCHes are merged (soft) and before it is closed (hard); and
+    what large states and answers of all clients may take together."""
 
     in_flight: int
     admitted: int
     rate: RateLimit
     send_soft_bytes: int
     send_hard_bytes: int
+    sending_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +243,7 @@ def _client(values: Values) -> ClientConfig:
         rate=RateLimit(per_s=values.get("trigger_rate", float), burst=values.get("trigger_burst", int)),
         send_soft_bytes=soft_bytes,
         send_hard_bytes=hard_bytes,
+        sending_bytes=values.get("max_send_bytes", int),
     )
 
 
@@ -270,6 +274,7 @@ def _listen(values: Values) -> ListenConfig:
     return ListenConfig(
         host=values.get("host", str),
         port=values.get("port", int),
+        admin=_admin(values),
         public_url=public_url,
         allowed_origins=origins,
         header_timeout_s=values.get("header_timeout_s", float),
@@ -279,6 +284,18 @@ def _listen(values: Values) -> ListenConfig:
         max_connections_per_subject=values.get("max_connections_per_subject", int),
         max_frame_bytes=values.get("max_frame_bytes", int),
     )
+
+
+def _admin(values: Values) -> tuple[str, int] | None:
+    given = values.maybe("admin_listen", str)
+    if given is None:
+        return None
+    host, _, port = given.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65_535:
+        raise ConfigError(
+            f"admin-listen: expected an address and a port like 127.0.0.1:9001, got {given[:80]!r}"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:

@@ -211,3 +211,22 @@ def test_document_holds_the_reference() -> None:
     found = re.search(r"<!-- options -->\n(.*)<!-- end of options -->", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
     assert found[1].strip() == TABLE.reference().strip()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("127.0.0.1:9001", ("127.0.0.1", 9001)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65_535)),
+    ],
+)
+def test_config_takes_an_address_for_administrators(given: str, expected: tuple[str, int]) -> None:
+    assert configure().listen.admin is None
+    assert configure(f"--admin-listen={given}").listen.admin == expected
+
+
+@pytest.mark.parametrize("given", ["9001", ":9001", "h:", "h:x", "h:65536", "h:²"])
+def test_config_refuses_another_address_for_administrators(given: str) -> None:
+    with pytest.raises(ConfigError, match="admin-listen: expected an address and a port"):
+        configure(f"--admin-listen={given}")
