@@ -31,7 +31,11 @@ class _Waiting:
 
 def main() -> None:
     """The command."""
-    url, duration_s, gateway = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    sys.stdout.write(probe(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+
+
+def probe(url: str, duration_s: float, gateway: int) -> str:
+    """The lines."""
     waiting = _Waiting(gateway, os.getpid())
     lines: list[str] = []
     with connect(url, max_size=None) as socket:
@@ -44,7 +48,7 @@ def main() -> None:
             took = (time.perf_counter() - began) * 1e3
             lines.append(f"{took:.3f} {max(0.0, took - (waiting.ms() - waited)):.3f}")
             time.sleep(_EVERY_S)
-    sys.stdout.write("\n".join(lines))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

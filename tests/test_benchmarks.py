@@ -16,6 +16,7 @@ from benchmarks.load.client import LoadClient, Samples
 from benchmarks.model import Room, compare
 from benchmarks.record import PARTS, with_part
 from benchmarks.report import Report, Table
+from benchmarks.routes import routes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,6 +70,15 @@ def test_waiting_takes_all_its_figures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (table,) = json.loads(figures.read_text())["tables"]
     assert len(table["rows"]) == 9
+
+
+@pytest.mark.timeout(120)
+def test_routes_asks_for_every_route(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.routes", "--quick", "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (table,) = json.loads(figures.read_text())["tables"]
+    assert {row[0] for row in table["rows"]} == routes()
 
 
 @pytest.mark.parametrize("part", list(PARTS))

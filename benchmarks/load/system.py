@@ -121,7 +121,7 @@ class Options:
     """How a system is started.
 
     ``durability`` is the gateway's, and said with every figure. ``data_dir`` is a data directory that is
-    there already, None for one that is made and removed.
+    there already, None for one that is made and removed. ``auth`` says how clients are known.
     """
 
     workers: int = 1
@@ -129,6 +129,7 @@ class Options:
     data_dir: Path | None = None
     gateway_args: list[str] = field(default_factory=list)
     worker_args: list[str] = field(default_factory=list)
+    auth: list[str] = field(default_factory=lambda: ["--no-auth"])
 
 
 @contextlib.contextmanager
@@ -143,7 +144,7 @@ def panels(options: Options) -> Iterator[System]:
             sys.executable,
             "-m",
             "panels_gateway",
-            "--no-auth",
+            *options.auth,
             "--port",
             str(port),
             "--data-dir",

@@ -46,13 +46,13 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
-from panels_gateway.app import breaker_limits, create_app, quota_limits, state_limits
+from panels_gateway.app import GatewayApp, breaker_limits, create_app, quota_limits, state_limits
 from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
@@ -73,11 +73,14 @@ from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
-from panels_gateway.server import BACKLOG, GatewayServer, server_config
+from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway")
+
+#: How long a thread may have the interpreter while another wants it, in seconds.
+SWITCH_INTERVAL_S: Final = 0.001
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,19 +99,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
-        with _locked(config.data_dir), _listening(config.listen.host, config.listen.port) as listener:
-            uvloop.run(_serve(config, verifier, curve, listener))
+        listen = config.listen
+        with (
+            _locked(config.data_dir),
+            _listening(listen.host, listen.port) as listener,
+            _listening(*listen.admin, option="admin-listen")
+            if listen.admin
+            else contextlib.nullcontext() as admin,
+        ):
+            # a thread that reads the store must not have the interpreter for 5 ms, the default, while the
+            # loop has something to do
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+            uvloop.run(_serve(config, verifier, curve, listener, admin))
     except (ConfigError, UnavailableError, JournalError) as exc:
         return end(exc)
     return 0
 
 
 async def _serve(
-    config: GatewayConfig, verifier: TokenVerifier | None, curve: CurveKeys | None, listener: socket.socket
+    config: GatewayConfig,
+    verifier: TokenVerifier | None,
+    curve: CurveKeys | None,
+    listener: socket.socket,
+    admin: socket.socket | None,
 ) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, curve, listener)
+        await _serve_from(journal, config, verifier, curve, listener, admin)
     finally:
         await journal.close()
     _log.info("stopped")
@@ -120,6 +137,7 @@ async def _serve_from(
     verifier: TokenVerifier | None,
     curve: CurveKeys | None,
     listener: socket.socket,
+    admin: socket.socket | None,
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -138,6 +156,7 @@ async def _serve_from(
         KernelLimits(
             panels=config.panels.count,
             backlog_bytes=config.record.backlog_bytes,
+            sending_bytes=config.client.sending_bytes,
             residents=ResidentLimits(
                 bytes=config.record.resident_bytes,
                 state=state_limits(config.panels),
@@ -177,6 +196,8 @@ async def _serve_from(
     gc.freeze()
     shown = f"[{host}]" if ":" in host else host
     _log.info("listening on http://%s:%d; workers connect to %s", shown, port, config.workers.endpoint)
+    if admin is not None:
+        _log.info("serving /metrics and /health at %s port %d", *admin.getsockname()[:2])
     if verifier is None:
         _log.warning("authentication is off: whoever reaches this address may do everything")
         if not config.listen.is_local:
@@ -186,12 +207,21 @@ async def _serve_from(
                 config.listen.host,
             )
     try:
-        async with _extensions(config, kernel):
+        async with _extensions(config, kernel), _administering(app, config, admin):
             found = asyncio.create_task(kernel.suspensions.find_all())
             await server.serve(sockets=[listener])
             found.cancel()
     finally:
         await broker.stop()
+
+
+def _administering(
+    app: GatewayApp, config: GatewayConfig, listener: socket.socket | None
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """The port of administrators, where there is one: it answers until the clients' port has closed."""
+    if listener is None:
+        return contextlib.nullcontext()
+    return AdminServer(admin_config(app.admin, config.listen)).serving(listener)
 
 
 @contextlib.asynccontextmanager
@@ -267,13 +297,13 @@ def _locked(data_dir: Path) -> Generator[IO[str], None, None]:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
+def _listening(host: str, port: int, *, option: str = "host") -> Generator[socket.socket, None, None]:
     """A socket that listens: from here on clients wait for the server, and are not refused."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as exc:
         raise ConfigError(
-            f"host: expected an address of this machine, got {host!r}: {exc.strerror}"
+            f"{option}: expected an address of this machine, got {host!r}: {exc.strerror}"
         ) from None
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -282,8 +312,8 @@ def _listening(host: str, port: int) -> Generator[socket.socket, None, None]:
             listener.listen(BACKLOG)
         except OSError as exc:
             raise UnavailableError(
-                f"cannot listen on {host} port {port}: {exc.strerror}; give another --port, or stop what "
-                "uses it"
+                f"cannot listen on {host} port {port}: {exc.strerror}; give another --"
+                f"{'port' if option == 'host' else option}, or stop what uses it"
             ) from None
         yield listener
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -61,17 +61,21 @@ _log = logging.getLogger("panels.gateway")
 
 
 class GatewayApp:
-    """Every request comes in here. ``counters`` is what its metrics are made from."""
+    """Every request comes in here. ``counters`` is what its metrics are made from, ``http`` has the routes of
+    clients, and ``admin`` is the application of the port that only administrators reach.
+    """
 
     def __init__(
         self,
-        http: ASGIApp,
+        http: Starlette,
         upgrades: Upgrades,
         gate: Gate,
         counters: HttpCounters,
         refusals: RefusalCounters,
+        admin: ASGIApp,
     ) -> None:
-        self._http = http
+        self.http = http
+        self.admin = admin
         self._upgrades = upgrades
         self._gate = gate
         self.counters = counters
@@ -108,7 +112,7 @@ class GatewayApp:
                 await error_response(error)(scope, receive, counted)
                 return
         try:
-            await self._http(scope, receive, counted)
+            await self.http(scope, receive, counted)
         except asyncio.CancelledError:
             # the server stops and has waited long enough; only it cancels requests
             if begun:
@@ -207,9 +211,10 @@ def create_app(
         max_args_bytes=listen.max_frame_bytes,
         body_timeout_s=listen.body_timeout_s,
     )
+    service = ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools)
     http = Starlette(
         routes=[
-            *ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools).routes(),
+            *(service.routes() if listen.admin is None else service.public_routes()),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *TriggerRoutes(desk).routes(),
@@ -222,15 +227,10 @@ def create_app(
             ).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
-        exception_handlers={
-            RequestError: answer_request_error,
-            ClientDisconnect: answer_disconnect,
-            HTTPException: _answer_http_exception,
-            JournalError: _answer_unreadable,
-            Exception: _answer_defect,
-        },
+        exception_handlers=_ANSWERS,
     )
-    http.router.redirect_slashes = False
+    admin = Starlette(routes=service.routes(), exception_handlers=_ANSWERS)
+    http.router.redirect_slashes = admin.router.redirect_slashes = False
     upgrades = Upgrades(
         kernel,
         gate,
@@ -241,7 +241,7 @@ def create_app(
         token_warning_s=config.auth.token_warning_s,
         on_refused=refusals.count,
     )
-    return GatewayApp(http, upgrades, gate, counters, refusals)
+    return GatewayApp(http, upgrades, gate, counters, refusals, admin)
 
 
 def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
@@ -285,3 +285,12 @@ async def _answer_unreadable(request: Request, error: Exception) -> Response:
 async def _answer_defect(request: Request, error: Exception) -> Response:
     # Starlette raises it again behind this answer, so that the server logs it with its traceback
     return error_response(RequestError(Code.INTERNAL, "a defect of the server; its log has the detail"))
+
+
+_ANSWERS: Final[Mapping[Any, Any]] = {
+    RequestError: answer_request_error,
+    ClientDisconnect: answer_disconnect,
+    HTTPException: _answer_http_exception,
+    JournalError: _answer_unreadable,
+    Exception: _answer_defect,
+}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -26,6 +26,8 @@ _log = logging.getLogger("panels.gateway.server")
 KEEP_ALIVE_S: Final = 5
 #: Sockets that the kernel may hold until they are accepted.
 BACKLOG: Final = 2_048
+#: Sockets that administrators may have open in all.
+ADMIN_CONNECTIONS: Final = 64
 #: How long the last steps may take once the grace is used up, in seconds.
 LAST_STEPS_S: Final = 5
 #: How long the answers to triggers that are given up may take to leave, in seconds.
@@ -64,6 +66,47 @@ def server_config(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=LAST_STEPS_S,
     )
+
+
+def admin_config(app: ASGIApp, listen: ListenConfig) -> uvicorn.Config:
+    """What uvicorn is told for the port of administrators."""
+    limits = HttpLimits(
+        header_timeout_s=listen.header_timeout_s,
+        body_timeout_s=listen.body_timeout_s,
+        max_connections=ADMIN_CONNECTIONS,
+    )
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        lifespan="off",
+        http=HardenedHttpProtocol.with_limits(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=LAST_STEPS_S,
+    )
+
+
+class AdminServer(uvicorn.Server):
+    """Serves administrators until it is told to stop, which is after everybody else."""
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncGenerator[None, None]:
+        """It serves at ``listener`` for as long as the context lasts."""
+        task = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            self.should_exit = True
+            await task
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are ``__main__``'s."""
+        yield
 
 
 class GatewayServer(uvicorn.Server):

@@ -231,3 +231,24 @@ def test_second_signal_hurries(tmp_path: Path) -> None:
             writer.close()
 
         asyncio.run(half_a_request())
+
+
+def test_command_serves_administrators_at_a_port_of_their_own(tmp_path: Path) -> None:
+    with gateway(tmp_path / "data", "--no-auth", "--admin-listen=127.0.0.1:0") as running:
+        host, port = running.await_log(r"serving /metrics and /health at (\S+) port (\d+)").groups()
+        admin = f"http://{host}:{port}"
+        assert "panels_info" in httpx.get(f"{admin}/metrics").text
+        assert "journal" in httpx.get(f"{admin}/health").json()
+        assert httpx.get(f"{admin}/panels").status_code == 404
+        assert httpx.get(f"{running.url}/metrics").status_code == 404
+        assert running.finish() == 0
+        assert "Traceback" not in running.log
+
+
+def test_command_refuses_an_address_for_administrators_that_is_in_use(tmp_path: Path) -> None:
+    with gateway(tmp_path / "one", "--no-auth") as first:
+        port = first.url.rpartition(":")[2]
+        flags = ("--no-auth", f"--admin-listen=127.0.0.1:{port}")
+        with gateway(tmp_path / "two", *flags) as second:
+            assert second.process.wait(15) == EXIT_UNAVAILABLE
+            assert "give another --admin-listen" in second.log

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from panels_gateway.access.tokens import ANONYMOUS, Principal
+from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import mutations_json
 from panels_gateway.broadcast.outbox import Commit
 from panels_gateway.broadcast.topics import Topics
@@ -30,6 +31,7 @@ from panels_gateway.clients.recovery import read as read_recovery
 from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
@@ -140,6 +142,11 @@ class Socket:
         assert b"".join([item if isinstance(item, bytes) else item.frames for item in items]) == frames
         assert self.closed is None, "nothing may follow the closing handshake"
         self.frames.append(frames)
+
+    def begin(self, head: bytes, image: Image, tail: bytes) -> None:
+        assert self.closed is None, "nothing may follow the closing handshake"
+        self.frames.append(text_frame(b"".join((head, *image.parts, tail))))
+        image.release()
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = (code, reason)

@@ -23,12 +23,13 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
 from panels_gateway.access.keys import Keyring
+from panels_gateway.access.reach import EVERYTHING, Reach
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
 from panels_shared.errors import PanelsError
 from panels_shared.limits import KIB
@@ -70,7 +71,8 @@ class Principal:
     - ``grants``: None for everything; permissions do not imply each other;
     - ``scope``: JSON that handlers see as ``$scope``: ``{"sub": ...}``. Never the token;
     - ``token_id``: the token's ``jti``, ``issued_at`` its ``iat`` in Unix seconds, None where it has none;
-    - ``admin``: whether they may revoke tokens, which no grant says.
+    - ``admin``: whether they may revoke tokens, which no grant says;
+    - ``readable``: the ids that the grants allow to read.
     """
 
     subject: str | None
@@ -80,10 +82,16 @@ class Principal:
     token_id: str | None = None
     issued_at: float | None = None
     admin: bool = False
+    readable: Reach = field(init=False)
+
+    def __post_init__(self) -> None:
+        grants = self.grants
+        readable = EVERYTHING if grants is None else Reach.of(g.panels for g in grants if g.read)
+        object.__setattr__(self, "readable", readable)
 
     def may_read(self, panel_id: str) -> bool:
         """Whether they may watch the panel and fetch its state."""
-        return self.grants is None or any(g.read and g.panels.matches(panel_id) for g in self.grants)
+        return self.grants is None or self.readable.covers(panel_id)
 
     def may_trigger(self, panel_id: str, tool: str) -> bool:
         """Whether they may trigger ``tool``."""

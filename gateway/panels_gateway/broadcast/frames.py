@@ -23,3 +23,13 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65_536:
         return _pack_16(_FIN_TEXT, 126, size) + payload
     return _pack_64(_FIN_TEXT, 127, size) + payload
+
+
+def fragment_head(size: int, *, first: bool = False, last: bool = False) -> bytes:
+    """The head of a fragment of a text message, whose ``size`` bytes of payload stand behind it."""
+    opcode = (0x01 if first else 0x00) | (0x80 if last else 0x00)
+    if size < 126:
+        return bytes((opcode, size))
+    if size < 65_536:
+        return _pack_16(opcode, 126, size)
+    return _pack_64(opcode, 127, size)

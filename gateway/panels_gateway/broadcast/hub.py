@@ -16,7 +16,7 @@ import msgspec
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.outbox import Commit
-from panels_gateway.broadcast.topics import Topics
+from panels_gateway.broadcast.topics import Interest, Topics
 from panels_gateway.panels.panel import Mutation
 
 
@@ -118,13 +118,14 @@ class Room:
         self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
     ) -> None:
         caught_up: list[Subscriber] = []
+        commit = _Filtering(seq, mutations, mutations_json, events)
         for subscriber in self._filtered:
-            topics = subscriber.topics
-            frame = filtered_frames(topics, seq, subscriber.position, mutations, mutations_json, events)
+            interest = subscriber.topics.interest
+            frame = commit.frames(interest, subscriber.position)
             if frame:
                 self.send(subscriber, frame)
                 subscriber.position = seq
-                if topics.are_default:
+                if interest.are_default:
                     caught_up.append(subscriber)
         for subscriber in caught_up:
             self.join(subscriber)
@@ -162,32 +163,98 @@ class Room:
             self.collect(self._hub.early)
 
 
-def filtered_frames(
-    topics: Topics,
-    seq: int,
-    position: int,
-    mutations: list[Mutation],
-    mutations_json: bytes,
-    events: list[tuple[str, bytes]],
-) -> bytes:
-    """The frames of one commit for a client with these topics, b"" if it gets none.
-
-    ``position`` is the version that the client was last told of.
+class _Filtering:
+    """One commit, as clients with different topics see it: matched and encoded once for each interest, and
+    each of its changes once in all.
     """
-    patch = b""
-    if mutations:
-        if topics.all_state:
-            patch = mutations_json
-        elif wanted := [mutation for mutation in mutations if topics.want_key(mutation.key)]:
-            patch = messages.mutations_json(wanted)
-    fragments = [fragment for name, fragment in events if topics.want_event(name)]
-    previous = position if position != seq - 1 else None
-    frames = b""
-    if patch:
-        frames = text_frame(messages.patch(patch, seq, more=bool(fragments), previous=previous))
-    if fragments:
-        frames += _event_frames(fragments, seq, previous)
-    return frames
+
+    __slots__ = (
+        "_events",
+        "_fragments",
+        "_frames",
+        "_json",
+        "_keys",
+        "_mutations",
+        "_order",
+        "_parts",
+        "_seq",
+    )
+
+    def __init__(
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
+    ) -> None:
+        self._seq = seq
+        self._mutations = mutations
+        self._json = mutations_json
+        self._events = events
+        self._parts: dict[Interest, tuple[bytes, list[bytes]]] = {}
+        self._frames: dict[tuple[Interest | None, int], bytes] = {}
+        #: The changed keys in order, with the places of their changes, and the changes as JSON.
+        self._keys: list[str] | None = None
+        self._order: list[int] = []
+        self._fragments: list[bytes] = []
+
+    def frames(self, interest: Interest, position: int) -> bytes:
+        """The frames for clients with this interest that were last told of version ``position``; b"" if they
+        get none.
+        """
+        found = self._frames.get((interest, position))
+        if found is None:
+            found = self._frames[interest, position] = self._encoded(interest, position)
+        return found
+
+    def _encoded(self, interest: Interest, position: int) -> bytes:
+        parts = self._parts.get(interest)
+        if parts is None:
+            parts = self._parts[interest] = self._patch(interest), self._wanted_events(interest)
+        patch, fragments = parts
+        if patch is self._json and not fragments:
+            # everything, whichever topics said so
+            found = self._frames.get((None, position))
+            if found is None:
+                found = self._frames[None, position] = self._framed(patch, fragments, position)
+            return found
+        return self._framed(patch, fragments, position)
+
+    def _framed(self, patch: bytes, fragments: list[bytes], position: int) -> bytes:
+        seq = self._seq
+        previous = position if position != seq - 1 else None
+        frames = b""
+        if patch:
+            frames = text_frame(messages.patch(patch, seq, more=bool(fragments), previous=previous))
+        if fragments:
+            frames += _event_frames(fragments, seq, previous)
+        return frames
+
+    def _patch(self, interest: Interest) -> bytes:
+        mutations, matcher = self._mutations, interest.keys
+        if not mutations or interest.all_state:
+            return self._json if mutations else b""
+        if not (matcher.names or matcher.prefixes):
+            return b""
+        if len(mutations) == 1:
+            return self._json if matcher.matches(mutations[0].key) else b""
+        keys = self._keys
+        if keys is None:
+            self._order = sorted(range(len(mutations)), key=lambda place: mutations[place].key)
+            keys = self._keys = [mutations[place].key for place in self._order]
+        found = matcher.among(keys)
+        count = sum([end - first for first, end in found])
+        if not count:
+            return b""
+        if count == len(mutations):
+            return self._json
+        places = [place for first, end in found for place in self._order[first:end]]
+        if not self._fragments:
+            self._fragments = [messages.mutation_json(mutation) for mutation in mutations]
+        places.sort()
+        return b"[%b]" % b",".join([self._fragments[place] for place in places])
+
+    def _wanted_events(self, interest: Interest) -> list[bytes]:
+        if interest.all_events:
+            return [fragment for _, fragment in self._events]
+        matches = interest.events.matches
+        return [fragment for name, fragment in self._events if matches(name)]
 
 
 def commit_frames(
@@ -199,7 +266,7 @@ def commit_frames(
         patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
         return patch + _event_frames([fragment for _, fragment in events], seq)
     mutations = messages.decode_mutations(mutations_json)
-    return filtered_frames(topics, seq, position, mutations, mutations_json, events)
+    return _Filtering(seq, mutations, mutations_json, events).frames(topics.interest, position)
 
 
 def _event_frames(fragments: list[bytes], seq: int, previous: int | None = None) -> bytes:

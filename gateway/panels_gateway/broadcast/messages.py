@@ -272,6 +272,15 @@ def connected(
     )
 
 
+def connected_around(
+    panel_id: str, seq: int, client_id: str, *, epoch: str, recovered: bool | None
+) -> tuple[bytes, bytes]:
+    """CONNECTED with a state that is sent in parts: what is before the state, and what is behind it."""
+    mark = b',"state":'
+    head, _, tail = connected(panel_id, b"", seq, client_id, epoch=epoch, recovered=recovered).partition(mark)
+    return head + mark, tail
+
+
 def subscribed(request_id: str, topics: Sequence[str], seq: int) -> bytes:
     """SUBSCRIBED: the client's topics from now on; everything up to version ``seq`` is behind it."""
     return b'{"type":"SUBSCRIBED","requestId":%b,"topics":%b,"seq":%d}' % (
@@ -332,6 +341,11 @@ def _place(more: bool, previous: int | None) -> bytes:
 def mutations_json(mutations: Sequence[Mutation]) -> bytes:
     """A JSON array of ``mutations``."""
     return _encode(mutations)
+
+
+def mutation_json(mutation: Mutation) -> bytes:
+    """One mutation, as it stands in such an array."""
+    return _encode(mutation)
 
 
 def changes_json(changes: Sequence[tuple[str, bytes | None]]) -> bytes:

@@ -3,15 +3,21 @@
 Topics are ``state`` (every PATCH), ``events`` (every EVENT), ``state:<key>`` and ``event:<name>``; in
 the last two a trailing ``*`` matches a prefix. Topics of other forms are kept (a later server may know
 them) and match nothing.
+
+What a client wants is an immutable ``Interest``, which all clients with the same topics share: a commit is
+matched and encoded once for each, however many clients there are. Matching costs what the smaller side has,
+the topics or the changes, times a binary search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
-from panels_shared.names import Patterns
+from panels_shared.names import Pattern
 
 #: Security limits on one client's topics.
 MAX_TOPICS: Final = 256
@@ -20,46 +26,116 @@ MAX_TOPIC_CHARS: Final = 300
 DEFAULT_TOPICS: Final = frozenset({"state", "events"})
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """Names and prefixes that are looked for together. ``prefixes`` are in order, and none begins with
+    another.
+    """
+
+    names: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Matcher:
+        """The names and prefixes that ``texts`` write."""
+        patterns = [Pattern.of(text) for text in texts]
+        prefixes: list[str] = []
+        for text in sorted({pattern.text for pattern in patterns if pattern.is_prefix}):
+            # what begins with another stands behind it
+            if not prefixes or not text.startswith(prefixes[-1]):
+                prefixes.append(text)
+        wide = cls(frozenset(), tuple(prefixes))
+        # what a prefix means need not be looked for by name as well
+        exact = (pattern.text for pattern in patterns if not pattern.is_prefix)
+        return cls(frozenset(name for name in exact if not wide.matches(name)), wide.prefixes)
+
+    def matches(self, name: str) -> bool:
+        """Whether ``name`` is looked for: one look-up and one binary search."""
+        if name in self.names:
+            return True
+        prefixes = self.prefixes
+        index = bisect_right(prefixes, name) - 1
+        return index >= 0 and name.startswith(prefixes[index])
+
+    def among(self, ordered: Sequence[str]) -> list[tuple[int, int]]:
+        """Which of ``ordered``, names in order, are looked for: pairs of a first index and the one behind the
+        last. They do not overlap.
+        """
+        found: list[tuple[int, int]] = []
+        if len(self.names) + len(self.prefixes) >= len(ordered):
+            return [(index, index + 1) for index, name in enumerate(ordered) if self.matches(name)]
+        for prefix in self.prefixes:
+            begin = bisect_left(ordered, prefix)
+            if begin < len(ordered) and ordered[begin].startswith(prefix):
+                size = len(prefix)
+                found.append((begin, bisect_right(ordered, prefix, begin, key=lambda name: name[:size])))
+        for name in self.names:
+            begin = bisect_left(ordered, name)
+            end = bisect_right(ordered, name, begin)
+            if begin < end:
+                found.append((begin, end))
+        return found
+
+
+class Interest:
+    """What a set of topics wants. Equal sets share one object, see ``interest_in``; it is never changed."""
+
+    __slots__ = ("__weakref__", "all_events", "all_state", "are_default", "events", "keys", "names")
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+        self.are_default = names >= DEFAULT_TOPICS
+        self.all_state = "state" in names
+        self.all_events = "events" in names
+        self.keys = Matcher.of(name[6:] for name in names if name.startswith("state:"))
+        self.events = Matcher.of(name[6:] for name in names if name.startswith("event:"))
+
+
+_interests: WeakValueDictionary[frozenset[str], Interest] = WeakValueDictionary()
+
+
+def interest_in(names: frozenset[str]) -> Interest:
+    """The one interest in these topics."""
+    found = _interests.get(names)
+    if found is None:
+        found = _interests[names] = Interest(names)
+    return found
+
+
 class Topics:
     """The topics of one client; begins with the defaults."""
 
-    names: set[str] = field(default_factory=lambda: set(DEFAULT_TOPICS))
-    _keys: Patterns = field(default_factory=Patterns)
-    _events: Patterns = field(default_factory=Patterns)
+    __slots__ = ("interest",)
+
+    def __init__(self) -> None:
+        self.interest = interest_in(DEFAULT_TOPICS)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All of them."""
+        return self.interest.names
 
     def add(self, topics: Iterable[str]) -> bool:
         """Adds ``topics``; False, and nothing added, when there would be more than ``MAX_TOPICS``."""
-        names = self.names | set(topics)
+        names = self.names | frozenset(topics)
         if len(names) > MAX_TOPICS:
             return False
-        self.names = names
-        self._index()
+        self.interest = interest_in(names)
         return True
 
     def remove(self, topics: Iterable[str]) -> None:
         """Removes ``topics``; those that are not there are ignored."""
-        self.names = self.names - set(topics)
-        self._index()
+        self.interest = interest_in(self.names - frozenset(topics))
 
     @property
     def are_default(self) -> bool:
         """Whether this client hears everything, as most do: such clients share the same bytes."""
-        return self.names >= DEFAULT_TOPICS
-
-    @property
-    def all_state(self) -> bool:
-        """Whether every PATCH is wanted whole."""
-        return "state" in self.names
+        return self.interest.are_default
 
     def want_key(self, key: str) -> bool:
         """Whether a change of ``key`` is wanted."""
-        return "state" in self.names or self._keys.matches(key)
+        return self.interest.all_state or self.interest.keys.matches(key)
 
     def want_event(self, name: str) -> bool:
         """Whether an event ``name`` is wanted."""
-        return "events" in self.names or self._events.matches(name)
-
-    def _index(self) -> None:
-        self._keys = Patterns.of(name[6:] for name in self.names if name.startswith("state:"))
-        self._events = Patterns.of(name[6:] for name in self.names if name.startswith("event:"))
+        return self.interest.all_events or self.interest.events.matches(name)

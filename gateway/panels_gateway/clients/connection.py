@@ -31,6 +31,7 @@ from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.messages import MessageError, Ping, Trigger
 from panels_gateway.broadcast.outbox import Commit, OutboxLimits
 from panels_gateway.broadcast.topics import MAX_TOPICS, Topics
+from panels_gateway.kernel.images import LARGE_BYTES
 from panels_gateway.panels import trigger as request
 from panels_gateway.panels.trigger import Answer, Progress
 from panels_shared.errors import CloseCode, Code, RequestError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
     from panels_gateway.broadcast.hub import Room
     from panels_gateway.clients.recovery import Recovery
+    from panels_gateway.kernel.images import Image
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.panels.panel import Panel
 
@@ -67,6 +69,11 @@ class Transport(Protocol):
     def close(self, code: CloseCode, reason: str) -> None:
         """Starts the closing handshake."""
 
+    def begin(self, head: bytes, image: Image, tail: bytes) -> None:
+        """Sends the first message, of ``head``, the image's parts and ``tail``, as the client takes it and
+        before anything that is delivered after. Lets the image go when that is done, or the client is gone.
+        """
+
 
 class Renewal(Protocol):
     """What renews a client's token."""
@@ -85,6 +92,7 @@ class Connection:
         "_kernel",
         "_limits",
         "_messages",
+        "_opening",
         "_stages",
         "_transport",
         "admitted",
@@ -130,29 +138,25 @@ class Connection:
         self.in_flight = 0
         self.admitted = 0
         self._admitting = False
+        self._opening: tuple[bytes, Image, bytes] | None = None
         self.suspended: set[request.Trigger] = set()
         self.backlog: deque[request.Trigger] = deque()
         self.closed = False
         self.session: Renewal | None = None
 
-    def open(self, recovery: Recovery | None = None) -> None:
+    def open(self, recovery: Recovery | None = None) -> bool:
         """Joins the panel's room and sends CONNECTED.
 
         CONNECTED carries the current state or, if ``recovery`` can be completed, is followed by
-        everything that the client missed.
+        everything that the client missed. False, and nothing is done, where the state is wanted and is large:
+        see ``open_large``.
         """
-        kernel, panel = self._kernel, self.panel
-        self.room.join(self)
-        kernel.connection_opened(self)
-        if recovery is None:
-            recovered = None
-        else:
-            recovered = recovery.complete(panel, self.topics)
-            if recovered is None:
-                kernel.counters.resynced += 1
-            else:
-                kernel.counters.recovered += 1
-                self.position = recovery.position
+        panel = self.panel
+        recovered = None if recovery is None else recovery.complete(panel, self.topics)
+        if recovered is None and panel.state_bytes > LARGE_BYTES:
+            return False
+        self._join()
+        self._count(recovery, recovered)
         state = panel.state_json() if recovered is None else None
         self.send(
             messages.connected(
@@ -166,6 +170,44 @@ class Connection:
         )
         for frame in recovered or ():
             self.room.send(self, frame)
+        return True
+
+    def open_large(self, image: Image, since: Recovery, *, resumes: bool) -> bool:
+        """The same for a client that gets the whole state and a state that is large: CONNECTED carries
+        ``image``, which the caller holds, and what was committed ``since`` follows. False, and nothing is
+        done, where that cannot be made out any more.
+        """
+        panel = self.panel
+        missed = since.complete(panel, self.topics)
+        if missed is None:
+            return False
+        self._join()
+        if resumes:
+            self._kernel.counters.resynced += 1
+        self.position = since.position
+        head, tail = messages.connected_around(
+            panel.id, image.seq, self.client_id, epoch=panel.epoch, recovered=False if resumes else None
+        )
+        self._opening = (head, image, tail)
+        # what is sent first leaves with the turn, like everything: ``deliver`` puts CONNECTED before it
+        self.room.send(self, b"")
+        for frame in missed:
+            self.room.send(self, frame)
+        self._kernel.turn.request_seal()
+        return True
+
+    def _join(self) -> None:
+        self.room.join(self)
+        self._kernel.connection_opened(self)
+
+    def _count(self, recovery: Recovery | None, recovered: list[bytes] | None) -> None:
+        if recovery is None:
+            return
+        if recovered is None:
+            self._kernel.counters.resynced += 1
+        else:
+            self._kernel.counters.recovered += 1
+            self.position = recovery.position
 
     # -- from the client -----------------------------------------------------------------------------
 
@@ -341,6 +383,9 @@ class Connection:
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Called by the turn when it leaves."""
+        if self._opening is not None:
+            (head, image, tail), self._opening = self._opening, None
+            self._transport.begin(head, image, tail)
         self._transport.deliver(frames, items)
 
     def lost(self) -> None:
@@ -351,6 +396,9 @@ class Connection:
         if not self.closed:
             self.closed = True
             self.private.clear()
+            if self._opening is not None:
+                self._opening[1].release()
+                self._opening = None
             self.room.leave(self)
             self._kernel.connection_lost(self)
 

@@ -12,6 +12,7 @@ between the two.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS, MAX_TOPICS, Topics
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
+from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
@@ -34,6 +36,9 @@ _log = logging.getLogger("panels.gateway.clients")
 RECOVERY_FLOOR_BYTES: Final = 256 * KIB
 #: And never more than this.
 MAX_RECOVERY_BYTES: Final = 4 * MIB
+#: Commits that are encoded in one step of the loop, and bytes of frames after which a step ends.
+COMMITS_AT_ONCE: Final = 128
+BLOCK_BYTES: Final = 64 * KIB
 #: Characters of an epoch, digits of a version; security limits.
 MAX_EPOCH_CHARS: Final = 64
 MAX_SINCE_DIGITS: Final = 16
@@ -99,7 +104,7 @@ class Recovery:
     ``complete``.
     """
 
-    __slots__ = ("_commits", "_limit_bytes", "_resident", "_since", "position")
+    __slots__ = ("_blocks", "_commits", "_encoded", "_limit_bytes", "_resident", "_since", "position")
 
     def __init__(
         self, resident: Resident, since: int | None, commits: list[Ran | Changed], limit_bytes: int
@@ -108,11 +113,40 @@ class Recovery:
         self._since = since
         self._commits = commits
         self._limit_bytes = limit_bytes
+        self._blocks: list[bytes] = []
+        self._encoded = 0
         self.position = since or 0
 
+    async def prepare(self, topics: Topics) -> None:
+        """Encodes what was read, in steps of the loop, so that ``complete`` has little left to do."""
+        while self._encoded < len(self._commits):
+            self._encode(topics, COMMITS_AT_ONCE)
+            await asyncio.sleep(0)
+
+    def _encode(self, topics: Topics, count: int) -> None:
+        """Encodes the next ``count`` commits as one block of frames."""
+        frames: list[bytes] = []
+        size = 0
+        for record in self._commits[self._encoded : self._encoded + count]:
+            self._encoded += 1
+            frame = commit_frames(topics, record.seq, self.position, mutations_of(record), events_of(record))
+            if frame:
+                frames.append(frame)
+                self.position = record.seq
+                size += len(frame)
+                if size > BLOCK_BYTES:
+                    break
+        if frames:
+            self._blocks.append(b"".join(frames))
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether anything can be made of what the client has, as far as is known before ``complete``."""
+        return self._since is not None
+
     def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, for a client with these topics; None where it must have the whole
-        state instead.
+        """The frames of everything since, in blocks, for a client with these topics; None where it must have
+        the whole state instead.
         """
         since = self._since
         if since is None:
@@ -126,15 +160,16 @@ class Recovery:
             return None
         if sum(map(record_bytes, commits)) > self._limit_bytes:
             return None
-        frames: list[bytes] = []
-        position = since
-        for record in commits:
-            frame = commit_frames(topics, record.seq, position, mutations_of(record), events_of(record))
-            if frame:
-                frames.append(frame)
-                position = record.seq
-        self.position = position
-        return frames
+        while self._encoded < len(commits):
+            self._encode(topics, COMMITS_AT_ONCE)
+        return self._blocks
+
+
+def since_image(resident: Resident, image: Image) -> Recovery:
+    """What a client misses that is sent the state as it was at an earlier version: it is in the tail, or it
+    cannot be made out.
+    """
+    return Recovery(resident, image.seq, [], RECOVERY_FLOOR_BYTES)
 
 
 async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
@@ -153,4 +188,6 @@ async def read(asked: Asked, resident: Resident, histories: Histories) -> Recove
         page = None
     if page is None or not page.complete:
         return Recovery(resident, None, [], limit_bytes)
-    return Recovery(resident, asked.since, page.commits, limit_bytes)
+    found = Recovery(resident, asked.since, page.commits, limit_bytes)
+    await found.prepare(asked.topics if asked.topics is not None else Topics())
+    return found

@@ -93,6 +93,8 @@ class Upgrades:
                 address=address,
                 asked=asked,
             )
+        except RequestError as error:
+            await self._refuse(error, send)
         finally:
             resident.holds -= 1
             self._by_address.leave(address)

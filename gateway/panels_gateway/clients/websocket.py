@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import secrets
 from asyncio import BaseTransport, TimerHandle
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -30,12 +31,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.speedups import apply_mask  # type: ignore[attr-defined, unused-ignore]
 
+from panels_gateway.broadcast.frames import fragment_head
 from panels_gateway.broadcast.outbox import Commit, Outbox
 from panels_gateway.clients import recovery as recoveries
 from panels_gateway.clients.connection import ClientLimits, Connection
-from panels_gateway.clients.recovery import Asked
+from panels_gateway.clients.recovery import Asked, Recovery
 from panels_gateway.clients.session import Session, SessionRules
-from panels_shared.errors import CloseCode
+from panels_gateway.kernel.images import LARGE_BYTES, Image, Part
+from panels_shared.errors import CloseCode, RequestError
 from panels_shared.limits import KIB
 
 if TYPE_CHECKING:
@@ -99,6 +102,10 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     _outbox: Outbox
     _counters: ClientCounters
     _session: Session | None = None
+    #: The rest of a large first message, its image, and when the client has to have taken it.
+    _parts: deque[Part]
+    _image: Image | None = None
+    _taking: TimerHandle | None = None
 
     @classmethod
     def with_limits(
@@ -174,6 +181,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._session is not None:
             self._session.stop()
             self._session = None
+        self._end_large()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.lost()
@@ -350,6 +358,46 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             self._counters.slow_consumers += 1
             self.close(CloseCode.TRY_AGAIN_LATER, "the client reads too slowly")
 
+    def begin(self, head: bytes, image: Image, tail: bytes) -> None:
+        """Sends a large message in fragments, each when the socket has taken the one before: pings and pongs
+        can come between, and the transport has one part at a time, which other clients share.
+        """
+        if self.close_sent or self.transport.is_closing():
+            image.release()
+            return
+        self._image = image
+        self._parts = deque((*image.parts, tail))
+        self._taking = self.loop.call_later(self.limits.message_s, self._cut_slow_reader)
+        self.transport.write(fragment_head(len(head), first=True) + head)
+        self._write_parts()
+
+    def _write_parts(self) -> bool:
+        """Writes what the socket takes; whether that was the rest."""
+        parts, transport = self._parts, self.transport
+        while parts and transport.get_write_buffer_size() <= WRITE_HIGH_BYTES:
+            part = parts.popleft()
+            transport.write(fragment_head(len(part), last=not parts))
+            transport.write(part)
+        if parts:
+            self._congested = True
+            return False
+        self._end_large()
+        return True
+
+    def _end_large(self) -> None:
+        image, self._image = self._image, None
+        if image is not None:
+            self._parts.clear()
+            image.release()
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _cut_slow_reader(self) -> None:
+        self._taking = None
+        self._counters.slow_consumers += 1
+        self.transport.abort()
+
     def pause_writing(self) -> None:
         self._congested = True
         super().pause_writing()
@@ -365,6 +413,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
     def _catch_up(self) -> None:
         if self.transport.is_closing():
             return
+        if self._image is not None and not self._write_parts():
+            return
         while self._outbox and self.transport.get_write_buffer_size() <= WRITE_LOW_BYTES:
             self.transport.write(self._outbox.drain(CATCH_UP_BYTES))
         if self._outbox or self.transport.get_write_buffer_size() > WRITE_HIGH_BYTES:
@@ -378,6 +428,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             return
         if code is CloseCode.POLICY_VIOLATION:
             self.on_refused("message_rate")
+        self._end_large()  # no data may follow a close, not even the rest of a message
         self.conn.send_close(int(code), reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
@@ -403,30 +454,75 @@ async def serve(
     address: str,
     asked: Asked,
 ) -> None:
-    """Accepts the upgrade in ``scope`` and serves the client until it is gone.
+    """Accepts the upgrade in ``scope`` and serves the client until it is gone. Raises ``RequestError``
+    OVERLOADED where there is no room for the state that it would be sent; nothing has been answered then.
 
     ``asked`` is what the query asks for, ``address`` whose failures to renew the token are.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
-    await receive()  # websocket.connect
     recovery = await recoveries.read(asked, resident, kernel.histories)
-    await send({"type": "websocket.accept", "subprotocol": subprotocol})
-    if kernel.residents.of(resident.panel) is not resident:
-        protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")  # while its history was read
-    else:
-        connection = Connection(
-            kernel,
-            resident.panel,
-            principal,
-            protocol,
-            client_id=secrets.token_urlsafe(12),
-            limits=limits,
-            topics=asked.topics,
-        )
-        session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
-        connection.session = session
-        protocol.attach(connection, Outbox(limits.outbox), counters, session)
-        connection.open(recovery)
-        session.start()
+    image = await _image(kernel, resident, recovery)
+    try:
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        if kernel.residents.of(resident.panel) is not resident:
+            protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")  # while its history was read
+        else:
+            connection = Connection(
+                kernel,
+                resident.panel,
+                principal,
+                protocol,
+                client_id=secrets.token_urlsafe(12),
+                limits=limits,
+                topics=asked.topics,
+            )
+            session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
+            connection.session = session
+            protocol.attach(connection, Outbox(limits.outbox), counters, session)
+            image = await _open(kernel, resident, connection, recovery, image, protocol)
+            session.start()
+    finally:
+        if image is not None:
+            image.release()
     while (await receive())["type"] != "websocket.disconnect":
         pass
+
+
+async def _image(kernel: Kernel, resident: Resident, recovery: Recovery | None) -> Image | None:
+    """The state of a client that is sent all of it, held, if it is large. Raises ``RequestError``
+    OVERLOADED.
+    """
+    if resident.panel.state_bytes <= LARGE_BYTES or (recovery is not None and recovery.is_possible):
+        return None
+    return await kernel.images.of(resident, behind=True)
+
+
+async def _open(
+    kernel: Kernel,
+    resident: Resident,
+    connection: Connection,
+    recovery: Recovery | None,
+    image: Image | None,
+    protocol: PanelsWebSocketProtocol,
+) -> Image | None:
+    """Opens ``connection``, with a newer image where the one that is held is too old by now; the image that
+    the caller still has to let go.
+    """
+    if image is None and connection.open(recovery):
+        return None
+    while True:
+        if image is not None:
+            since = recoveries.since_image(resident, image)
+            if connection.open_large(image, since, resumes=recovery is not None):
+                return None
+            image.release()
+            image = None
+        try:
+            image = await kernel.images.of(resident, behind=True)
+        except RequestError as error:
+            protocol.close(CloseCode.TRY_AGAIN_LATER, error.message[:120])
+            return None
+        if connection.closed or kernel.residents.of(resident.panel) is not resident:
+            protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")
+            return image

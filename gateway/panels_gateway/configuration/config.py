@@ -33,14 +33,15 @@ _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenConfig:
-    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. Times in
-    seconds.
+    """Where clients come in. ``allowed_origins`` None: only the gateway's own; ``("*",)``: any. ``admin`` is
+    the address and port that /metrics has for itself, None for none. Times in seconds.
 
     ``allowed_hosts`` None: any with authentication, the gateway's own without.
     """
 
     host: str
     port: int
+    admin: tuple[str, int] | None
     public_url: str | None
     allowed_hosts: tuple[str, ...] | None
     allowed_origins: tuple[str, ...] | None
@@ -98,7 +99,7 @@ class AuthConfig:
 class ClientConfig:
     """Bounds of one WebSocket: unanswered triggers, those of them in the panel's queue, their rate and that
     of other messages, and what may wait to be sent before PATCHes are merged (soft) and before it is closed
-    (hard).
+    (hard); and what large states and answers of all clients may take together.
     """
 
     in_flight: int
@@ -107,6 +108,7 @@ class ClientConfig:
     messages: RateLimit
     send_soft_bytes: int
     send_hard_bytes: int
+    sending_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +326,7 @@ def _client(values: Values) -> ClientConfig:
         messages=_rate(values.get("message_rate", float), 2.0),
         send_soft_bytes=soft_bytes,
         send_hard_bytes=hard_bytes,
+        sending_bytes=values.get("max_send_bytes", int),
     )
 
 
@@ -361,6 +364,7 @@ def _listen(values: Values) -> ListenConfig:
     return ListenConfig(
         host=values.get("host", str),
         port=values.get("port", int),
+        admin=_admin(values),
         public_url=public_url,
         allowed_hosts=hosts,
         allowed_origins=origins,
@@ -395,6 +399,18 @@ def _trusted_proxies(values: Values) -> tuple[str, ...]:
 def _rate(per_s: float, burst_s: float = 10.0) -> RateLimit:
     """A rate whose burst is what so many seconds bring."""
     return RateLimit(per_s=per_s, burst=max(1, round(burst_s * per_s)))
+
+
+def _admin(values: Values) -> tuple[str, int] | None:
+    given = values.maybe("admin_listen", str)
+    if given is None:
+        return None
+    host, _, port = given.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65_535:
+        raise ConfigError(
+            f"admin-listen: expected an address and a port like 127.0.0.1:9001, got {given[:80]!r}"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _workers(values: Values, data_dir: Path) -> WorkersConfig:

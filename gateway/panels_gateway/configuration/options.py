@@ -33,6 +33,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Port for HTTP and WebSocket; 0 takes a free one and logs it.",
     ),
     Option(
+        name="admin-listen", group=LISTEN, kind="text",
+        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001. With "
+        "it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
+    ),
+    Option(
         name="public-url", group=LISTEN, kind="text",
         help="How clients reach the gateway, like https://panels.example.org; wsUrl is made from it. "
         "Without it, wsUrl is made from the Host header.",
@@ -228,6 +233,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="send-buffer-hard-bytes", group=CLIENTS, kind="bytes", default=MIB, minimum=64 * KIB, maximum=256 * MIB,
         help="How much may wait for one WebSocket; above it, the WebSocket is closed with 1013.",
+    ),
+    Option(
+        name="max-send-bytes", group=CLIENTS, kind="bytes", default=256 * MIB, minimum=64 * MIB, maximum=64 * GIB,
+        help="How much memory large answers and states may take in all until clients have taken them; what many clients are "
+        "sent alike counts once. Above it, more of them are answered OVERLOADED.",
     ),
     Option(
         name="extensions", group=PANELS, kind="path",

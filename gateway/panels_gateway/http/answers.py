@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from panels_gateway.kernel.images import LARGE_BYTES, Image, Images
 from panels_shared.errors import CODES, Code, RequestError
 from panels_shared.names import is_name
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+#: The extension of an ASGI scope that cuts the connection off.
+ABORT: Final = "panels.abort"
 
 encode = msgspec.json.Encoder().encode
 
@@ -18,6 +27,40 @@ encode = msgspec.json.Encoder().encode
 def json_answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """``body`` as JSON."""
     return Response(encode(body), status_code=status, headers=headers, media_type="application/json")
+
+
+class LargeAnswer(Response):
+    """JSON that is sent as its client takes it: ``head``, the image's parts, ``tail``. Lets the image go when
+    the client has it all, is gone, or was cut off because it had not taken it within ``timeout_s``.
+    """
+
+    def __init__(self, image: Image, timeout_s: float, head: bytes = b"", tail: bytes = b"") -> None:
+        super().__init__(media_type="application/json")
+        self._image = image
+        self._timeout_s = timeout_s
+        self._head = head
+        self._tail = tail
+        self.headers["content-length"] = str(len(head) + image.size + len(tail))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                for part in (self._head, *self._image.parts):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": self._tail})
+        except TimeoutError:
+            scope["extensions"][ABORT]()
+        finally:
+            self._image.release()
+
+
+def answer_bytes(body: bytes, images: Images, timeout_s: float) -> Response:
+    """JSON of any size. Raises ``RequestError`` OVERLOADED where it is large and there is no room for it."""
+    if len(body) <= LARGE_BYTES:
+        return Response(body, media_type="application/json")
+    return LargeAnswer(images.answer(body), timeout_s)
 
 
 def error_response(error: RequestError) -> Response:

@@ -63,7 +63,7 @@ class Desk:
         self.limits = limits
         self.max_args_bytes = max_args_bytes
         self._public_url = public_url
-        self._body_timeout_s = body_timeout_s
+        self.body_timeout_s = body_timeout_s
         self._receiving_bytes = 0
         self._defining: Counter[str] = Counter()
 
@@ -105,7 +105,7 @@ class Desk:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            async with asyncio.timeout(self.body_timeout_s):
                 async for chunk in request.stream():
                     self._receiving_bytes += len(chunk)
                     body += chunk
@@ -115,7 +115,7 @@ class Desk:
                         raise overloaded("too many large requests arrive at once")
         except TimeoutError:
             raise RequestError(
-                Code.INVALID_REQUEST, f"expected the whole body within {self._body_timeout_s:g} s"
+                Code.INVALID_REQUEST, f"expected the whole body within {self.body_timeout_s:g} s"
             ) from None
         finally:
             self._receiving_bytes -= len(body)

@@ -101,11 +101,16 @@ def problems(condition: Condition) -> list[str]:
     return found
 
 
+def status_of(healthy: bool) -> str:
+    """What ``/health`` says first, or only."""
+    return "ready" if healthy else "unavailable"
+
+
 def report(condition: Condition) -> dict[str, Any]:
     """The answer of ``/health``, as docs/protocol.md has it."""
     folding = condition.folding
     return {
-        "status": "ready" if condition.healthy else "unavailable",
+        "status": status_of(condition.healthy),
         "version": __version__,
         "durability": condition.durability,
         "journal": {

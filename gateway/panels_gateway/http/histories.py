@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -10,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from panels_gateway.http.answers import encode, json_answer
+from panels_gateway.http.answers import LargeAnswer, answer_bytes, encode, json_answer
 from panels_gateway.journal.records import Changed, Exchange, Ran
 from panels_gateway.kernel.history import events_of, mutations_of, record_bytes
-from panels_gateway.panels.panel import MAX_KEY_CHARS, state_json
+from panels_gateway.kernel.images import LARGE_BYTES
+from panels_gateway.panels.panel import MAX_KEY_CHARS
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 DEFAULT_COMMITS: Final = 100
 MAX_COMMITS: Final = 1_000
 PAGE_BYTES: Final = 4 * MIB
+#: Commits, and about how many bytes of them, that are encoded in one step of the loop.
+COMMITS_AT_ONCE: Final = 64
+BYTES_AT_ONCE: Final = 256 * KIB
 #: Digits of a version in a query, bytes of the body of a revert; security limits.
 MAX_SEQ_DIGITS: Final = 16
 MAX_REVERT_BYTES: Final = KIB
@@ -59,18 +64,26 @@ class HistoryRoutes:
         resident = await self._desk.find(request, self._desk.admit(request))
         panel = resident.panel
         seq = _number(request, "seq", None)
-        if seq is None:
+        if seq is None and panel.state_bytes <= LARGE_BYTES:
             seq, shown = panel.seq, panel.state_json()
+            image = None
+        elif seq is None:
+            image = await self._kernel.images.of(resident)
+            seq, shown = image.seq, b""
         else:
-            shown = state_json(await self._kernel.histories.state_at(resident, seq))
-        body = b'{"panelId":%b,"seq":%d,"epoch":%b,"state":%b}' % (
-            encode(panel.id),
-            seq,
-            encode(panel.epoch),
-            shown,
-        )
-        await self._kernel.turn.read()
-        return Response(body, media_type="application/json")
+            earlier = await self._kernel.histories.state_at(resident, seq)
+            image = await self._kernel.images.once(seq, earlier)
+            shown = b""
+        head = b'{"panelId":%b,"seq":%d,"epoch":%b,"state":' % (encode(panel.id), seq, encode(panel.epoch))
+        try:
+            await self._kernel.turn.read()
+        except BaseException:
+            if image is not None:
+                image.release()
+            raise
+        if image is None:
+            return Response(b"%b%b}" % (head, shown), media_type="application/json")
+        return LargeAnswer(image, self._desk.body_timeout_s, head, b"}")
 
     async def history(self, request: Request) -> Response:
         """GET: the commits after ``?since=``, at most ``?limit=`` of them, the oldest first."""
@@ -82,7 +95,7 @@ class HistoryRoutes:
             raise RequestError(
                 Code.INVALID_REQUEST, f"since: expected 0 to {panel.seq}, got {since}", {"path": "since"}
             )
-        page = await self._kernel.histories.since(resident, since, limit_bytes=PAGE_BYTES)
+        page = await self._kernel.histories.since(resident, since, limit_bytes=PAGE_BYTES, limit=limit)
         if page is None:
             raise RequestError(
                 Code.HISTORY_GONE,
@@ -92,14 +105,14 @@ class HistoryRoutes:
         commits = _within(page.commits[:limit])
         following = commits[-1].seq if commits and commits[-1].seq < panel.seq else None
         await self._kernel.turn.read()
-        return json_answer(
-            {
-                "panelId": panel.id,
-                "epoch": panel.epoch,
-                "commits": [_commit(record) for record in commits],
-                "next": following,
-            }
+        shown = await _encoded(commits)
+        body = b'{"panelId":%b,"epoch":%b,"commits":[%b],"next":%b}' % (
+            encode(panel.id),
+            encode(panel.epoch),
+            shown,
+            encode(following),
         )
+        return answer_bytes(body, self._kernel.images, self._desk.body_timeout_s)
 
     async def key_history(self, request: Request) -> Response:
         """GET: the commits that gave a key of the state its values, the newest first.
@@ -115,13 +128,9 @@ class HistoryRoutes:
         limit = _limit(request)
         found = _within(await self._kernel.histories.of_key(resident, key, limit=limit))
         await self._kernel.turn.read()
-        return json_answer(
-            {
-                "panelId": resident.panel.id,
-                "key": key,
-                "commits": [_commit(record, key) for record in found],
-            }
-        )
+        shown = await _encoded(found, key)
+        body = b'{"panelId":%b,"key":%b,"commits":[%b]}' % (encode(resident.panel.id), encode(key), shown)
+        return answer_bytes(body, self._kernel.images, self._desk.body_timeout_s)
 
     async def revert(self, request: Request) -> Response:
         """POST: restores the state of an earlier version, as a new commit that everybody sees."""
@@ -138,6 +147,20 @@ class HistoryRoutes:
         seq = await self._kernel.making.revert(resident, asked.seq, principal)
         await self._kernel.turn.read()
         return json_answer({"id": resident.panel.id, "seq": seq, "revertedTo": asked.seq})
+
+
+async def _encoded(commits: list[Ran | Changed], key: str | None = None) -> bytes:
+    """What is shown of ``commits``, separated by commas, encoded in steps of the loop."""
+    parts: list[bytes] = []
+    size = 0
+    for number, record in enumerate(commits, 1):
+        parts.append(encode(_commit(record, key)))
+        # what is decoded to show one key is the whole record, which may be larger than what is shown
+        size += record_bytes(record)
+        if number % COMMITS_AT_ONCE == 0 or size > BYTES_AT_ONCE:
+            size = 0
+            await asyncio.sleep(0)
+    return b",".join(parts)
 
 
 def _within(commits: list[Ran | Changed]) -> list[Ran | Changed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from panels_gateway.http.answers import demand, json_answer
-from panels_gateway.kernel.residents import Listed, Resident
+from panels_gateway.http.answers import demand, encode, json_answer
+from panels_gateway.kernel.listing import LISTED_AT_ONCE, Listed
+from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels import definition
 from panels_gateway.panels.definition import ToolDefinition
 from panels_gateway.panels.quota import Quota
@@ -68,9 +70,16 @@ class PanelRoutes:
             return await self._create(request, principal)
         limit = _page_size(request.query_params.get("limit"))
         after = request.query_params.get("after", "")
-        page, following = await self._kernel.residents.page(after, limit, principal.may_read)
+        page, following = await self._kernel.listing.page(after, limit, principal.readable)
+        parts: list[bytes] = []
+        for first in range(0, len(page), LISTED_AT_ONCE):
+            if first:
+                await asyncio.sleep(0)
+            shown = [self._summary(request, listed) for listed in page[first : first + LISTED_AT_ONCE]]
+            parts.append(encode(shown)[1:-1])
         await self._kernel.turn.read()
-        return json_answer({"panels": [self._summary(request, listed) for listed in page], "next": following})
+        body = b'{"panels":[%b],"next":%b}' % (b",".join(parts), encode(following))
+        return Response(body, media_type="application/json")
 
     async def _create(self, request: Request, principal: Principal) -> Response:
         desk = self._desk

@@ -27,6 +27,7 @@ from typing import Final, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from panels_gateway.access.addresses import UNLIMITED, AddressCounts, Addresses
+from panels_gateway.http.answers import ABORT
 from panels_shared.errors import CODES, Code
 from panels_shared.limits import KIB
 
@@ -198,6 +199,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         if has_body and self._should_upgrade():
             self._refuse_head(400, "expected an upgrade without a body")
         self._in_head = False
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item, typeddict-item, unused-ignore]
         self._arm(self.limits.body_timeout_s + ANSWER_GRACE_S)
         super().on_headers_complete()
 

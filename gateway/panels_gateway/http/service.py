@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from panels_gateway.http.answers import json_answer
-from panels_gateway.http.health import look, report
+from panels_gateway.http.health import look, report, status_of
 from panels_gateway.observe.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -38,16 +38,25 @@ class ServiceRoutes:
         self._durability = durability
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """All of them, for a port that has everything or for the administrator's own."""
         return [
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
+    def public_routes(self) -> list[Route]:
+        """What is left of them for clients where the administrator has a port of their own."""
+        return [Route("/health", self.readiness, methods=["GET"])]
+
     async def health(self, request: Request) -> Response:
         """200 while triggers are taken and can be run, else 503; see ``Condition``."""
         condition = look(self._kernel, self._pools(), durability=self._durability)
         return json_answer(report(condition), status=200 if condition.healthy else 503)
+
+    async def readiness(self, request: Request) -> Response:
+        """The same status as ``health``, and nothing about why."""
+        healthy = look(self._kernel, (), durability=self._durability).healthy
+        return json_answer({"status": status_of(healthy)}, status=200 if healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, for Prometheus."""

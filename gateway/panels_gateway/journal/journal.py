@@ -120,8 +120,12 @@ class Archive(Protocol):
     thread.
     """
 
-    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, at most about ``limit_bytes`` of them, from folded batches."""
+    async def history(
+        self, panel: int, *, since: int, limit_bytes: int, limit: int | None = None
+    ) -> History | None:
+        """The commits after version ``since``, at most about ``limit_bytes`` and ``limit`` of them, from
+        folded batches.
+        """
         ...
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
@@ -241,8 +245,12 @@ class Journal(Archive, Protocol):
         """
         ...
 
-    async def summaries(self, *, after: str, limit: int) -> list[Summary]:
-        """The panels whose id is greater than ``after``, at most ``limit``, by id."""
+    async def summaries(
+        self, *, after: str, limit: int, ranges: Sequence[tuple[str, str]] | None = None
+    ) -> list[Summary]:
+        """The panels whose id is greater than ``after``, at most ``limit``, by id: those in ``ranges``, pairs
+        of a first and a last id that are in order and apart, or any for None.
+        """
         ...
 
     async def close(self) -> None:

@@ -117,6 +117,7 @@ class LocalJournal:
         self._pressure = Pressure(options.backlog_bytes)
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._deletions: set[asyncio.Future[None]] = set()
+        self._joined: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure: JournalError | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -211,11 +212,17 @@ class LocalJournal:
     async def load(self, panel_id: str) -> StoredPanel | None:
         return await self._read(lambda: self._store.load(panel_id))
 
-    async def summaries(self, *, after: str, limit: int) -> list[Summary]:
-        return await self._read(lambda: self._store.summaries(after=after, limit=limit))
+    async def summaries(
+        self, *, after: str, limit: int, ranges: Sequence[tuple[str, str]] | None = None
+    ) -> list[Summary]:
+        return await self._read(lambda: self._store.summaries(after=after, limit=limit, ranges=ranges))
 
-    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        return await self._read(lambda: self._store.history(panel, since=since, limit_bytes=limit_bytes))
+    async def history(
+        self, panel: int, *, since: int, limit_bytes: int, limit: int | None = None
+    ) -> History | None:
+        return await self._read(
+            lambda: self._store.history(panel, since=since, limit_bytes=limit_bytes, limit=limit)
+        )
 
     async def key_history(self, panel: int, key: str, *, limit: int) -> list[Ran | Changed]:
         await self._fold_for_reading()
@@ -281,11 +288,27 @@ class LocalJournal:
 
     async def _fold_for_reading(self) -> None:
         try:
-            await asyncio.wait_for(self._fold(), self._options.patience_s)
+            await asyncio.wait_for(self._join_fold(), self._options.patience_s)
         except TimeoutError:
             raise LateError(
                 f"{self.backlog_bytes:,} bytes of the log wait to be folded, and were waited for in vain"
             ) from None
+
+    async def _join_fold(self) -> None:
+        """Returns when everything appended so far is folded. Those who read share a fold: while one is under
+        way none is begun, so that however many read, segments do not end more often than folding takes.
+        """
+        position = self._position
+        while self._folded < position:
+            if self._joined is None:
+                self._joined = self._loop.create_task(self._fold())
+                self._joined.add_done_callback(self._fold_ended)
+            await asyncio.shield(self._joined)
+
+    def _fold_ended(self, task: asyncio.Task[None]) -> None:
+        self._joined = None
+        if not task.cancelled():
+            task.exception()  # those who wait have it; there may be nobody left
 
     async def _fold(self) -> None:
         """Returns when everything appended so far is folded."""
@@ -383,6 +406,8 @@ class LocalJournal:
     async def _close(self) -> None:
         """Everything is given back, whatever fails; the first failure is raised at the end."""
         self._stop_timer()
+        if self._joined is not None:
+            self._joined.cancel()
         failure = self._failure
         try:
             await self._log.close()

@@ -201,9 +201,16 @@ class MemoryJournal:
             answers=[(run.key, run.at_ms) for run in panel.answers.values() if run.key is not None],
         )
 
-    async def summaries(self, *, after: str, limit: int) -> list[Summary]:
+    async def summaries(
+        self, *, after: str, limit: int, ranges: Sequence[tuple[str, str]] | None = None
+    ) -> list[Summary]:
         found = []
-        for panel_id in heapq.nsmallest(limit, (name for name in self._numbers if name > after)):
+        names = (
+            name
+            for name in self._numbers
+            if name > after and (ranges is None or any(first <= name <= last for first, last in ranges))
+        )
+        for panel_id in heapq.nsmallest(limit, names):
             panel = self._panels[self._numbers[panel_id]]
             state = panel.state_at(panel.seq)
             found.append(
@@ -219,7 +226,9 @@ class MemoryJournal:
             )
         return found
 
-    async def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
+    async def history(
+        self, panel: int, *, since: int, limit_bytes: int, limit: int | None = None
+    ) -> History | None:
         found = self._panels.get(panel)
         if found is None or since < found.floor:
             return None
@@ -228,7 +237,7 @@ class MemoryJournal:
         for index in range(since - found.floor, len(found.commits)):
             commit = found.commits[index]
             size += len(encode_record(commit))
-            if commits and size > limit_bytes:
+            if commits and (size > limit_bytes or len(commits) == limit):
                 return History(commits, complete=False)
             commits.append(commit)
         return History(commits, complete=True)

@@ -6,11 +6,11 @@ its first row to its last. Only SQLite caches anything, and opening reads one ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import apsw
 import msgspec
@@ -19,6 +19,9 @@ from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit, Row
 from panels_gateway.journal.journal import CorruptError, History, StoredPanel, Summary, Waiting
 from panels_gateway.journal.records import Key, Parked, Ran, Returned, Revoked, Source, replace_image
+
+#: Behind every id.
+_LAST_ID: Final = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +169,33 @@ class Store:
             raise self._corrupt(f"source {digest.hex()}", f"checksum {row[3]}", "another")
         return source
 
-    def summaries(self, *, after: str, limit: int) -> list[Summary]:
-        """The panels whose id is greater than ``after`` by code points, at most ``limit``, by id."""
+    def summaries(
+        self, *, after: str, limit: int, ranges: Sequence[tuple[str, str]] | None = None
+    ) -> list[Summary]:
+        """The panels whose id is greater than ``after`` by code points, at most ``limit``, by id. See
+        ``Journal.summaries`` for ``ranges``, each of which costs one seek.
+        """
+        found: list[Summary] = []
         with self._snapshot():
-            return [
-                Summary(*row)
-                for row in self._connection.execute(
-                    "SELECT number, id, epoch, created_ms, seq, definition, state_bytes FROM panels "
-                    "WHERE id > ? ORDER BY id LIMIT ?",
-                    (after, limit),
-                )
-            ]
+            for first, last in ranges if ranges is not None else (("", _LAST_ID),):
+                # one lower bound: the index is entered by one, and the other would be looked at row by row
+                found += [
+                    Summary(*row)
+                    for row in self._connection.execute(
+                        "SELECT number, id, epoch, created_ms, seq, definition, state_bytes FROM panels "
+                        "WHERE id >= ? AND id <= ? AND id <> ? ORDER BY id LIMIT ?",
+                        (max(first, after), last, after, limit - len(found)),
+                    )
+                ]
+                if len(found) == limit:
+                    break
+        return found
 
-    def history(self, panel: int, *, since: int, limit_bytes: int) -> History | None:
-        """The commits after version ``since``, as many as fit into ``limit_bytes``, but at
-        least one if there is one.
+    def history(
+        self, panel: int, *, since: int, limit_bytes: int, limit: int | None = None
+    ) -> History | None:
+        """The commits after version ``since``, as many as fit into ``limit_bytes`` and at most ``limit``, but
+        at least one if there is one.
 
         None if history does not reach back so far, or if there is no such panel. No commits come after a
         version that is not folded yet.
@@ -199,7 +214,7 @@ class Store:
                         if commit.seq != since + len(commits) + 1:
                             raise self._gap(panel, since + len(commits) + 1, commit.seq)
                         size += commit_bytes
-                        if commits and size > limit_bytes:
+                        if commits and (size > limit_bytes or len(commits) == limit):
                             return History(commits, False)
                         commits.append(commit)
             if since < bounds[1] and since + len(commits) != bounds[1]:

@@ -41,8 +41,11 @@ class Histories:
         self._journal = journal
         self._turn = turn
 
-    async def since(self, resident: Resident, seq: int, *, limit_bytes: int) -> Page | None:
-        """The commits after version ``seq``, about ``limit_bytes`` of them at the most.
+    async def since(
+        self, resident: Resident, seq: int, *, limit_bytes: int, limit: int | None = None
+    ) -> Page | None:
+        """The commits after version ``seq``, about ``limit_bytes`` of them at the most, and not many more
+        than ``limit``.
 
         None if history does not reach back so far, or if there is no version ``seq`` yet.
         """
@@ -56,12 +59,14 @@ class Histories:
             tail = _newer(resident, at)
             if at == panel.seq or (tail and tail[0].seq == at + 1):
                 break
-            found = await self._journal.history(panel.number, since=at, limit_bytes=limit_bytes - size)
+            found = await self._journal.history(
+                panel.number, since=at, limit_bytes=limit_bytes - size, limit=limit
+            )
             if found is None or not found.commits:
                 return None if not commits else Page(commits, complete=False)
             commits += found.commits
             size += sum(map(record_bytes, found.commits))
-            if size >= limit_bytes:
+            if size >= limit_bytes or (limit is not None and len(commits) >= limit):
                 return Page(commits, complete=commits[-1].seq == panel.seq)
         for record in tail:
             size += record_bytes(record)

@@ -32,7 +32,9 @@ from panels_gateway.kernel.calls import CallMaker
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.history import Histories
+from panels_gateway.kernel.images import Images
 from panels_gateway.kernel.intake import Intake
+from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
@@ -46,6 +48,7 @@ from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.trigger import Refused
 from panels_shared.errors import Code
+from panels_shared.limits import MIB
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Outcome, Reason
 
@@ -61,12 +64,13 @@ STOPPING: Final = "the gateway is shutting down"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
-    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, and what of the journal
-    may wait.
+    """Bounds of what the kernel holds: ``panels`` in all, what of them is in memory, what of the journal may
+    wait, and bytes of large states and answers that clients have not taken.
     """
 
     panels: int = 1_000_000
     backlog_bytes: int = MAX_BACKLOG_BYTES
+    sending_bytes: int = 256 * MIB
     residents: ResidentLimits = field(default_factory=ResidentLimits)
     suspensions: SuspensionLimits = field(default_factory=SuspensionLimits)
     quotas: QuotaLimits = field(default_factory=QuotaLimits)
@@ -108,6 +112,8 @@ class Kernel:
         self.residents = Residents(
             self.turn.hub, dispatcher, journal, self.counters, handler_log, limits.residents
         )
+        self.images = Images(limits.sending_bytes)
+        self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
         self._answering = answering = Answering(self.residents, self.counters)
         self.suspensions = Suspensions(

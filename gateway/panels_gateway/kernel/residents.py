@@ -22,12 +22,13 @@ import msgspec
 
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.dispatch.dispatcher import Dispatcher
-from panels_gateway.journal.journal import Journal, JournalError, StoredPanel, Summary, Waiting
+from panels_gateway.journal.journal import Journal, JournalError, StoredPanel, Waiting
 from panels_gateway.journal.records import (
     Changed,
     Created,
     Defined,
     Fired,
+    Key,
     Parked,
     Ran,
     Record,
@@ -35,7 +36,9 @@ from panels_gateway.journal.records import (
     Unparked,
 )
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.listeners import Listeners
+from panels_gateway.kernel.ordered import Ordered
 from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.panels import stored
@@ -58,9 +61,10 @@ KEY_BYTES: Final = 512
 PUT_AWAY_AT_ONCE: Final = 16
 #: Panels whose stored rows are damaged that are remembered; a longer list says nothing more.
 MAX_DAMAGED: Final = 1_000
-#: Rows that a list reads from the journal at a time, and looks at for one page.
-LISTED_AT_ONCE: Final = 256
-MAX_LOOKED_AT: Final = 4_096
+#: Idempotency keys that are taken over in one step of the loop when a panel is loaded.
+KEYS_AT_ONCE: Final = 2_048
+#: Entries that are let go in one step of the loop once they are folded.
+FOLDED_AT_ONCE: Final = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +89,9 @@ class Resident:
     runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the
     triggers that stand behind it. ``holds`` counts those who look at the panel and will await something
     before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
-    again. ``breakers`` are those of tools that failed lately, by name. ``ending`` says that it is being
-    deleted: what is submitted from then on is refused.
+    again. ``breakers`` are those of tools that failed lately, by name. ``image`` is its state as somebody was
+    sent it last, None for none, and ``imaging`` is set once the next one has been encoded, None while none
+    is. ``ending`` says that it is being deleted: what is submitted from then on is refused.
     """
 
     __slots__ = (
@@ -98,6 +103,8 @@ class Resident:
         "held",
         "holder",
         "holds",
+        "image",
+        "imaging",
         "launched",
         "listeners",
         "next_runs",
@@ -125,6 +132,8 @@ class Resident:
         self.firing: dict[str, int] = {}
         self.next_runs: dict[str, int] = {}
         self.holds = 0
+        self.image: Image | None = None
+        self.imaging: asyncio.Event | None = None
         self.ending = False
         self.weight = 0
 
@@ -175,8 +184,10 @@ class Residents:
         self._by_key: dict[PanelKey, Resident] = {}
         self._loading: dict[str, asyncio.Task[Resident | None]] = {}
         self._unfolded: deque[_Unfolded] = deque()
+        self._folded = 0
+        self._folding: asyncio.Handle | None = None
         #: Panels whose making is not folded, by id: the journal does not list them yet.
-        self._fresh: dict[str, Resident] = {}
+        self.fresh: Ordered[Resident] = Ordered()
         #: Panels whose deletion is not folded: the journal would still give them back. By number, since
         #: several of the same id may have come and gone.
         self._deleted: set[int] = set()
@@ -209,6 +220,10 @@ class Residents:
         if resident is not None:
             self._by_id.move_to_end(panel_id)
         return resident
+
+    def peek(self, panel_id: str) -> Resident | None:
+        """The panel of that id where it is in memory; looking does not count as using it."""
+        return self._by_id.get(panel_id)
 
     def of(self, panel: Panel) -> Resident | None:
         """The panel's resident; None where it was deleted or put away."""
@@ -247,6 +262,7 @@ class Residents:
                 found = await self._journal.load(panel_id)
             except JournalError as exc:
                 raise self._unreadable(panel_id, exc) from None
+            answers = await self._answers(found.answers if found is not None else [])
             # a deletion that was folded meanwhile is remembered no more, and may not be in what was read
             if forgotten == self._deletions_forgotten:
                 break
@@ -258,9 +274,7 @@ class Residents:
         except (msgspec.DecodeError, KeyError, ValueError) as exc:
             raise self._unreadable(panel_id, exc) from None
         self.damaged.discard(panel_id)
-        resident = self.enter(panel)
-        resident.answers.restore(found.answers)
-        self._weigh(resident)
+        resident = self.enter(panel, answers)
         resident.fired.update(found.fired)
         self.on_loaded(resident, found.waiting)
         self._counters.loaded += 1
@@ -274,6 +288,15 @@ class Residents:
         return RequestError(
             Code.INTERNAL, f"the panel {panel_id!r} is stored but cannot be read; the server's log says why"
         )
+
+    async def _answers(self, keys: list[tuple[Key, int]]) -> Answers:
+        """What the journal remembers of idempotency keys, taken over in steps."""
+        answers = Answers(self.limits.answers)
+        for first in range(0, len(keys), KEYS_AT_ONCE):
+            if first:
+                await asyncio.sleep(0)
+            answers.restore(keys[first : first + KEYS_AT_ONCE])
+        return answers
 
     def _restore(self, found: StoredPanel) -> Panel:
         definition = stored.decode(found.id, found.definition, found.sources)
@@ -324,9 +347,11 @@ class Residents:
             capabilities=tool.capabilities,
         )
 
-    def enter(self, panel: Panel) -> Resident:
+    def enter(self, panel: Panel, answers: Answers | None = None) -> Resident:
         """Takes in a panel whose id nobody here has: gives it a room and a lane."""
-        resident = Resident(panel, Room(self._hub, panel.seq), Answers(self.limits.answers))
+        resident = Resident(
+            panel, Room(self._hub, panel.seq), Answers(self.limits.answers) if answers is None else answers
+        )
         self._by_id[panel.id] = resident
         self._by_key[panel.key] = resident
         self._weigh(resident)
@@ -394,12 +419,12 @@ class Residents:
         if type(record) is Ran or type(record) is Changed:
             resident.tail.append(record)
         elif type(record) is Created:
-            self._fresh[record.id] = resident
+            self.fresh.put(record.id, resident)
         self._unfolded.append(_Unfolded(position, resident, record))
 
     def deleted(self, resident: Resident, position: int) -> None:
         """The panel's deletion was recorded in the batch at ``position``."""
-        self._fresh.pop(resident.panel.id, None)
+        self.fresh.discard(resident.panel.id)
         resident.unfolded += 1
         self._deleted.add(resident.panel.number)
         self._unfolded.append(_Unfolded(position, resident, None))
@@ -409,10 +434,21 @@ class Residents:
         return number in self._deleted
 
     def folded(self, position: int) -> None:
-        """From the journal: it can give back everything up to ``position``."""
-        unfolded = self._unfolded
+        """From the journal: it can give back everything up to ``position``.
+
+        What is let go for that is let go in steps; until then, memory has what the journal has too.
+        """
+        self._folded = position
+        if self._folding is None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._folding = None
+        unfolded, position = self._unfolded, self._folded
         touched: dict[Resident, None] = {}
-        while unfolded and unfolded[0].position <= position:
+        for _ in range(FOLDED_AT_ONCE):
+            if not unfolded or unfolded[0].position > position:
+                break
             entry = unfolded.popleft()
             resident, record = entry.resident, entry.record
             resident.unfolded -= 1
@@ -425,8 +461,8 @@ class Residents:
             elif type(record) is Parked:
                 if (suspension := resident.waiting.get(record.suspension)) is not None:
                     suspension.stored(record)
-            elif type(record) is Created and self._fresh.get(record.id) is resident:
-                del self._fresh[record.id]
+            elif type(record) is Created and self.fresh.get(record.id) is resident:
+                self.fresh.discard(record.id)
             touched[resident] = None
         for resident in touched:
             panel = resident.panel
@@ -436,64 +472,9 @@ class Residents:
                 self._deleted.discard(panel.number)
                 self._deletions_forgotten += 1
         self._put_away_spare()
-
-    # -- listing -------------------------------------------------------------------------------------
-
-    async def page(
-        self, after: str, limit: int, wanted: Callable[[str], bool]
-    ) -> tuple[list[Listed], str | None]:
-        """Up to ``limit`` panels whose id is greater than ``after`` and ``wanted``, by id, and where the next
-        page begins (None: nowhere). Looks at ``MAX_LOOKED_AT`` panels at the most, so that a page may be
-        short and have a next one.
-        """
-        found: list[Listed] = []
-        looked_at = 0
-        at = after
-        while looked_at < MAX_LOOKED_AT:
-            rows = await self._journal.summaries(after=at, limit=LISTED_AT_ONCE)
-            end = rows[-1].id if len(rows) == LISTED_AT_ONCE else None
-            listed = {row.id: Listed.of(row) for row in rows if not self.is_deleted(row.panel)}
-            for panel_id in self._fresh:
-                if panel_id > at and (end is None or panel_id <= end):
-                    listed[panel_id] = Listed.of_resident(self._fresh[panel_id])
-            for panel_id in sorted(listed):
-                looked_at += 1
-                if not wanted(panel_id):
-                    continue
-                if len(found) == limit:
-                    return found, found[-1].id
-                resident = self._by_id.get(panel_id)
-                found.append(listed[panel_id] if resident is None else Listed.of_resident(resident))
-            if end is None:
-                return found, None
-            at = end
-        return found, at
+        if unfolded and unfolded[0].position <= position:
+            self._folding = asyncio.get_running_loop().call_soon(self._let_go)
 
 
 def _ignore(resident: Resident, waiting: list[Waiting]) -> None:
     return
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What a list of panels shows of one. ``title`` and ``kind`` are the definition's."""
-
-    id: str
-    kind: str
-    title: str | None
-    seq: int
-    created_ms: int
-    clients: int
-
-    @classmethod
-    def of(cls, row: Summary) -> Listed:
-        """A panel that the journal lists."""
-        kind, title = stored.heading(row.definition)
-        return cls(row.id, kind, title, row.seq, row.created_ms, 0)
-
-    @classmethod
-    def of_resident(cls, resident: Resident) -> Listed:
-        """A panel in memory."""
-        panel = resident.panel
-        made = panel.definition
-        return cls(panel.id, made.kind, made.title, panel.seq, panel.created_ms, len(resident.room))

@@ -226,3 +226,35 @@ def test_hub_keeps_every_client_s_order_and_loses_nothing(run: list[str | tuple[
             room.join(subscriber)
     depart(hub)
     assert [subscriber.heard for subscriber in subscribers] == expected
+
+
+def test_commit_is_encoded_once_for_clients_with_the_same_topics() -> None:
+    hub = Hub()
+    room = Room(hub)
+    alike = [FakeSubscriber("state:a*", "event:x") for _ in range(3)]
+    other = FakeSubscriber("state:b")
+    for subscriber in (*alike, other):
+        room.join(subscriber)
+    mutations = [setting(key, 1) for key in ("b", "a2", "c", "a1")]
+    events = [(name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode()) for name in "xy"]
+    room.publish(1, mutations, messages.mutations_json(mutations), events)
+    depart(hub)
+    assert [subscriber.heard for subscriber in alike] == [["patch1:a2:a1", "event1:x"]] * 3
+    assert len({id(subscriber.writes[0]) for subscriber in alike}) == 1
+    assert other.heard == ["patch1:b"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "ab", "b", "c"]), max_size=6),
+    st.sets(st.sampled_from(["a*", "ab", "b", "c*"])),
+)
+def test_filtered_patch_has_the_wanted_changes_in_their_order(keys: list[str], wanted: set[str]) -> None:
+    hub = Hub()
+    room = Room(hub)
+    subscriber = FakeSubscriber("event:none", *(f"state:{text}" for text in wanted))
+    room.join(subscriber)
+    mutations = [setting(key, number) for number, key in enumerate(keys)]
+    room.publish(1, mutations, messages.mutations_json(mutations), [])
+    depart(hub)
+    shown = [key for key in keys if key in wanted or (key[0] + "*") in wanted]
+    assert subscriber.heard == (["patch1:" + ":".join(shown)] if shown else [])

@@ -26,6 +26,7 @@ from panels_gateway.clients import recovery
 from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.clients.recovery import Asked
 from panels_gateway.journal.memory import MemoryJournal
+from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.kernel import KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_shared.errors import CloseCode
@@ -72,6 +73,9 @@ class Line:
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         assert self.outbox.put(items)
+
+    def begin(self, head: bytes, image: Image, tail: bytes) -> None:
+        raise AssertionError("no state here is large")
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = True

@@ -20,10 +20,13 @@ from panels_gateway.broadcast.outbox import Outbox, OutboxLimits
 from panels_gateway.clients.websocket import (
     MAX_CONTROL_FRAMES_PER_S,
     MAX_FRAGMENTS,
+    WRITE_HIGH_BYTES,
     PanelsWebSocketProtocol,
     SocketLimits,
 )
+from panels_gateway.kernel.images import Image
 from panels_gateway.observe.counters import ClientCounters
+from panels_shared.errors import CloseCode
 from tests.gateway.builders import payloads
 from tests.support.server import until
 
@@ -386,3 +389,58 @@ def test_fragments_are_counted(loop: asyncio.AbstractEventLoop) -> None:
     protocol.data_received(masked(Opcode.TEXT, b"", fin=False) + fragments)
     close(loop, protocol)
     assert refused == ["fragments"]
+
+
+# -- a large first message ---------------------------------------------------------------------------
+
+
+def large_image(size: int) -> tuple[Image, list[Image]]:
+    """An image of that size, held once, and the list that it joins when it is let go."""
+    let_go: list[Image] = []
+    parts = [bytes([97 + at % 26]) * min(1_000, size - at) for at in range(0, size, 1_000)]
+    return Image(3, parts, let_go.append).hold(), let_go
+
+
+def test_large_message_goes_in_fragments_as_the_socket_takes_it(loop: asyncio.AbstractEventLoop) -> None:
+    protocol, transport, _ = opened(loop)
+    image, let_go = large_image(5_500)
+    transport.waiting = WRITE_HIGH_BYTES + 1
+    protocol.begin(b"{head", image, b"tail}")
+    assert payloads(transport.written) == [b"{head"]
+    # what comes later waits, but a pong may come between two fragments
+    frame = b"\x81\x01x"
+    protocol.deliver(frame, [frame])
+    protocol.conn.send_pong(b"p")
+    transport.write(b"".join(protocol.conn.data_to_send()))
+    transport.waiting = 0
+    protocol._catch_up()
+    shown = [b"{head", b"p", *image.parts, b"tail}", b"x"]
+    assert payloads(transport.written) == shown
+    assert let_go == [image]
+    assert not protocol._congested
+    first, rest = transport.written[0], transport.written[7 + 3 :]
+    assert (first, rest[0]) == (0x01, 0x00)
+    assert transport.written[-len(frame) - len(b"tail}") - 2] == 0x80
+
+
+def test_large_message_ends_with_its_client(loop: asyncio.AbstractEventLoop) -> None:
+    for end in ("closed", "lost", "cut", "gone"):
+        protocol, transport, _ = opened(loop)
+        image, let_go = large_image(5_500)
+        transport.waiting = WRITE_HIGH_BYTES + 1
+        transport.closed = end == "gone"
+        protocol.begin(b"{", image, b"}")
+        if end == "closed":
+            protocol.close(CloseCode.PANEL_DELETED, "the panel was deleted")
+        elif end == "lost":
+            protocol.connection_lost(None)
+        elif end == "cut":
+            protocol._cut_slow_reader()
+            assert transport.aborted
+            assert protocol._counters.slow_consumers == 1
+            protocol.connection_lost(None)
+        assert let_go == [image], end
+        transport.waiting = 0
+        written = transport.written
+        protocol._catch_up()
+        assert transport.written == written

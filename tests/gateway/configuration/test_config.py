@@ -282,3 +282,22 @@ def test_config_takes_networks_of_proxies() -> None:
     for wrong in ("proxy.example", "10.0.0.1/8", "10.0.0.0/33"):
         with pytest.raises(ConfigError, match="trusted-proxies"):
             configure(f"--trusted-proxies={wrong}")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("127.0.0.1:9001", ("127.0.0.1", 9001)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65_535)),
+    ],
+)
+def test_config_takes_an_address_for_administrators(given: str, expected: tuple[str, int]) -> None:
+    assert configure().listen.admin is None
+    assert configure(f"--admin-listen={given}").listen.admin == expected
+
+
+@pytest.mark.parametrize("given", ["9001", ":9001", "h:", "h:x", "h:65536", "h:²"])
+def test_config_refuses_another_address_for_administrators(given: str) -> None:
+    with pytest.raises(ConfigError, match="admin-listen: expected an address and a port"):
+        configure(f"--admin-listen={given}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from panels_gateway.http.metrics import KEPT_S
 from tests.gateway.http.callers import make_client
 from tests.support.gateway import Gateway
 
@@ -39,3 +40,23 @@ async def test_metrics_count_requests_by_status(client: httpx.AsyncClient, gatew
     assert "panels_workers 1" in lines
     assert "panels_bus_bad_frames_total 0" in lines
     assert 'panels_triggers_failed_total{reason="TIMEOUT"} 0' in lines
+
+
+async def test_metrics_are_collected_once_for_many_who_ask(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    first = (await client.get("/metrics")).text
+    await gateway.add("p")
+    assert (await client.get("/metrics")).text == first
+    gateway.now_s += KEPT_S
+    assert "panels_panels 1" in (await client.get("/metrics")).text.splitlines()
+
+
+async def test_clients_learn_little_where_administrators_have_a_port(gateway: Gateway) -> None:
+    async with make_client(gateway, "--admin-listen=127.0.0.1:9001") as client:
+        assert (await client.get("/metrics")).status_code == 404
+        response = await client.get("/health")
+        assert (response.status_code, response.json()) == (200, {"status": "ready"})
+        gateway.kernel.intake.closing = True
+        response = await client.get("/health")
+        assert (response.status_code, response.json()) == (503, {"status": "unavailable"})

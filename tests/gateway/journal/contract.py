@@ -242,6 +242,15 @@ class JournalContract:
                 found += page
                 after = page[-1].id
             assert [summary.id for summary in found] == sorted(names)
+            ranges = [("A", "Z"), ("a", "b"), ("é", "é")]
+            for limit, after, within in (
+                (9, "", ["B", "a", "b", "é"]),
+                (2, "B", ["a", "b"]),
+                (9, "b", ["é"]),
+            ):
+                some = await driver.journal.summaries(after=after, limit=limit, ranges=ranges)
+                assert [summary.id for summary in some] == within
+            assert await driver.journal.summaries(after="", limit=9, ranges=[]) == []
             (a,) = [summary for summary in found if summary.id == "a"]
             assert (a.panel, a.epoch, a.seq, a.state_bytes, a.definition) == (2, "e2", 1, 6, b'{"tools":[]}')
 
@@ -291,6 +300,11 @@ class JournalContract:
             one = await driver.journal.history(1, since=3, limit_bytes=1)
             assert one is not None
             assert list(one.commits) == [commits[3]]
+            for limit in (1, 3, 40):
+                some = await driver.journal.history(1, since=20, limit_bytes=1 << 20, limit=limit)
+                assert some is not None
+                assert list(some.commits) == commits[20 : 20 + limit]
+                assert some.complete == (limit == 40)
 
         self.run(tmp_path, test)
 

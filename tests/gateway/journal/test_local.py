@@ -325,6 +325,34 @@ def test_read_that_waits_for_a_folding_process_that_stands_still_is_late(tmp_pat
     asyncio.run(run())
 
 
+def test_reads_that_wait_for_folding_share_one_fold(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = await open_local(tmp_path, durability="process", options=LATE)
+        driver = Driver(journal)
+        driver.append(SOURCE, created(n=b"0"))
+        rotations = 0
+        rotate = journal._log.rotate
+
+        def counted() -> None:
+            nonlocal rotations
+            rotations += 1
+            rotate()
+
+        journal._log.rotate = counted  # type: ignore[method-assign]
+        reads = []
+        for seq in range(1, 9):
+            driver.append(ran(1, seq, put("n", str(seq))))
+            reads.append(asyncio.create_task(journal.state_at(1, seq)))
+            await asyncio.sleep(0)
+        reads[0].cancel()
+        found = await asyncio.gather(*reads[1:])
+        assert found == [{"n": str(seq).encode()} for seq in range(2, 9)]
+        assert rotations == 2  # the first's, and one for all who came while it was under way
+        await journal.close()
+
+    asyncio.run(run())
+
+
 def test_folding_process_that_keeps_dying_is_counted_and_given_up(tmp_path: Path) -> None:
     async def run() -> None:
         restart = RestartPolicy(initial_s=0.0, attempts=3)

@@ -71,8 +71,8 @@ async def test_since_takes_what_is_folded_while_it_reads_once(monkeypatch: pytes
     journal.fold(journal.position - 2)
     read = journal.history
 
-    async def slow(panel: int, *, since: int, limit_bytes: int) -> object:
-        found = await read(panel, since=since, limit_bytes=limit_bytes)
+    async def slow(panel: int, *, since: int, limit_bytes: int, limit: int | None = None) -> object:
+        found = await read(panel, since=since, limit_bytes=limit_bytes, limit=limit)
         if since:
             return found
         journal.fold_all()
@@ -127,7 +127,7 @@ async def test_since_never_skips_what_was_trimmed_while_it_was_read(monkeypatch:
     assert page is not None
     assert not page.complete
 
-    async def trimmed(panel: int, *, since: int, limit_bytes: int) -> object:
+    async def trimmed(panel: int, *, since: int, limit_bytes: int, limit: int | None = None) -> object:
         found = await read(panel, since=since, limit_bytes=1)
         if since == 0:
             for number in range(9):
@@ -205,3 +205,12 @@ async def test_reading_gives_way_to_others() -> None:
     assert not reading.done()
     gateway.journal.release(gateway.journal.position)
     assert await reading == {"n": b"0"}
+
+
+async def test_since_reads_no_more_commits_than_are_wanted() -> None:
+    gateway = Gateway()
+    resident = await counted(gateway, 9)
+    page = await gateway.kernel.histories.since(resident, 0, limit_bytes=PLENTY, limit=2)
+    assert page is not None
+    assert [record.seq for record in page.commits] == [1, 2]
+    assert not page.complete

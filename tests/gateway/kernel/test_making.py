@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from panels_gateway.access.reach import EVERYTHING
 from panels_gateway.access.tokens import ANONYMOUS, principal_of
 from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.journal.memory import MemoryJournal
@@ -293,7 +294,7 @@ async def test_delete_and_create_again_makes_another_panel_whatever_is_folded() 
         journal.release(journal.durable + 1)
         await gateway.settle()
         assert await gateway.open() is second
-        assert await gateway.kernel.residents.page("", 9, lambda name: True) != ([], None)
+        assert await gateway.kernel.listing.page("", 9, EVERYTHING) != ([], None)
     gateway.kernel.residents.detach(second.panel)
     gateway.kernel.residents.remove(second)
     again = await gateway.open()

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from panels_gateway.access.reach import EVERYTHING
 from panels_gateway.journal.journal import StoredPanel
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.kernel import residents as module
 from panels_gateway.kernel.kernel import KernelLimits
-from panels_gateway.kernel.residents import KEY_BYTES, RESIDENT_BYTES, Resident, ResidentLimits
+from panels_gateway.kernel.residents import KEY_BYTES, RESIDENT_BYTES, ResidentLimits
 from panels_gateway.panels.trigger import Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from tests.support.gateway import Caller, Gateway, completed
@@ -37,6 +38,11 @@ class Unfolded(MemoryJournal):
         self.loads += 1
         await asyncio.sleep(0)
         return await super().load(panel_id)
+
+
+async def listed(gateway: Gateway) -> list[str]:
+    page, _ = await gateway.kernel.listing.page("", 1_000, EVERYTHING)
+    return [panel.id for panel in page]
 
 
 def is_here(gateway: Gateway, panel_id: str = "p") -> bool:
@@ -117,6 +123,20 @@ async def test_panel_is_not_put_away_while_anything_of_it_is_unfolded() -> None:
     assert (resident.unfolded, len(resident.tail)) == (0, 0)
     assert not is_here(gateway)
     assert gateway.state(await gateway.open()) == {"n": 1}
+
+
+async def test_what_is_folded_is_let_go_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOLDED_AT_ONCE", 2)
+    journal = Unfolded()
+    gateway = Gateway(journal, limits=TIGHT)
+    resident = await gateway.add()
+    for n in range(4):
+        await gateway.put(resident, n=n)
+    journal.fold()
+    assert (resident.unfolded, len(resident.tail)) == (3, 3)
+    await gateway.settle()
+    assert (resident.unfolded, len(resident.tail)) == (0, 0)
+    assert not is_here(gateway)
 
 
 async def test_panels_used_longest_ago_go_first() -> None:
@@ -266,66 +286,6 @@ async def test_open_does_not_bring_back_any_of_several_that_were_deleted() -> No
     assert await listed(gateway) == []
     await gateway.add()
     assert await listed(gateway) == ["p"]
-
-
-# -- listing -----------------------------------------------------------------------------------------
-
-
-async def listed(gateway: Gateway, limit: int = 1_000, unwanted: str = "") -> list[str]:
-    """All pages of the list."""
-    found: list[str] = []
-    at: str | None = ""
-    while at is not None:
-        page, at = await gateway.kernel.residents.page(at, limit, lambda name: name not in unwanted)
-        assert len(page) <= limit
-        found += [panel.id for panel in page]
-    return found
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 100])
-async def test_list_merges_what_is_stored_with_what_is_not_folded(
-    limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LISTED_AT_ONCE", 2)
-    journal = Unfolded()
-    gateway = Gateway(journal)
-    made: dict[str, Resident] = {}
-    for panel_id in "cagei":
-        made[panel_id] = await gateway.add(panel_id)
-    journal.fold()
-    for panel_id in "hbdz":
-        made[panel_id] = await gateway.add(panel_id)
-    for panel_id in "gd":
-        gateway.kernel.making.delete(made[panel_id])
-    await gateway.settle()
-    assert await listed(gateway, limit) == list("abcehiz")
-    assert await listed(gateway, limit, "bz") == list("acehi")
-    journal.fold()
-    assert await listed(gateway, limit) == list("abcehiz")
-
-
-async def test_list_shows_the_present_whether_in_memory_or_not() -> None:
-    gateway = Gateway(limits=TIGHT)
-    await gateway.add("p", title="T")
-    await gateway.put(await gateway.open(), n=1)
-    assert not is_here(gateway)
-    ((stored,), _) = await gateway.kernel.residents.page("", 9, lambda name: True)
-    gateway.connect(await gateway.open())
-    ((resident,), _) = await gateway.kernel.residents.page("", 9, lambda name: True)
-    assert (stored.seq, stored.title, stored.kind, stored.clients) == (1, "T", "test", 0)
-    assert (resident.seq, resident.title, resident.kind, resident.clients) == (1, "T", "test", 1)
-    assert stored.created_ms == resident.created_ms
-
-
-async def test_list_looks_at_a_bounded_number_of_panels_for_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LISTED_AT_ONCE", 2)
-    monkeypatch.setattr(module, "MAX_LOOKED_AT", 4)
-    gateway = Gateway()
-    for panel_id in "abcdefg":
-        await gateway.add(panel_id)
-    page, following = await gateway.kernel.residents.page("", 9, lambda name: name == "g")
-    assert (page, following) == ([], "d")
-    assert await listed(gateway, 9, "abcdef") == ["g"]
 
 
 async def test_trigger_of_a_panel_that_is_gone_is_refused() -> None:
