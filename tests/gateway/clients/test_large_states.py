@@ -51,10 +51,10 @@ async def unread(port: int, request: str) -> socket.socket:
 
 
 JOIN = (
-    "GET /panels/p/ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "GET /panels/p/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-GET = "GET /panels/p/state HTTP/1.1\r\nHost: h\r\n\r\n"
+GET = "GET /panels/p/state HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 async def test_clients_get_the_whole_state_and_what_happens_after(gateway: Gateway, port: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from panels_shared.errors import Code
 from panels_shared.outcome import Completed, Failed, Reason, Usage
 from tests.gateway.http.callers import assert_error, grant
-from tests.support.gateway import Gateway
+from tests.support.gateway import Call, Gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +68,12 @@ async def test_quota_is_shown_and_one_that_is_used_up_says_when_to_try_again(
     shown = (await client.get("/panels/p")).json()
     assert shown["quota"] == {"fuel": 10**6, "timeMs": None, "windowS": 60.0}
     assert shown["tools"][0]["quota"] == {"fuel": None, "timeMs": 1, "windowS": 10.0}
-    gateway.respond = lambda call: Completed(Usage(fuel=5, execution_us=1_300))
+
+    def busy(call: Call) -> Completed:
+        gateway.now_s += 0.0013
+        return Completed(Usage(fuel=5, execution_us=1_300))
+
+    gateway.respond = busy
     assert (await client.post("/panels/p/trigger/t")).status_code == 200
     refused = await client.post("/panels/p/trigger/t")
     assert refused.status_code == 429
