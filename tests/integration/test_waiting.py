@@ -27,6 +27,8 @@ CONFIGURATION: Final = """
 entry_points = false
 extensions = ["shop:Shop", "samples:Sample"]
 path = ["{integration}", "{samples}"]
+confine = "strict"
+writable = ["{folder}"]
 
 [settings.shop]
 book = "{book}"
@@ -54,6 +56,7 @@ def configured(folder: Path) -> list[str]:
         CONFIGURATION.format(
             integration=tests / "integration",
             samples=tests / "gateway" / "extensions",
+            folder=folder,
             book=folder / "book",
         )
     )
