@@ -137,6 +137,8 @@ async def _serve_from(
             suspensions=SuspensionLimits(
                 per_panel=config.waiting.per_panel,
                 total=config.waiting.total,
+                bytes_per_panel=config.waiting.bytes_per_panel,
+                total_bytes=config.waiting.total_bytes,
                 lifetime_ms=config.waiting.lifetime_ms,
             ),
         ),

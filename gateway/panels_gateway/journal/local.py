@@ -248,8 +248,8 @@ class LocalJournal:
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         return await self._read(lambda: self._store.waiting(panel, suspension))
 
-    async def active_panels(self, *, after: str, limit: int) -> list[str]:
-        return await self._read(lambda: self._store.active_panels(after=after, limit=limit))
+    async def active_panels(self) -> list[str]:
+        return await self._read(self._store.active_panels)
 
     async def close(self) -> None:
         if self._closing is None:

@@ -103,6 +103,7 @@ class Kernel:
             answering,
             self.turn,
             journal,
+            self.counters,
             limits.suspensions,
             key=seal_key,
             clock=clock,
