@@ -128,6 +128,12 @@ class Confinement:
     def _restrict(self) -> None:
         config = self._config
         hidden = tuple(map(os.path.realpath, (*config.hidden, *_secret_files(config))))
+        for path in config.writable:
+            # opened child by child, nothing new could be made in it, which nobody would understand
+            if inside := next((secret for secret in hidden if _is_in(secret, os.path.realpath(path))), None):
+                raise ExtensionConfigError(
+                    f"writable: expected a folder without what stays closed, got {path} with {inside} in it"
+                )
         readable = (*SYSTEM_FILES, *_certificates(), *python_folders(), *config.readable)
         rules = [
             *reachable(readable, hidden, landlock.READ_FILE | landlock.READ_DIR),
@@ -173,15 +179,19 @@ def reachable(paths: Iterable[str], hidden: Sequence[str], rights: int) -> Itera
     takes nothing away again; its own names can be listed. ``hidden`` are real paths.
     """
     for path in map(os.path.realpath, paths):
-        if any(path == secret or path.startswith(f"{secret.rstrip('/')}/") for secret in hidden):
+        if any(_is_in(path, secret) for secret in hidden):
             continue
-        if any(secret.startswith(f"{path.rstrip('/')}/") for secret in hidden):
+        if any(_is_in(secret, path) for secret in hidden):
             yield path, landlock.READ_DIR
             # a link may lead anywhere, and what it leads to was not named
             children = [entry.path for entry in os.scandir(path) if not entry.is_symlink()]
             yield from reachable(children, hidden, rights)
         elif os.path.exists(path):
             yield path, rights
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
 def _secret_files(config: ExtensionsConfig) -> Iterator[str]:

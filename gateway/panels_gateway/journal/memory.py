@@ -26,6 +26,7 @@ from panels_gateway.journal.journal import (
     Waiting,
 )
 from panels_gateway.journal.records import (
+    NEVER,
     Batch,
     Changed,
     Created,
@@ -308,6 +309,8 @@ class MemoryJournal:
             return
         if isinstance(record, Fired):
             panel.fired[record.tool] = record.due_ms
+            if record.due_ms == NEVER:
+                del panel.fired[record.tool]
             return
         if isinstance(record, Unparked):
             panel.parked.pop(record.suspension, None)

@@ -176,6 +176,7 @@ class Kernel:
 
     def _loaded(self, resident: Resident, waiting: list[Waiting]) -> None:
         self.suspensions.restore(resident, waiting)
+        self.timers.adopt(resident)
         self.timers.attach(resident)
 
     def _request_send(self) -> None:

@@ -252,6 +252,12 @@ def test_http_names_and_tls_work(world: Path, tmp_path: Path) -> None:
     assert seen == ["s3cret-s3cret"]
 
 
+def test_folder_to_write_to_with_something_hidden_in_it_is_refused(world: Path) -> None:
+    config = confined(world, confine="auto", writable=[str(world)])
+    with pytest.raises(ExtensionConfigError, match="expected a folder without what stays closed"):
+        Confinement(config)._restrict()
+
+
 # -- modes -------------------------------------------------------------------------------------------
 
 

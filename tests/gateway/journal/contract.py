@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from panels_gateway.journal.journal import FencedError, Journal, JournalError, PositionError, Waiting
 from panels_gateway.journal.records import (
+    NEVER,
     Batch,
     Changed,
     Defined,
@@ -455,6 +456,20 @@ class JournalContract:
             driver.append(Unparked(1, 1), Unparked(4, 4))
             await driver.folded()
             assert await journal.active_panels() == ["a", "b"]
+
+        self.run(tmp_path, test)
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_due_times_of_a_tool_that_was_removed_go_away(self, tmp_path: Path, together: bool) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), Fired(1, "t", 5), Fired(1, "u", 6))
+            if not together:
+                await driver.folded()
+            driver.append(Fired(1, "t", NEVER))
+            await driver.folded()
+            panel = await driver.journal.load("a")
+            assert panel is not None
+            assert panel.fired == {"u": 6}
 
         self.run(tmp_path, test)
 
