@@ -282,13 +282,13 @@ def test_call_that_is_not_repeatable_fails_after_the_gateway_was_killed(
     with system.connect(panel) as client:
         send_keyed(client, "pay", {}, "k")
         client.receive_type("PROGRESS")
-        eventually((tmp_path / "book").exists, what="the call")
+        eventually((tmp_path / "books" / "book").exists, what="the call")
         kill_everything(system)
     system.start(processes=1)
     with system.connect(panel) as client:
         send_keyed(client, "pay", {}, "k")
         assert client.await_answer("k").value == "extension_lost"
-    assert len((tmp_path / "book").read_text().splitlines()) == 1, "at most once"
+    assert len((tmp_path / "books" / "book").read_text().splitlines()) == 1, "at most once"
 
 
 # -- other triggers, meanwhile -----------------------------------------------------------------------------
