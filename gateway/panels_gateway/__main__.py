@@ -48,6 +48,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
+import msgspec
 import uvloop
 
 from panels_gateway.access.keys import load_keyring
@@ -165,6 +166,8 @@ async def _serve_from(
             suspensions=SuspensionLimits(
                 per_panel=config.waiting.per_panel,
                 total=config.waiting.total,
+                bytes_per_panel=config.waiting.bytes_per_panel,
+                total_bytes=config.waiting.total_bytes,
                 lifetime_ms=config.waiting.lifetime_ms,
             ),
             quotas=quota_limits(config.quotas),
@@ -233,7 +236,10 @@ async def _extensions(config: GatewayConfig, kernel: Kernel) -> AsyncGenerator[N
         yield
         return
     try:
-        client = ExtensionClient(extensions.load(path), kernel.calls.extension_returned)
+        loaded = extensions.load(path)
+        hidden = [*loaded.hidden, *map(str, _secret_paths(config))]
+        loaded = msgspec.structs.replace(loaded, hidden=hidden)
+        client = ExtensionClient(loaded, kernel.calls.extension_returned)
         await client.start()
     except ExtensionConfigError as exc:
         raise ConfigError(f"extensions: {exc}") from None
@@ -242,6 +248,18 @@ async def _extensions(config: GatewayConfig, kernel: Kernel) -> AsyncGenerator[N
         yield
     finally:
         await client.stop()
+
+
+def _secret_paths(config: GatewayConfig) -> list[Path]:
+    """What the extension process must never read: the data directory, and every file with a key in it."""
+    files = (
+        config.auth.secret_file,
+        config.auth.jwks_file,
+        config.workers.curve_secret_key_file,
+        config.workers.curve_worker_keys_file,
+        config.waiting.extensions,
+    )
+    return [path.resolve() for path in (config.data_dir, *files) if path is not None]
 
 
 def _tell_folding(done: int, total: int) -> None:

@@ -6,9 +6,11 @@ import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +29,8 @@ CONFIGURATION: Final = """
 entry_points = false
 extensions = ["shop:Shop", "samples:Sample"]
 path = ["{integration}", "{samples}"]
+confine = "strict"
+writable = ["{books}"]
 
 [settings.shop]
 book = "{book}"
@@ -48,13 +52,15 @@ def script(name: str, source: str, **fields: object) -> dict[str, object]:
 
 def configured(folder: Path) -> list[str]:
     """The gateway's arguments for the extensions of these tests, whose book lies in ``folder``."""
-    file = folder / "extensions.toml"
+    file, books = folder / "extensions.toml", folder / "books"
+    books.mkdir(exist_ok=True)
     tests = ROOT / "tests"
     file.write_text(
         CONFIGURATION.format(
             integration=tests / "integration",
             samples=tests / "gateway" / "extensions",
-            book=folder / "book",
+            books=books,
+            book=books / "book",
         )
     )
     return ["--extensions", str(file)]
@@ -276,13 +282,13 @@ def test_call_that_is_not_repeatable_fails_after_the_gateway_was_killed(
     with system.connect(panel) as client:
         send_keyed(client, "pay", {}, "k")
         client.receive_type("PROGRESS")
-        eventually((tmp_path / "book").exists, what="the call")
+        eventually((tmp_path / "books" / "book").exists, what="the call")
         kill_everything(system)
     system.start(processes=1)
     with system.connect(panel) as client:
         send_keyed(client, "pay", {}, "k")
         assert client.await_answer("k").value == "extension_lost"
-    assert len((tmp_path / "book").read_text().splitlines()) == 1, "at most once"
+    assert len((tmp_path / "books" / "book").read_text().splitlines()) == 1, "at most once"
 
 
 # -- other triggers, meanwhile -----------------------------------------------------------------------------
@@ -371,7 +377,12 @@ def test_race_goes_on_with_the_first_answer_and_forgets_the_rest(shop: System) -
 
 # -- tools that run by themselves --------------------------------------------------------------------------
 
-TICK: Final = "$state.due = [...($state.due ?? []), $args.dueMs]; return null;"
+#: Counts the runs of each due time in the panel's state, and keeps their order.
+TICK: Final = """
+    const {runs = {}, due = []} = $state;
+    $state.runs = {...runs, [$args.dueMs]: (runs[$args.dueMs] ?? 0) + 1};
+    $state.due = [...due, $args.dueMs];
+"""
 
 
 @pytest.mark.timeout(120)
@@ -379,25 +390,43 @@ TICK: Final = "$state.due = [...($state.due ?? []), $args.dueMs]; return null;"
 def test_timer_fires_each_due_time_once_across_kills(make_system: MakeSystem, misfire: str) -> None:
     system = make_system(processes=1)
     trigger = {"type": "interval", "ms": 200, "misfire": misfire}
-    panel = system.make_panel(script("tick", TICK, trigger=trigger), state={"due": []})
+    panel = system.make_panel(script("tick", TICK, trigger=trigger), state={"due": [], "runs": {}})
 
     def due() -> list[int]:
         return [int(each) for each in system.state(panel)["due"]]
 
+    def ran_after(ms: float) -> bool:
+        return due()[-1] > ms
+
+    def passed(ms: float) -> bool:
+        return time.time() * 1_000 > ms
+
     eventually(lambda: len(due()) >= 3, what="three runs")
-    before = due()
-    kill_everything(system)
-    system.start(processes=1)
-    eventually(lambda: len(due()) >= len(before) + 10, what="more runs")
+    ends: list[int] = []
+    for _ in range(3):
+        before = due()
+        ends.append(before[-1])
+        kill_everything(system)
+        # nobody is there while several become due
+        eventually(partial(passed, before[-1] + 1_500), what="due times without a gateway")
+        back_ms = time.time() * 1_000
+        system.start(processes=1)
+        eventually(partial(ran_after, back_ms + 1_000), what="runs of due times after the start")
+        assert due()[: len(before)] == before
     shown = system.http.get(f"/panels/{panel}").json()["tools"][0]
-    found = due()
-    assert found[: len(before)] == before
+    state = system.state(panel)
+    found, runs = [int(each) for each in state["due"]], state["runs"]
+    assert runs == {str(each): 1 for each in found}, "each due time runs once"
     assert len(set(found)) == len(found), "no due time runs twice"
     assert found == sorted(found)
     gaps = [after - first for first, after in pairwise(found)]
     assert all(gap % 200 == 0 for gap in gaps)
+    # the longest gap at each kill says what became of the due times that nobody was there for
+    longest = [max(b - a for a, b in pairwise(found) if a >= end) for end in ends]
     if misfire == "all":
-        assert set(gaps[: len(before) + 2]) == {200}, "nothing that was missed is left out"
+        assert set(gaps) == {200}, "nothing that was missed is left out"
+    else:
+        assert all(gap >= 1_000 for gap in longest)
     assert {**shown["trigger"], **trigger} == shown["trigger"]
     assert (shown["trigger"]["nextRunAt"] - shown["trigger"]["lastDueAt"]) % 200 == 0
 

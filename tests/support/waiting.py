@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+from panels_gateway.access.tokens import ANONYMOUS
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.journal.records import Batch, Record
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.kernel.suspension import Suspension
+from panels_gateway.panels.trigger import Answer, Failure, Succeeded
 from panels_shared.outcome import Completed, ExtensionCall, Failed, Outcome, Reason, Suspended, Usage
-from tests.support.gateway import Call, Gateway, follow
+from tests.support.gateway import Call, Gateway, follow, make_definition
 
 Script = dict[str, Any]
 #: A question to a person.
@@ -142,3 +144,34 @@ async def reply(gateway: Gateway, suspension: Suspension, value: object, call: i
     """A person answers."""
     gateway.kernel.calls.answer(suspension, call, json.dumps(value).encode())
     await gateway.settle()
+
+
+def ledger(gateway: Gateway) -> Ledger:
+    """The gateway's journal."""
+    assert isinstance(gateway.journal, Ledger)
+    return gateway.journal
+
+
+def got(answer: Answer) -> object:
+    """What a script returned: the answers that it was given."""
+    assert isinstance(answer, Succeeded), answer
+    return json.loads(answer.outcome.return_value)
+
+
+def failed(answer: Answer) -> tuple[Reason, int]:
+    """Why a handler that had waited failed, and how many steps it had committed."""
+    assert isinstance(answer, Failure), answer
+    return answer.outcome.reason, json.loads(answer.outcome.details)["steps"]
+
+
+async def replace(gateway: Gateway, *tools: dict[str, object]) -> None:
+    """Panel p is given other tools."""
+    resident = await gateway.open()
+    definition = make_definition("p", tools=list(tools))
+    await gateway.kernel.making.replace(resident, definition, ANONYMOUS)
+    await gateway.settle()
+
+
+def tool(name: str, source: str | None = None, **fields: object) -> dict[str, object]:
+    """A tool of a definition."""
+    return {"name": name, "handler": source or f"/* {name} */ $args", **fields}

@@ -182,13 +182,15 @@ class RecordConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingConfig:
-    """What handlers may call (None: no more than the kernel itself offers), and how many may wait and for how
-    long.
+    """What handlers may call (None: no more than the kernel itself offers), and how many may wait, with how
+    many bytes, and for how long.
     """
 
     extensions: Path | None
     per_panel: int
     total: int
+    bytes_per_panel: int
+    total_bytes: int
     lifetime_ms: int
 
 
@@ -264,6 +266,8 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
             extensions=values.maybe("extensions", Path),
             per_panel=values.get("max_suspensions_per_panel", int),
             total=values.get("max_suspensions", int),
+            bytes_per_panel=values.get("max_suspension_bytes_per_panel", int),
+            total_bytes=values.get("max_suspension_bytes", int),
             lifetime_ms=int(values.get("suspension_ttl", float) * 1_000),
         ),
         record=RecordConfig(

@@ -253,6 +253,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How many handlers may wait at a time in all.",
     ),
     Option(
+        name="max-suspension-bytes-per-panel", group=PANELS, kind="bytes", default=64 * MIB, minimum=64 * KIB, maximum=1024 * GIB,
+        help="How many bytes the handlers of one panel that wait may keep, compressed; one that would pass it fails.",
+    ),
+    Option(
+        name="max-suspension-bytes", group=PANELS, kind="bytes", default=GIB, minimum=MIB, maximum=1024 * GIB,
+        help="How many bytes handlers that wait may keep in all. They are in the data directory, and not in memory.",
+    ),
+    Option(
         name="suspension-ttl", group=PANELS, kind="number", default=604_800.0, minimum=1, maximum=31_536_000,
         help="How long a handler may wait in all, in seconds, before it fails.",
     ),

@@ -5,8 +5,8 @@ earliest deadline of a call. Heartbeat: a Ping every interval; a process that an
 intervals, because it is stopped or an extension blocks its event loop, is killed. That is not the time-out of
 a call, which ``calls`` keeps.
 
-What this does not protect against: the process runs as the gateway's user. It holds no key and no state, but
-it can read what that user can read, unless the deployment gives it less.
+The process runs as the gateway's user and locks itself in (``confinement``), so that it holds no key and no
+state, and cannot read any. What this does not protect against is said there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class ExtensionClient:
 
     ``on_returned`` gets exactly one ``Returned`` for each call, while the client runs, from the event loop
     and possibly before ``call`` returns; it must not block, and what it raises is logged. ``calls`` starts
-    empty. ``command``, with the socket's number behind it, starts the process.
+    empty. ``command``, with the socket's number behind it, starts the process. ``confinement`` names what
+    locks the process in, "" before the first was ready.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ExtensionClient:
         heartbeat: Heartbeat | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        self.confinement = ""
         self._config = config
         self._on_returned = on_returned
         self._calls = calls or Calls()
@@ -260,7 +262,10 @@ class ExtensionClient:
 
     def _receive(self, message: FromExtensions) -> None:
         match message:
-            case Ready(methods=methods):
+            case Ready(methods=methods, confinement=confinement):
+                self.confinement = confinement
+                level = logging.WARNING if "missing" in confinement else logging.INFO
+                logger.log(level, "the extension process is ready; it is confined by %s", confinement)
                 self._set(ClientState.READY)
                 self._perform(self._calls.ready(methods, self._now_s()))
             case Returned():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ MAX_CONFIG_BYTES: Final = 1024 * 1024
 MIN_SECRET_CHARS: Final = 8
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Paths = Annotated[list[Annotated[str, msgspec.Meta(pattern="^/")]], msgspec.Meta(max_length=256)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
@@ -77,6 +78,13 @@ class ExtensionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     - ``settings``: by the name of an extension, what its ``startup`` gets.
     - ``result_bytes``: the largest result of a call as JSON.
     - ``startup_s``: how long all extensions together may take to start, or to shut down.
+    - ``confine``: whether the process locks itself in before it takes calls: ``auto`` as far as this system
+      can, ``strict`` refuses to start where a layer is missing, ``off`` not at all.
+    - ``readable``, ``writable``: files and folders that calls need, with all that is below them; beside them
+      nothing but Python's own and what TLS and look-ups need can be read, and nothing written.
+    - ``local_sockets``: whether calls may connect to Unix sockets.
+    - ``hidden``: what stays closed even where it is in a folder that can be read. The gateway adds its data
+      directory and its key files.
     """
 
     extensions: Annotated[list[str], msgspec.Meta(max_length=256)] = []
@@ -87,6 +95,11 @@ class ExtensionsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     http: HttpConfig = HttpConfig()
     result_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_RESULT_BYTES)] = 4 * 1024 * 1024
     startup_s: _Seconds = 30.0
+    confine: Literal["auto", "strict", "off"] = "auto"
+    readable: _Paths = []
+    writable: _Paths = []
+    local_sockets: bool = False
+    hidden: _Paths = []
     log_level: str = "info"
 
 

@@ -100,9 +100,12 @@ class MethodInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """All extensions have started; calls may come."""
+    """All extensions have started; calls may come. ``confinement`` names what locks the process in, and what
+    is missing of it.
+    """
 
     methods: Annotated[list[MethodInfo], msgspec.Meta(max_length=MAX_METHODS)]
+    confinement: Annotated[str, msgspec.Meta(max_length=1_024)] = ""
 
 
 class Returned(msgspec.Struct, frozen=True, array_like=True, tag=12):

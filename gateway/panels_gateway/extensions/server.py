@@ -3,7 +3,8 @@
 Processes: one, with one event loop; look-ups of names run in threads. Heartbeat: every Ping is answered from
 that loop. Time-outs: each call has its method's (``runner``). Shutdown: when the gateway closes the socket,
 or SIGTERM comes, calls are cancelled, extensions shut down in the reverse of their order within
-``startup_s``, and the process ends. It ends with the gateway in any case, by PR_SET_PDEATHSIG.
+``startup_s``, and the process ends. It ends with the gateway in any case, by PR_SET_PDEATHSIG. Once its
+extensions have started, and before the first call, it locks itself in (``confinement``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import logging
 import signal
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
 from panels_gateway.extensions import framing
 from panels_gateway.extensions.config import ExtensionsConfig
+from panels_gateway.extensions.confinement import Confinement
 from panels_gateway.extensions.errors import (
     CallError,
     ErrorCode,
@@ -130,6 +133,25 @@ async def shutdown(extensions: Sequence[Extension], *, timeout_s: float) -> None
                     logger.exception("%s: cannot shut down", extension.name)
 
 
+async def _start_confined(
+    extensions: Sequence[Extension], config: ExtensionsConfig, egress: Egress
+) -> Confinement:
+    """Starts the extensions, which may open what they need, and then locks the process in."""
+    loop = asyncio.get_running_loop()
+    # Landlock does not bind threads that there are already: those of the start end before it
+    with ThreadPoolExecutor(thread_name_prefix="startup") as threads:
+        loop.set_default_executor(threads)
+        await startup(extensions, config, egress)
+    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="extensions"))
+    confinement = Confinement(config)
+    try:
+        confinement.apply()
+    except ExtensionConfigError:
+        await shutdown(extensions, timeout_s=config.startup_s)
+        raise
+    return confinement
+
+
 async def run(config: ExtensionsConfig, sock: socket.socket) -> None:
     """The life of the process. Raises ``ExtensionConfigError`` before it is ready, ``FrameError`` after."""
     egress = Egress(config.http)
@@ -141,10 +163,10 @@ async def run(config: ExtensionsConfig, sock: socket.socket) -> None:
     if unknown:
         raise ExtensionConfigError(f"settings: there is no extension {min(unknown)!r}")
     runner = Runner(registry, interceptors=interceptors_of(config), result_bytes=config.result_bytes)
-    await startup(extensions, config, egress)
+    confinement = await _start_confined(extensions, config, egress)
     reader, writer = await asyncio.open_connection(sock=sock)
     server = Server(runner, reader, writer)
-    server.send(Ready(registry.infos()))
+    server.send(Ready(registry.infos(), confinement.summary()[:1_024]))
     serving = asyncio.create_task(server.serve())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     try:

@@ -79,6 +79,7 @@ class Metrics:
         yield Sample(m.JOINED, counters.joined)
         yield Sample(m.REPEATED, counters.repeated)
         yield Sample(m.SUSPENSIONS, kernel.suspensions.count)
+        yield Sample(m.SUSPENSION_BYTES, kernel.suspensions.images.total)
         yield Sample(m.SUSPENDED, counters.suspended)
         yield Sample(m.SELF_TRIGGERS, counters.self_triggers)
         yield Sample(m.SELF_SKIPPED, counters.self_skipped)

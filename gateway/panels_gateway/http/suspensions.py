@@ -53,8 +53,9 @@ class SuspensionRoutes:
         resident = await self._desk.find(request, self._desk.admit(request))
         waiting = sorted(resident.waiting.values(), key=lambda found: found.record.deadline_ms)
         shown = [_shown(suspension) for suspension in waiting]
+        image_bytes = self._kernel.suspensions.images.of(resident.panel.number)
         await self._kernel.turn.read()
-        return json_answer({"panelId": resident.panel.id, "suspensions": shown})
+        return json_answer({"panelId": resident.panel.id, "imageBytes": image_bytes, "suspensions": shown})
 
     async def suspension(self, request: Request) -> Response:
         """GET: one of them. DELETE: cancels it; its trigger is answered with an ERROR."""
@@ -101,6 +102,7 @@ def _shown(suspension: Suspension) -> dict[str, object]:
         "since": record.at_ms,
         "deadline": record.deadline_ms,
         "steps": record.steps,
+        "imageBytes": suspension.image_bytes,
         "waitsFor": [
             {
                 "call": call.call,

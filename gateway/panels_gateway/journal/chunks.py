@@ -62,6 +62,18 @@ def encode_undo(undo: Mapping[str, bytes | None]) -> bytes:
 _waiting_decoder: msgspec.msgpack.Decoder[Parked | Returned] = msgspec.msgpack.Decoder(Parked | Returned)
 
 
+class _Deadline(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """The beginning of ``Parked``, as far as its deadline."""
+
+    panel: int
+    suspension: int
+    at_ms: int
+    deadline_ms: int
+
+
+_deadline_decoder: msgspec.msgpack.Decoder[_Deadline] = msgspec.msgpack.Decoder(_Deadline)
+
+
 def encode_waiting(record: Parked | Returned) -> bytes:
     """A record of a suspension as MessagePack."""
     return _encoder.encode(record)
@@ -83,6 +95,11 @@ def encode_revoked(record: Revoked) -> bytes:
 def decode_revoked(data: bytes) -> Revoked:
     """Raises ``msgspec.DecodeError``."""
     return _revoked_decoder.decode(data)
+
+
+def decode_deadline(data: bytes) -> int:
+    """When a suspension ends, of the record of its ``Parked``. Raises ``msgspec.DecodeError``."""
+    return _deadline_decoder.decode(data).deadline_ms
 
 
 def encode_record(record: Commit) -> bytes:

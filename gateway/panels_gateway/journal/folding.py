@@ -18,7 +18,7 @@ from panels_gateway.journal import chunks, schema
 from panels_gateway.journal.chunks import Commit
 from panels_gateway.journal.fold import PanelRun, Retention, Run, check_versions, chunked, coalesce
 from panels_gateway.journal.journal import CorruptError, JournalError
-from panels_gateway.journal.records import Batch, Created, Ran, Revoked, replace_image
+from panels_gateway.journal.records import NEVER, Batch, Created, Ran, Revoked, replace_image
 
 _T = TypeVar("_T")
 
@@ -243,6 +243,9 @@ class Folding:
             self._answer(head, answer)
         for tool, due_ms in panel.fired.items():
             execute = self._connection.execute
+            if due_ms == NEVER:
+                execute("DELETE FROM fired WHERE panel = ? AND tool = ?", (number, tool))
+                continue
             execute("INSERT OR REPLACE INTO fired VALUES (?, ?, ?)", (number, tool, due_ms))
         if panel.parked or panel.returned:
             self._park(number, panel)

@@ -62,11 +62,12 @@ class Summary:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A suspension as the journal knows it: the last ``Parked``, and the answers that came to its open calls
-    since.
+    since. ``image_bytes`` is the size of its image, which ``parked`` may lack.
     """
 
     parked: Parked
     returned: tuple[Returned, ...] = ()
+    image_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,10 @@ class Archive(Protocol):
         """The revocations of tokens that are in effect, or ended a while ago, by name."""
         ...
 
-    async def active_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at
-        most ``limit``, in order.
+    async def active_panels(self) -> list[str]:
+        """The ids of the panels that have suspensions, the one whose first ends the earliest first, and then
+        those of the others that have tools that run at times, by id. There are as many as may wait, and as
+        there are panels, at the most.
         """
         ...
 

@@ -258,8 +258,8 @@ class LocalJournal:
     async def revocations(self) -> list[Revoked]:
         return await self._read(self._store.revocations)
 
-    async def active_panels(self, *, after: str, limit: int) -> list[str]:
-        return await self._read(lambda: self._store.active_panels(after=after, limit=limit))
+    async def active_panels(self) -> list[str]:
+        return await self._read(self._store.active_panels)
 
     async def close(self) -> None:
         if self._closing is None:

@@ -26,6 +26,7 @@ from panels_gateway.journal.journal import (
     Waiting,
 )
 from panels_gateway.journal.records import (
+    NEVER,
     Batch,
     Changed,
     Created,
@@ -194,7 +195,11 @@ class MemoryJournal:
             state=panel.state_at(panel.seq),
             position=self._folded,
             waiting=[
-                Waiting(replace_image(parked, b""), tuple(panel.returned.get(parked.suspension, ())))
+                Waiting(
+                    replace_image(parked, b""),
+                    tuple(panel.returned.get(parked.suspension, ())),
+                    len(parked.image),
+                )
                 for parked in panel.parked.values()
             ],
             fired=dict(panel.fired),
@@ -262,18 +267,19 @@ class MemoryJournal:
         parked = found.parked.get(suspension) if found is not None else None
         if found is None or parked is None:
             return None
-        return Waiting(parked, tuple(found.returned.get(suspension, ())))
+        return Waiting(parked, tuple(found.returned.get(suspension, ())), len(parked.image))
 
     async def revocations(self) -> list[Revoked]:
         return [self._revoked[name] for name in sorted(self._revoked)]
 
-    async def active_panels(self, *, after: str, limit: int) -> list[str]:
-        names = (
-            name
-            for name, number in self._numbers.items()
-            if self._panels[number].parked or self._panels[number].fired
-        )
-        return heapq.nsmallest(limit, (name for name in names if name > after))
+    async def active_panels(self) -> list[str]:
+        found: list[tuple[bool, int, str]] = []
+        for name, number in self._numbers.items():
+            panel = self._panels[number]
+            if panel.parked or panel.fired:
+                first = min((parked.deadline_ms for parked in panel.parked.values()), default=0)
+                found.append((not panel.parked, first, name))
+        return [name for _, _, name in sorted(found)]
 
     async def close(self) -> None:
         self.closed = True
@@ -322,6 +328,8 @@ class MemoryJournal:
             return
         if isinstance(record, Fired):
             panel.fired[record.tool] = record.due_ms
+            if record.due_ms == NEVER:
+                del panel.fired[record.tool]
             return
         if isinstance(record, Unparked):
             panel.parked.pop(record.suspension, None)

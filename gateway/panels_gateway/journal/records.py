@@ -193,8 +193,14 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
     exchanges: tuple[Exchange, ...] = ()
 
 
+#: ``due_ms`` of a tool that was removed, or is triggered otherwise now.
+NEVER = -1
+
+
 class Fired(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
-    """A tool that runs by itself was run for the due time ``due_ms``, or begins to be due after it."""
+    """A tool that runs by itself was run for the due time ``due_ms``, or begins to be due after it; with
+    ``NEVER`` it does not run at times any more.
+    """
 
     panel: int
     tool: str

@@ -111,19 +111,23 @@ class Store:
                     raise self._corrupt(where, "a record", str(exc)) from exc
             return found
 
-    def active_panels(self, *, after: str, limit: int) -> list[str]:
-        """The ids of the panels that have suspensions, or tools that run at times, greater than ``after``, at
-        most ``limit``, in order.
-        """
+    def active_panels(self) -> list[str]:
+        """As ``Archive.active_panels``. It looks at each suspension's record, and at no image."""
         with self._snapshot():
-            return [
-                row[0]
-                for row in self._connection.execute(
-                    "SELECT id FROM panels WHERE id > ? AND number IN (SELECT panel FROM parked UNION "
-                    "SELECT panel FROM fired) ORDER BY id LIMIT ?",
-                    (after, limit),
-                )
-            ]
+            first: dict[int, int] = {}
+            for panel, data in self._connection.execute("SELECT panel, record FROM parked"):
+                try:
+                    deadline_ms = chunks.decode_deadline(data)
+                except msgspec.MsgspecError:
+                    deadline_ms = 0  # damaged, which loading its panel will say
+                first[panel] = min(deadline_ms, first.get(panel, deadline_ms))
+            found: list[tuple[bool, int, str]] = []
+            for number, panel_id in self._connection.execute(
+                "SELECT number, id FROM panels WHERE number IN (SELECT panel FROM parked UNION "
+                "SELECT panel FROM fired)"
+            ):
+                found.append((number not in first, first.get(number, 0), panel_id))
+            return [panel_id for _, _, panel_id in sorted(found)]
 
     def _waiting(self, panel: int, suspension: int | None) -> list[Waiting]:
         """The panel's suspensions without their images, or the one that is named with its own."""
@@ -148,7 +152,7 @@ class Store:
             assert isinstance(parked, Parked)
             if suspension is not None:
                 parked = replace_image(parked, image)
-            found.append(Waiting(parked, tuple(returned.get(number, ()))))
+            found.append(Waiting(parked, tuple(returned.get(number, ())), len(image)))
         return found
 
     def _decoded(self, where: str, crc: int, data: bytes, image: bytes = b"") -> Parked | Returned:

@@ -178,7 +178,7 @@ class Commits:
         """
         trigger = run.trigger
         suspensions = self._suspensions
-        refusal = suspensions.refusal(trigger, resident)
+        refusal = suspensions.refusal(trigger, resident, outcome)
         if refusal is not None:
             self._dispatcher.refuse(run)
             self._failed(trigger, Failed(outcome.usage, Reason.LIMIT_EXCEEDED, refusal))

@@ -122,6 +122,7 @@ class Kernel:
             answering,
             self.turn,
             journal,
+            self.counters,
             limits.suspensions,
             key=seal_key,
             clock=clock,
@@ -203,6 +204,7 @@ class Kernel:
 
     def _loaded(self, resident: Resident, waiting: list[Waiting]) -> None:
         self.suspensions.restore(resident, waiting)
+        self.timers.adopt(resident)
         self.timers.attach(resident)
 
     def _request_send(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from panels_gateway.journal.journal import Journal
-from panels_gateway.journal.records import Created, Defined, Deleted, Fired
+from panels_gateway.journal.records import NEVER, Created, Defined, Deleted, Fired
 from panels_gateway.kernel.answering import Answering
 from panels_gateway.kernel.commits import Commits
 from panels_gateway.kernel.history import Histories
@@ -221,9 +221,19 @@ class Making:
             if isinstance(tool.trigger, Interval | Cron) and known.get(tool.name) != tool.trigger:
                 resident.fired[tool.name] = now_ms
                 resident.launched.pop(tool.name, None)
-                record = Fired(resident.panel.number, tool.name, now_ms)
-                self._residents.recorded(resident, record, self._turn.record(record))
+                self._record_fired(resident, tool.name, now_ms)
+        timed = {
+            tool.name for tool in resident.panel.definition.tools if isinstance(tool.trigger, Interval | Cron)
+        }
+        for name in resident.fired.keys() - timed:
+            del resident.fired[name]
+            resident.launched.pop(name, None)
+            self._record_fired(resident, name, NEVER)
         self._timers.attach(resident)
+
+    def _record_fired(self, resident: Resident, tool: str, due_ms: int) -> None:
+        record = Fired(resident.panel.number, tool, due_ms)
+        self._residents.recorded(resident, record, self._turn.record(record))
 
     def _record_sources(self, definition: PanelDefinition) -> tuple[bytes, ...]:
         sources = stored.sources(definition)

@@ -34,6 +34,7 @@ class Suspension:
     - ``calls``: the open calls by number, those that have an answer already included; ``made_ms``: when each
       was made.
     - ``answers``: what came, and the handler was not given yet.
+    - ``image_bytes``: the size of its image, in memory or not.
     - ``running``: the answers that it is being resumed with, () while it waits.
     """
 
@@ -42,6 +43,7 @@ class Suspension:
         "_unrecorded",
         "answers",
         "calls",
+        "image_bytes",
         "made_ms",
         "origin",
         "over",
@@ -50,8 +52,9 @@ class Suspension:
         "wanted",
     )
 
-    def __init__(self, record: Parked, origin: Trigger) -> None:
+    def __init__(self, record: Parked, origin: Trigger, *, image_bytes: int | None = None) -> None:
         self.record = record
+        self.image_bytes = len(record.image) if image_bytes is None else image_bytes
         self.origin = origin
         self.calls: dict[int, ExtensionCall] = {call.call: call for call in record.calls}
         self.made_ms: dict[int, int] = _made_ms(record)
@@ -116,6 +119,7 @@ class Suspension:
     def park(self, record: Parked) -> None:
         """The handler waits again. ``record`` names all calls that are open now."""
         self.record = record
+        self.image_bytes = len(record.image)
         self._unrecorded = record.exchanges
         self.running = ()
         self.calls = {call.call: call for call in record.calls}

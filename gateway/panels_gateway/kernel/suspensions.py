@@ -9,8 +9,7 @@ answered. A call that was made and not answered when the gateway ended is made a
 fails, as its extension declares: at least once.
 
 Bounds: ``SuspensionLimits``; a handler that would pass them fails instead. Images are in memory only until
-they are folded. At most ``MAX_RESUMING`` are resumed at a time, in the order in which they can be; after a
-restart, the oldest deadline first.
+they are folded, and while a handler is resumed (``resuming``).
 """
 
 from __future__ import annotations
@@ -18,39 +17,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-import msgspec
-
-from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
+from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.journal.records import Exchange, Parked, Ran, Returned, Unparked
 from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.counters import Counters
+from panels_gateway.kernel.exclusive import Exclusive
+from panels_gateway.kernel.image_bytes import ImageBytes
 from panels_gateway.kernel.residents import Resident, Residents
-from panels_gateway.kernel.suspension import Suspension, is_sealed, seal
+from panels_gateway.kernel.resuming import Resuming
+from panels_gateway.kernel.suspension import Suspension, seal
 from panels_gateway.kernel.turn import Turn
-from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Resumption, Trigger
-from panels_shared.errors import Code, RequestError
+from panels_gateway.panels.trigger import NOBODY, Failure, Progress, Refused, Trigger
+from panels_shared.errors import RequestError
+from panels_shared.limits import MIB
 from panels_shared.messages import Answered, Tool
 from panels_shared.outcome import ExtensionCall, Failed, Reason, Suspended, Usage
 
 _log = logging.getLogger("panels.gateway.suspensions")
 
-#: Handlers that are being resumed at a time; the images of others need not be in memory.
-MAX_RESUMING: Final = 64
-#: When a resumption that met a full queue is tried again, in seconds.
-RETRY_S: Final = 0.1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspensionLimits:
-    """How many handlers may wait, of one panel and in all, and for how long at the most, in milliseconds."""
+    """How many handlers may wait, of one panel and in all, how many bytes their images may have, and for how
+    long a handler may wait at the most, in milliseconds.
+    """
 
     per_panel: int = 100
     total: int = 10_000
+    bytes_per_panel: int = 64 * MIB
+    total_bytes: int = 1_024 * MIB
     lifetime_ms: int = 7 * 24 * 3_600 * 1_000
 
 
@@ -78,6 +78,7 @@ class Suspensions:
         answering: Answering,
         turn: Turn,
         journal: Journal,
+        counters: Counters,
         limits: SuspensionLimits,
         *,
         key: bytes,
@@ -87,7 +88,19 @@ class Suspensions:
     ) -> None:
         self.limits = limits
         self.count = 0
-        self._dispatcher = dispatcher
+        self.images = ImageBytes()
+        self.resuming = Resuming(
+            dispatcher,
+            residents,
+            turn,
+            journal,
+            self.fail,
+            key=key,
+            clock=clock,
+            wall_clock=wall_clock,
+            random_bits=random_bits,
+        )
+        self._exclusive = Exclusive(dispatcher, answering, self.resuming, clock=clock)
         self._residents = residents
         self._answering = answering
         self._turn = turn
@@ -95,13 +108,7 @@ class Suspensions:
         self._key = key
         self._clock = clock
         self._wall_clock = wall_clock
-        self._random_bits = random_bits
-        self._ready: deque[Suspension] = deque()
-        self._active = 0
-        self._beginning = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        #: the panels whose ``holder`` is set
-        self._holding: dict[Resident, None] = {}
+        self._counters = counters
         self._deadlines: dict[Suspension, asyncio.TimerHandle] = {}
 
     def now_ms(self) -> int:
@@ -114,15 +121,31 @@ class Suspensions:
         """The suspension that ``trigger`` resumes; None for one that resumes none, or one that is over."""
         return None if trigger.resume is None else resident.waiting.get(trigger.resume.suspension)
 
-    def refusal(self, trigger: Trigger, resident: Resident) -> str | None:
-        """Why a handler may not wait, None when it may."""
-        if trigger.resume is not None:
+    def refusal(self, trigger: Trigger, resident: Resident, outcome: Suspended) -> str | None:
+        """Why a handler may not wait, None when it may. One that waits already may wait again, with an image
+        that is no larger, whatever the bounds are by now.
+        """
+        known = self.of(trigger, resident)
+        limits, panel = self.limits, resident.panel.number
+        if trigger.resume is None:
+            if len(resident.waiting) >= limits.per_panel:
+                most = limits.per_panel
+                return f"expected at most {most} handlers of a panel that wait; answer or cancel some"
+            if self.count >= limits.total:
+                return f"expected at most {limits.total} handlers that wait, in all panels; try again later"
+        more = len(outcome.image) - (known.image_bytes if known is not None else 0)
+        if more <= 0:
             return None
-        if len(resident.waiting) >= self.limits.per_panel:
-            most = self.limits.per_panel
-            return f"expected at most {most} handlers of a panel that wait; answer or cancel some"
-        if self.count >= self.limits.total:
-            return f"expected at most {self.limits.total} handlers that wait, in all panels; try again later"
+        if (found := self.images.of(panel) + more) > limits.bytes_per_panel:
+            return (
+                f"expected handlers of a panel that wait to keep at most {limits.bytes_per_panel} bytes, got "
+                f"{found}; answer or cancel some, or keep less across an await"
+            )
+        if (found := self.images.total + more) > limits.total_bytes:
+            return (
+                f"expected handlers that wait to keep at most {limits.total_bytes} bytes in all panels, got "
+                f"{found}; try again later, or keep less across an await"
+            )
         return None
 
     def next_number(self) -> int:
@@ -156,11 +179,13 @@ class Suspensions:
             known.take_exchanges({call.call for call in calls}) if known is not None else (),
         )
         self._residents.recorded(resident, record, self._turn.record(record))
+        before = known.image_bytes if known is not None else 0
+        self.images.change(record.panel, before, len(outcome.image))
         if known is None:
             known = resident.waiting[number] = Suspension(record, origin)
             self.count += 1
             self._set_deadline(known)
-            self._hold(known, resident)
+            self._exclusive.hold(known, resident)
         else:
             known.park(record)
         suspension = known
@@ -205,124 +230,17 @@ class Suspensions:
 
     def resume(self, suspension: Suspension) -> None:
         """Has the handler go on with the answers that there are, unless it runs or is about to."""
-        if suspension.over or suspension.running or suspension.wanted or not suspension.answers:
-            return
-        resident = self._residents.of(suspension.origin.panel)
-        if resident is None or resident.ending or resident.holder not in (None, suspension):
-            return  # it is resumed when the panel is released
-        suspension.wanted = True
-        self._ready.append(suspension)
-        self._begin_more()
-
-    def _begin_more(self) -> None:
-        if self._beginning:
-            # the loop below sees what ends within it; nesting would be as deep as there are suspensions
-            return
-        self._beginning = True
-        try:
-            while self._ready and self._active < MAX_RESUMING:
-                suspension = self._ready.popleft()
-                if not suspension.over:
-                    self._active += 1
-                    self._begin(suspension)
-        finally:
-            self._beginning = False
-
-    def _begin(self, suspension: Suspension) -> None:
-        if suspension.record.image:
-            self._offer(suspension, suspension.record.image)
-        else:
-            task = asyncio.create_task(self._read(suspension))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _ended(self) -> None:
-        self._active -= 1
-        self._begin_more()
+        self.resuming.want(suspension)
 
     def came_back(self, trigger: Trigger) -> None:
-        """A resumption has been run, or will not be: another one may begin. Called once for each that was
-        offered.
-        """
-        assert trigger.resume is not None
-        self._ended()
+        """A resumption has been run, or will not be. Called once for each that was offered."""
+        self.resuming.came_back(trigger)
 
     def take_back(self, trigger: Trigger, resident: Resident) -> None:
         """A resumption was not run, because its panel's lane went away: the handler goes on waiting, and is
         resumed again.
         """
-        suspension = self.of(trigger, resident)
-        if suspension is not None:
-            suspension.undo()
-        self._ended()
-        if suspension is not None:
-            self.resume(suspension)
-
-    async def _read(self, suspension: Suspension) -> None:
-        record = suspension.record
-        try:
-            found = await self._journal.waiting(record.panel, record.suspension)
-        except JournalError as exc:
-            _log.error("suspension %s cannot be read: %s", suspension.name, exc)
-            found = None
-        if suspension.over:
-            self._ended()
-            return
-        if found is None or not is_sealed(self._key, record, found.parked.image):
-            if found is not None:
-                _log.warning(
-                    "the handler that waits as %s cannot go on: its image was not sealed with this "
-                    "directory's seal.key",
-                    suspension.name,
-                )
-            self.fail(
-                suspension, Reason.RESUME_FAILED, "what the handler was when it began to wait is damaged"
-            )
-            self._ended()
-            return
-        self._offer(suspension, found.parked.image)
-        self._turn.request_seal()
-
-    def _offer(self, suspension: Suspension, image: bytes) -> None:
-        if suspension.over:
-            self._ended()
-            return
-        origin = suspension.origin
-        panel = origin.panel
-        resident = self._residents.of(panel)
-        if resident is None or resident.holder not in (None, suspension):
-            # an exclusive handler has begun to wait meanwhile; its end resumes this one
-            suspension.wanted = False
-            self._ended()
-            return
-        tool = panel.tools.get(suspension.record.tool)
-        if tool is None or tool.digest != suspension.record.digest:
-            self.fail(suspension, Reason.RESUME_FAILED, "the handler was replaced while it waited")
-            self._ended()
-            return
-        answers = tuple(suspension.answers[number] for number in sorted(suspension.answers))
-        trigger = msgspec.structs.replace(
-            origin,
-            tool=tool,
-            args=b"",
-            now_ms=float(self.now_ms()),
-            seed=self._random_bits(64),
-            submitted_s=self._clock(),
-            key=None,
-            resume=Resumption(suspension.number, image, answers),
-        )
-        try:
-            self._dispatcher.offer(trigger, self._clock())
-        except OverloadedError:
-            loop = asyncio.get_running_loop()
-            loop.call_later(RETRY_S, self._again, suspension, image)
-            return
-        suspension.wanted = False
-        suspension.begin()
-
-    def _again(self, suspension: Suspension, image: bytes) -> None:
-        self._offer(suspension, image)
-        self._turn.request_seal()
+        self.resuming.take_back(self.of(trigger, resident), trigger)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -337,8 +255,9 @@ class Suspensions:
             record = Unparked(resident.panel.number, suspension.number)
             self._residents.recorded(resident, record, self._turn.record(record))
             if resident.holder is suspension:
-                self._release(resident)
+                self._exclusive.release(resident)
         self.count -= 1
+        self.images.change(suspension.record.panel, suspension.image_bytes, 0)
         handle = self._deadlines.pop(suspension, None)
         if handle is not None:
             handle.cancel()
@@ -346,58 +265,18 @@ class Suspensions:
             if call.call not in suspension.answers:
                 self.callers.cancel(suspension, call)
 
-    def _hold(self, suspension: Suspension, resident: Resident) -> None:
-        """Keeps everything else of the panel waiting, where the handler's tool is exclusive."""
-        if resident.holder is None and any(
-            tool.exclusive and tool.name == suspension.record.tool for tool in resident.panel.definition.tools
-        ):
-            resident.holder = suspension
-            self._holding[resident] = None
-            withdrawn = self._dispatcher.withdraw(resident.panel)
-            for trigger in withdrawn:
-                if trigger.resume is None:
-                    self._dispatcher.reserve(trigger)  # there is room: all have just been withdrawn
-                    resident.held.append(trigger)
-            for trigger in withdrawn:
-                if trigger.resume is not None:
-                    self.take_back(trigger, resident)
-
     def refuse_held(self, refused: Refused, *, before_s: float) -> None:
         """Answers the triggers that stand behind an exclusive handler and were submitted before ``before_s``,
         in monotonic seconds.
         """
-        for resident in list(self._holding):
-            held = resident.held
-            while held and held[0].submitted_s < before_s:
-                trigger = held.popleft()
-                self._dispatcher.unreserve(trigger)
-                self._answering.refuse(trigger, refused)
-
-    def _release(self, resident: Resident) -> None:
-        resident.holder = None
-        self._holding.pop(resident, None)
-        held, resident.held = resident.held, deque()
-        for trigger in held:
-            self._dispatcher.unreserve(trigger)
-            tool = resident.panel.tools.get(trigger.tool.name)
-            if tool is None:
-                message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
-                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
-            else:
-                try:
-                    self._dispatcher.offer(trigger.with_tool(tool), self._clock())
-                except OverloadedError as exc:
-                    details = {"retryAfterMs": exc.retry_after_ms, "scope": exc.scope}
-                    message = f"the queue of the {exc.scope} is full; try again later"
-                    self._answering.refuse(trigger, Refused(Code.OVERLOADED, message, details))
-        for suspension in list(resident.waiting.values()):
-            self.resume(suspension)
+        self._exclusive.refuse_held(refused, before_s=before_s)
 
     def fail(self, suspension: Suspension, reason: Reason, message: str) -> None:
         """Ends a suspension whose handler will not go on, and answers its trigger with an ERROR."""
         if suspension.over:
             return
         self._turn.divide()
+        self._counters.failed[reason] += 1
         origin = suspension.origin
         resident = self._residents.of(origin.panel)
         self.end(suspension)
@@ -416,11 +295,7 @@ class Suspensions:
 
     def drop(self, resident: Resident, refused: Refused) -> None:
         """The panel is deleted: its handlers that wait are over, and their triggers are refused."""
-        held, resident.held = resident.held, deque()
-        resident.holder = None
-        self._holding.pop(resident, None)
-        for trigger in held:
-            self._dispatcher.unreserve(trigger)
+        held = self._exclusive.abandon(resident)
         waiting = list(resident.waiting.values())
         # all are over before anybody is answered: who is answered may be one of them
         for suspension in waiting:
@@ -459,12 +334,15 @@ class Suspensions:
                 key=record.key,
                 depth=record.depth,
             )
-            suspension = resident.waiting[record.suspension] = Suspension(record, origin)
+            suspension = resident.waiting[record.suspension] = Suspension(
+                record, origin, image_bytes=found.image_bytes
+            )
             self.count += 1
+            self.images.change(record.panel, 0, found.image_bytes)
             if record.key is not None:
                 resident.answers.begin(record.key)
             self._set_deadline(suspension)
-            self._hold(suspension, resident)
+            self._exclusive.hold(suspension, resident)
             for returned in found.returned:
                 if returned.call in suspension.calls:
                     answered = Answered(returned.call, returned.ok, returned.value)
@@ -476,16 +354,13 @@ class Suspensions:
 
     async def find_all(self) -> None:
         """Loads every panel that has suspensions or tools that run at times, one after the other, so that
-        those go on.
+        those go on: the one with the earliest deadline first.
         """
-        after = ""
-        while panel_ids := await self._journal.active_panels(after=after, limit=64):
-            for panel_id in panel_ids:
-                try:
-                    await self._residents.open(panel_id)
-                except (JournalError, RequestError) as exc:
-                    _log.error("panel %r has handlers that wait, and cannot be loaded: %s", panel_id, exc)
-            after = panel_ids[-1]
+        for panel_id in await self._journal.active_panels():
+            try:
+                await self._residents.open(panel_id)
+            except (JournalError, RequestError) as exc:
+                _log.error("panel %r has handlers that wait, and cannot be loaded: %s", panel_id, exc)
 
     def _set_deadline(self, suspension: Suspension) -> None:
         seconds = max(0.0, (suspension.record.deadline_ms - self.now_ms()) / 1000)

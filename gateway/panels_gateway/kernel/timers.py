@@ -6,28 +6,31 @@ go.
     mount, unmount        when the first client comes to a panel, and when the last one leaves
 
 They run as the panel, through the same intake, queue and limits as everything else, and nobody waits for the
-answer: a failure is in the handler's log. Chains are bounded: a trigger that was caused by a trigger is one
-deeper, and at ``MAX_DEPTH`` it is not run, but logged and counted. So is one whose quota is used up or whose
-tool is suspended.
+answer: a failure is in the handler's log. A tool has one run for a due time at a time; due times that wait
+for it, as those do that were missed, are run in order, and one that met a full queue is tried again. Chains
+are bounded: a trigger that was caused by a trigger is one deeper, and at ``MAX_DEPTH`` it is not run, but
+logged and counted. So is one whose quota is used up or whose tool is suspended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from itertools import islice, takewhile
 from typing import Final
 
 import msgspec
 
-from panels_gateway.access.tokens import principal_of
+from panels_gateway.access.tokens import Principal, principal_of
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.listeners import Listeners
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import Cron, Interval
 from panels_gateway.panels.panel import Mutation
-from panels_gateway.panels.schedule import due_after, missed
+from panels_gateway.panels.schedule import MAX_MISSED, due_after, due_of, missed
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Trigger
 from panels_shared.errors import Code, RequestError
 from panels_shared.rate import RateLimit, TokenBucket
@@ -40,6 +43,8 @@ MAX_DEPTH: Final = 8
 LONGEST_S: Final = 60.0
 #: Lines a second that are logged of runs that were skipped, and at once; the others are only counted.
 _SKIPPED_LINES: Final = RateLimit(per_s=1.0, burst=10)
+#: When a run that met a full queue is tried again, in seconds.
+RETRY_S: Final = 0.5
 
 
 class Timers:
@@ -51,6 +56,23 @@ class Timers:
         self._wall_clock = wall_clock
         self._handles: dict[tuple[Resident, str], asyncio.TimerHandle] = {}
         self._lines = TokenBucket(_SKIPPED_LINES, intake.clock())
+        #: Due times that are to be run and are not yet, the earliest first; at most ``MAX_MISSED`` of a tool.
+        self._behind: dict[tuple[Resident, str], deque[int]] = {}
+        self._retries: dict[tuple[Resident, str], asyncio.TimerHandle] = {}
+
+    def adopt(self, resident: Resident) -> None:
+        """The panel was loaded with handlers that wait: those that run for a due time are its tools' runs, so
+        that no other begins beside them. Called before ``attach``.
+        """
+        scope = _caller(resident).scope
+        for suspension in resident.waiting.values():
+            origin = suspension.origin
+            due_ms = due_of(origin.args) if origin.scope == scope and origin.key is None else None
+            if due_ms is not None:
+                tool = origin.tool.name
+                resident.firing[tool] = resident.firing.get(tool, 0) + 1
+                reply_to = _Reply(self, resident, tool, due_ms)
+                suspension.origin = msgspec.structs.replace(origin, reply_to=reply_to, due_ms=due_ms)
 
     def attach(self, resident: Resident) -> None:
         """The panel is in memory, with the tools that it has now: what is due, or was missed, is run."""
@@ -62,8 +84,9 @@ class Timers:
         for tool, timed in listeners.timed:
             last_ms = resident.fired.get(tool.name)
             last_ms = max(last_ms, resident.launched.get(tool.name, last_ms)) if last_ms is not None else None
-            for due_ms in missed(timed, resident.panel.created_ms, last_ms, now_ms):
-                self._fire(resident, tool.name, due_ms)
+            behind = missed(timed, resident.panel.created_ms, last_ms, now_ms)
+            self._behind[resident, tool.name] = deque(behind)
+            self._run_next(resident, tool.name)
             self._set(resident, tool.name, timed, now_ms)
 
     def detach(self, resident: Resident) -> None:
@@ -73,9 +96,11 @@ class Timers:
         resident.next_runs.clear()
         if listeners is not None:
             for tool, _ in listeners.timed:
-                handle = self._handles.pop((resident, tool.name), None)
-                if handle is not None:
-                    handle.cancel()
+                self._behind.pop((resident, tool.name), None)
+                for handles in (self._handles, self._retries):
+                    handle = handles.pop((resident, tool.name), None)
+                    if handle is not None:
+                        handle.cancel()
 
     def committed(
         self,
@@ -130,25 +155,57 @@ class Timers:
         if now_ms < due_ms:
             self._set(resident, tool, timed, due_ms - 1)
             return
-        if not resident.firing.get(tool):  # else it takes longer than its interval, and this one is skipped
-            self._fire(resident, tool, due_ms)
+        behind = self._behind[resident, tool]
+        if timed.misfire == "all":
+            # also those of a loop that was held up, and those that came while the tool was running
+            dues = takewhile(
+                lambda due: due <= now_ms, due_after(timed, resident.panel.created_ms, due_ms - 1)
+            )
+            behind.extend(islice(dues, MAX_MISSED - len(behind)))
+        elif not resident.firing.get(tool):  # else it takes longer than its interval, and this one is skipped
+            behind.clear()
+            behind.append(due_ms)
+        self._run_next(resident, tool)
         # a loop that was held up skips what it missed: the next one is after now
         self._set(resident, tool, timed, max(now_ms, due_ms))
 
-    def _fire(self, resident: Resident, tool: str, due_ms: int) -> None:
-        if due_ms <= max(resident.fired.get(tool, -1), resident.launched.get(tool, -1)):
+    def _run_next(self, resident: Resident, tool: str) -> None:
+        """Runs the tool for the earliest due time that waits, unless it runs or is to be tried again."""
+        behind = self._behind.get((resident, tool))
+        while behind and not resident.firing.get(tool) and (resident, tool) not in self._retries:
+            due_ms = behind.popleft()
+            if due_ms > max(resident.fired.get(tool, -1), resident.launched.get(tool, -1)):
+                resident.launched[tool] = due_ms
+                resident.firing[tool] = resident.firing.get(tool, 0) + 1
+                self._cause(resident, tool, b'{"type":"timer","dueMs":%d}' % due_ms, 0, due_ms=due_ms)
+
+    def answered(self, resident: Resident, tool: str, due_ms: int | None, *, again: bool = False) -> None:
+        """A run for ``due_ms`` is over. ``again``: it was not run, and is to be."""
+        if due_ms is None:
             return
-        resident.launched[tool] = due_ms
-        resident.firing[tool] = resident.firing.get(tool, 0) + 1
-        args = b'{"type":"timer","dueMs":%d}' % due_ms
-        self._cause(resident, tool, args, 0, due_ms=due_ms)
+        resident.firing[tool] -= 1
+        behind = self._behind.get((resident, tool))
+        if behind is None:
+            return  # the tool is gone, or the panel; what is missed is found when it is loaded
+        if again and not self._intake.closing:
+            behind.appendleft(due_ms)
+            resident.launched[tool] = due_ms - 1
+            loop = asyncio.get_running_loop()
+            self._retries[resident, tool] = loop.call_later(RETRY_S, self._retry, resident, tool)
+        # not within the answer: a tool that fails at once would nest
+        elif behind:
+            asyncio.get_running_loop().call_soon(self._run_next, resident, tool)
+
+    def _retry(self, resident: Resident, tool: str) -> None:
+        del self._retries[resident, tool]
+        self._run_next(resident, tool)
 
     def _cause(
         self, resident: Resident, tool: str, args: bytes, depth: int, *, due_ms: int | None = None
     ) -> None:
         panel = resident.panel
         if self._intake.closing:
-            _answered(resident, tool, due_ms)
+            self.answered(resident, tool, due_ms)
             return
         if depth >= MAX_DEPTH:
             self._counters.chains_cut += 1
@@ -156,20 +213,20 @@ class Timers:
                 "panel %r: tool %r was not run: triggers cause one another %d deep", panel.id, tool, depth
             )
             return
-        caller = principal_of(f"panel:{panel.id}", expires_at=None, grants=None)
+        reply_to = _Reply(self, resident, tool, due_ms)
         try:
             trigger = self._intake.accept(
-                _Reply(self, resident, tool, due_ms),
+                reply_to,
                 panel,
                 tool,
                 args,
-                caller,
+                _caller(resident),
                 None,
                 depth=depth,
                 due_ms=due_ms,
             )
         except RequestError as exc:
-            _answered(resident, tool, due_ms)
+            self.answered(resident, tool, due_ms)
             _log.warning("panel %r: tool %r was not run by itself: %s", panel.id, tool, exc.message)
             return
         self._counters.self_triggers += 1
@@ -188,11 +245,12 @@ class Timers:
 
 #: Refusals that may come for every run for a long time.
 _SKIPPED: Final = frozenset((Code.QUOTA_EXCEEDED, Code.CIRCUIT_OPEN))
+#: Refusals after which a due time is tried again.
+_LATER: Final = frozenset((Code.OVERLOADED, Code.UNAVAILABLE))
 
 
-def _answered(resident: Resident, tool: str, due_ms: int | None) -> None:
-    if due_ms is not None:
-        resident.firing[tool] -= 1
+def _caller(resident: Resident) -> Principal:
+    return principal_of(f"panel:{resident.panel.id}", expires_at=None, grants=None)
 
 
 class _Reply:
@@ -207,7 +265,8 @@ class _Reply:
         self._due_ms = due_ms
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
-        _answered(self._resident, self._tool, self._due_ms)
+        later = isinstance(answer, Refused) and answer.code in _LATER
+        self._timers.answered(self._resident, self._tool, self._due_ms, again=later)
         if isinstance(answer, Failure):
             text = f"{answer.outcome.reason.value}: {answer.outcome.message}"
         elif isinstance(answer, Refused) and answer.code in _SKIPPED:

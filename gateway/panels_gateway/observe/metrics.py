@@ -85,6 +85,9 @@ JOINED: Final = Family(
 REPEATED: Final = Family(
     "panels_triggers_repeated_total", "counter", "Triggers whose idempotency key had been answered before."
 )
+SUSPENSION_BYTES: Final = Family(
+    "panels_suspension_bytes", "gauge", "Bytes that handlers that wait keep, compressed."
+)
 SUSPENSIONS: Final = Family("panels_suspensions", "gauge", "Handlers that wait for an answer.")
 SUSPENDED: Final = Family("panels_suspended_total", "counter", "Times that a handler began to wait.")
 SELF_TRIGGERS: Final = Family(
@@ -201,7 +204,8 @@ BUS: Final[Mapping[str, Family]] = {
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS,
     COMPLETED, FAILED, OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED, CIRCUIT_REFUSED, FUEL,
-    EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENDED, SELF_TRIGGERS,
+    EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENSION_BYTES, SUSPENDED,
+    SELF_TRIGGERS,
     SELF_SKIPPED, CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
     JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
     REFUSALS,

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
+import msgspec
 from cronsim import CronSim
 
 from panels_gateway.panels.definition import Cron, Interval
@@ -25,6 +26,22 @@ MAX_MISSED: Final = 1_000
 _FIRST_SPAN_MS: Final = 3_600_000
 
 Timed = Interval | Cron
+
+
+class _Due(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    type: Literal["timer"]
+    due_ms: int
+
+
+_due_decoder = msgspec.json.Decoder(_Due)
+
+
+def due_of(args: bytes) -> int | None:
+    """The due time in the args of a run, None for args of another trigger."""
+    try:
+        return _due_decoder.decode(args).due_ms
+    except msgspec.DecodeError:
+        return None
 
 
 def due_after(timed: Timed, created_ms: int, after_ms: int) -> Iterator[int]:

@@ -23,10 +23,13 @@ def loaded(folder: Path, text: str) -> ExtensionsConfig:
 
 
 def test_file_in_the_document_is_taken(tmp_path: Path) -> None:
-    [text] = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    whole, confinement = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
 
-    config = loaded(tmp_path, text)
+    config = loaded(tmp_path, confinement + whole)  # keys before the tables
 
+    assert (config.confine, config.local_sockets) == ("auto", False)
+    assert config.readable
+    assert config.writable
     assert parse_rules("http.allow", config.http.allow)
     assert config.http.secrets["STRIPE"].file
     assert configuration.decode(configuration.encode(config)) == config

@@ -33,6 +33,7 @@ async def test_suspensions_are_listed_with_what_they_wait_for(
     path, _ = await park(gateway, APPROVE, ASK)
     listed = (await client.get("/panels/p/suspensions")).json()
     (shown,) = listed["suspensions"]
+    assert listed["imageBytes"] == shown["imageBytes"] > 0
     assert listed["panelId"] == "p"
     assert path.endswith(shown["id"])
     assert (shown["tool"], shown["requestId"], shown["steps"]) == ("t", "r", 1)

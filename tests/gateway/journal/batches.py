@@ -54,14 +54,20 @@ def ran(panel: int, seq: int, mutations: bytes = b"[]", *, key: Key | None = Non
 
 
 def parked(
-    panel: int, suspension: int, *calls: int, image: bytes = b"image", steps: int = 1, key: Key | None = None
+    panel: int,
+    suspension: int,
+    *calls: int,
+    image: bytes = b"image",
+    steps: int = 1,
+    key: Key | None = None,
+    deadline_ms: int = 9_000,
 ) -> Parked:
     """A handler that waits for these calls."""
     return Parked(
         panel=panel,
         suspension=suspension,
         at_ms=3_000,
-        deadline_ms=9_000,
+        deadline_ms=deadline_ms,
         tool="t",
         digest=DIGEST,
         args=b"{}",

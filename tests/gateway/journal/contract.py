@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from panels_gateway.journal.journal import FencedError, Journal, JournalError, PositionError, Waiting
 from panels_gateway.journal.records import (
+    NEVER,
     Batch,
     Changed,
     Defined,
@@ -407,10 +408,12 @@ class JournalContract:
             await driver.folded()
             panel = await driver.journal.load("a")
             assert panel is not None
-            assert panel.waiting == [Waiting(replace_image(record, b""), (returned(1, 2**47, 2),))]
+            assert panel.waiting == [
+                Waiting(replace_image(record, b""), (returned(1, 2**47, 2),), len(record.image))
+            ]
             assert panel.fired == {"t": 7}
             found = await driver.journal.waiting(1, 2**47)
-            assert found == Waiting(record, (returned(1, 2**47, 2),))
+            assert found == Waiting(record, (returned(1, 2**47, 2),), len(record.image))
             assert await driver.journal.waiting(1, 3) is None
             assert await driver.journal.waiting(2, 2**47) is None
 
@@ -428,7 +431,7 @@ class JournalContract:
             later = parked(1, 7, 2, 3, image=b"later", steps=2)
             driver.append(later)
             await driver.folded()
-            assert await driver.journal.waiting(1, 7) == Waiting(later, (returned(1, 7, 2),))
+            assert await driver.journal.waiting(1, 7) == Waiting(later, (returned(1, 7, 2),), len(b"later"))
             driver.append(Unparked(1, 7))
             await driver.folded()
             assert await driver.journal.waiting(1, 7) is None
@@ -443,25 +446,46 @@ class JournalContract:
             driver.append(SOURCE, created(), parked(1, 7, 1), returned(1, 7, 1), Unparked(1, 7))
             await driver.folded()
             assert await driver.journal.waiting(1, 7) is None
-            assert await driver.journal.active_panels(after="", limit=9) == []
+            assert await driver.journal.active_panels() == []
 
         self.run(tmp_path, test)
 
-    def test_panels_that_go_on_by_themselves_are_listed_in_pages(self, tmp_path: Path) -> None:
+    def test_panels_that_go_on_by_themselves_are_listed_by_deadline_and_then_by_id(
+        self, tmp_path: Path
+    ) -> None:
         async def test(driver: Driver) -> None:
             names = ["d", "b", "a", "c", "e"]
             driver.append(SOURCE, *[created(number, name) for number, name in enumerate(names, 1)])
             driver.append(
-                parked(1, 1, 1), parked(2, 2, 1), Fired(2, "t", 1), Fired(3, "t", 1), parked(5, 5, 1)
-            )
+                parked(1, 1, 1, deadline_ms=300), parked(1, 2, 1, deadline_ms=100),
+                parked(2, 3, 1, deadline_ms=200), parked(4, 4, 1, deadline_ms=150),
+                parked(5, 5, 1, deadline_ms=50),
+                Fired(2, "t", 1), Fired(3, "t", 1),
+            )  # fmt: skip
             driver.append(Deleted(5, 9))
             await driver.folded()
             journal = driver.journal
-            assert await journal.active_panels(after="", limit=2) == ["a", "b"]
-            assert await journal.active_panels(after="b", limit=2) == ["d"]
-            driver.append(Unparked(1, 1), Unparked(2, 2))
+            assert await journal.active_panels() == ["d", "c", "b", "a"]
+            driver.append(Unparked(1, 2), Unparked(2, 3))
             await driver.folded()
-            assert await journal.active_panels(after="", limit=9) == ["a", "b"]
+            assert await journal.active_panels() == ["c", "d", "a", "b"]
+            driver.append(Unparked(1, 1), Unparked(4, 4))
+            await driver.folded()
+            assert await journal.active_panels() == ["a", "b"]
+
+        self.run(tmp_path, test)
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_due_times_of_a_tool_that_was_removed_go_away(self, tmp_path: Path, together: bool) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), Fired(1, "t", 5), Fired(1, "u", 6))
+            if not together:
+                await driver.folded()
+            driver.append(Fired(1, "t", NEVER))
+            await driver.folded()
+            panel = await driver.journal.load("a")
+            assert panel is not None
+            assert panel.fired == {"u": 6}
 
         self.run(tmp_path, test)
 
@@ -475,8 +499,10 @@ class JournalContract:
                 driver.append(SOURCE, created(), record, Fired(1, "t", 5))
                 driver.append(returned(1, 7, 1))
             async with self.driving(tmp_path) as driver:
-                assert await driver.journal.waiting(1, 7) == Waiting(record, (returned(1, 7, 1),))
-                assert await driver.journal.active_panels(after="", limit=9) == ["a"]
+                assert await driver.journal.waiting(1, 7) == Waiting(
+                    record, (returned(1, 7, 1),), len(record.image)
+                )
+                assert await driver.journal.active_panels() == ["a"]
                 panel = await driver.journal.load("a")
                 assert panel is not None
                 assert panel.fired == {"t": 5}

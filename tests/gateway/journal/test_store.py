@@ -485,7 +485,7 @@ def test_backup_and_restore_carry_handlers_that_wait(world: World, tmp_path: Pat
     restored = Store(tmp_path / "data" / schema.DATABASE)
     found, panel = restored.waiting(1, 7), restored.load("p")
     restored.close()
-    assert found == Waiting(parked(1, 7, 1, 2), (returned(1, 7, 1), returned(1, 7, 2)))
+    assert found == Waiting(parked(1, 7, 1, 2), (returned(1, 7, 1), returned(1, 7, 2)), len(b"image"))
     assert panel is not None
     assert panel.fired == {"t": 9}
 

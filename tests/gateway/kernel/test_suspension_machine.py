@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from panels_gateway.access.tokens import ANONYMOUS
-from panels_gateway.kernel import suspensions as module
+from panels_gateway.kernel import resuming as module
 from panels_gateway.kernel.suspension import Suspension
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import RequestError
@@ -193,7 +193,9 @@ class Waiting(RuleBasedStateMachine):
     def nothing_that_has_an_answer_waits(self) -> None:
         suspensions = self.gateway.kernel.suspensions
         assert suspensions.count == len(self.waiting)
-        assert (suspensions._active, len(suspensions._ready)) == (0, 0)
+        assert (suspensions.resuming.active, suspensions.resuming.ready) == (0, 0)
+        sizes = [suspension.image_bytes for suspension in self.waiting]
+        assert suspensions.images.total == sum(sizes)
         for resident in self.gateway.kernel.residents:
             assert resident.held == type(resident.held)() or resident.holder is not None
             for suspension in resident.waiting.values():

@@ -13,33 +13,35 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from panels_gateway.access.tokens import ANONYMOUS
-from panels_gateway.dispatch.dispatcher import DispatchLimits
-from panels_gateway.journal.journal import JournalError, Waiting
 from panels_gateway.journal.local import open_local
-from panels_gateway.journal.records import Parked, Ran, Returned, Unparked, replace_image
-from panels_gateway.kernel import suspensions as module
+from panels_gateway.journal.records import Parked, Ran, Returned, Unparked
+from panels_gateway.kernel import resuming as module
 from panels_gateway.kernel import turn as turns
 from panels_gateway.kernel.kernel import KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.kernel.suspensions import SuspensionLimits
 from panels_gateway.panels.panel import StateLimits
-from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded
+from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Resume
 from panels_shared.outcome import ExtensionCall, Outcome, Reason, Suspended, Usage
-from tests.support.gateway import Call, Gateway, make_definition
+from tests.support.gateway import Call, Gateway
 from tests.support.waiting import (
     ASK,
     Ledger,
     act,
     advance,
     asking,
+    failed,
+    got,
+    ledger,
     only_suspension,
+    replace,
     reply,
     restart,
     sleeping,
     time_of,
+    tool,
 )
 
 if TYPE_CHECKING:
@@ -53,21 +55,6 @@ async def gateway() -> AsyncIterator[Gateway]:
     made = Gateway(Ledger(), act)
     with time_of(made):
         yield made
-
-
-def ledger(gateway: Gateway) -> Ledger:
-    assert isinstance(gateway.journal, Ledger)
-    return gateway.journal
-
-
-def got(answer: Answer) -> object:
-    assert isinstance(answer, Succeeded), answer
-    return json.loads(answer.outcome.return_value)
-
-
-def failed(answer: Answer) -> tuple[Reason, int]:
-    assert isinstance(answer, Failure), answer
-    return answer.outcome.reason, json.loads(answer.outcome.details)["steps"]
 
 
 # -- one handler -------------------------------------------------------------------------------------
@@ -277,6 +264,75 @@ async def test_handlers_that_wait_are_bounded(limits: SuspensionLimits, words: s
     assert [caller.answers for caller in callers[:2]] == [[], []]
 
 
+@pytest.mark.parametrize("words", ["of a panel", "in all panels"])
+async def test_bytes_of_handlers_that_wait_are_bounded(words: str) -> None:
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    first = gateway.submit(resident, asking(then=asking(then={"set": {"n": "x" * 200}})))
+    await gateway.settle()
+    suspensions = gateway.kernel.suspensions
+    size = only_suspension(resident).image_bytes
+    assert (suspensions.images.total, suspensions.images.of(resident.panel.number)) == (size, size)
+    bound = size + 10
+    suspensions.limits = (
+        SuspensionLimits(bytes_per_panel=bound)
+        if words == "of a panel"
+        else SuspensionLimits(total_bytes=bound)
+    )
+    refused = await gateway.trigger(resident, asking(set={"n": 1}))
+    assert isinstance(refused, Failure)
+    assert refused.outcome.reason is Reason.LIMIT_EXCEEDED
+    assert f"at most {bound} bytes" in refused.outcome.message
+    assert words in refused.outcome.message
+    assert gateway.state(resident) == {}
+    # one that keeps less may wait again, and one that has ended makes room
+    await reply(gateway, only_suspension(resident), 1)
+    assert only_suspension(resident).image_bytes < size + 10
+    await reply(gateway, only_suspension(resident), 1)
+    assert isinstance(first.last, Succeeded)
+    assert (suspensions.images.total, suspensions.images.of(resident.panel.number)) == (0, 0)
+
+
+async def test_handler_that_waits_again_with_more_than_fits_ends() -> None:
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    caller = gateway.submit(resident, asking())
+    await gateway.settle()
+    suspensions, suspension = gateway.kernel.suspensions, only_suspension(resident)
+    suspensions.limits = SuspensionLimits(bytes_per_panel=suspension.image_bytes + 10)
+    large = ExtensionCall(2, "human", "ask", b"[]")
+    gateway.respond = lambda call: Suspended(Usage(), (large,), b"x" * (suspension.image_bytes + 11))
+    await reply(gateway, suspension, 1)
+    assert failed(caller.last) == (Reason.LIMIT_EXCEEDED, 1)
+    assert (resident.waiting, suspensions.images.total) == ({}, 0)
+
+
+async def test_bytes_are_known_after_a_restart(gateway: Gateway) -> None:
+    for name in "ab":
+        gateway.submit(await gateway.add(name), asking())
+    await gateway.settle()
+    before = gateway.kernel.suspensions.images
+    following = await restart(gateway)
+    with time_of(following):
+        found = following.kernel.suspensions.images
+        assert found.total == before.total > 0
+        for name in "ab":
+            resident = await following.open(name)
+            assert only_suspension(resident).record.image == b""
+            assert found.of(resident.panel.number) == only_suspension(resident).image_bytes > 0
+            await reply(following, only_suspension(resident), 1)
+        assert found.total == 0
+
+
+async def test_failures_of_handlers_that_wait_are_counted(gateway: Gateway) -> None:
+    resident = await gateway.add()
+    gateway.submit(resident, asking())
+    await gateway.settle()
+    gateway.kernel.suspensions.fail(only_suspension(resident), Reason.CANCELLED, "no")
+    await gateway.settle()
+    assert gateway.kernel.counters.failed[Reason.CANCELLED] == 1
+
+
 async def test_handler_is_over_at_its_deadline() -> None:
     limits = KernelLimits(suspensions=SuspensionLimits(lifetime_ms=5_000))
     gateway = Gateway(Ledger(), act, limits=limits)
@@ -329,7 +385,7 @@ async def test_deleted_panel_takes_its_handlers_with_it(gateway: Gateway) -> Non
     assert [len(caller.answers) for caller in (*callers, joined)] == [1, 1, 1]
     assert gateway.kernel.suspensions.count == 0
     found = await ledger(gateway).again()
-    assert await found.active_panels(after="", limit=9) == []
+    assert await found.active_panels() == []
     await gateway.add()
 
 
@@ -352,17 +408,6 @@ async def test_deleted_panel_with_resumptions_in_the_queue(
     await gateway.settle()
     await reply(gateway, only_suspension(other), 2)
     assert got(caller.last) == [[1, True, 2]]
-
-
-async def replace(gateway: Gateway, *tools: dict[str, object]) -> None:
-    resident = await gateway.open()
-    definition = make_definition("p", tools=list(tools))
-    await gateway.kernel.making.replace(resident, definition, ANONYMOUS)
-    await gateway.settle()
-
-
-def tool(name: str, source: str | None = None, **fields: object) -> dict[str, object]:
-    return {"name": name, "handler": source or f"/* {name} */ $args", **fields}
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -394,295 +439,6 @@ async def test_handler_goes_on_when_another_tool_was_replaced(gateway: Gateway, 
     if not running:
         await reply(gateway, suspension, 1)
     assert got(caller.last) == [[1, True, 1]]
-
-
-# -- images ------------------------------------------------------------------------------------------
-
-
-async def test_image_leaves_memory_when_it_is_folded_and_is_read_back(gateway: Gateway) -> None:
-    resident = await gateway.add()
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    suspension = only_suspension(resident)
-    assert suspension.record.image == b""
-    await reply(gateway, suspension, 1)
-    assert got(caller.last) == [[1, True, 1]]
-
-
-@pytest.mark.parametrize("damage", ["image", "seal", "gone", "error"])
-async def test_image_that_is_not_what_was_sealed_is_never_offered(
-    gateway: Gateway, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resident = await gateway.add()
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    suspension = only_suspension(resident)
-    whole = await gateway.journal.waiting(resident.panel.number, suspension.number)
-    assert whole is not None
-
-    async def read(panel: int, number: int) -> Waiting | None:
-        if damage == "error":
-            raise JournalError("the row is damaged")
-        return None if damage == "gone" else Waiting(replace_image(whole.parked, whole.parked.image + b" "))
-
-    if damage == "seal":
-        suspension.record = msgspec.structs.replace(suspension.record, seal=b"x" * 16)
-    else:
-        monkeypatch.setattr(gateway.journal, "waiting", read)
-    await reply(gateway, suspension, 1)
-    assert failed(caller.last) == (Reason.RESUME_FAILED, 1)
-    assert len(gateway.jobs) == 1
-    assert gateway.kernel.suspensions.count == 0
-
-
-async def test_image_of_a_gateway_with_another_key_is_never_offered(gateway: Gateway) -> None:
-    resident = await gateway.add()
-    gateway.submit(resident, asking(), key="k")
-    await gateway.settle()
-    following = await restart(gateway, seal_key=b"x" * 32)
-    with time_of(following):
-        resident = await following.open()
-        caller = following.submit(resident, asking(), key="k")
-        await reply(following, only_suspension(resident), 1)
-        assert failed(caller.last) == (Reason.RESUME_FAILED, 1)
-        assert following.jobs == []
-
-
-# -- many --------------------------------------------------------------------------------------------
-
-
-async def test_so_many_are_resumed_at_a_time_and_none_is_lost(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_RESUMING", 2)
-    residents = [await gateway.add(name) for name in "abcd"]
-    callers = [gateway.submit(resident, asking()) for resident in residents for _ in range(3)]
-    await gateway.settle()
-    began = len(gateway.jobs)
-    gateway.respond = lambda call: None
-    for resident in residents:
-        for suspension in list(resident.waiting.values()):
-            await reply(gateway, suspension, 1)
-    for number in range(12):
-        assert gateway.held == min(2, 12 - number)
-        gateway.answer_held(None)
-        await gateway.settle()
-    assert all(len(caller.answers) == 1 for caller in callers)
-    assert len(gateway.jobs) - began == 12
-
-
-async def test_thousands_that_were_replaced_end_without_nesting(gateway: Gateway) -> None:
-    suspensions, count = gateway.kernel.suspensions, 1_500
-    suspensions.limits = SuspensionLimits(per_panel=count)
-    resident = await gateway.add()
-    for _ in range(count):
-        gateway.submit(resident, asking())
-    await gateway.settle()
-    waiting = list(resident.waiting.values())
-    assert len(waiting) > 1_000
-    # as if they had been made by another handler: each is found out when it is offered
-    for suspension in waiting:
-        suspension.record = msgspec.structs.replace(suspension.record, digest=b"x" * 32, image=b"i")
-    suspensions._active = module.MAX_RESUMING
-    for suspension in waiting:
-        suspensions.answered(suspension, 1, ok=True, value=b"1")
-    suspensions._ended()
-    suspensions._active = 0
-    assert resident.waiting == {}
-
-
-async def test_resumption_that_meets_a_full_queue_is_tried_again() -> None:
-    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_per_panel=2, window=1))
-    with time_of(gateway):
-        resident = await gateway.add()
-        caller = gateway.submit(resident, asking())
-        await gateway.settle()
-        gateway.respond = lambda call: None
-        others = [gateway.submit(resident, {}) for _ in range(2)]
-        await gateway.settle()
-        await reply(gateway, only_suspension(resident), 1)
-        await advance(gateway, module.RETRY_S)
-        assert caller.answers == []
-        gateway.respond = act
-        for _ in others:
-            while gateway.held:
-                gateway.answer_held()
-                await gateway.settle()
-        await advance(gateway, module.RETRY_S)
-        assert got(caller.last) == [[1, True, 1]]
-
-
-async def test_handler_that_ended_while_its_resumption_was_tried_again() -> None:
-    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_per_panel=1, window=1))
-    with time_of(gateway):
-        resident = await gateway.add()
-        caller = gateway.submit(resident, asking())
-        await gateway.settle()
-        gateway.respond = lambda call: None
-        gateway.submit(resident, {})
-        await gateway.settle()
-        suspension = only_suspension(resident)
-        await reply(gateway, suspension, 1)
-        gateway.kernel.suspensions.fail(suspension, Reason.CANCELLED, "no")
-        await advance(gateway, module.RETRY_S)
-        assert failed(caller.last) == (Reason.CANCELLED, 1)
-        assert gateway.kernel.suspensions._active == 0
-
-
-async def test_handler_that_ended_while_its_image_was_read(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resident = await gateway.add()
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    suspension = only_suspension(resident)
-    may_read = asyncio.Event()
-    read = gateway.journal.waiting
-
-    async def slow(panel: int, number: int) -> Waiting | None:
-        await may_read.wait()
-        return await read(panel, number)
-
-    monkeypatch.setattr(gateway.journal, "waiting", slow)
-    await reply(gateway, suspension, 1)
-    gateway.kernel.suspensions.fail(suspension, Reason.CANCELLED, "no")
-    may_read.set()
-    await gateway.settle()
-    assert failed(caller.last) == (Reason.CANCELLED, 1)
-    assert gateway.kernel.suspensions._active == 0
-
-
-# -- exclusive tools ---------------------------------------------------------------------------------
-
-
-async def test_exclusive_tool_holds_the_queue_and_releases_it_in_order(gateway: Gateway) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    caller = gateway.submit(resident, asking(then={"set": {"n": 0}}))
-    others = [gateway.submit(resident, {"set": {"n": n}}, tool="u") for n in (1, 2)]
-    await gateway.settle()
-    others.append(gateway.submit(resident, {"set": {"n": 3}}, tool="u"))
-    await gateway.settle()
-    assert [other.answers for other in others] == [[], [], []]
-    _, socket = gateway.connect(resident)
-    await reply(gateway, only_suspension(resident), 1)
-    assert got(caller.last) == [[1, True, 1]]
-    await gateway.settle()
-    assert socket.words == ["CONNECTED 1", "PATCH 2", "PATCH 3", "PATCH 4", "PATCH 5"]
-    assert gateway.state(resident) == {"n": 3}
-    assert [other.last.seq for other in others if isinstance(other.last, Succeeded)] == [3, 4, 5]
-
-
-async def test_exclusive_tool_takes_back_what_was_about_to_go_on(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    other = gateway.submit(resident, asking(), tool="u")
-    await gateway.settle()
-    waits = only_suspension(resident)
-    may_read = asyncio.Event()
-    read = gateway.journal.waiting
-
-    async def slow(panel: int, number: int) -> Waiting | None:
-        await may_read.wait()
-        return await read(panel, number)
-
-    monkeypatch.setattr(gateway.journal, "waiting", slow)
-    await reply(gateway, waits, "u")
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    assert resident.holder is not None
-    may_read.set()
-    await gateway.settle()
-    assert other.answers == []
-    await reply(gateway, resident.holder, "t")
-    assert got(caller.last) == [[1, True, "t"]]
-    assert got(other.last) == [[1, True, "u"]]
-
-
-async def test_exclusive_tool_and_a_resumption_in_the_queue(gateway: Gateway) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    other = gateway.submit(resident, asking(), tool="u")
-    await gateway.settle()
-    waits = only_suspension(resident)
-    gateway.respond = lambda call: None if not call.answers and call.tool == "t" else act(call)
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    gateway.respond = lambda call: None
-    gateway.kernel.calls.answer(waits, None, b'"u"')
-    await gateway.settle()
-    kept = {"open": [1], "got": [], "next": 2, "then": {}, "race": False}
-    call = ExtensionCall(1, "human", "ask", b"[]")
-    gateway.answer_held(Suspended(Usage(), (call,), json.dumps(kept).encode()))
-    gateway.respond = act
-    await gateway.settle()
-    assert other.answers == []
-    assert resident.holder is not None
-    await reply(gateway, resident.holder, "t")
-    assert got(caller.last) == [[1, True, "t"]]
-    assert got(other.last) == [[1, True, "u"]]
-
-
-async def test_exclusive_tool_s_queue_is_bounded() -> None:
-    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_per_panel=2))
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    gateway.submit(resident, asking())
-    await gateway.settle()
-    others = [gateway.submit(resident, {}, tool="u") for _ in range(3)]
-    assert isinstance(others[2].last, Refused)
-    assert others[2].last.code is Code.OVERLOADED
-
-
-async def test_triggers_behind_an_exclusive_tool_count_towards_the_queue_s_bounds() -> None:
-    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_bytes=2_000))
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    other = await gateway.add("q")
-    gateway.submit(resident, asking())
-    await gateway.settle()
-    behind = [gateway.submit(resident, {"pad": "x" * 800}, tool="u") for _ in range(3)]
-    await gateway.settle()
-    assert [len(caller.answers) for caller in behind] == [0, 0, 1]
-    assert isinstance(behind[2].last, Refused)
-    assert behind[2].last.code is Code.OVERLOADED
-    assert isinstance(await gateway.trigger(other, {"pad": "x" * 800}), Refused)
-    assert gateway.kernel.unanswered == 0, "a gateway that ends does not wait for them"
-    await reply(gateway, only_suspension(resident), 1)
-    assert [type(caller.last) for caller in behind] == [Succeeded, Succeeded, Refused]
-    assert isinstance(await gateway.trigger(other, {"pad": "x" * 1_800}), Succeeded)
-
-
-async def test_exclusive_tool_is_replaced_while_others_stand_behind_it(gateway: Gateway) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u"), tool("v")])
-    caller = gateway.submit(resident, asking())
-    await gateway.settle()
-    stays, goes = (gateway.submit(resident, {}, tool=name) for name in "uv")
-    await replace(gateway, tool("t", "/* new */ 1"), tool("u"))
-    assert failed(caller.last) == (Reason.RESUME_FAILED, 1)
-    assert isinstance(stays.last, Succeeded)
-    assert isinstance(goes.last, Refused)
-    assert goes.last.code is Code.TOOL_NOT_FOUND
-    assert resident.holder is None
-
-
-async def test_exclusive_tool_s_panel_is_deleted_while_others_stand_behind_it(gateway: Gateway) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    callers = [gateway.submit(resident, asking()), gateway.submit(resident, {}, tool="u")]
-    await gateway.settle()
-    gateway.kernel.making.delete(resident)
-    await gateway.settle()
-    assert [type(caller.last) for caller in callers] == [Refused, Refused]
-
-
-async def test_exclusive_tool_holds_the_queue_after_a_restart(gateway: Gateway) -> None:
-    resident = await gateway.add("p", tools=[tool("t", exclusive=True), tool("u")])
-    gateway.submit(resident, asking())
-    await gateway.settle()
-    following = await restart(gateway)
-    resident = await following.open()
-    other = following.submit(resident, {}, tool="u")
-    await following.settle()
-    assert other.answers == []
-    await reply(following, only_suspension(resident), 1)
-    assert isinstance(other.last, Succeeded)
 
 
 # -- restarts ----------------------------------------------------------------------------------------
@@ -760,15 +516,15 @@ async def test_deadline_goes_on_after_a_restart() -> None:
         assert failed(caller.last) == (Reason.TIMEOUT, 1)
 
 
-async def test_oldest_deadline_is_resumed_first_after_a_restart(gateway: Gateway) -> None:
-    resident = await gateway.add()
-    for name, seconds in (("a", 30), ("b", -20), ("c", 10)):
+async def test_oldest_deadline_of_all_panels_is_resumed_first_after_a_restart(gateway: Gateway) -> None:
+    residents = [await gateway.add(name) for name in "pqr"]
+    for resident, name, seconds in zip(residents, "abc", (30, -20, 10), strict=True):
         gateway.wall_s += seconds
         gateway.submit(resident, asking(then={"set": {"last": name}}))
         await gateway.settle()
     gateway.respond = lambda call: None
-    for suspension in resident.waiting.values():
-        await reply(gateway, suspension, 1)
+    for resident in residents:
+        await reply(gateway, only_suspension(resident), 1)
     gateway.respond = act
     following = await restart(gateway)
     order = [

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from panels_gateway.access.tokens import ANONYMOUS
+from panels_gateway.dispatch.dispatcher import DispatchLimits
 from panels_gateway.journal.records import Fired, Ran
-from panels_gateway.kernel.timers import MAX_DEPTH
+from panels_gateway.kernel.timers import MAX_DEPTH, RETRY_S
 from panels_gateway.panels.trigger import Succeeded
 from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Outcome, Reason, Usage
@@ -44,6 +45,14 @@ def dues(gateway: Gateway) -> list[int]:
 def counting(call: Call) -> Outcome:
     """A worker whose jobs all have an effect."""
     return completed(None, events={"ran": call.args})
+
+
+async def replace_tools(gateway: Gateway, *tools: dict[str, object]) -> None:
+    """Gives the panel these tools."""
+    resident = await gateway.open()
+    definition = make_definition("p", tools=list(tools))
+    await gateway.kernel.making.replace(resident, definition, ANONYMOUS)
+    await gateway.settle()
 
 
 def watch(gateway: Gateway, seen: list[object]) -> None:
@@ -94,6 +103,92 @@ async def test_due_times_that_nobody_was_there_for(
         assert dues(following) == expected
         again = await restart(following)
         assert dues(again) == []
+
+
+async def test_all_that_was_missed_is_run_however_short_the_queue_is() -> None:
+    gateway = Gateway(Ledger(), act)
+    with time_of(gateway):
+        await gateway.add(tools=[every(misfire="all"), tool("u")])
+        await advance(gateway, 1)
+        gateway.wall_s += 20.5
+        following = await restart(gateway, dispatch=DispatchLimits(queue_per_panel=2, window=1))
+    with time_of(following):
+        await advance(following, 0)
+        assert dues(following) == list(range(2_000, 22_000, 1_000))
+        resident = await following.open()
+        assert resident.fired == {"t": 1_000_021_000}
+
+
+async def test_run_that_meets_a_full_queue_is_tried_again() -> None:
+    gateway = Gateway(Ledger(), act, dispatch=DispatchLimits(queue_per_panel=2, window=1))
+    with time_of(gateway):
+        resident = await gateway.add(tools=[every(misfire="all"), tool("u")])
+        gateway.respond = lambda call: None
+        others = [gateway.submit(resident, {}, tool="u") for _ in range(3)]
+        await advance(gateway, 3.1)
+        assert (dues(gateway), resident.firing) == ([], {"t": 0})
+        gateway.respond = act
+        while gateway.held:
+            gateway.answer_held()
+            await gateway.settle()
+        assert len(others) == 3
+        await advance(gateway, RETRY_S)
+        assert dues(gateway) == [1_000, 2_000, 3_000]
+
+
+async def test_all_are_run_also_those_that_came_while_the_tool_ran(gateway: Gateway) -> None:
+    gateway.respond = lambda call: None
+    resident = await gateway.add(tools=[every(misfire="all")])
+    for _ in range(3):
+        await advance(gateway, 1)
+    assert dues(gateway) == [1_000]
+    gateway.respond = act
+    gateway.answer_held()
+    await gateway.settle()
+    assert dues(gateway) == [1_000, 2_000, 3_000]
+    assert resident.firing == {"t": 0}
+
+
+async def test_tool_that_waits_across_a_restart_is_still_running(gateway: Gateway) -> None:
+    def respond(call: Call) -> Outcome:
+        return act(call if call.answers else call._replace(args=asking()))
+
+    gateway.respond = respond
+    await gateway.add(tools=[every()])
+    await advance(gateway, 1)
+    assert dues(gateway) == [1_000]
+    following = await restart(gateway)
+    with time_of(following):
+        resident = await following.open()
+        assert resident.firing == {"t": 1}
+        await advance(following, 2)
+        assert dues(following) == []
+        await reply(following, only_suspension(resident), 1)
+        assert resident.firing == {"t": 0}
+        await advance(following, 1)
+        assert dues(following) == [4_000]
+
+
+async def test_handler_that_a_client_triggered_is_no_run_of_the_timer(gateway: Gateway) -> None:
+    gateway.respond = lambda call: act(call if call.answers else call._replace(args=asking()))
+    resident = await gateway.add(tools=[every()])
+    gateway.submit(resident, {"type": "timer", "dueMs": 5})
+    await gateway.settle()
+    following = await restart(gateway)
+    assert (await following.open()).firing == {}
+
+
+async def test_due_times_of_a_tool_that_was_removed_are_forgotten(gateway: Gateway) -> None:
+    resident = await gateway.add(tools=[every(), tool("u", type="interval", ms=700)])
+    await advance(gateway, 1)
+    await replace_tools(gateway, tool("t"), tool("u", type="interval", ms=700))
+    assert resident.fired == {"u": 1_000_000_700}
+    found = await gateway.journal.load("p")
+    assert found is not None
+    assert found.fired == {"u": 1_000_000_700}
+    await replace_tools(gateway, tool("t"))
+    assert isinstance(gateway.journal, Ledger)
+    assert await (await gateway.journal.again()).active_panels() == []
 
 
 async def test_run_that_was_not_recorded_is_run_again_after_a_restart(gateway: Gateway) -> None:

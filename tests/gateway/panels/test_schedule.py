@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panels_gateway.panels.definition import Cron, Interval
-from panels_gateway.panels.schedule import MAX_MISSED, due_after, missed
+from panels_gateway.panels.schedule import MAX_MISSED, due_after, due_of, missed
 
 DAY_MS = 24 * 3_600_000
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -93,3 +93,18 @@ def test_latest_due_time_is_run_once_however_long_the_downtime_was(timed: Interv
     (found,) = missed(timed, 0, at("2020-01-01T00:00"), now)
     assert next(due_after(timed, 0, found)) > now
     assert missed(timed, 0, found, now) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "due_ms"),
+    [
+        (b'{"type":"timer","dueMs":5}', 5),
+        (b'{"type":"mount","dueMs":5}', None),
+        (b'{"type":"timer","dueMs":5,"n":1}', None),
+        (b'{"type":"timer"}', None),
+        (b"null", None),
+        (b"[", None),
+    ],
+)
+def test_due_time_is_read_from_the_args_of_a_run(args: bytes, due_ms: int | None) -> None:
+    assert due_of(args) == due_ms

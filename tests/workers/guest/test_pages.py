@@ -48,6 +48,16 @@ def test_difference_is_what_makes_one_memory_of_another(
     assert all(end < start for (_, end), (start, _) in pairwise(ends))
 
 
+@given(memories, memories, st.integers(0, PAGES - 3), st.integers(1, 3))
+def test_exclusive_or_is_that_of_each_byte(
+    ours: dict[int, tuple[int, int]], theirs: dict[int, tuple[int, int]], first: int, count: int
+) -> None:
+    memory, other = laid_out(ours), laid_out(theirs)
+    at, end = first * PAGE_BYTES, (first + count) * PAGE_BYTES
+    mixed = exclusive_or(bytes(memory[at:end]), at, Baseline(len(other), bytes(other), ()))
+    assert mixed == bytes(a ^ b for a, b in zip(memory[at:end], other[at:end], strict=True))
+
+
 @given(memories, st.integers(0, PAGES * PAGE_BYTES), st.integers(0, 3 * PAGE_BYTES))
 def test_baseline_reads_any_range(marks: dict[int, tuple[int, int]], at: int, length: int) -> None:
     memory = laid_out(marks, PAGES + 4)

@@ -14,6 +14,10 @@ PAGE_BYTES: Final = 4_096
 _CHUNK_BYTES: Final = 16 * PAGE_BYTES
 #: What is combined at a time: the numbers in between take several times the room of the bytes.
 _SLICE_BYTES: Final = 64 * PAGE_BYTES
+#: Most of a page that differs is as it was. Such pieces are compared, which costs less than to combine them;
+#: measured (docs/decisions/0024-confined-waiting.md), twice or half as many bytes cost more.
+_BLOCK_BYTES: Final = 512
+_BLOCK_OF_ZEROS: Final = bytes(_BLOCK_BYTES)
 _CHUNK_OF_ZEROS: Final = bytes(_CHUNK_BYTES)
 
 Runs = tuple[tuple[int, bytes], ...]
@@ -123,5 +127,16 @@ def exclusive_or(data: bytes, at: int, baseline: Baseline) -> bytes:
 
 def _mixed(data: bytes, at: int, baseline: Baseline) -> bytes:
     other = baseline.read(at, len(data))
-    mixed = int.from_bytes(data, "little") ^ int.from_bytes(other, "little")
-    return mixed.to_bytes(len(data), "little")
+    mixed: list[bytes] = []
+    for start in range(0, len(data), _BLOCK_BYTES):
+        one, two = data[start : start + _BLOCK_BYTES], other[start : start + _BLOCK_BYTES]
+        if one == two:
+            mixed.append(_BLOCK_OF_ZEROS)
+        elif one == _BLOCK_OF_ZEROS:
+            mixed.append(two)
+        elif two == _BLOCK_OF_ZEROS:
+            mixed.append(one)
+        else:
+            number = int.from_bytes(one, "little") ^ int.from_bytes(two, "little")
+            mixed.append(number.to_bytes(_BLOCK_BYTES, "little"))
+    return b"".join(mixed)
