@@ -40,6 +40,7 @@ from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
 from panels_worker.confinement.confinement import Confinement, ConfinementError
+from panels_worker.guest.capi import epoch_of
 from panels_worker.javascript.engines import QUICKJS, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
 from panels_worker.sandbox.loop import Loop
@@ -115,7 +116,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     socket = link.connect(context, config.endpoint, config.worker, config.curve)
     ticker = Ticker(
-        tick=loader.engine.increment_epoch,
+        tick=epoch_of(loader.engine),
         connect=lambda: link.connect(context, config.endpoint, os.urandom(16), config.curve),
         worker=config.worker,
         sandbox=sandbox,
