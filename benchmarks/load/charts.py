@@ -75,13 +75,16 @@ def chart(title: str, lines: Sequence[Line], *, x_unit: str, y_unit: str, log_x:
     return f"<figure>{caption}{''.join(made)}</figure>"
 
 
-def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]], *, unit: str) -> str:
-    """A stacked bar for each of ``rows``, which are a name and its parts: (name, style,
-    value in ``unit``).
+def bars(
+    title: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]], *, unit: str, left: int = 96
+) -> str:
+    """A stacked bar for each of ``rows``, which are a name and its parts: (name, style, value in ``unit``).
+
+    ``left`` is the room for names.
     """
     totals = [sum(value for _, _, value in parts) for _, parts in rows]
     longest = max(totals, default=0.0) or 1.0
-    left, room = 96, WIDTH - 96 - 96
+    room = WIDTH - left - 96
     made = [f'<svg viewBox="0 0 {WIDTH} {len(rows) * 40 + 4}" role="img" aria-label="{html.escape(title)}">']
     keys: dict[str, str] = {}
     for number, ((name, parts), total) in enumerate(zip(rows, totals, strict=True)):

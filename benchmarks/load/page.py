@@ -10,7 +10,8 @@ from benchmarks.load.charts import Line, bars, chart
 from benchmarks.load.run import Report as Run
 from benchmarks.report import Report, Table
 
-_STYLE: Final = """
+#: The style sheet of all reports.
+STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #667085; --rule: #e4e7ec; --paper: #fff;
   --a: #2563eb; --b: #d97706; --a2: #93b4f5; --b2: #f0c48a; --bad: #b42318 }
 @media (prefers-color-scheme: dark) { :root {
@@ -72,7 +73,7 @@ def page(report: Report, runs: Sequence[Run]) -> str:
         *(f"<p>{html.escape(line)}</p>" for line in report.head().splitlines()),
         f"<p><code>{html.escape(report.command)}</code>, {report.date}</p>",
         verdict,
-        *(_table(table) for table in report.tables),
+        *(table_of(table) for table in report.tables),
         chart("Throughput", throughput, x_unit="seconds", y_unit="answers per second"),
         chart("Latency", latency, x_unit="seconds", y_unit="milliseconds"),
         chart(
@@ -83,11 +84,12 @@ def page(report: Report, runs: Sequence[Run]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>panels under load</title><style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
+        f"<title>panels under load</title><style>{STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
     )
 
 
-def _table(table: Table) -> str:
+def table_of(table: Table) -> str:
+    """A report's table as HTML."""
     cells = [[html.escape(cell) for cell in row] for row in table.shown()]
     head = "".join(f"<th>{cell}</th>" for cell in cells[0])
     rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:])

@@ -161,3 +161,9 @@ def test_filter_is_the_same_each_time() -> None:
 
 def no_such_thing() -> None:
     raise OSError(38, "no such thing")
+
+
+def test_confinement_leaves_a_descriptor_for_each_handler(folder: Path) -> None:
+    """A module with data keeps a file open for as long as it is loaded."""
+    most = 64 + jail.config(str(folder)).max_programs
+    assert probe(folder, "resource.getrlimit(resource.RLIMIT_NOFILE)") == (0, str((most, most)))

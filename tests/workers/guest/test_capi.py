@@ -6,10 +6,15 @@ from __future__ import annotations
 
 import ctypes
 
+import pytest
 import wasmtime
 from wasmtime import _bindings
 
 from panels_worker.guest import capi
+from panels_worker.guest.linker import HostLinker
+from panels_worker.guest.store import Store
+from panels_worker.guest.traps import GuestTrap
+from tests.workers.builders import ENGINE
 
 
 def test_wasmtime_still_exports_every_function_with_as_many_arguments() -> None:
@@ -57,3 +62,12 @@ def test_take_error_gives_the_message() -> None:
     error = define()
     assert error
     assert "defined twice" in capi.take_error(error)
+
+
+def test_epoch_of_an_engine_moves_on() -> None:
+    store = Store(HostLinker(ENGINE).link(wasmtime.Module(ENGINE, '(module (func (export "f") (loop $l (br $l))))')),
+                  fuel=10**9, epoch_ticks=1, memory_bytes=1, table_elements=1)  # fmt: skip
+    capi.epoch_of(ENGINE)()
+    with pytest.raises(GuestTrap, match="interrupted by its deadline"):
+        store.call(store.export(b"f"))
+    store.close()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panels_shared.outcome import Completed, Failed, Reason
+from panels_worker.guest import effects
 from panels_worker.guest.task import Execution, Task
 from panels_worker.guest.wasm import WasmProgram
 from tests.workers.builders import ENGINE, HOST, make_program, make_task
@@ -346,3 +347,44 @@ def test_handler_that_said_it_fails_has_failed_however_it_leaves(leaving: str) -
     assert isinstance(execution.outcome, Failed)
     assert (execution.outcome.reason, execution.outcome.message) == (Reason.HANDLER_ERROR, "why")
     assert execution.changes == {}
+
+
+# -- calls that hand over a whole memory -------------------------------------------------------------
+
+_ALL_OF_IT = "(i32.const 0) (i32.mul (memory.size) (i32.const 65536))"
+
+
+def test_log_and_message_are_cut_before_they_are_decoded() -> None:
+    grown = "(drop (memory.grow (i32.const 100)))"
+    execution = make_program(f"{grown} (call $log (i32.const 1) {_ALL_OF_IT}) (i32.const 0)").run(make_task())
+    assert isinstance(execution.outcome, Completed)
+    assert len(execution.outcome.log[0].text) <= make_task().limits.log_bytes
+    assert len(execution.outcome.log) == 2
+    outcome = make_program(f"{grown} (call $fail {_ALL_OF_IT}) (i32.const 0)").run(make_task()).outcome
+    assert isinstance(outcome, Failed)
+    assert len(outcome.message) == 4_096
+
+
+def test_value_above_all_output_is_refused_before_it_is_read() -> None:
+    program = make_program(f"(drop (memory.grow (i32.const 100))) (call $result {_ALL_OF_IT}) (i32.const 0)")
+    assert failed(program).reason is Reason.LIMIT_EXCEEDED
+
+
+def test_name_of_a_whole_memory_is_none() -> None:
+    body = f"(block (result i32) (drop (memory.grow (i32.const 100))) (call $state_has {_ALL_OF_IT}))"
+    assert code(body) == -4
+
+
+def test_guest_that_calls_its_host_a_lot_lets_the_other_thread_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a pause no thread that waits for the interpreter's lock ever gets it in time."""
+    now_s, pauses = [100.0], list[float]()
+    monkeypatch.setattr(effects, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(effects, "sleep", pauses.append)
+    job = effects.Effects(make_task())
+    for _ in range(16):
+        job.count_call()
+    assert pauses == []
+    now_s[0] += 0.01
+    for _ in range(16):
+        job.count_call()
+    assert len(pauses) == 1

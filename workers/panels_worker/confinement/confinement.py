@@ -36,7 +36,8 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 #: The most bytes of the unnamed files by which the engine shares a module's data between instances.
 _MAX_FILE_BYTES: Final = 128 * MIB
-_MAX_FILES: Final = 64
+#: Descriptors beside those of loaded handlers: each that has data keeps such a file.
+_MAX_OTHER_FILES: Final = 64
 
 
 class ConfinementError(PanelsError):
@@ -106,7 +107,7 @@ class Confinement:
     def _limit(self) -> None:
         for what, most in (
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NOFILE, _MAX_FILES),
+            (resource.RLIMIT_NOFILE, _MAX_OTHER_FILES + self._config.max_programs),
             (resource.RLIMIT_FSIZE, _MAX_FILE_BYTES),
             (resource.RLIMIT_MEMLOCK, 0),
             (resource.RLIMIT_MSGQUEUE, 0),

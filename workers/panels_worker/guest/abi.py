@@ -31,6 +31,7 @@ INVALID: Final = -4
 #: The most random bytes for one call: a security limit.
 MAX_RANDOM_BYTES: Final = 64 * KIB
 _MAX_MESSAGE_CHARS: Final = 4_096
+_MAX_CHAR_BYTES: Final = 4
 
 _TYPES: Final = {"i": ValType.i32(), "I": ValType.i64(), "F": ValType.f64()}
 
@@ -125,7 +126,7 @@ class WasmHost:
         values = [raw[at * I64_STEP] & 0xFFFF_FFFF for at in range(6)]
         try:
             extension, method = run.read_text(*values[0:2]), run.read_text(*values[2:4])
-            raw[0] = run.effects.call_extension(extension, method, run.read(*values[4:6]))
+            raw[0] = run.effects.call_extension(extension, method, run.read_value(*values[4:6]))
         except Denied:
             raw[0] = DENIED
         except InvalidValue:
@@ -148,7 +149,7 @@ def _state_get(run: WasmRun, raw: Any) -> int:
 
 def _state_set(run: WasmRun, raw: Any) -> int:
     key, key_length, pointer, length = raw[0:16:4]
-    run.effects.set(run.read_text(key, key_length), run.read(pointer, length))
+    run.effects.set(run.read_text(key, key_length), run.read_value(pointer, length))
     return 0
 
 
@@ -171,29 +172,37 @@ def _state_keys(run: WasmRun, raw: Any) -> int:
 
 def _emit(run: WasmRun, raw: Any) -> int:
     name, name_length, pointer, length = raw[0:16:4]
-    run.effects.emit(run.read_text(name, name_length), run.read(pointer, length))
+    run.effects.emit(run.read_text(name, name_length), run.read_value(pointer, length))
     return 0
 
 
 def _view(run: WasmRun, raw: Any) -> int:
-    params = run.read(raw[16], raw[20])
+    params = run.read_value(raw[16], raw[20])
     run.effects.view(run.read_text(raw[0], raw[4]), run.read_text(raw[8], raw[12]), params)
     return 0
 
 
 def _result(run: WasmRun, raw: Any) -> None:
     try:
-        run.effects.returns(run.read(raw[0], raw[4]))
+        run.effects.returns(run.read_value(raw[0], raw[4]))
     except InvalidValue as exc:
         raise InvalidResultError(str(exc)) from None
 
 
 def _fail(run: WasmRun, raw: Any) -> None:
-    run.failure = run.read(raw[0], raw[4]).decode("utf-8", "replace")[:_MAX_MESSAGE_CHARS]
+    text = _read_some(run, raw[0], raw[4], _MAX_CHAR_BYTES * _MAX_MESSAGE_CHARS)
+    run.failure = text[:_MAX_MESSAGE_CHARS]
 
 
 def _log(run: WasmRun, raw: Any) -> None:
-    run.effects.write_log(raw[0], run.read(raw[4], raw[8]).decode("utf-8", "replace"))
+    # one byte more than is kept, so that what is cut is marked as cut
+    run.effects.write_log(raw[0], _read_some(run, raw[4], raw[8], run.effects.task.limits.log_bytes + 1))
+
+
+def _read_some(run: WasmRun, pointer: int, length: int, most: int) -> str:
+    """The beginning of a text: the whole of a memory may be handed over, and decoding it takes a second."""
+    run.check(pointer, length)
+    return run.read(pointer, min(length & 0xFFFF_FFFF, most)).decode("utf-8", "replace")
 
 
 def _random(run: WasmRun, raw: Any) -> None:

@@ -19,14 +19,16 @@ thread.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import byref, c_char_p, c_int64, c_size_t, c_uint64, c_void_p, memmove, string_at
 from typing import Any, Final
 
-from wasmtime import Config, _bindings
+from wasmtime import Config, Engine, _bindings
 from wasmtime._ffi import dll as _dll
 
 #: name → (result, arguments)
 PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
+    "wasmtime_engine_increment_epoch": (None, (c_void_p,)),
     "wasmtime_store_new": (c_void_p, (c_void_p, c_void_p, c_void_p)),
     "wasmtime_store_context": (c_void_p, (c_void_p,)),
     "wasmtime_store_limiter": (None, (c_void_p, c_int64, c_int64, c_int64, c_int64, c_int64)),
@@ -85,6 +87,19 @@ error_message = _bind("wasmtime_error_message")
 error_delete = _bind("wasmtime_error_delete")
 byte_vec_delete = _bind("wasm_byte_vec_delete")
 define_func_unchecked = _bind("wasmtime_linker_define_func_unchecked")
+
+#: The library once more, for calls that keep the interpreter's lock.
+_locked = ctypes.PyDLL(None, handle=_dll._handle)
+
+
+def epoch_of(engine: Engine) -> Callable[[], object]:
+    """What moves the epoch of ``engine`` on, without giving up the interpreter's lock: a thread that gave
+    it up for this would have to wait for it again, behind a guest that does nothing but call its host.
+    """
+    increment, pointer = _locked["wasmtime_engine_increment_epoch"], engine.ptr()
+    increment.restype, increment.argtypes = PROTOTYPES["wasmtime_engine_increment_epoch"]
+    return lambda: increment(pointer)
+
 
 #: Setters of the pool's configuration: name → type of the number.
 _POOL_SETTERS: Final[dict[str, Any]] = {

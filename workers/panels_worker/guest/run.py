@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from panels_shared.limits import KIB
 from panels_worker.guest.capi import window, write_bytes
 from panels_worker.guest.effects import Effects, InvalidValue
 from panels_worker.guest.store import Store
 from panels_worker.guest.traps import BadPointerError
+
+#: Bytes of a name that are looked at: more than any name may have, less than takes a while to decode.
+_MAX_TEXT_BYTES: Final = 64 * KIB
 
 
 class WasmRun:
@@ -41,6 +45,14 @@ class WasmRun:
             self._grown(end)
         return self.window[pointer:end]  # type: ignore[no-any-return]
 
+    def read_value(self, pointer: int, length: int) -> bytes:
+        """A copy of a JSON value. Raises ``BadPointerError``, and ``LimitReached`` before it copies too
+        much.
+        """
+        self.check(pointer, length)
+        self.effects.check_size(length & 0xFFFF_FFFF)
+        return self.read(pointer, length)
+
     def read_text(self, pointer: int, length: int) -> str:
         """UTF-8 text in guest memory. Raises ``BadPointerError``, ``InvalidValue``."""
         pointer &= 0xFFFF_FFFF
@@ -48,6 +60,8 @@ class WasmRun:
         end = pointer + length
         if end > self.size:
             self._grown(end)
+        if length > _MAX_TEXT_BYTES:
+            raise InvalidValue(f"expected a name of at most {_MAX_TEXT_BYTES} bytes, got {length}")
         try:
             return self.window[pointer:end].decode()  # type: ignore[no-any-return]
         except UnicodeDecodeError:

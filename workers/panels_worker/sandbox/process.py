@@ -45,6 +45,7 @@ from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer
 from panels_worker.confinement.confinement import Confinement, ConfinementError
+from panels_worker.guest.capi import epoch_of
 from panels_worker.javascript.engines import carried, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
 from panels_worker.sandbox.loop import Loop
@@ -135,7 +136,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
         )
 
     ticker = Ticker(
-        tick=loader.engine.increment_epoch,
+        tick=epoch_of(loader.engine),
         connect=lambda: link.connect(context, config.endpoint, beat_id(config.worker), config.curve),
         worker=config.worker,
         sandbox=sandbox,

@@ -14,6 +14,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from time import monotonic
 from typing import Final, Protocol
 
 from panels_shared.errors import LimitError, WireError
@@ -65,7 +66,8 @@ class Binding:
 class Sandbox:
     """The state of a sandbox process between two messages from the gateway.
 
-    ``started`` and ``finished`` count jobs; while they differ one is running. Another thread may read them.
+    ``started`` and ``finished`` count jobs; while they differ one is running, which began at ``started_s``
+    (monotonic seconds). Another thread may read them.
     """
 
     __slots__ = (
@@ -79,6 +81,7 @@ class Sandbox:
         "finished",
         "queue",
         "started",
+        "started_s",
     )
 
     def __init__(
@@ -86,6 +89,7 @@ class Sandbox:
     ) -> None:
         self.queue: deque[ToWorker] = deque()
         self.started = 0
+        self.started_s = 0.0
         self.finished = 0
         #: A program raised, which none may: this process can no longer be relied on.
         self.defect = False
@@ -147,6 +151,7 @@ class Sandbox:
             binding.capabilities,
             replica.state,
         )
+        self.started_s = monotonic()
         self.started += 1
         try:
             if type(job) is Resume:

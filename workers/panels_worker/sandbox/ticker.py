@@ -1,6 +1,8 @@
 """The second thread of a sandbox process: it keeps time while the first runs a guest.
 
-Every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline. Several
+About every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline: by
+one tick, or by as many as have passed for the job that is running. So a deadline holds in a process that has
+rested, and where a guest calls its host so often that this thread has to wait for the interpreter. Several
 times a second it reports to the pool, and as often as the gateway asked it sends a heartbeat, on a socket of
 its own (a ZeroMQ socket belongs to one thread). A process that has been stopped for a while finds out here,
 too.
@@ -30,6 +32,9 @@ TICK_S: Final = 0.01
 RESTING_TICK_S: Final = 0.05
 REST_TICKS: Final = 100
 REPORT_S: Final = 0.25
+#: The most that the epoch moves on at once: the time that a process was stopped is not its job's to answer
+#: for.
+MAX_TICKS: Final = 100
 #: A tick that comes this late means that the process was stopped, or might as well have been.
 STOPPED_S: Final = 1.0
 
@@ -45,6 +50,18 @@ class Shared:
     beating: bool = False  # loop: there is a gateway to send heartbeats to
     stopped: bool = False  # ticker sets it, loop clears it: this process did not run for a while
     connected: bool = False  # ticker: its socket has a connection
+
+
+def ticks_due(counted_s: float, started_s: float, now_s: float) -> tuple[int, float]:
+    """How far the epoch moves on at ``now_s``, and up to when time is counted after that.
+
+    Time is counted up to ``counted_s``, and a job that began at ``started_s`` answers for none before.
+    Whole ticks count, and what is left of one is there the next time: over a job they are never more than
+    its time in ticks. At most ``MAX_TICKS`` count at once.
+    """
+    since_s = max(counted_s, started_s)
+    due = int((now_s - since_s) / TICK_S)
+    return (due, since_s + due * TICK_S) if due <= MAX_TICKS else (MAX_TICKS, now_s)
 
 
 class Ticker(threading.Thread):
@@ -87,12 +104,14 @@ class Ticker(threading.Thread):
         """Ticks until it is closed."""
         socket = self._connect()
         monotonic = time.monotonic
-        last_s = next_report_s = next_beat_s = monotonic()
+        counted_s = last_s = next_report_s = next_beat_s = monotonic()
         shared = self._shared
         while not self._closing:
             time.sleep(TICK_S if self._rested_ticks < REST_TICKS else RESTING_TICK_S)
-            self._tick()
             now_s = monotonic()
+            due, counted_s = ticks_due(counted_s, self._sandbox.started_s, now_s)
+            for _ in range(due):
+                self._tick()
             if now_s - last_s > STOPPED_S:
                 shared.stopped = True
             last_s = now_s

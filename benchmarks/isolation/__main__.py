@@ -1,0 +1,208 @@
+"""Attack a real system while well-behaved clients use it: ``scripts/isolation_test``.
+
+A gateway and two sandbox processes; neighbours trigger counters at a steady rate on panels of their own,
+from a process of their own. Every attack has to come back with what the corpus says, change nothing that it
+may not change, and cost no neighbour an answer. Windows without attacks lie between the attacks, so that what
+neighbours feel is compared within one run. Anything that gets through makes it exit with 1. The figures
+(stopped within a deadline + 20 ms; the neighbours' p99 at most twice its undisturbed value) are reported,
+and decide only with ``--strict-figures``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.isolation.attack import Attack
+from benchmarks.isolation.corpus import compromised, corpus
+from benchmarks.isolation.neighbours import Observed
+from benchmarks.isolation.page import page
+from benchmarks.isolation.report import Run
+from benchmarks.isolation.runner import Runner, layers, resident
+from benchmarks.isolation.verdict import Row
+from benchmarks.load.system import ROOT
+from benchmarks.report import Report
+from tests.integration.guests import counter, script
+from tests.support.system import System
+
+#: The neighbours: panels, and triggers a second of all of them together.
+PANELS: Final = 4
+PER_S: Final = 160.0
+#: How long an attack goes on at least, and how long the windows around it are, in seconds.
+WINDOW_S: Final = 1.5
+QUIET_S: Final = 1.0
+#: Calls of each attack, and snippets, in the short form.
+SAMPLE: Final = 2
+#: How long the neighbours may take to connect and to end, in seconds.
+_PATIENCE_S: Final = 60.0
+_COUNT_JS: Final = (
+    "$state.count = ($state.count ?? 0) + 1; $emit('counted', $state.count); return $state.count;"
+)
+
+
+def main() -> None:
+    """The command."""
+    options = arguments()
+    try:
+        run = measured(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as exc:
+        sys.exit(f"isolation_test: {exc}")
+    run.publish()
+    if options.json:
+        options.json.write_bytes(run.encode())
+    options.html.write_text(page(run), encoding="utf-8")
+    _say(f"report: {options.html}")
+    sys.exit(1 if run.problems or (options.strict_figures and run.misses) else 0)
+
+
+def measured(options: argparse.Namespace) -> Run:
+    """Carries out the corpus, or the families that were asked for."""
+    attacks, short = chosen(options), options.short
+    with System() as system:
+        system.start(processes=2)
+        panels = [
+            system.make_panel(counter() if at % 2 else script("count", _COUNT_JS), state={"count": 0})
+            for at in range(PANELS)
+        ]
+        for panel in panels:
+            with system.connect(panel) as client:
+                client.call("count")
+        before, started_s = resident(system), time.monotonic()
+        with neighbours(system, panels) as process:
+            runner = Runner(system, window_s=0 if short else WINDOW_S, quiet_s=0 if short else QUIET_S)
+            quiet = [runner.rest(seconds=QUIET_S)]
+            rows: list[Row] = []
+            for attack in attacks:
+                rows.append(runner.run(attack))
+                quiet += rows[-1].quiet[-1:]
+                _progress(rows[-1], len(rows), len(attacks))
+            if not options.only or compromised.FAMILY in options.only:
+                rows += snippets(short=short)
+            quiet.append(runner.rest(seconds=QUIET_S))
+            observed = ended(process)
+        found = Run(
+            rows=rows,
+            observed=observed,
+            report=Report(" ".join(["scripts/isolation_test", *sys.argv[1:]])),
+            started_s=started_s,
+            took_s=time.monotonic() - started_s,
+            layers=layers(system),
+            memory={name: (size, resident(system).get(name, 0)) for name, size in before.items()},
+            problems=[f"{row.name}: {text}" for row in rows for text in row.all_problems],
+        )
+        found.problems += observed.violations + runner.aftermath()
+        counted = sum(int(system.state(panel)["count"]) for panel in panels)
+        if counted != observed.sent + len(panels):
+            found.problems.append(f"neighbours: expected {observed.sent + len(panels)} counts, got {counted}")
+    found.compare(tuple(quiet))
+    return found
+
+
+def chosen(options: argparse.Namespace) -> list[Attack]:
+    """The attacks of this run."""
+    wanted = [attack for attack in corpus() if not options.only or attack.family in options.only]
+    return [attack.sampled(SAMPLE) for attack in wanted] if options.short else wanted
+
+
+def snippets(*, short: bool) -> list[Row]:
+    """The rows of what a compromised worker tries."""
+    rows: list[Row] = []
+    for row in compromised.rows(compromised.jailed, most=SAMPLE if short else None):
+        rows.append(row)
+        _progress(row, len(rows), len(compromised.groups()))
+    return rows
+
+
+# -- the neighbours' process -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def neighbours(system: System, panels: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The neighbours, once they are all connected. They are killed where they were not ``ended``."""
+    url = system.url.replace("http", "ws", 1)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.isolation.neighbours",
+        url,
+        system.token(),
+        str(PER_S),
+        *panels,
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise OSError("the neighbours could not connect")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ended(process: subprocess.Popen[bytes]) -> Observed:
+    """Tells the neighbours to end; what they saw."""
+    written, _ = process.communicate(timeout=_PATIENCE_S)
+    return msgspec.json.decode(written, type=Observed)
+
+
+# -- the command line --------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; exits with 2 and a sentence where it makes no sense."""
+    made = parser()
+    options = made.parse_args()
+    for name in ("json", "html"):
+        path = getattr(options, name)
+        if path is None:
+            continue
+        if path.is_dir():
+            made.error(f"--{name}: expected a file, got the folder {path}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            made.error(f"--{name}: {exc}")
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="scripts/isolation_test",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    families = sorted({attack.family for attack in corpus()} | {compromised.FAMILY})
+    add("--short", action="store_true", help="some handlers of each attack, once; figures say little")
+    add("--only", action="append", choices=families, metavar="FAMILY", help=f"one of {', '.join(families)}")
+    add("--strict-figures", action="store_true", help="exit with 1 where a figure is missed, too")
+    add("--json", type=Path, metavar="FILE", help="write everything measured there")
+    html = ROOT / "build" / "isolation_test.html"
+    add("--html", type=Path, default=html, metavar="FILE", help="the report (build/isolation_test.html)")
+    return made
+
+
+def _progress(row: Row, number: int, of: int) -> None:
+    if sys.stderr.isatty():
+        verdict = "FAILED" if row.all_problems else "held"
+        _say(f"{number:3}/{of} {verdict:6} {row.family}: {row.name} ({row.calls}; {row.stopped_by})")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
