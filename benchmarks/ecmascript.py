@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import quickjs_rs
-from wasmtime import Module
+from wasmtime import Module, Trap
 
 from benchmarks.report import Report, Table
 from benchmarks.rival_quickjs import NPM_FOLDER
@@ -124,11 +125,12 @@ class OwnHost:
             return error.name or "thrown", ""
         except quickjs_rs.MarshalError:
             return "", ""  # it ended well with a value that Python has none for
-        except (quickjs_rs.QuickJSError, UnicodeError) as error:
+        except (quickjs_rs.QuickJSError, UnicodeError, Trap) as error:
             return type(error).__name__, ""
         finally:
-            context.close()
-            runtime.close()
+            with contextlib.suppress(Trap, quickjs_rs.QuickJSError):  # after a trap nothing of it is sound
+                context.close()
+                runtime.close()
 
 
 def _last(ask: object) -> str:
