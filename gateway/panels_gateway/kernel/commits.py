@@ -340,6 +340,10 @@ def check(outcome: Completed | Suspended) -> tuple[list[Mutation], list[tuple[st
         if outcome.view_commands != b"[]":
             _raw_decoder.decode(outcome.view_commands)
             str(outcome.view_commands, "utf-8")
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        if type(outcome) is Suspended:
+            # what is called is shown over HTTP, and a trigger of another panel takes its args from here
+            for call in outcome.calls:
+                jsonvalue.validate(call.args)
+    except (msgspec.DecodeError, InvalidJsonError, UnicodeError, RecursionError):
         raise InvalidOutcomeError("expected a result of valid JSON, got something else") from None
     return mutations, events

@@ -17,12 +17,12 @@ from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import StateLimits
 from panels_gateway.panels.trigger import Failure, Succeeded
 from panels_shared.messages import Job
-from panels_shared.outcome import Completed, Failed, LogLine, Outcome, Reason, Usage
+from panels_shared.outcome import Completed, ExtensionCall, Failed, LogLine, Outcome, Reason, Suspended, Usage
 from tests.support.gateway import Call, Caller, Gateway, completed, follow
 
 pytestmark = pytest.mark.anyio
 
-INVALID = [
+INVALID: list[Completed | Suspended] = [
     Completed(Usage(), b"{"),
     Completed(Usage(), b"\xff"),
     Completed(Usage(), b'"\xff"'),
@@ -35,6 +35,9 @@ INVALID = [
     Completed(Usage(), view_commands=b"nonsense"),
     Completed(Usage(), view_commands=b'["\xff"]'),
     Completed(Usage(), mutations=b"[" * 100_000),
+    Suspended(Usage(), (ExtensionCall(1, "panels", "trigger", b'["\xff","u"]'),), b"image"),
+    Suspended(Usage(), (ExtensionCall(1, "panels", "trigger", b"[" * 500 + b"]" * 500),), b"image"),
+    Suspended(Usage(), (ExtensionCall(1, "http", "get", b"nonsense"),), b"image"),
 ]
 
 
@@ -119,7 +122,7 @@ async def test_failure_changes_nothing_and_is_recorded_only_for_its_key() -> Non
 
 
 @pytest.mark.parametrize("outcome", INVALID, ids=range(len(INVALID)))
-async def test_invalid_outcome_is_refused_whole(outcome: Completed) -> None:
+async def test_invalid_outcome_is_refused_whole(outcome: Completed | Suspended) -> None:
     with pytest.raises(InvalidOutcomeError):
         check(outcome)
     gateway = Gateway()
