@@ -30,7 +30,8 @@ INVALID: Final = -4
 
 #: The most random bytes for one call: a security limit.
 MAX_RANDOM_BYTES: Final = 64 * KIB
-_MAX_MESSAGE_CHARS: Final = 4_096
+#: Characters of a failure's message: a security limit.
+MAX_MESSAGE_CHARS: Final = 4_096
 
 _TYPES: Final = {"i": ValType.i32(), "I": ValType.i64(), "F": ValType.f64()}
 
@@ -189,7 +190,7 @@ def _result(run: WasmRun, raw: Any) -> None:
 
 
 def _fail(run: WasmRun, raw: Any) -> None:
-    run.failure = run.read(raw[0], raw[4]).decode("utf-8", "replace")[:_MAX_MESSAGE_CHARS]
+    run.failure = run.read(raw[0], raw[4]).decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
 
 
 def _log(run: WasmRun, raw: Any) -> None:
