@@ -302,6 +302,7 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
         *_of(
             "panels_worker.",
             ("guest.effects.MAX_KEY_CHARS", "a key that a handler sets", "characters", "fails", "TRAP"),
+            ("guest.abi.MAX_MESSAGE_CHARS", "the message of a handler that fails", "characters", "cut", ""),
             ("guest.effects.MAX_NAME_CHARS", "the name of an event or of a view", "characters", "fails",
              "TRAP"),
             ("guest.abi.MAX_RANDOM_BYTES", "random bytes in one call", "bytes", "fails", "LIMIT_EXCEEDED"),

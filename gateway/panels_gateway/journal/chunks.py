@@ -15,7 +15,7 @@ from zlib import crc32
 import msgspec
 
 from panels_gateway.journal.journal import CorruptError
-from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Revoked, Source
+from panels_gateway.journal.records import Changed, Parked, Ran, Returned, Revoked, Source, decode_as
 from panels_shared.outcome import Completed, Failed
 
 Commit = Ran | Changed
@@ -81,7 +81,7 @@ def encode_waiting(record: Parked | Returned) -> bytes:
 
 def decode_waiting(data: bytes) -> Parked | Returned:
     """Raises ``msgspec.DecodeError``."""
-    return _waiting_decoder.decode(data)
+    return decode_as(_waiting_decoder, data)
 
 
 _revoked_decoder: msgspec.msgpack.Decoder[Revoked] = msgspec.msgpack.Decoder(Revoked)
@@ -94,12 +94,12 @@ def encode_revoked(record: Revoked) -> bytes:
 
 def decode_revoked(data: bytes) -> Revoked:
     """Raises ``msgspec.DecodeError``."""
-    return _revoked_decoder.decode(data)
+    return decode_as(_revoked_decoder, data)
 
 
 def decode_deadline(data: bytes) -> int:
     """When a suspension ends, of the record of its ``Parked``. Raises ``msgspec.DecodeError``."""
-    return _deadline_decoder.decode(data).deadline_ms
+    return decode_as(_deadline_decoder, data).deadline_ms
 
 
 def encode_record(record: Commit) -> bytes:
@@ -109,12 +109,12 @@ def encode_record(record: Commit) -> bytes:
 
 def decode_record(data: bytes) -> Commit:
     """Raises ``msgspec.DecodeError``."""
-    return _record_decoder.decode(data)
+    return decode_as(_record_decoder, data)
 
 
 def decode_commits(data: bytes) -> list[Commit]:
     """Raises ``msgspec.DecodeError``."""
-    return _run_decoder.decode(data)
+    return decode_as(_run_decoder, data)
 
 
 def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
@@ -122,8 +122,8 @@ def sized_commits(data: bytes, *, skip: int) -> Iterator[tuple[Commit, int]]:
 
     Raises ``msgspec.DecodeError``.
     """
-    for part in _parts_decoder.decode(data)[skip:]:
-        yield _record_decoder.decode(part), len(memoryview(part))
+    for part in decode_as(_parts_decoder, data)[skip:]:
+        yield decode_as(_record_decoder, part), len(memoryview(part))
 
 
 def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
@@ -136,11 +136,14 @@ def mutations_of(commits: Sequence[Commit]) -> list[list[Mutation]]:
         for commit in commits
     ]
     try:
-        return _mutations_decoder.decode(b"[" + b",".join(texts) + b"]")
-    except msgspec.MsgspecError as exc:
+        found = _mutations_decoder.decode(b"[" + b",".join(texts) + b"]")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptError(
             f"expected mutations in commits {commits[0].seq} and on, got other: {exc}"
         ) from exc
+    if len(found) != len(commits):
+        raise CorruptError(f"expected mutations in commits {commits[0].seq} and on, got none in one of them")
+    return found
 
 
 def value_of(mutation: Mutation) -> bytes | None:
@@ -189,9 +192,10 @@ def checked_row(panel: int, first: int, last: int, crc: int, undo: bytes, record
     if chunk_crc(records, undo) != crc:
         raise CorruptError(f"{where}: expected checksum {crc}, got {chunk_crc(records, undo)}")
     try:
-        return Row(first, last, records, _undo_decoder.decode(undo))
+        changes = decode_as(_undo_decoder, undo)
     except msgspec.MsgspecError as exc:
         raise CorruptError(f"{where}: {exc}") from exc
+    return Row(first, last, records, changes)
 
 
 def _text(commit: Commit) -> bytes:

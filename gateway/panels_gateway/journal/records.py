@@ -15,6 +15,8 @@ folded.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from panels_shared.outcome import Completed, ExtensionCall, Failed, Suspended
@@ -265,6 +267,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Batch] = msgspec.msgpack.Decoder(Batch)
+_T = TypeVar("_T")
 
 
 def encode(batch: Batch) -> bytes:
@@ -274,4 +277,14 @@ def encode(batch: Batch) -> bytes:
 
 def decode(data: bytes) -> Batch:
     """The batch in ``data``. Raises ``msgspec.DecodeError`` for anything else."""
-    return _decoder.decode(data)
+    return decode_as(_decoder, data)
+
+
+def decode_as(decoder: msgspec.msgpack.Decoder[_T], data: bytes | msgspec.Raw) -> _T:
+    """What ``decoder`` reads in ``data``. Raises ``msgspec.DecodeError``, and no other error of msgspec's."""
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(
+            f"expected text in UTF-8 and little nesting: {type(exc).__name__}"
+        ) from None

@@ -81,9 +81,13 @@ def sources(definition: PanelDefinition) -> list[Source]:
 def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDefinition:
     """The definition in ``data``.
 
-    Raises ``msgspec.DecodeError`` or ``KeyError`` (a digest without its source).
+    Raises ``msgspec.DecodeError``, ``ValueError`` (a digest that is none) or ``KeyError`` (one without its
+    source).
     """
-    stored = _decoder.decode(data)
+    try:
+        stored = _decoder.decode(data)
+    except RecursionError:
+        raise msgspec.DecodeError("expected a definition, got one that nests too deeply") from None
     return PanelDefinition(
         id=panel_id,
         kind=stored.kind,

@@ -20,14 +20,14 @@ from panels_gateway.panels.trigger import Failure, Succeeded
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import Limits
 from panels_shared.messages import Job, Tool, ToolKey
-from panels_shared.outcome import Completed, Failed, LogLine, Outcome, Reason, Usage
+from panels_shared.outcome import Completed, ExtensionCall, Failed, LogLine, Outcome, Reason, Suspended, Usage
 from tests.support.gateway import Call, Caller, Gateway, completed, follow
 
 pytestmark = pytest.mark.anyio
 
-TOOL = Tool(ToolKey(1), b"d" * 32, "javascript", "", "t", astuple(Limits()), DEFAULT_CAPABILITIES)
+TOOL = Tool(ToolKey(1), b"d" * 32, "javascript", "", "t", astuple(Limits()), (*DEFAULT_CAPABILITIES, "ext:*"))
 
-INVALID = [
+INVALID: list[Completed | Suspended] = [
     Completed(Usage(), b"{"),
     Completed(Usage(), b"\xff"),
     Completed(Usage(), b'"\xff"'),
@@ -40,6 +40,9 @@ INVALID = [
     Completed(Usage(), view_commands=b"nonsense"),
     Completed(Usage(), view_commands=b'["\xff"]'),
     Completed(Usage(), mutations=b"[" * 100_000),
+    Suspended(Usage(), (ExtensionCall(1, "panels", "trigger", b'["\xff","u"]'),), b"image"),
+    Suspended(Usage(), (ExtensionCall(1, "panels", "trigger", b"[" * 500 + b"]" * 500),), b"image"),
+    Suspended(Usage(), (ExtensionCall(1, "http", "get", b"nonsense"),), b"image"),
 ]
 
 
@@ -124,7 +127,7 @@ async def test_failure_changes_nothing_and_is_recorded_only_for_its_key() -> Non
 
 
 @pytest.mark.parametrize("outcome", INVALID, ids=range(len(INVALID)))
-async def test_invalid_outcome_is_refused_whole(outcome: Completed) -> None:
+async def test_invalid_outcome_is_refused_whole(outcome: Completed | Suspended) -> None:
     with pytest.raises(InvalidOutcomeError):
         check(outcome, TOOL)
     gateway = Gateway()

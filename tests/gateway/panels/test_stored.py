@@ -71,3 +71,8 @@ def test_damaged_definition_is_refused() -> None:
     foreign = {source.digest: msgspec.structs.replace(source, language="cobol")}
     with pytest.raises(msgspec.ValidationError):
         stored.decode("p", data, foreign)
+
+
+def test_definition_that_nests_too_deeply_is_refused_as_any_other() -> None:
+    with pytest.raises(msgspec.DecodeError, match="deeply"):
+        stored.decode("p", b'{"kind":"k","tools":[],"new":' + b"[" * 5_000 + b"]" * 5_000 + b"}", {})

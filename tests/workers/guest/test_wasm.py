@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from panels_shared.outcome import Completed, Failed, Reason
 from panels_worker.guest import effects
+from panels_worker.guest.abi import MAX_MESSAGE_CHARS
 from panels_worker.guest.task import Execution, Task
 from panels_worker.guest.wasm import WasmProgram
 from tests.workers.builders import ENGINE, HOST, make_program, make_task
@@ -271,6 +272,14 @@ def test_module_that_needs_more_memory_than_its_limit_says_so() -> None:
     source = '(module (memory (export "memory") 40) (func (export "alloc") (param i32) (result i32) (i32.const 0)) (func (export "handle") (param i32 i32) (result i32) (i32.const 0)))'
     program = WasmProgram(HOST, wasmtime.Module(ENGINE, source), "handle")
     assert failed(program, make_task(limits={"memory_bytes": 1 << 20})).reason is Reason.MEMORY_LIMIT
+
+
+def test_message_of_a_handler_that_ran_out_of_memory_keeps_its_bound() -> None:
+    program = make_program("(call $fail (i32.const 0) (i32.const 65536)) (i32.const 0)")
+    failure = failed(program, make_task(limits={"memory_bytes": 1 << 20}))
+    assert failure.reason is Reason.MEMORY_LIMIT
+    assert len(failure.message) == MAX_MESSAGE_CHARS
+    assert failure.message.endswith("of memory in use)")
 
 
 def test_alloc_that_lies_ends_the_job() -> None:

@@ -30,7 +30,8 @@ INVALID: Final = -4
 
 #: The most random bytes for one call: a security limit.
 MAX_RANDOM_BYTES: Final = 64 * KIB
-_MAX_MESSAGE_CHARS: Final = 4_096
+#: Characters of a failure's message: a security limit.
+MAX_MESSAGE_CHARS: Final = 4_096
 _MAX_CHAR_BYTES: Final = 4
 
 _TYPES: Final = {"i": ValType.i32(), "I": ValType.i64(), "F": ValType.f64()}
@@ -190,8 +191,8 @@ def _result(run: WasmRun, raw: Any) -> None:
 
 
 def _fail(run: WasmRun, raw: Any) -> None:
-    text = _read_some(run, raw[0], raw[4], _MAX_CHAR_BYTES * _MAX_MESSAGE_CHARS)
-    run.failure = text[:_MAX_MESSAGE_CHARS]
+    text = _read_some(run, raw[0], raw[4], _MAX_CHAR_BYTES * MAX_MESSAGE_CHARS)
+    run.failure = text[:MAX_MESSAGE_CHARS]
 
 
 def _log(run: WasmRun, raw: Any) -> None:

@@ -13,7 +13,7 @@ from panels_shared.limits import Limits
 from panels_shared.messages import Answered
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.guest import endings
-from panels_worker.guest.abi import WasmHost
+from panels_worker.guest.abi import MAX_MESSAGE_CHARS, WasmHost
 from panels_worker.guest.calls import Calls
 from panels_worker.guest.effects import Effects
 from panels_worker.guest.endings import ENDINGS
@@ -205,5 +205,6 @@ def _blame_memory(failure: Failed, used_bytes: int, limits: Limits) -> Failed:
         return failure
     if not endings.near_memory_limit(used_bytes, limits):
         return failure
-    text = f"{failure.message} (with {used_bytes} of {limits.memory_bytes} bytes of memory in use)"
+    in_use = f" (with {used_bytes} of {limits.memory_bytes} bytes of memory in use)"
+    text = failure.message[: MAX_MESSAGE_CHARS - len(in_use)] + in_use
     return msgspec.structs.replace(failure, reason=Reason.MEMORY_LIMIT, message=text)
