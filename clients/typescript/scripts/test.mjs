@@ -25,5 +25,9 @@ await build({
   logLevel: "warning",
 });
 const files = wanted.map((file) => join(outdir, file.replace(".ts", ".js")));
-const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...files], { cwd: ROOT, stdio: "inherit" });
+const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...files], {
+  cwd: ROOT,
+  stdio: "inherit",
+  timeout: 240_000,
+});
 process.exitCode = status ?? 1;

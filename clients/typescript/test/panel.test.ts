@@ -352,6 +352,18 @@ test("a panel that was made anew loses the calls that were sent, and keeps the o
   assert.deepEqual(notices, ["lost new"]);
 });
 
+test("a version that went backwards is another history", async () => {
+  const { world, panel } = live();
+  world.socket.say(patch(1, { n: 1 }));
+  const call = panel.call("t");
+  const notices: string[] = [];
+  panel.onNotice((notice) => notices.push(notice));
+  world.socket.close();
+  await world.pass(1_000);
+  world.socket.greet({ seq: 0, recovered: false });
+  assert.deepEqual([(await errorOf(call)).code, notices], ["LOST", ["lost"]]);
+});
+
 test("a call whose key the gateway has forgotten is not sent again", async () => {
   const { world, panel } = live();
   const call = panel.call("t");
