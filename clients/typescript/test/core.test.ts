@@ -300,6 +300,20 @@ test("a provider whose tokens are refused again and again ends it", async () => 
   assert.deepEqual([panel.status, panel.reason, asked()], ["closed", "UNAUTHORIZED: no", 4]);
 });
 
+test("tokens that were good for a while do not count as refused", async () => {
+  const { provider } = tokens();
+  const world = new World();
+  const panel = world.connect({ token: provider });
+  for (let i = 1; i < 9; i++) {
+    await world.pass(1_000);
+    assert.equal(world.socket.token, `t${i}`);
+    world.socket.greet({ recovered: i > 1 }).say({ type: "PONG" });
+    await world.pass(6_000);
+    world.socket.close(4401);
+  }
+  assert.equal(panel.status, "reconnecting");
+});
+
 for (const [name, provider] of Object.entries<() => string | Promise<string>>({
   throws: () => {
     throw new Error("no token today");
@@ -333,6 +347,9 @@ test("a provider that hangs is asked again, and what it gives in the end is drop
   give("late");
   await world.pass(0);
   assert.deepEqual([asked, world.sockets.length, world.socket.token], [2, 1, "t2"]);
+  world.socket.greet().close();
+  await world.pass(1_000);
+  assert.equal(world.socket.token, "t2");
 });
 
 test("a token that is about to expire is renewed on the connection", async () => {
@@ -393,6 +410,10 @@ test("a timer that comes late is no proof that the server is dead", async () => 
   await world.pass(PING_AFTER_MS);
   await world.sleep(3_600_000);
   assert.deepEqual([socket.sent.length, socket.dropped], [2, null]);
+  socket.say({ type: "PONG" });
+  await world.pass(PING_AFTER_MS);
+  await world.sleep(3_600_000);
+  assert.deepEqual([socket.sent.length, socket.dropped], [4, null]);
   socket.say({ type: "PONG" });
   // but where timers are always late it is one the second time
   await world.sleep(PING_AFTER_MS);
