@@ -1,13 +1,15 @@
 /**
- * Calls and answers that the server has not answered yet. Each is encoded once, sent again as it is after a lost
- * connection, and settled once. Pure.
+ * Calls and answers that the server has not answered yet. Each is encoded once, sent again as it is after a
+ * lost connection, and settled once. Pure.
  */
 
 import type { Json } from "./messages.ts";
 
 /**
- * A call that has no result. `ran` says whether the handler ran: null where the call was sent and nobody can say. `code` is one of the protocol, or of the client: CLOSED (the panel is closed, `details.reason`
- * says why), LOST (the panel was made anew, and what became of the call cannot be learned), TOO_MANY_CALLS, TOO_LARGE.
+ * A call that has no result. `ran` says whether the handler ran: null where the call was sent and nobody can
+ * say. `code` is one of the protocol, or of the client: CLOSED (the panel is closed, `details.reason` says
+ * why), LOST (the panel was made anew, and what became of the call cannot be learned), TOO_MANY_CALLS,
+ * TOO_LARGE.
  */
 export class CallError extends Error {
   override name = "CallError";
@@ -102,9 +104,13 @@ export class Calls {
   add(id: string, what: string, key: string, text: string): CallError | null {
     const { maxPending, maxCallBytes } = this.bounds;
     const bytes = new TextEncoder().encode(text).length;
-    if (bytes > maxCallBytes) return new CallError("TOO_LARGE", `expected at most ${maxCallBytes} bytes, got ${bytes}`);
+    if (bytes > maxCallBytes)
+      return new CallError("TOO_LARGE", `expected at most ${maxCallBytes} bytes, got ${bytes}`);
     if (this.#entries.size >= maxPending || this.#bytes + bytes > MAX_TOTAL_BYTES)
-      return new CallError("TOO_MANY_CALLS", `${this.#entries.size} calls wait for an answer; wait for one of them`);
+      return new CallError(
+        "TOO_MANY_CALLS",
+        `${this.#entries.size} calls wait for an answer; wait for one of them`,
+      );
     this.#bytes += bytes;
     const unsent = { sends: 0, waits: false, firstSentAt: 0, flow: 0, epoch: null, retryAt: null };
     this.#entries.set(id, { id, what, key, text, bytes, ...unsent });
@@ -143,8 +149,9 @@ export class Calls {
   }
 
   /**
-   * What an ERROR means for a call: null if it is sent again later. A call that was sent once was refused, and nothing
-   * ran. One that was sent before may have run, whatever stands in the way of asking again, so it keeps asking.
+   * What an ERROR means for a call: null if it is sent again later. A call that was sent once was refused,
+   * and nothing ran. One that was sent before may have run, whatever stands in the way of asking again, so it
+   * keeps asking.
    */
   refused(
     id: string,
@@ -163,15 +170,18 @@ export class Calls {
   }
 
   /**
-   * The calls whose keys the gateway may have forgotten, so that sent again they could run twice: they were sent in
-   * another epoch than `epoch`, in another history, or too long ago.
+   * The calls whose keys the gateway may have forgotten, so that sent again they could run twice: they were
+   * sent in another epoch than `epoch`, in another history, or too long ago.
    */
   forgotten(epoch: string, lost: boolean, now: number): string[] {
-    const gone = (entry: Entry): boolean => lost || entry.epoch !== epoch || now - entry.firstSentAt > KEY_LIFETIME_MS;
+    const gone = (entry: Entry): boolean =>
+      lost || entry.epoch !== epoch || now - entry.firstSentAt > KEY_LIFETIME_MS;
     return [...this.#entries.values()].filter((entry) => entry.sends > 0 && gone(entry)).map(({ id }) => id);
   }
 
-  /** The largest of what was sent on a connection: what the server found too large, if it closed with 1009. */
+  /**
+   * The largest of what was sent on a connection: what the server found too large, if it closed with 1009.
+   */
   largest(flow: number): string | null {
     let found: Entry | null = null;
     for (const entry of this.#entries.values())

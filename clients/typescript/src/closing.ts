@@ -4,9 +4,9 @@
 export type Course = "retry" | "refresh" | "stop";
 
 /**
- * The course after a close code. 4401 asks for another token. All others of 4400 to 4499 say about the request what an
- * HTTP status of 400 to 499 says, and the same request would end the same way. Everything else is worth another try:
- * the codes of RFC 6455, no code at all, and codes that nobody has defined yet.
+ * The course after a close code. 4401 asks for another token. All others of 4400 to 4499 say about the
+ * request what an HTTP status of 400 to 499 says, and the same request would end the same way. Everything
+ * else is worth another try: the codes of RFC 6455, no code at all, and codes that nobody has defined yet.
  */
 export function course(code: number): Course {
   if (code === 4401) return "refresh";

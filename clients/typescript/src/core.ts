@@ -1,6 +1,6 @@
 /**
- * A client's connection to one panel: events and the time in, instructions out. It holds every rule; no socket, timer,
- * clock, random source or callback is in here.
+ * A client's connection to one panel: events and the time in, instructions out. It holds every rule; no
+ * socket, timer, clock, random source or callback is in here.
  *
  *     phase     leaves by
  *     idle      start → token
@@ -11,8 +11,8 @@
  *     waiting   its time, online, wake → token or opening
  *     closed    never
  *
- * Each attempt to connect is a *flow* with a number of its own. What comes from another flow than the present one is
- * late, and dropped.
+ * Each attempt to connect is a *flow* with a number of its own. What comes from another flow than the present
+ * one is late, and dropped.
  */
 
 import { CallError, Calls } from "./calls.ts";
@@ -84,7 +84,10 @@ export const PING_AFTER_MS = 25_000;
 export const PONG_TIMEOUT_MS = 10_000;
 /** The same after sleep, when the socket is more likely dead than not. */
 export const WAKE_TIMEOUT_MS = 5_000;
-/** A timer that is later than this says nothing about the server: the machine slept, or the page's timers were held. */
+/**
+ * A timer that is later than this says nothing about the server: the machine slept, or the page's timers were
+ * held.
+ */
 const LATE_MS = 5_000;
 /** A connection that lived for so long was good: the next wait is the first one again. */
 const STABLE_MS = 5_000;
@@ -146,7 +149,8 @@ export class Core {
         return this.#until;
       default: {
         const times = [this.#pongBy ?? this.#heardAt + PING_AFTER_MS];
-        for (const time of [this.#refreshAt, this.#refreshBy, this.calls.deadline]) if (time !== null) times.push(time);
+        for (const time of [this.#refreshAt, this.#refreshBy, this.calls.deadline])
+          if (time !== null) times.push(time);
         return Math.min(...times);
       }
     }
@@ -181,7 +185,12 @@ export class Core {
       case "refused":
         if (input.flow !== this.#flow) return;
         this.#log("refused", `${input.code} ${input.reason}`);
-        return this.#end(courseOfRefusal(input.code), `${input.code}: ${input.reason}`, input.retryAfterMs, now);
+        return this.#end(
+          courseOfRefusal(input.code),
+          `${input.code}: ${input.reason}`,
+          input.retryAfterMs,
+          now,
+        );
       case "call":
         return this.#keep(input, now);
       case "forget":
@@ -299,9 +308,13 @@ export class Core {
       if (message === null) this.#log("ignored", "a message of an unknown type");
       else this.#hear(message, now);
     } catch (error) {
-      // an error that is no Violation comes of values that the engine cannot take, like those nested too deeply
+      // an error that is no Violation comes of values that the engine cannot take, like those nested too
+      // deeply
       if (this.replica.epoch !== null) this.replica.void = true;
-      this.#drop(error instanceof Violation ? error.message : `a message that cannot be read: ${String(error)}`, now);
+      this.#drop(
+        error instanceof Violation ? error.message : `a message that cannot be read: ${String(error)}`,
+        now,
+      );
     }
   }
 
@@ -331,7 +344,8 @@ export class Core {
         return this.#succeed(message.requestId, {}, this.replica.head);
       case "PROGRESS": {
         const { requestId: id, suspensionId, extension, method } = message;
-        if (id !== null && this.calls.suspend(id)) this.#emit({ kind: "progress", id, suspensionId, extension, method });
+        if (id !== null && this.calls.suspend(id))
+          this.#emit({ kind: "progress", id, suspensionId, extension, method });
         return;
       }
       case "ERROR":
@@ -360,7 +374,10 @@ export class Core {
     }
     for (const id of this.calls.forgotten(message.epoch, greeting === "lost", now)) {
       this.calls.remove(id);
-      this.#fail(id, new CallError("LOST", "the panel does not know any more whether the call ran", null, null));
+      this.#fail(
+        id,
+        new CallError("LOST", "the panel does not know any more whether the call ran", null, null),
+      );
     }
     this.#sendDue(now);
     if (!whole) return;
@@ -425,7 +442,10 @@ export class Core {
     if (this.replica.settle(id)) this.#emit({ kind: "changed" });
   }
 
-  /** The server found a message too large and closed. Sent again it would do so for ever, so the largest one fails. */
+  /**
+   * The server found a message too large and closed. Sent again it would do so for ever, so the largest one
+   * fails.
+   */
   #tooLarge(): void {
     const id = this.calls.largest(this.#flow);
     if (id === null) return;
@@ -457,11 +477,13 @@ export class Core {
       if (now >= this.#heardAt + PING_AFTER_MS) this.#ping(PONG_TIMEOUT_MS, now);
     } else if (now >= this.#pongBy) {
       // once only: where timers are always late, a dead socket would otherwise never be found out
-      if (this.#late || now < this.#pongBy + LATE_MS) return this.#drop("expected a PONG in time, got nothing", now);
+      if (this.#late || now < this.#pongBy + LATE_MS)
+        return this.#drop("expected a PONG in time, got nothing", now);
       this.#late = true;
       this.#ping(WAKE_TIMEOUT_MS, now);
     }
-    if (this.#refreshBy !== null && now >= this.#refreshBy) this.#noToken("expected a token in time, got none", now);
+    if (this.#refreshBy !== null && now >= this.#refreshBy)
+      this.#noToken("expected a token in time, got none", now);
     if (this.#refreshAt !== null && now >= this.#refreshAt) this.#refresh(now);
     this.#sendDue(now);
   }

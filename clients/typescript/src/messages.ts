@@ -1,6 +1,6 @@
 /**
- * What a gateway sends, checked: a frame is a message of docs/protocol.md, a message to be ignored, or a violation.
- * Only fields that the client uses are checked. Nothing in here trusts the server.
+ * What a gateway sends, checked: a frame is a message of docs/protocol.md, a message to be ignored, or a
+ * violation. Only fields that the client uses are checked. Nothing in here trusts the server.
  */
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
@@ -10,7 +10,9 @@ export type State = { readonly [key: string]: Json };
 
 export type Mutation = { op: "set"; key: string; value: Json } | { op: "delete"; key: string };
 
-/** An event of the panel. `seq` is the version that it belongs to, `timestamp` is in milliseconds since 1970. */
+/**
+ * An event of the panel. `seq` is the version that it belongs to, `timestamp` is in milliseconds since 1970.
+ */
 export interface PanelEvent {
   readonly name: string;
   readonly payload: Json;
@@ -19,7 +21,14 @@ export interface PanelEvent {
 }
 
 export type Message =
-  | { type: "CONNECTED"; panelId: string; state: State | null; seq: number; epoch: string; recovered: boolean }
+  | {
+      type: "CONNECTED";
+      panelId: string;
+      state: State | null;
+      seq: number;
+      epoch: string;
+      recovered: boolean;
+    }
   | { type: "PATCH"; mutations: readonly Mutation[]; seq: number; follows: number; more: boolean }
   | { type: "EVENT"; event: PanelEvent; seq: number; follows: number; more: boolean }
   | { type: "RESULT"; requestId: string | null; body: { readonly [key: string]: Json }; seq: number }
@@ -44,7 +53,10 @@ export class Violation extends Error {
 
 type Fields = { readonly [key: string]: unknown };
 
-/** How long a message may be, in UTF-16 units: the largest state of a panel fits several times. A security limit. */
+/**
+ * How long a message may be, in UTF-16 units: the largest state of a panel fits several times. A security
+ * limit.
+ */
 export const MAX_MESSAGE_LENGTH = 64 * 1024 * 1024;
 
 /** The message in a frame, or null if its type is not known. Throws `Violation`. */
@@ -78,13 +90,28 @@ export function decode(data: unknown): Message | null {
       const at = place(value);
       const timestamp = typeof event["timestamp"] === "number" ? event["timestamp"] : 0;
       const payload = freeze((event["payload"] ?? null) as Json);
-      return { type, event: Object.freeze({ name: text(event, "name"), payload, timestamp, seq: at.seq }), ...at };
+      return {
+        type,
+        event: Object.freeze({ name: text(event, "name"), payload, timestamp, seq: at.seq }),
+        ...at,
+      };
     }
     case "RESULT":
-      return { type, requestId, body: freeze(object(value, "result") as { [key: string]: Json }), seq: version(value, "seq") };
+      return {
+        type,
+        requestId,
+        body: freeze(object(value, "result") as { [key: string]: Json }),
+        seq: version(value, "seq"),
+      };
     case "PROGRESS": {
       const suspensionId = text(value, "suspensionId");
-      return { type, requestId, suspensionId, extension: text(value, "extension"), method: text(value, "method") };
+      return {
+        type,
+        requestId,
+        suspensionId,
+        extension: text(value, "extension"),
+        method: text(value, "method"),
+      };
     }
     case "ANSWERED":
     case "REFRESHED":
@@ -109,7 +136,10 @@ export function decode(data: unknown): Message | null {
   }
 }
 
-/** `value`, frozen with all that is in it. JSON has no cycles and is at most 64 deep, or as deep as `JSON.parse` goes. */
+/**
+ * `value`, frozen with all that is in it. JSON has no cycles and is at most 64 deep, or as deep as
+ * `JSON.parse` goes.
+ */
 export function freeze<T extends Json>(value: T): T {
   const open: unknown[] = [value];
   while (open.length) {
@@ -138,7 +168,8 @@ function place(value: Fields): { seq: number; follows: number; more: boolean } {
   const seq = version(value, "seq");
   const first = value["firstSeq"] === undefined ? seq : version(value, "firstSeq");
   const follows = value["prevSeq"] === undefined ? first - 1 : version(value, "prevSeq");
-  if (follows >= seq) throw new Violation(`expected a message after the version it follows, got ${seq} after ${follows}`);
+  if (follows >= seq)
+    throw new Violation(`expected a message after the version it follows, got ${seq} after ${follows}`);
   return { seq, follows, more: value["more"] === true };
 }
 
@@ -148,7 +179,8 @@ function mutations(value: unknown): readonly Mutation[] {
     if (!isObject(item)) throw new Violation("expected a mutation to be an object");
     const key = text(item, "key");
     if (item["op"] === "delete") return { op: "delete", key };
-    if (item["op"] === "set" && "value" in item) return { op: "set", key, value: freeze(item["value"] as Json) };
+    if (item["op"] === "set" && "value" in item)
+      return { op: "set", key, value: freeze(item["value"] as Json) };
     throw new Violation("expected a mutation to be set or delete");
   });
 }

@@ -1,6 +1,6 @@
 /**
- * A WebSocket (RFC 6455) on node:http, for versions of Node that have none. Text only, no extensions, and no more of the
- * browser's interface than the client uses.
+ * A WebSocket (RFC 6455) on node:http, for versions of Node that have none. Text only, no extensions, and no
+ * more of the browser's interface than the client uses.
  */
 
 import { Buffer } from "node:buffer";

@@ -10,5 +10,8 @@ export { Panel } from "./panel.ts";
 
 /** See `connect` of index.ts. */
 export function connect<S = State>(url: string, options: ConnectOptions): Panel<S> {
-  return connectWith<S>(url, typeof WebSocket === "undefined" ? { WebSocket: NodeSocket, ...options } : options);
+  return connectWith<S>(
+    url,
+    typeof WebSocket === "undefined" ? { WebSocket: NodeSocket, ...options } : options,
+  );
 }

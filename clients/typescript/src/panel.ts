@@ -10,7 +10,10 @@ import type { Notice } from "./replica.ts";
 import { dialer } from "./socket.ts";
 import type { Connection, Dial, WebSocketClass } from "./socket.ts";
 
-/** A token, or what gives one: it is called at the start, when the gateway wants another, and before one expires. */
+/**
+ * A token, or what gives one: it is called at the start, when the gateway wants another, and before one
+ * expires.
+ */
 export type TokenProvider = string | (() => string | Promise<string>);
 
 export interface ConnectOptions {
@@ -69,7 +72,9 @@ export interface Platform {
 }
 
 const LOG_ENTRIES = 256;
-/** By how much the wall clock may run ahead of the timers' clock before the machine is taken to have slept. */
+/**
+ * By how much the wall clock may run ahead of the timers' clock before the machine is taken to have slept.
+ */
 const SLEPT_MS = 5_000;
 
 type Unsubscribe = () => void;
@@ -81,7 +86,9 @@ interface Waiter {
 }
 
 export class Panel<S = State> {
-  /** Settled once: when the state is there for the first time, or, with a `CallError`, if it never will be. */
+  /**
+   * Settled once: when the state is there for the first time, or, with a `CallError`, if it never will be.
+   */
   readonly ready: Promise<void>;
 
   #core: Core;
@@ -148,15 +155,18 @@ export class Panel<S = State> {
   }
 
   /**
-   * Calls back whenever what `selector` gives has changed; that is another object, and not another content. A string
-   * selects the value of that key. The function that comes back ends it.
+   * Calls back whenever what `selector` gives has changed; that is another object, and not another content. A
+   * string selects the value of that key. The function that comes back ends it.
    */
   subscribe<K extends keyof S & string>(
     selector: K,
     callback: (value: S[K] | undefined, before: S[K] | undefined) => void,
   ): Unsubscribe;
   subscribe<T>(selector: (state: S) => T, callback: (value: T, before: T) => void): Unsubscribe;
-  subscribe(selector: string | ((state: S) => unknown), callback: (value: never, before: never) => void): Unsubscribe {
+  subscribe(
+    selector: string | ((state: S) => unknown),
+    callback: (value: never, before: never) => void,
+  ): Unsubscribe {
     const select =
       typeof selector === "string" ? (state: S) => (state as { [key: string]: unknown })[selector] : selector;
     let last = select(this.state);
@@ -185,7 +195,8 @@ export class Panel<S = State> {
   }
 
   /**
-   * Runs a tool, once, however often the connection is lost. Rejects with a `CallError`; with the signal's reason; with what `optimistic` throws; and with a `TypeError` if `args` is no JSON.
+   * Runs a tool, once, however often the connection is lost. Rejects with a `CallError`; with the signal's
+   * reason; with what `optimistic` throws; and with a `TypeError` if `args` is no JSON.
    */
   call<T = Json>(tool: string, args?: unknown, options: CallOptions<S> = {}): Promise<Result<T>> {
     const { signal, onProgress, optimistic } = options;
@@ -199,10 +210,19 @@ export class Panel<S = State> {
     });
   }
 
-  /** Answers a question of a handler that waits. Rejects with a `CallError`, CONFLICT if somebody else was first. */
+  /**
+   * Answers a question of a handler that waits. Rejects with a `CallError`, CONFLICT if somebody else was
+   * first.
+   */
   answer(suspensionId: string, value: unknown, call?: number): Promise<void> {
     return this.#wait<Json>(undefined, undefined, (id) => {
-      const text = JSON.stringify({ type: "ANSWER", suspensionId, value: value ?? null, call, requestId: id });
+      const text = JSON.stringify({
+        type: "ANSWER",
+        suspensionId,
+        value: value ?? null,
+        call,
+        requestId: id,
+      });
       return { kind: "call", id, what: suspensionId, key: uuid(), text, overlay: null };
     }).then(() => {});
   }
@@ -295,7 +315,8 @@ export class Panel<S = State> {
     const token = this.#token;
     const take = (value: unknown): void => {
       // it has to fit among the subprotocols of an upgrade, as every JWT does
-      if (typeof value === "string" && /^[\w.~+/=-]+$/.test(value)) this.#feed({ kind: "token", ask, token: value });
+      if (typeof value === "string" && /^[\w.~+/=-]+$/.test(value))
+        this.#feed({ kind: "token", ask, token: value });
       else this.#feed({ kind: "tokenFailed", ask, reason: `expected a token, got ${typeof value}` });
     };
     if (typeof token !== "function") return take(token);
@@ -313,7 +334,8 @@ export class Panel<S = State> {
       this.#connection = this.#platform.dial(url, token, {
         message: (data) => this.#feed({ kind: "message", flow, data }),
         closed: (code, reason) => this.#feed({ kind: "closed", flow, code, reason }),
-        refused: (code, reason, retryAfterMs) => this.#feed({ kind: "refused", flow, code, reason, retryAfterMs }),
+        refused: (code, reason, retryAfterMs) =>
+          this.#feed({ kind: "refused", flow, code, reason, retryAfterMs }),
       });
     } catch (error) {
       this.#feed({ kind: "closed", flow, code: 1006, reason: `cannot connect: ${String(error)}` });
@@ -336,7 +358,10 @@ export class Panel<S = State> {
     this.#cancelTimer();
     const { deadline } = this.#core;
     if (deadline === null) this.#cancelTimer = () => {};
-    else this.#cancelTimer = this.#platform.after(Math.max(0, deadline - this.#platform.now()), () => this.#fire());
+    else
+      this.#cancelTimer = this.#platform.after(Math.max(0, deadline - this.#platform.now()), () =>
+        this.#fire(),
+      );
   }
 
   #fire(): void {
@@ -363,12 +388,13 @@ export class Panel<S = State> {
 }
 
 /**
- * A panel at the gateway `url` (`ws`, `wss`, `http` or `https`). It comes back at once and connects by itself; `ready`
- * tells when the state is there. Throws a `TypeError` for arguments that can never work.
+ * A panel at the gateway `url` (`ws`, `wss`, `http` or `https`). It comes back at once and connects by
+ * itself; `ready` tells when the state is there. Throws a `TypeError` for arguments that can never work.
  */
 export function connect<S = State>(url: string, options: ConnectOptions): Panel<S> {
   const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass | undefined);
-  if (WebSocket === undefined) throw new TypeError("expected a WebSocket on this platform, got none: give one as WebSocket");
+  if (WebSocket === undefined)
+    throw new TypeError("expected a WebSocket on this platform, got none: give one as WebSocket");
   return new Panel<S>(target(url, options), options, platform(dialer(WebSocket)));
 }
 
@@ -376,8 +402,10 @@ export function connect<S = State>(url: string, options: ConnectOptions): Panel<
 export function target(url: string, { panel, topics }: ConnectOptions): string {
   const base = new URL(url);
   const protocol = base.protocol.replace("http", "ws");
-  if (protocol !== "ws:" && protocol !== "wss:") throw new TypeError(`expected a URL of ws or http, got ${base.protocol}`);
-  if (!/^[\w.:-]{1,128}$/.test(panel)) throw new TypeError(`expected a panel's id, got ${JSON.stringify(panel)}`);
+  if (protocol !== "ws:" && protocol !== "wss:")
+    throw new TypeError(`expected a URL of ws or http, got ${base.protocol}`);
+  if (!/^[\w.:-]{1,128}$/.test(panel))
+    throw new TypeError(`expected a panel's id, got ${JSON.stringify(panel)}`);
   const query = topics ? `?topics=${topics.map(encodeURIComponent).join(",")}` : "";
   return `${protocol}//${base.host}${base.pathname.replace(/\/$/, "")}/panels/${panel}/ws${query}`;
 }
@@ -415,10 +443,15 @@ function matches(wanted: string, name: string): boolean {
   return wanted === name || (wanted.endsWith("*") && name.startsWith(wanted.slice(0, -1)));
 }
 
-/** A random key. `crypto.randomUUID` is there in secure contexts only, and a page of a local network may be in none. */
+/**
+ * A random key. `crypto.randomUUID` is there in secure contexts only, and a page of a local network may be in
+ * none.
+ */
 function uuid(): string {
   if (crypto.randomUUID) return crypto.randomUUID();
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
 }
 
 function attempt(action: () => void): void {

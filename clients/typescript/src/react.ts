@@ -1,4 +1,6 @@
-/** The binding for React: components that show a panel, and are drawn again when what they show has changed. */
+/**
+ * The binding for React: components that show a panel, and are drawn again when what they show has changed.
+ */
 
 import { useCallback, useRef, useSyncExternalStore } from "react";
 

@@ -1,6 +1,6 @@
 /**
- * A panel as a client knows it: its state, the version up to which everything was heard, and what calls that have no
- * answer yet are expected to change. Pure.
+ * A panel as a client knows it: its state, the version up to which everything was heard, and what calls that
+ * have no answer yet are expected to change. Pure.
  *
  *     position   where to resume: every message up to this version was heard, whole
  *     head       the newest version that anything heard belongs to; equal to position between two units
@@ -14,8 +14,9 @@ type Connected = Extract<Message, { type: "CONNECTED" }>;
 type Change = Extract<Message, { type: "PATCH" | "EVENT" }>;
 
 /**
- * What a new connection found. `recovered`: nothing was missed. `resynced`: the whole state came, and events may have been
- * missed. `lost`: the same, and it is another history, so that calls that were sent before have no answer.
+ * What a new connection found. `recovered`: nothing was missed. `resynced`: the whole state came, and events
+ * may have been missed. `lost`: the same, and it is another history, so that calls that were sent before have
+ * no answer.
  */
 export type Notice = "recovered" | "resynced" | "lost";
 export type Greeting = "first" | Notice;
@@ -23,7 +24,9 @@ export type Greeting = "first" | Notice;
 /** What a call is expected to change: the value of each key, undefined where the key is deleted. */
 export type Overlay = ReadonlyMap<string, Json | undefined>;
 
-/** How many versions may have events above the position. The gateway holds no more commits of a panel by far. */
+/**
+ * How many versions may have events above the position. The gateway holds no more commits of a panel by far.
+ */
 const MAX_EARLY = 65_536;
 
 export class Replica {
@@ -37,7 +40,9 @@ export class Replica {
   #base = new Map<string, Json>();
   #overlays = new Map<string, Overlay>();
   #shown: State | null = null;
-  /** How many events were heard of versions above the position, and how many of those are still to come again. */
+  /**
+   * How many events were heard of versions above the position, and how many of those are still to come again.
+   */
   #early = new Map<number, number>();
   #again = new Map<number, number>();
 
@@ -66,14 +71,16 @@ export class Replica {
     let greeting: Greeting = "recovered";
     if (message.recovered) {
       if (message.state !== null) throw new Violation("expected no state where recovered is true, got one");
-      if (this.void || this.epoch === null) throw new Violation("expected a state, as none was there to resume from");
+      if (this.void || this.epoch === null)
+        throw new Violation("expected a state, as none was there to resume from");
       if (message.epoch !== this.epoch) throw new Violation(`expected the epoch ${this.epoch}, got another`);
       if (message.seq < this.position)
         throw new Violation(`expected version ${this.position} or later, got ${message.seq}`);
       // what was heard of units that were cut off comes again
       this.#again = this.#early;
     } else {
-      if (message.state === null) throw new Violation("expected a state where recovered is not true, got none");
+      if (message.state === null)
+        throw new Violation("expected a state where recovered is not true, got none");
       const next = new Map<string, Json>();
       // a version that went backwards is another history, whatever its name
       const lost = message.epoch !== this.epoch || message.seq < this.position;
@@ -98,10 +105,13 @@ export class Replica {
   /** A PATCH or EVENT; the event if it is one to hand on. Throws `Violation`. */
   hear(message: Change): PanelEvent | null {
     const { seq } = message;
-    if (seq <= this.position) throw new Violation(`expected a version after ${this.position}, got ${seq} again`);
+    if (seq <= this.position)
+      throw new Violation(`expected a version after ${this.position}, got ${seq} again`);
     if (seq > this.head) {
       if (message.follows > this.head)
-        throw new Violation(`expected what follows version ${this.head}, got what follows ${message.follows}`);
+        throw new Violation(
+          `expected what follows version ${this.head}, got what follows ${message.follows}`,
+        );
       this.head = seq;
     }
     let event: PanelEvent | null = null;
@@ -112,7 +122,8 @@ export class Replica {
       if (message.mutations.length) this.#shown = null;
     } else {
       this.#early.set(seq, (this.#early.get(seq) ?? 0) + 1);
-      if (this.#early.size > MAX_EARLY) throw new Violation(`expected units of at most ${MAX_EARLY} versions`);
+      if (this.#early.size > MAX_EARLY)
+        throw new Violation(`expected units of at most ${MAX_EARLY} versions`);
       const again = this.#again.get(seq) ?? 0;
       if (again) this.#again.set(seq, again - 1);
       else event = message.event;
@@ -124,7 +135,9 @@ export class Replica {
     return event;
   }
 
-  /** Shows what a call is expected to change until `settle`. Whether anything is shown otherwise than before. */
+  /**
+   * Shows what a call is expected to change until `settle`. Whether anything is shown otherwise than before.
+   */
   expect(call: string, overlay: Overlay): boolean {
     if (!overlay.size) return false;
     this.#overlays.set(call, overlay);
@@ -141,8 +154,9 @@ export class Replica {
 }
 
 /**
- * What `draft` does to `shown`, key by key. It is recorded once, and not run again on later states: the caller's own
- * PATCH, which comes before RESULT and does not name the call, would otherwise be counted twice for a moment.
+ * What `draft` does to `shown`, key by key. It is recorded once, and not run again on later states: the
+ * caller's own PATCH, which comes before RESULT and does not name the call, would otherwise be counted twice
+ * for a moment.
  */
 export function record(shown: State, draft: (state: Record<string, Json>) => void): Overlay {
   const made: Record<string, Json> = Object.create(null);
@@ -150,7 +164,8 @@ export function record(shown: State, draft: (state: Record<string, Json>) => voi
   draft(made);
   const overlay = new Map<string, Json | undefined>();
   for (const [key, value] of Object.entries(made))
-    if (value !== undefined && !(key in shown && same(shown[key], value))) overlay.set(key, freeze(structuredClone(value)));
+    if (value !== undefined && !(key in shown && same(shown[key], value)))
+      overlay.set(key, freeze(structuredClone(value)));
   for (const key of Object.keys(shown)) if (made[key] === undefined) overlay.set(key, undefined);
   return overlay;
 }

@@ -1,4 +1,7 @@
-/** The thin shell around one WebSocket: it dials, hands on what comes, and asks why an upgrade was refused. No rules. */
+/**
+ * The thin shell around one WebSocket: it dials, hands on what comes, and asks why an upgrade was refused. No
+ * rules.
+ */
 
 /** As much of a WebSocket as the client uses. */
 export interface WebSocketLike {
@@ -12,7 +15,9 @@ export interface WebSocketLike {
 
 export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike;
 
-/** What a connection tells; each connection ends with exactly one `closed` or `refused`, unless it is dropped. */
+/**
+ * What a connection tells; each connection ends with exactly one `closed` or `refused`, unless it is dropped.
+ */
 export interface Listener {
   message(data: unknown): void;
   closed(code: number, reason: string): void;
@@ -53,8 +58,8 @@ export function dialer(WebSocket: WebSocketClass): Dial {
 }
 
 /**
- * Why an upgrade was refused, which a page is not told: the same is asked over HTTP, under the same token. Null where that
- * says nothing: nobody answers, or the page may not read the answer.
+ * Why an upgrade was refused, which a page is not told: the same is asked over HTTP, under the same token.
+ * Null where that says nothing: nobody answers, or the page may not read the answer.
  */
 async function probe(url: string, token: string | null): Promise<[string, string, number] | null> {
   try {

@@ -1,16 +1,28 @@
-/** Connections that fail, servers that lie, tokens, time and sleep, seen through a panel on a clock that tests turn. */
+/**
+ * Connections that fail, servers that lie, tokens, time and sleep, seen through a panel on a clock that tests
+ * turn.
+ */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { course, courseOfRefusal, delay, MAX_DELAY_MS, MIN_DELAY_MS } from "../src/closing.ts";
-import { OPEN_TIMEOUT_MS, PING_AFTER_MS, PONG_TIMEOUT_MS, TOKEN_TIMEOUT_MS, WAKE_TIMEOUT_MS } from "../src/core.ts";
+import {
+  OPEN_TIMEOUT_MS,
+  PING_AFTER_MS,
+  PONG_TIMEOUT_MS,
+  TOKEN_TIMEOUT_MS,
+  WAKE_TIMEOUT_MS,
+} from "../src/core.ts";
 import { MAX_MESSAGE_LENGTH } from "../src/messages.ts";
 import type { ConnectOptions, Panel } from "../src/panel.ts";
 import { event, failure, outcome, patch, plain, World } from "./support.ts";
 import type { FakeSocket, Wire } from "./support.ts";
 
-function live(options: Partial<ConnectOptions> = {}, greeting: Wire = {}): { world: World; panel: Panel; socket: FakeSocket } {
+function live(
+  options: Partial<ConnectOptions> = {},
+  greeting: Wire = {},
+): { world: World; panel: Panel; socket: FakeSocket } {
   const world = new World();
   const panel = world.connect(options);
   const socket = world.socket.greet(greeting);
@@ -29,7 +41,8 @@ test("close codes fall into three ranges", () => {
 test("refusals fall into the same three", () => {
   for (const code of ["UNAVAILABLE", "RATE_LIMITED", "OVERLOADED", "INTERNAL", "ANYTHING"])
     assert.equal(courseOfRefusal(code), "retry", code);
-  for (const code of ["FORBIDDEN", "PANEL_NOT_FOUND", "INVALID_REQUEST"]) assert.equal(courseOfRefusal(code), "stop");
+  for (const code of ["FORBIDDEN", "PANEL_NOT_FOUND", "INVALID_REQUEST"])
+    assert.equal(courseOfRefusal(code), "stop");
   assert.equal(courseOfRefusal("UNAUTHORIZED"), "refresh");
 });
 
@@ -37,7 +50,8 @@ test("the wait doubles up to a maximum, and half of it is random", () => {
   assert.equal(delay(0, 0), MIN_DELAY_MS / 2);
   assert.ok(delay(0, 0.999) < MIN_DELAY_MS);
   assert.equal(delay(1, 0), 2 * delay(0, 0));
-  for (const attempt of [10, 1_000, Number.MAX_SAFE_INTEGER]) assert.equal(delay(attempt, 0), MAX_DELAY_MS / 2);
+  for (const attempt of [10, 1_000, Number.MAX_SAFE_INTEGER])
+    assert.equal(delay(attempt, 0), MAX_DELAY_MS / 2);
 });
 
 test("status says connecting, live, reconnecting and closed", async () => {
@@ -92,7 +106,8 @@ test("attempts that fail come further and further apart, and a stable connection
 test("a server that greets and closes is not asked in a tight loop", async () => {
   const world = new World();
   world.connect();
-  world.onDial = (socket) => queueMicrotask(() => (socket.greet({ recovered: socket.query.has("since") }), socket.close(1011)));
+  world.onDial = (socket) =>
+    queueMicrotask(() => (socket.greet({ recovered: socket.query.has("since") }), socket.close(1011)));
   world.socket.greet().close();
   await world.pass(60_000);
   assert.ok(world.sockets.length < 12, String(world.sockets.length));
@@ -141,7 +156,12 @@ test("what a dead connection says late is dropped", async () => {
   socket.close();
   socket.say(patch(6, { n: 2 }));
   await world.pass(1_000);
-  socket.say(patch(7, { n: 3 }), { type: "RESULT", requestId: socket.sent[0]?.["requestId"], seq: 7, result: {} });
+  socket.say(patch(7, { n: 3 }), {
+    type: "RESULT",
+    requestId: socket.sent[0]?.["requestId"],
+    seq: 7,
+    result: {},
+  });
   socket.close(4404);
   assert.deepEqual([plain(panel.state), await outcome(call), world.sockets.length], [{ n: 1 }, null, 2]);
 });
@@ -154,7 +174,10 @@ test("a call that the gateway finds too large fails, and the others are sent aga
   assert.equal(found.error.code, "TOO_LARGE");
   await world.pass(1_000);
   world.socket.greet({ recovered: true });
-  assert.deepEqual(world.socket.of("TRIGGER").map(({ tool }) => tool), ["small"]);
+  assert.deepEqual(
+    world.socket.of("TRIGGER").map(({ tool }) => tool),
+    ["small"],
+  );
 });
 
 // -- servers that lie ---------------------------------------------------------------------------------
@@ -197,7 +220,11 @@ for (const [name, messages] of Object.entries(LIES))
   });
 
 test("frames that are binary, huge or nested too deeply are left", async () => {
-  const frames = [new ArrayBuffer(1), "x".repeat(MAX_MESSAGE_LENGTH + 1), `{"type":"PATCH","seq":1,"mutations":${"[".repeat(1e6)}`];
+  const frames = [
+    new ArrayBuffer(1),
+    "x".repeat(MAX_MESSAGE_LENGTH + 1),
+    `{"type":"PATCH","seq":1,"mutations":${"[".repeat(1e6)}`,
+  ];
   for (const data of frames) {
     const { world, panel, socket } = live();
     socket.listener.message(data);
@@ -223,7 +250,13 @@ for (const [name, message] of Object.entries<Wire>({
   "an ERROR": failure(undefined, "INTERNAL"),
   "another panel's CONNECTED": { type: "CONNECTED", panelId: "q", seq: 0, epoch: "e", state: {} },
   "CONNECTED without a state": { type: "CONNECTED", panelId: "p", seq: 0, epoch: "e" },
-  "CONNECTED that recovers what was never there": { type: "CONNECTED", panelId: "p", seq: 0, epoch: "e", recovered: true },
+  "CONNECTED that recovers what was never there": {
+    type: "CONNECTED",
+    panelId: "p",
+    seq: 0,
+    epoch: "e",
+    recovered: true,
+  },
 }))
   test(`a server that begins with ${name} is left`, async () => {
     const world = new World();
@@ -253,8 +286,17 @@ for (const [name, greeting] of Object.entries<Wire>({
 
 test("types and answers that nobody knows change nothing", () => {
   const { panel, socket } = live({}, { state: { n: 1 } });
-  socket.say({ type: "NEWS", seq: 1 }, { type: "RESULT", requestId: "c9", seq: 0, result: {} }, failure(undefined, "INTERNAL"));
-  socket.say({ type: "SUBSCRIBED", requestId: "x", topics: [], seq: 99 }, { type: "ANSWERED" }, { type: "PONG" }, patch(1, { n: 2 }));
+  socket.say(
+    { type: "NEWS", seq: 1 },
+    { type: "RESULT", requestId: "c9", seq: 0, result: {} },
+    failure(undefined, "INTERNAL"),
+  );
+  socket.say(
+    { type: "SUBSCRIBED", requestId: "x", topics: [], seq: 99 },
+    { type: "ANSWERED" },
+    { type: "PONG" },
+    patch(1, { n: 2 }),
+  );
   assert.deepEqual([socket.dropped, plain(panel.state)], [null, { n: 2 }]);
 });
 
@@ -340,7 +382,9 @@ test("a provider that hangs is asked again, and what it gives in the end is drop
   let give: (token: string) => void = () => {};
   let asked = 0;
   const world = new World();
-  world.connect({ token: () => (++asked === 1 ? new Promise<string>((resolve) => (give = resolve)) : `t${asked}`) });
+  world.connect({
+    token: () => (++asked === 1 ? new Promise<string>((resolve) => (give = resolve)) : `t${asked}`),
+  });
   await world.pass(TOKEN_TIMEOUT_MS - 1);
   assert.equal(asked, 1);
   await world.pass(1_000);
@@ -357,7 +401,9 @@ test("a token that is about to expire is renewed on the connection", async () =>
   const world = new World();
   const panel = world.connect({ token: provider });
   await world.pass(0);
-  const socket = world.socket.greet().say({ type: "TOKEN_EXPIRING", expiresAt: 1 }, { type: "TOKEN_EXPIRING", expiresAt: 1 });
+  const socket = world.socket
+    .greet()
+    .say({ type: "TOKEN_EXPIRING", expiresAt: 1 }, { type: "TOKEN_EXPIRING", expiresAt: 1 });
   await world.pass(0);
   assert.deepEqual(socket.of("REFRESH"), [{ type: "REFRESH", token: "t2", requestId: "refresh" }]);
   socket.say(failure(socket.sent[0], "RATE_LIMITED", { retryAfterMs: 1_500 }));
@@ -372,13 +418,23 @@ test("a token that is about to expire is renewed on the connection", async () =>
 test("a provider that fails while the connection lives is asked again in good time", async () => {
   let asked = 0;
   const world = new World();
-  world.connect({ token: () => (++asked === 2 ? Promise.reject(new Error("busy")) : asked === 3 ? new Promise<string>(() => {}) : `t${asked}`) });
+  world.connect({
+    token: () =>
+      ++asked === 2
+        ? Promise.reject(new Error("busy"))
+        : asked === 3
+          ? new Promise<string>(() => {})
+          : `t${asked}`,
+  });
   await world.pass(0);
   const { socket } = world;
   socket.onSent = (message) => message["type"] === "PING" && socket.say({ type: "PONG" });
   socket.greet().say({ type: "TOKEN_EXPIRING", expiresAt: 1 });
   await world.pass(10_000 + TOKEN_TIMEOUT_MS + 10_000);
-  assert.deepEqual(socket.of("REFRESH").map(({ token }) => token), ["t4"]);
+  assert.deepEqual(
+    socket.of("REFRESH").map(({ token }) => token),
+    ["t4"],
+  );
 });
 
 // -- time ---------------------------------------------------------------------------------------------

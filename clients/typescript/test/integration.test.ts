@@ -1,6 +1,6 @@
 /**
- * The client and a real gateway, which tests/clients/test_typescript.py starts. PANELS_CONTROLS is where it takes orders:
- * /token?seconds= and /restart, which is kill -9 and a new start.
+ * The client and a real gateway, which tests/clients/test_typescript.py starts. PANELS_CONTROLS is where it
+ * takes orders: /token?seconds= and /restart, which is kill -9 and a new start.
  */
 
 import assert from "node:assert/strict";
@@ -61,7 +61,12 @@ function until(panel: Panel, look: () => boolean): Promise<void> {
       ends.forEach((end) => end());
       resolve();
     };
-    const ends = [panel.subscribe((state) => state, check), panel.onStatus(check), panel.onNotice(check), panel.on("*", check)];
+    const ends = [
+      panel.subscribe((state) => state, check),
+      panel.onStatus(check),
+      panel.onNotice(check),
+      panel.on("*", check),
+    ];
     check();
   });
 }
@@ -116,14 +121,18 @@ test("state, events, calls and errors", LIMIT, async () => {
     assert.deepEqual([error.code, error.ran, plain(error.details) !== null], ["EXECUTION_ERROR", true, true]);
     return true;
   });
-  await assert.rejects(panel.call("nothing"), (error: CallError) => error.code === "TOOL_NOT_FOUND" && error.ran === false);
+  await assert.rejects(
+    panel.call("nothing"),
+    (error: CallError) => error.code === "TOOL_NOT_FOUND" && error.ran === false,
+  );
 });
 
 test("values that the gateway does not take reject their call", LIMIT, async () => {
   const panel = client(await make());
   let deep: unknown = 1;
   for (let i = 0; i < 100; i++) deep = [deep];
-  for (const args of [deep, "\ud800"]) await assert.rejects(panel.call("echo", args), { code: "PARSE_ERROR" });
+  for (const args of [deep, "\ud800"])
+    await assert.rejects(panel.call("echo", args), { code: "PARSE_ERROR" });
   assert.equal(panel.status, "live");
 });
 
@@ -137,7 +146,10 @@ test("an optimistic change never flickers", LIMIT, async () => {
     panel.call("count", null, { optimistic: (draft) => void (draft["n"] = Number(draft["n"]) + 1) });
   for (let i = 0; i < 20; i++) await Promise.all([add(), add(), add()]);
   assert.equal(panel.state["n"], 60);
-  assert.deepEqual(shown, Array.from({ length: 60 }, (_, i) => i + 1));
+  assert.deepEqual(
+    shown,
+    Array.from({ length: 60 }, (_, i) => i + 1),
+  );
 });
 
 test("connections that are cut again and again lose and repeat nothing", LIMIT, async () => {
@@ -153,7 +165,10 @@ test("connections that are cut again and again lose and repeat nothing", LIMIT, 
     if (round % 4) await calls[round * 3];
     proxy.cut();
     const values = (await Promise.all(calls)).map(({ value }) => value).sort((a, b) => a - b);
-    assert.deepEqual(values, Array.from({ length: 40 }, (_, i) => round * 40 + i + 1));
+    assert.deepEqual(
+      values,
+      Array.from({ length: 40 }, (_, i) => round * 40 + i + 1),
+    );
   }
   await until(panel, () => panel.status === "live");
   assert.deepEqual([panel.state["n"], events], [200, Array.from({ length: 200 }, (_, i) => i + 1)]);
@@ -172,14 +187,20 @@ test("a gateway that is killed loses and repeats nothing", LIMIT, async () => {
   const restarted = fetch(`${CONTROLS}/restart`);
   const values = (await Promise.all(calls)).map(({ value }) => value).sort((a, b) => a - b);
   await restarted;
-  assert.deepEqual(values, Array.from({ length: 80 }, (_, i) => i + 1));
+  assert.deepEqual(
+    values,
+    Array.from({ length: 80 }, (_, i) => i + 1),
+  );
   for (const panel of panels) await until(panel, () => panel.status === "live" && panel.state["n"] === 80);
   assert.deepEqual(notices, ["recovered"]);
 });
 
 test("a token is renewed on the connection before it expires", LIMIT, async () => {
   let asked = 0;
-  const mint = async (): Promise<string> => (asked++, (await fetch(`${CONTROLS}/token?seconds=${asked === 1 ? 4 : 3600}`)).text());
+  const mint = async (): Promise<string> => (
+    asked++,
+    (await fetch(`${CONTROLS}/token?seconds=${asked === 1 ? 4 : 3600}`)).text()
+  );
   const panel = client(await make(), { token: mint });
   const statuses: string[] = [];
   panel.onStatus((status) => statuses.push(status));
@@ -221,12 +242,16 @@ test("a question is asked, answered once, and its caller hears of it", LIMIT, as
     other.on("human.asked", ({ payload }) => resolve(payload as never)),
   );
   const progress: string[] = [];
-  const call = caller.call("ask", null, { onProgress: ({ extension, method }) => progress.push(`${extension}.${method}`) });
+  const call = caller.call("ask", null, {
+    onProgress: ({ extension, method }) => progress.push(`${extension}.${method}`),
+  });
   const { suspensionId, call: number } = await asked;
   await other.answer(suspensionId, true, number);
   assert.equal((await call).value, true);
   assert.deepEqual(progress, ["human.approve"]);
-  await assert.rejects(other.answer(suspensionId, true), (error: CallError) => ["NOT_FOUND", "CONFLICT"].includes(error.code));
+  await assert.rejects(other.answer(suspensionId, true), (error: CallError) =>
+    ["NOT_FOUND", "CONFLICT"].includes(error.code),
+  );
 });
 
 test("topics bound what is heard", LIMIT, async () => {

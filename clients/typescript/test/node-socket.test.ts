@@ -52,7 +52,12 @@ async function peer(t: TestContext, first: Buffer = Buffer.alloc(0)): Promise<Pe
     far.once("data", (data: Buffer) => {
       far.pause();
       const head = `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n`;
-      far.write(Buffer.concat([Buffer.from(`${head}Sec-WebSocket-Accept: ${accept(data.toString())}\r\n\r\n`), first]));
+      far.write(
+        Buffer.concat([
+          Buffer.from(`${head}Sec-WebSocket-Accept: ${accept(data.toString())}\r\n\r\n`),
+          first,
+        ]),
+      );
       met(far);
     }),
   );
@@ -113,7 +118,11 @@ test("fragments are joined, with a PING in between", async (t) => {
   assert.deepEqual(heard, ["😀"]);
 });
 
-for (const [size, head] of [[5, 2], [300, 4], [70_000, 10]] as const)
+for (const [size, head] of [
+  [5, 2],
+  [300, 4],
+  [70_000, 10],
+] as const)
   test(`a message of ${size} bytes is sent masked`, async (t) => {
     const { socket, bytes } = await peer(t);
     socket.send("z".repeat(size));
@@ -133,7 +142,11 @@ for (const [name, bad, code] of [
   ["a reserved bit", Buffer.from([0xc1, 0]), 1002],
   ["a continuation of nothing", frame(0, "x"), 1002],
   ["text within a message", Buffer.concat([frame(1, "a", { final: false }), frame(1, "b")]), 1002],
-  ["fragments without an end", Buffer.concat([frame(1, "", { final: false }), ...Array(5_000).fill(frame(0, "", { final: false }))]), 1002],
+  [
+    "fragments without an end",
+    Buffer.concat([frame(1, "", { final: false }), ...Array(5_000).fill(frame(0, "", { final: false }))]),
+    1002,
+  ],
 ] as [string, Buffer, number][])
   test(`${name} ends the connection with ${code}`, async (t) => {
     const { far, ended, heard } = await peer(t);
@@ -162,7 +175,11 @@ test("close sends its code, and is told once the other side has answered", async
 
 for (const [name, answer] of [
   ["a refusal", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"],
-  ["a wrong accept", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"],
+  [
+    "a wrong accept",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+      "Sec-WebSocket-Accept: x\r\n\r\n",
+  ],
   ["no HTTP", "hello\r\n\r\n"],
 ] as const)
   test(`${name} ends the attempt without an open`, async (t) => {

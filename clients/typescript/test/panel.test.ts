@@ -18,7 +18,10 @@ function live(options = {}, state: Wire = {}): { world: World; panel: Panel } {
 
 async function errorOf(promise: Promise<unknown>): Promise<CallError> {
   const found = await outcome(promise);
-  assert.ok(found && "error" in found && found.error instanceof CallError, `expected a CallError, got ${String(found)}`);
+  assert.ok(
+    found && "error" in found && found.error instanceof CallError,
+    `expected a CallError, got ${String(found)}`,
+  );
   return found.error;
 }
 
@@ -26,7 +29,10 @@ async function errorOf(promise: Promise<unknown>): Promise<CallError> {
 
 test("target takes the schemes of HTTP, a path, and topics with commas", () => {
   assert.equal(target("https://h/base/", { panel: "a.b:c" }), "wss://h/base/panels/a.b:c/ws");
-  assert.equal(target("ws://h:1", { panel: "p", topics: ["state:a,b"] }), "ws://h:1/panels/p/ws?topics=state%3Aa%2Cb");
+  assert.equal(
+    target("ws://h:1", { panel: "p", topics: ["state:a,b"] }),
+    "ws://h:1/panels/p/ws?topics=state%3Aa%2Cb",
+  );
   assert.equal(target("ws://h:1", { panel: "p", topics: [] }), "ws://h:1/panels/p/ws?topics=");
 });
 
@@ -36,7 +42,8 @@ for (const [url, panel] of [
   ["ws://h", ""],
   ["ws://h", "a/b"],
 ] as const)
-  test(`target refuses ${url} ${JSON.stringify(panel)}`, () => assert.throws(() => target(url, { panel }), TypeError));
+  test(`target refuses ${url} ${JSON.stringify(panel)}`, () =>
+    assert.throws(() => target(url, { panel }), TypeError));
 
 // -- state and callbacks ------------------------------------------------------------------------------
 
@@ -53,7 +60,10 @@ test("state and position change before any callback runs, and the state is froze
 test("a subscriber is told only of what it selects, and not after it has ended", () => {
   const { world, panel } = live({}, { a: 1 });
   const seen: unknown[] = [];
-  const end = panel.subscribe(({ a }) => a, (value) => seen.push(value));
+  const end = panel.subscribe(
+    ({ a }) => a,
+    (value) => seen.push(value),
+  );
   world.socket.say(patch(1, { b: 1 }));
   const before = panel.state;
   world.socket.say(patch(2, {}));
@@ -82,7 +92,11 @@ test("events are told by name and by what names begin with", () => {
   world.socket.say(event(1, "order.paid", 5), event(2, "order"));
   end();
   world.socket.say(event(3, "order.paid", 6));
-  assert.deepEqual(seen, [["*", "order.paid"], [5, 1, 1], ["*", "order.paid"]]);
+  assert.deepEqual(seen, [
+    ["*", "order.paid"],
+    [5, 1, 1],
+    ["*", "order.paid"],
+  ]);
 });
 
 test("callbacks that throw end nothing, and are in the log", async (t) => {
@@ -93,7 +107,10 @@ test("callbacks that throw end nothing, and are in the log", async (t) => {
   };
   let fail = false;
   const seen: unknown[] = [];
-  panel.subscribe((state) => (fail ? bad() : state), () => {});
+  panel.subscribe(
+    (state) => (fail ? bad() : state),
+    () => {},
+  );
   panel.subscribe("n", bad);
   panel.subscribe("n", (value) => seen.push(value));
   panel.on("*", bad);
@@ -103,7 +120,13 @@ test("callbacks that throw end nothing, and are in the log", async (t) => {
   fail = true;
   world.socket.say(patch(1, { n: 2 }), event(2, "x"));
   const [sent] = world.socket.of("TRIGGER");
-  world.socket.say({ type: "PROGRESS", requestId: sent?.["requestId"], suspensionId: "s", extension: "e", method: "m" });
+  world.socket.say({
+    type: "PROGRESS",
+    requestId: sent?.["requestId"],
+    suspensionId: "s",
+    extension: "e",
+    method: "m",
+  });
   world.socket.say(result(sent, 2, "answer"));
   assert.equal((await call).value, "answer");
   world.socket.close();
@@ -159,7 +182,13 @@ test("a call gives what the handler returned, under a key of its own", async () 
   ]);
   // answers may come in any order
   world.socket.say(result(second, 2, "two"), result(first, 1, "one"));
-  assert.deepEqual((await Promise.all(calls)).map(({ value, seq }) => [value, seq]), [["one", 1], ["two", 2]]);
+  assert.deepEqual(
+    (await Promise.all(calls)).map(({ value, seq }) => [value, seq]),
+    [
+      ["one", 1],
+      ["two", 2],
+    ],
+  );
   assert.deepEqual(panel.pending, []);
 });
 
@@ -214,7 +243,8 @@ test("a call that is refused for ever is given up, and may have run", async () =
   await world.pass(1_000);
   const { socket } = world;
   socket.onSent = (message) => {
-    if (message["type"] === "TRIGGER") queueMicrotask(() => socket.say(failure(message, "OVERLOADED", { retryAfterMs: 1 })));
+    if (message["type"] === "TRIGGER")
+      queueMicrotask(() => socket.say(failure(message, "OVERLOADED", { retryAfterMs: 1 })));
     else socket.say({ type: "PONG" });
   };
   socket.greet({ recovered: true });
@@ -232,14 +262,18 @@ test("calls are bounded in number and size", async () => {
   await calls[0];
   assert.equal((await errorOf(panel.call("d", "é".repeat(100)))).code, "TOO_LARGE");
   void panel.call("e").catch(() => {});
-  assert.deepEqual(world.socket.of("TRIGGER").map(({ tool }) => tool), ["a", "b", "e"]);
+  assert.deepEqual(
+    world.socket.of("TRIGGER").map(({ tool }) => tool),
+    ["a", "b", "e"],
+  );
 });
 
 test("args that are no JSON reject, and nothing is sent", async () => {
   const { world, panel } = live();
   const cycle: Wire = {};
   cycle["me"] = cycle;
-  for (const args of [cycle, 1n, () => 1, Symbol("s")]) await assert.rejects(panel.call("t", args), TypeError);
+  for (const args of [cycle, 1n, () => 1, Symbol("s")])
+    await assert.rejects(panel.call("t", args), TypeError);
   assert.equal(world.socket.of("TRIGGER").length, 0);
   assert.deepEqual(panel.pending, []);
 });
@@ -264,7 +298,14 @@ test("progress is told, and the call waits", async () => {
   const call = panel.call("t", 1, { onProgress: (progress) => seen.push(progress) });
   const [sent] = world.socket.of("TRIGGER");
   const requestId = sent?.["requestId"];
-  world.socket.say({ type: "PROGRESS", requestId, suspensionId: "s", status: "suspended", extension: "human", method: "ask" });
+  world.socket.say({
+    type: "PROGRESS",
+    requestId,
+    suspensionId: "s",
+    status: "suspended",
+    extension: "human",
+    method: "ask",
+  });
   assert.deepEqual(seen, [{ suspensionId: "s", extension: "human", method: "ask" }]);
   assert.equal(panel.pending[0]?.waits, true);
   world.socket.say(result(sent, 3));
@@ -310,7 +351,10 @@ test("close rejects what waits and what comes, and calls nothing back but the st
   assert.deepEqual([sent.code, sent.ran, after.code, after.ran], ["CLOSED", null, "CLOSED", false]);
   assert.equal((await errorOf(panel.answer("s", 1))).code, "CLOSED");
   world.socket.say(patch(1, { n: 1 }));
-  assert.deepEqual([statuses, panel.reason, world.socket.dropped?.code], [["closed"], "close() was called", 1000]);
+  assert.deepEqual(
+    [statuses, panel.reason, world.socket.dropped?.code],
+    [["closed"], "close() was called", 1000],
+  );
   assert.deepEqual([world.timers, world.watched], [0, 0]);
   await panel.ready;
 });
@@ -329,7 +373,10 @@ test("a panel that is deleted while calls wait closes, with the reason", async (
   const call = panel.call("t");
   world.socket.close(4404, "the panel was deleted");
   const error = await errorOf(call);
-  assert.deepEqual([error.code, error.details, error.ran], ["CLOSED", { reason: "the panel was deleted" }, null]);
+  assert.deepEqual(
+    [error.code, error.details, error.ran],
+    ["CLOSED", { reason: "the panel was deleted" }, null],
+  );
   assert.deepEqual([panel.status, panel.reason], ["closed", "the panel was deleted"]);
   await world.pass(100_000);
   assert.equal(world.sockets.length, 1);
@@ -346,7 +393,10 @@ test("a panel that was made anew loses the calls that were sent, and keeps the o
   world.socket.greet({ epoch: "other", seq: 0, state: { new: 1 }, recovered: false });
   const error = await errorOf(sent);
   assert.deepEqual([error.code, error.ran], ["LOST", null]);
-  assert.deepEqual(world.socket.of("TRIGGER").map(({ tool }) => tool), ["unsent"]);
+  assert.deepEqual(
+    world.socket.of("TRIGGER").map(({ tool }) => tool),
+    ["unsent"],
+  );
   world.socket.say(result(world.socket.of("TRIGGER")[0], 0));
   await unsent;
   assert.deepEqual(notices, ["lost new"]);
@@ -379,7 +429,10 @@ test("a call whose key the gateway has forgotten is not sent again", async () =>
 test("an optimistic change is shown at once, and goes with RESULT without a flicker", async () => {
   const { world, panel } = live({}, { n: 1, gone: true });
   const shown: unknown[] = [];
-  panel.subscribe((state) => state, (state) => shown.push(plain(state)));
+  panel.subscribe(
+    (state) => state,
+    (state) => shown.push(plain(state)),
+  );
   const call = panel.call("add", 1, {
     optimistic: (draft) => {
       draft["n"] = Number(draft["n"]) + 1;
@@ -389,7 +442,10 @@ test("an optimistic change is shown at once, and goes with RESULT without a flic
   assert.deepEqual(shown.splice(0), [{ n: 2 }]);
   // another client's commit, then the call's own
   world.socket.say(patch(1, { other: 1 }), patch(2, { n: 2, gone: undefined }));
-  assert.deepEqual(shown.splice(0), [{ n: 2, other: 1 }, { n: 2, other: 1 }]);
+  assert.deepEqual(shown.splice(0), [
+    { n: 2, other: 1 },
+    { n: 2, other: 1 },
+  ]);
   world.socket.say(result(world.socket.of("TRIGGER")[0], 2));
   await call;
   assert.deepEqual(plain(panel.state), { n: 2, other: 1 });

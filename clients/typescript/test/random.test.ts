@@ -1,6 +1,7 @@
 /**
- * Random schedules against a model of the server: whatever is cut, stalled or resumed, every call runs once and settles
- * once, every event is handed on once and in order, or announced as lost, and the state ends as the server's.
+ * Random schedules against a model of the server: whatever is cut, stalled or resumed, every call runs once
+ * and settles once, every event is handed on once and in order, or announced as lost, and the state ends as
+ * the server's.
  */
 
 import assert from "node:assert/strict";
@@ -40,7 +41,13 @@ class ModelServer {
     const queue: Wire[] = [];
     const at = Number(since);
     const hello = { type: "CONNECTED", panelId: "p", seq: this.seq, epoch: this.epoch, clientId: "x" };
-    if (since !== null && since !== "none" && socket.query.get("epoch") === this.epoch && at <= this.seq && at >= this.kept) {
+    if (
+      since !== null &&
+      since !== "none" &&
+      socket.query.get("epoch") === this.epoch &&
+      at <= this.seq &&
+      at >= this.kept
+    ) {
       queue.push({ ...hello, recovered: true });
       for (const { seq, messages } of this.commits) if (seq > at) queue.push(...messages);
     } else {
@@ -64,7 +71,11 @@ class ModelServer {
     if (this.random() < 0.1) return void queue.push(failure(message, "OVERLOADED", { retryAfterMs: 100 }));
     this.runs.set(key, (this.runs.get(key) ?? 0) + 1);
     const fails = this.random() < 0.1;
-    if (!fails) this.commit({ [`k${Math.floor(this.random() * 5)}`]: key, total: Number(this.state["total"] ?? 0) + 1 });
+    if (!fails)
+      this.commit({
+        [`k${Math.floor(this.random() * 5)}`]: key,
+        total: Number(this.state["total"] ?? 0) + 1,
+      });
     const answer = fails
       ? failure(undefined, "EXECUTION_ERROR")
       : { type: "RESULT", seq: this.seq, result: { status: "success", returnValue: this.state["total"] } };
@@ -170,7 +181,12 @@ function story(seed: number): Story {
     for (let step = 0; step < 3_000; step++) {
       for (let i = 0; i < 20; i++) deliver();
       await world.pass(500);
-      if (panel.status === "live" && !panel.pending.length && ![...server.queues.values()].some((queue) => queue.length)) break;
+      if (
+        panel.status === "live" &&
+        !panel.pending.length &&
+        ![...server.queues.values()].some((queue) => queue.length)
+      )
+        break;
     }
     assert.equal(panel.status, "live");
     assert.deepEqual(panel.pending, []);
@@ -179,11 +195,16 @@ function story(seed: number): Story {
     for (const [key, times] of server.runs) assert.equal(times, 1, `key ${key}`);
     if (whole) {
       const all = server.commits.flatMap(({ messages }) => messages.filter(({ type }) => type === "EVENT"));
-      const names = all.map(({ seq, event: it }) => `0:${String(seq)}:${JSON.stringify((it as Wire)["payload"])}`);
+      const names = all.map(
+        ({ seq, event: it }) => `0:${String(seq)}:${JSON.stringify((it as Wire)["payload"])}`,
+      );
       assert.deepEqual([...heard.keys()].slice(-20), names.slice(names.length - Math.min(20, heard.size)));
       assert.equal(lastEvent, names.at(-1) ?? "");
     }
-    assert.equal(world.sockets.filter(({ dropped }) => dropped?.reason.includes("follows version")).length, 0);
+    assert.equal(
+      world.sockets.filter(({ dropped }) => dropped?.reason.includes("follows version")).length,
+      0,
+    );
     panel.close();
     assert.equal(world.timers, 0);
   };

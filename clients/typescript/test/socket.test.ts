@@ -31,7 +31,11 @@ class Recorded implements WebSocketLike {
   }
 }
 
-function dial(token: string | null): { told: unknown[]; connection: ReturnType<ReturnType<typeof dialer>>; socket: Recorded } {
+function dial(token: string | null): {
+  told: unknown[];
+  connection: ReturnType<ReturnType<typeof dialer>>;
+  socket: Recorded;
+} {
   const told: unknown[] = [];
   const connection = dialer(Recorded)("ws://h:1/base/panels/p/ws?since=none", token, {
     message: (data) => told.push(data),
@@ -67,10 +71,18 @@ test("a connection that was dropped tells nothing, and its reason fits a browser
 });
 
 for (const [name, answer, told] of [
-  ["says why", () => Response.json({ error: { code: "FORBIDDEN", message: "no" } }, { status: 403 }), ["FORBIDDEN", "no", 0]],
+  [
+    "says why",
+    () => Response.json({ error: { code: "FORBIDDEN", message: "no" } }, { status: 403 }),
+    ["FORBIDDEN", "no", 0],
+  ],
   [
     "says when",
-    () => Response.json({ error: { code: "RATE_LIMITED", message: "m" } }, { status: 429, headers: { "Retry-After": "3" } }),
+    () =>
+      Response.json(
+        { error: { code: "RATE_LIMITED", message: "m" } },
+        { status: 429, headers: { "Retry-After": "3" } },
+      ),
     ["RATE_LIMITED", "m", 3_000],
   ],
   ["is fine", () => Response.json({}), [1006, ""]],

@@ -156,7 +156,9 @@ export function failure(to: Wire | undefined, code: string, more: Wire = {}): Wi
 }
 
 /** What a promise has come to by now. */
-export async function outcome(promise: Promise<unknown>): Promise<{ value: unknown } | { error: unknown } | null> {
+export async function outcome(
+  promise: Promise<unknown>,
+): Promise<{ value: unknown } | { error: unknown } | null> {
   let found: { value: unknown } | { error: unknown } | null = null;
   promise.then(
     (value) => (found = { value }),

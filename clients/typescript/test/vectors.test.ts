@@ -36,13 +36,20 @@ const vectors = readdirSync(FOLDER)
   .filter((file) => file.endsWith(".json"))
   .map((file) => expand(JSON.parse(readFileSync(join(FOLDER, file), "utf8"))) as Vector);
 
-/** A client at the point where it has been greeted as the vector says, with the events it has handed on so far. */
-async function greeted(vector: Vector): Promise<{ world: World; panel: Panel; socket: FakeSocket; events: unknown[] }> {
+/**
+ * A client at the point where it has been greeted as the vector says, with the events it has handed on so
+ * far.
+ */
+async function greeted(
+  vector: Vector,
+): Promise<{ world: World; panel: Panel; socket: FakeSocket; events: unknown[] }> {
   const world = new World();
   const panel = world.connect({ topics: vector.asks.topics });
   const events: unknown[] = [];
   panel.on("*", ({ seq, name, payload }) => events.push([seq, name, payload]));
-  world.socket.greet({ seq: vector.had.seq, state: vector.had.state, epoch: "former" }).say(...vector.had.heard);
+  world.socket
+    .greet({ seq: vector.had.seq, state: vector.had.state, epoch: "former" })
+    .say(...vector.had.heard);
   assert.equal(world.socket.dropped, null);
   // what makes a client ask for the whole state is a gap
   if (vector.asks.since === "none") world.socket.say(patch(LAST + 2, {}, { prevSeq: LAST + 1 }));
@@ -52,7 +59,10 @@ async function greeted(vector: Vector): Promise<{ world: World; panel: Panel; so
   assert.equal(world.sockets.length, 2);
   assert.equal(query.get("since"), String(vector.asks.since));
   assert.equal(query.get("epoch"), "former");
-  assert.deepEqual(/[?&]topics=([^&]*)/.exec(world.socket.url)?.[1] ?? null, vector.asks.topics?.map(encodeURIComponent).join(",") ?? null);
+  assert.deepEqual(
+    /[?&]topics=([^&]*)/.exec(world.socket.url)?.[1] ?? null,
+    vector.asks.topics?.map(encodeURIComponent).join(",") ?? null,
+  );
   world.socket.greet({
     recovered: vector.sent.recovered,
     seq: vector.sent.seq === "last" ? LAST : vector.sent.seq,
@@ -76,7 +86,10 @@ for (const vector of vectors) {
     // the position is not to be seen from outside, but in what the client asks next
     socket.close();
     await world.pass(1_000);
-    assert.equal(world.socket.query.get("since"), String(vector.ends.seq === "last" ? LAST : vector.ends.seq));
+    assert.equal(
+      world.socket.query.get("since"),
+      String(vector.ends.seq === "last" ? LAST : vector.ends.seq),
+    );
   });
 
   const first = vector.sent.messages[0]?.["seq"];
