@@ -211,7 +211,7 @@ function story(seed: number): Story {
   return { world, server, panel, settled, run };
 }
 
-const SEEDS = Number(process.env["PANELS_CLIENT_SEEDS"] ?? 150);
+const SEEDS = Number(process.env["PANELS_CLIENT_SEEDS"] ?? 300);
 
 test(`${SEEDS} random schedules end well`, async () => {
   for (let seed = 1; seed <= SEEDS; seed++)
