@@ -15,12 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 GATEWAY = ROOT / "gateway" / "panels_gateway"
 WORKER = ROOT / "workers" / "panels_worker"
 SHARED = ROOT / "shared" / "panels_shared"
+CLI = ROOT / "cli" / "panels_cli"
 
 RULES = {
-    GATEWAY: {"panels_worker", "wasmtime", "quickjs_rs", "pyseccomp"},
-    WORKER: {"panels_gateway", "starlette", "uvicorn", "jwt", "httpx", "websockets", "httptools"},
+    CLI: {
+        "panels_gateway", "panels_worker", "wasmtime", "quickjs_rs", "zmq", "apsw", "starlette", "uvicorn",
+    },
+    GATEWAY: {"panels_worker", "panels_cli", "typer", "wasmtime", "quickjs_rs", "pyseccomp"},
+    WORKER: {
+        "panels_gateway", "panels_cli", "typer", "starlette", "uvicorn", "jwt", "httpx", "websockets",
+        "httptools",
+    },
     SHARED: {
-        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
+        "panels_gateway", "panels_worker", "panels_cli", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
         "threading",
         "multiprocessing", "wasmtime", "uvloop", "starlette", "uvicorn", "jwt", "httpx", "websockets",
     },
@@ -55,6 +62,7 @@ def test_package_imports_nothing_that_is_not_its_own(package: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "package"),
     [
+        ("panels_cli.__main__", CLI),
         ("panels_gateway.__main__", GATEWAY),
         ("panels_worker.pool.pool", WORKER),
         ("panels_worker.sandbox.process", WORKER),
