@@ -110,11 +110,12 @@ class Watching:
         )
 
     def _query(self) -> str:
-        query = self._watcher.query()
-        if self._topics is not None:
-            # the commas between topics stay, those in them do not
-            query["topics"] = ",".join(quote(topic, safe="") for topic in self._topics)
-        return urlencode(query)
+        query = urlencode(self._watcher.query())
+        if self._topics is None:
+            return query
+        # the commas between topics stay, those in them do not
+        topics = ",".join(quote(topic, safe="") for topic in self._topics)
+        return f"{query}&topics={topics}" if query else f"topics={topics}"
 
     def _hear(self, socket: ClientConnection) -> int | None:
         """Hears until the connection ends, or enough was heard; the close code, None where none came."""
