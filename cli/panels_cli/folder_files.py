@@ -92,7 +92,7 @@ count = 0
 
 [tools.add]
 handler = "{handler}"
-description = "Args: {{by}}. Adds it to count, 1 without it, and returns the new count."
+description = "Adds args.by to count, or 1."
 limits = {{ timeoutMs = 1000 }}
 # trigger = {{ type = "interval", ms = 60000 }}
 """

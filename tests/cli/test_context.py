@@ -40,7 +40,7 @@ def test_file_is_read_as_it_was_written() -> None:
      '[contexts."a b"]\nurl = "http://x"', 'current = "a"', '[contexts.a]\nurl = "http://x"\ntoken = "\\n"'],
 )  # fmt: skip
 def test_file_that_is_not_right_is_refused_with_its_name(text: str) -> None:
-    with pytest.raises(UsageError, match="^f: "):
+    with pytest.raises(UsageError, match=r"^f: "):
         context.parse(text, where="f")
 
 
