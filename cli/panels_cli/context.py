@@ -93,7 +93,7 @@ def check_url(text: str) -> str:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        good = False
+        good, parts = False, urlsplit("")
     if not good or len(text) > MAX_URL_CHARS or not text.isascii() or not text.isprintable() or " " in text:
         raise UsageError(f"expected the URL of a gateway, like {DEFAULT_URL}, got {text[:128]!r}")
     if parts.query or parts.fragment or parts.username is not None:

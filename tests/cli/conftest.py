@@ -1,4 +1,4 @@
-"""What tests of the command line share: a gateway of this process that a scripted worker serves, and a run."""
+"""What tests of the command line share: a gateway of this process with a scripted worker, and a run."""
 
 from __future__ import annotations
 

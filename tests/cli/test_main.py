@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import typer
 
 from panels_cli import __main__ as program
 from panels_cli.faults import EXIT_INTERRUPTED, EXIT_REFUSED
@@ -23,7 +24,7 @@ def test_usage_errors_are_one_sentence(panels: Terminal, arguments: list[str]) -
     assert json.loads(shown.err)["error"]["code"] == "USAGE"
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt(), program.typer.Abort()])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), typer.Abort()])
 def test_interrupted_command_has_its_exit_code(
     panels: Terminal, monkeypatch: pytest.MonkeyPatch, raised: BaseException
 ) -> None:

@@ -1,4 +1,4 @@
-"""`panels ls`, `get`, `state`, `history`, `revert`, `fork`, `rm`: what panels there are and what is in them."""
+"""`panels ls`, `get`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and their state."""
 
 from __future__ import annotations
 
