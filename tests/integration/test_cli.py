@@ -114,7 +114,7 @@ def test_call_waits_for_a_handler_that_asks(system: System, tmp_path: Path) -> N
     )
     # answered only after 202 has come, so that the answer is the second one under the key
     assert caller.stderr is not None
-    assert 'waits for "human"."ask"' in caller.stderr.readline()
+    assert "waits for human.ask" in caller.stderr.readline()
     listed = run(system, tmp_path, "suspensions", "ls", panel, "--json")
     sid = json.loads(listed.stdout)["suspensions"][0]["id"]
     assert run(system, tmp_path, "suspensions", "answer", panel, sid, '"42"').returncode == 0

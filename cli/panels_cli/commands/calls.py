@@ -12,7 +12,7 @@ import typer
 from panels_cli import calling
 from panels_cli.api import Answer, Api, panel_path
 from panels_cli.faults import RefusedError, UnreachableError
-from panels_cli.output import Output, one_line
+from panels_cli.output import Output
 from panels_cli.session import Json, PanelId, read_input, session_of
 
 
@@ -38,7 +38,7 @@ def call(
     chosen = key if key is not None else secrets.token_urlsafe(18)
     with session.api() as api:
         try:
-            answer = _answer(api, panel_path(panel, "trigger", tool), body, chosen, output)
+            answer = wait_for_answer(api, panel_path(panel, "trigger", tool), body, chosen, output)
         except RefusedError as exc:
             raise calling.explained(panel, tool, exc) from None
         except (UnreachableError, KeyboardInterrupt):
@@ -50,7 +50,11 @@ def call(
         output.pretty(answer.value["result"]["returnValue"])
 
 
-def _answer(api: Api, path: str, body: bytes | None, key: str, output: Output) -> Answer:
+def wait_for_answer(api: Api, path: str, body: bytes | None, key: str, output: Output) -> Answer:
+    """The final answer to a trigger, asked for again under ``key`` while its handler waits.
+
+    Raises ``RefusedError``, and ``UnreachableError`` when nobody answered ``calling.MAX_ATTEMPTS`` times.
+    """
     attempt = 1
     told = None
     while True:
@@ -68,7 +72,6 @@ def _answer(api: Api, path: str, body: bytes | None, key: str, output: Output) -
         waits = {name: answer.value.get(name) for name in ("suspensionId", "extension", "method")}
         if waits != told and not output.json:
             output.note(
-                f"waits for {one_line(waits['extension'])}.{one_line(waits['method'])} "
-                f"(suspension {waits['suspensionId']})"
+                f"waits for {waits['extension']}.{waits['method']} (suspension {waits['suspensionId']})"
             )
             told = waits

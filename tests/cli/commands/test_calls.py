@@ -6,8 +6,13 @@ import io
 import sys
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
+from panels_cli.api import Api
+from panels_cli.commands.calls import wait_for_answer
+from panels_cli.context import Context
+from panels_cli.output import Output
 from tests.cli.conftest import Terminal
 
 
@@ -54,3 +59,23 @@ def test_nobody_there_is_told_with_the_key(panels: Terminal, monkeypatch: pytest
     failed = panels("--url", "http://127.0.0.1:1", "call", "p", "do", "--key", "k1")
     assert failed.code == 3
     assert "--key k1" in failed.err
+
+
+def test_call_that_waits_is_asked_for_again_under_its_key(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = {"type": "PROGRESS", "suspensionId": "s1", "extension": "human", "method": "ask"}
+    answers = [
+        httpx.Response(202, json=progress),
+        httpx.Response(202, json=progress),
+        httpx.Response(200, json={}),
+    ]
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        return answers.pop(0)
+
+    with Api(Context("http://gateway"), transport=httpx.MockTransport(answer)) as api:
+        output = Output(as_json=False, environment={})
+        assert wait_for_answer(api, "/p", None, "k", output).status == 200
+    assert keys == ["k", "k", "k"]
+    assert capsys.readouterr().err.count("waits for human.ask (suspension s1)") == 1
