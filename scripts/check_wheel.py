@@ -1,4 +1,4 @@
-"""What must be true of the wheel: exactly three packages at its top, with the data files and markers they
+"""What must be true of the wheel: exactly four packages at its top, with the data files and markers they
 need.
 """
 
@@ -8,7 +8,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-PACKAGES = {"panels_gateway": "gateway", "panels_worker": "workers", "panels_shared": "shared"}
+PACKAGES = {
+    "panels_cli": "cli",
+    "panels_gateway": "gateway",
+    "panels_shared": "shared",
+    "panels_worker": "workers",
+}
 #: Files that are not Python and yet part of a package.
 DATA_SUFFIXES = {".js", ".mjs", ".ts", ".wat", ".wasm", ".json", ".html", ".typed"}
 

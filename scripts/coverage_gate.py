@@ -25,6 +25,7 @@ FLOORS: Final = ROOT / "tests" / "coverage_floors.toml"
 DATA: Final = ROOT / "build" / "coverage"
 #: Package folder, and the folder of its unit tests.
 PACKAGES: Final = {
+    "cli/panels_cli": "tests/cli",
     "gateway/panels_gateway": "tests/gateway",
     "shared/panels_shared": "tests/shared",
     "workers/panels_worker": "tests/workers",

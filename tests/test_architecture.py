@@ -15,12 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 GATEWAY = ROOT / "gateway" / "panels_gateway"
 WORKER = ROOT / "workers" / "panels_worker"
 SHARED = ROOT / "shared" / "panels_shared"
+CLI = ROOT / "cli" / "panels_cli"
 
 RULES = {
-    GATEWAY: {"panels_worker", "wasmtime", "quickjs_rs"},
-    WORKER: {"panels_gateway", "starlette", "uvicorn", "jwt", "httpx", "websockets", "httptools"},
+    CLI: {
+        "panels_gateway", "panels_worker", "wasmtime", "quickjs_rs", "zmq", "apsw", "starlette", "uvicorn",
+    },
+    GATEWAY: {"panels_worker", "panels_cli", "typer", "wasmtime", "quickjs_rs"},
+    WORKER: {
+        "panels_gateway", "panels_cli", "typer", "starlette", "uvicorn", "jwt", "httpx", "websockets",
+        "httptools",
+    },
     SHARED: {
-        "panels_gateway", "panels_worker", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
+        "panels_gateway", "panels_worker", "panels_cli", "asyncio", "zmq", "socket", "select", "ssl", "subprocess",
         "threading",
         "multiprocessing", "wasmtime", "uvloop", "starlette", "uvicorn", "jwt", "httpx", "websockets",
     },
@@ -62,6 +69,7 @@ def test_extension_process_alone_of_the_gateway_s_makes_a_filter_of_system_calls
 @pytest.mark.parametrize(
     ("module", "package"),
     [
+        ("panels_cli.__main__", CLI),
         ("panels_gateway.__main__", GATEWAY),
         ("panels_worker.pool.pool", WORKER),
         ("panels_worker.sandbox.process", WORKER),

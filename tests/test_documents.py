@@ -15,7 +15,7 @@ DOCUMENTS = sorted(
 )
 SOURCES = sorted(
     path
-    for folder in ("gateway", "workers", "shared", "benchmarks", "scripts")
+    for folder in ("cli", "gateway", "workers", "shared", "benchmarks", "scripts")
     for path in (ROOT / folder).rglob("*.py")
 )
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")

@@ -1,0 +1,92 @@
+"""What doctor makes of what it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Any
+
+import jwt
+import pytest
+
+from panels_cli import checks
+from panels_cli.checks import Sandbox
+from panels_shared import __version__
+
+STATUS = "Name:\tpython\nUid:\t0\t65534\t0\t0\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+GOOD = Sandbox(1, 2, True, 0, 1000)
+
+
+def minted(**claims: object) -> str:
+    return jwt.encode(claims, "s" * 32, algorithm="HS256")
+
+
+def levels(report: Mapping[str, Any]) -> list[str]:
+    return [finding.level for finding in checks.health({"version": __version__, **report})]
+
+
+def test_health_is_judged() -> None:
+    assert levels({"status": "ready", "durability": "process", "problems": []}) == ["ok"]
+    assert levels({"status": "ready", "durability": "none", "problems": []}) == ["ok", "warning"]
+    assert levels({"status": "ready", "problems": ["the folding process is down"]}) == ["ok", "warning"]
+    problems = ["no worker is connected", "the gateway is shutting down", "9 bytes wait to be folded"]
+    found = list(checks.health({"status": "unavailable", "version": "0.0", "problems": problems}))
+    assert [finding.level for finding in found] == ["wrong", "wrong", "wrong", "warning"]
+    assert all(finding.mend for finding in found)
+    assert levels({"status": "unavailable"}) == ["wrong"]
+
+
+def test_workers_are_counted() -> None:
+    assert checks.workers("x 1\npanels_workers 2\n").text == "2 sandboxes connected"
+    assert checks.workers("panels_workers 0\n").level == "wrong"
+    assert checks.workers("").level == "warning"
+
+
+def test_sandbox_is_read_from_proc() -> None:
+    assert checks.sandbox_of(7, STATUS) == Sandbox(7, 2, True, 0, 65534)
+    assert checks.sandbox_of(7, "Name:\tx\n") is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Sandbox(9, 0, True, 0, 1),
+        Sandbox(9, 2, False, 0, 1),
+        Sandbox(9, 2, True, 1, 1),
+        Sandbox(9, 2, True, 0, 0),
+    ],
+)
+def test_sandbox_that_is_not_locked_in_is_named(bad: Sandbox) -> None:
+    (found,) = checks.confinement([GOOD, bad])
+    assert found.level == "wrong"
+    assert found.text.endswith(": 9")
+    assert [finding.level for finding in checks.confinement([GOOD])] == ["ok"]
+    assert [finding.level for finding in checks.confinement([])] == ["ok"]
+
+
+def test_clocks_are_compared() -> None:
+    assert checks.clock(formatdate(1000, usegmt=True), 1004.0).level == "ok"
+    assert "10 s ahead" in checks.clock(formatdate(1000, usegmt=True), 1010.0).text
+    assert "10 s behind" in checks.clock(formatdate(1000, usegmt=True), 990.0).text
+    assert checks.clock(None, 0).level == "warning"
+
+
+def test_tokens_are_judged_by_their_claims() -> None:
+    assert checks.token(None, 0).level == "ok"
+    assert checks.token("a.b.c", 0).level == "wrong"
+    assert checks.token("abc", 0).level == "wrong"
+    for claims, level in (
+        ({"exp": 2000, "sub": "ann"}, "ok"),
+        ({"exp": 1100}, "warning"),
+        ({"exp": 900}, "wrong"),
+        ({}, "wrong"),
+        ({"exp": 2000, "iat": 1100}, "wrong"),
+        ({"exp": 1_000_000}, "warning"),
+    ):
+        assert checks.token(minted(**claims), 1000).level == level, claims
+
+
+def test_this_machine_is_known_by_its_names() -> None:
+    assert [checks.is_loopback(f"http://{h}") for h in ("localhost:1", "127.0.0.9", "[::1]:3", "h")] == [
+        True, True, True, False,
+    ]  # fmt: skip
