@@ -533,7 +533,7 @@ def test_connection_is_asked_before_it_is_given_up_when_the_clock_has_jumped() -
     driver.live()
     driver.wake()
     driver.tick(3_600.0)
-    assert driver.core.status == "live"
+    assert driver.core.phase is Phase.LIVE
     assert [each.entry.what for each in driver.of(Noted)][-1] == "clock jumped"
     driver.wake()
     assert driver.core.status == "reconnecting"
