@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +177,19 @@ def test_calls_to_a_panel_that_was_made_anew_meanwhile_are_not_made_there(make_s
                 await calling
 
     asyncio.run(whole())
+
+
+def test_programs_of_the_readme_run_as_printed(make_system: MakeSystem) -> None:
+    system = make_system(auth=False)
+    tool = {"name": "add", "handler": "$state.n = ($state.n ?? 0) + $args.by; return $state.n;"}
+    system.make_panel(tool, panel_id="counter")
+    text = (Path(__file__).parents[2] / "clients" / "python" / "README.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert program(first, system.url) == "n: None -> 2\nreturned 2 and the state is {'n': 2}\n"
+    assert program(second, system.url) == "4 {'n': 4}\n"
+
+
+def program(text: str, url: str) -> str:
+    done = subprocess.run([sys.executable, "-c", text, url], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
