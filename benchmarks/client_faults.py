@@ -2,7 +2,7 @@
 
 Callers of two clients of one panel each count up a key of their own, one call after the other, while the
 proxy cuts, stalls, delays and duplicates connections. After each fault some call has to be answered before
-the next one comes. Each answer has to be the caller's own count: one that is lost or runs twice shows at once.
+the next one comes. Each answer has to be the own count of its caller: one that is lost or runs twice shows.
 In the end both clients must have the state of the gateway, and each EVENT once. Anything else is a violation
 and the exit code 1.
 """

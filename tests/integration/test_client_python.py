@@ -89,6 +89,27 @@ def test_deleted_panel_ends_the_client(system: System) -> None:
     asyncio.run(whole())
 
 
+def test_replaced_panel_keeps_its_clients_and_answers_what_waits(system: System) -> None:
+    panel_id = system.make_panel(ASK, *TOOLS)
+
+    async def whole() -> None:
+        async with connect(system.url, panel=panel_id, token=system.token(), options=FAST) as panel:
+            waiting = asyncio.Event()
+            calling = asyncio.ensure_future(panel.call("ask", on_progress=lambda _: waiting.set()))
+            await waiting.wait()
+            definition = {"id": panel_id, "kind": "test", "tools": [], "initialState": {"new": 1}}
+            answer = await asyncio.to_thread(system.http.put, f"/panels/{panel_id}", json=definition)
+            assert answer.is_success, answer.text
+            await until(lambda: dict(panel.state) == {"new": 1})
+            with pytest.raises(CallError, match="TOOL_NOT_FOUND"):
+                await panel.call("add", {"name": "a"})
+            with pytest.raises(CallError, match="EXECUTION_ERROR"):
+                await calling
+            assert panel.status == "live"
+
+    asyncio.run(whole())
+
+
 def test_token_that_is_not_good_ends_the_client(system: System) -> None:
     panel_id = system.make_panel(*TOOLS)
 

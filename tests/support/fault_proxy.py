@@ -121,7 +121,7 @@ class FaultProxy:
             self.done["refuse"] += 1
             return
         answers, server = await asyncio.open_connection(*self._upstream)
-        copy = None
+        copy = unheard = None
         if "duplicate" in self._next:
             self._next.discard("duplicate")
             self.done["duplicate"] += 1
@@ -133,7 +133,7 @@ class FaultProxy:
             asyncio.ensure_future(self._pass(pair, reader, [server, *([copy] if copy else [])])),
             asyncio.ensure_future(self._pass(pair, answers, [writer])),
         ]
-        if copy is not None:
+        if unheard is not None:
             ways.append(asyncio.ensure_future(_swallow(unheard)))
         try:
             await asyncio.wait(ways[:2], return_when=asyncio.FIRST_COMPLETED)

@@ -82,6 +82,8 @@ class Panel:
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         if scheme not in ("ws", "wss") or not parts.netloc:
             raise ValueError(f"expected a URL such as ws://host:3001, got {url!r}")
+        if token is not None and not callable(token):
+            _check_token(token)
         self.options: Final = options
         self.log: Final[deque[LogEntry]] = deque(maxlen=options.log_entries)
         self._url = f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/panels/{quote(panel, safe='')}/ws"
@@ -193,7 +195,7 @@ class Panel:
         name = secrets.token_hex(16) if key is None else key
         made = calls.trigger(name, tool, args, options=self.options, deadline=self._deadline(timeout))
         expects = optimistic(self.state) if callable(optimistic) else optimistic
-        return await self._settled(made, on_progress, expects)
+        return await self._settled(made, on_progress, None if expects is None else dict(expects))
 
     async def answer(
         self,
@@ -365,8 +367,7 @@ class Panel:
             # the core does not wait for longer either, and this is what ends a provider that hangs
             async with asyncio.timeout(self.options.token_timeout_s):
                 text = await self._provider()
-            if not isinstance(text, str):
-                raise TypeError(f"expected a token as a string, got {type(text).__name__}")
+            _check_token(text)
         except Exception as exc:  # noqa: BLE001 - it is the application's code
             self._perform(self._core.token_failed(flow, repr(exc), _clock()))
         else:
@@ -390,7 +391,7 @@ class Panel:
                 code = None if exc.rcvd is None else exc.rcvd.code
                 why = "the socket ended" if exc.rcvd is None else exc.rcvd.reason
                 instructions = self._core.lost(number, code, why, _clock())
-        except (OSError, WebSocketException, TimeoutError, EOFError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever the library raises, this attempt has failed
             instructions = self._core.lost(number, None, repr(exc), _clock())
         finally:
             self._flows.pop(number, None)
@@ -516,6 +517,14 @@ class EventStream:
             self._wake.clear()
             await self._wake.wait()
         return self._waiting.popleft()
+
+
+def _check_token(token: object) -> None:
+    """Raises ``ValueError`` for what no header can hold; the token itself is not told."""
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise ValueError(
+            f"expected a token of printable ASCII characters, got another {type(token).__name__}"
+        )
 
 
 async def _write(socket: ClientConnection, outgoing: asyncio.Queue[str]) -> None:

@@ -178,6 +178,35 @@ async def test_cancelled_call_is_forgotten() -> None:
 
 
 @run
+async def test_expectation_that_is_none_is_refused_before_anything_happens() -> None:
+    async with joined({"n": 0}) as (_, _peer, panel):
+
+        def wrong(_: object) -> Json:
+            raise RuntimeError("boom")
+
+        with pytest.raises(RuntimeError):
+            await panel.call("a", optimistic=wrong)
+        with pytest.raises(TypeError):
+            await panel.call("a", optimistic=5)  # type: ignore[arg-type]
+        assert (panel.pending, dict(panel.state)) == ((), {"n": 0})
+
+
+@run
+async def test_token_that_no_header_can_hold_is_a_provider_that_failed() -> None:
+    given = iter(["a\nb", "\ud800", "good"])
+
+    async def provider() -> str:
+        return next(given)
+
+    async with joined(token=provider) as (server, _, panel):
+        assert server.tokens == ["Bearer good"]
+        assert sum(entry.what == "token provider failed" for entry in panel.log) == 2
+    with pytest.raises(ValueError, match="printable ASCII"):
+        async with connect("ws://127.0.0.1:1", panel="p", token="a\nb", options=FAST):
+            pass
+
+
+@run
 async def test_progress_and_answer() -> None:
     async with joined() as (_, peer, panel):
         heard: list[str] = []
