@@ -137,6 +137,13 @@ class ClientMeetsGateway(RuleBasedStateMachine):
         self.serve()
         self.cut(None)
 
+    @precondition(lambda self: self.connected and self.up)
+    @rule()
+    def lose_history_behind_a_trigger(self) -> None:
+        """It ran in a panel that is gone: it must not run in the next one."""
+        self.serve()
+        self.restart_without_history()
+
     @precondition(lambda self: self.connected)
     @rule(frame=st.sampled_from(["", "{}", '{"type":"PATCH","seq":0,"mutations":[]}', "[1]"]))
     def lie(self, frame: str) -> None:
@@ -196,6 +203,7 @@ class ClientMeetsGateway(RuleBasedStateMachine):
             else:
                 break
         outcomes: dict[str, Any] = self.driver.outcomes()
+        self.nothing_runs_twice()
         assert core.status == "live"
         assert dict(core.replica.view.shown) == self.server.state
         assert (core.replica.position, core.pending()) == (self.server.seq, ())
