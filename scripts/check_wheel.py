@@ -1,37 +1,41 @@
-"""What must be true of the wheel: exactly four packages at its top, with the data files and markers they
-need.
+"""What must be true of a wheel: exactly its packages at its top, with the data files and markers
+they need.
 """
 
 from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-PACKAGES = {
+PACKAGES: Final = {
     "panels_cli": "cli",
     "panels_gateway": "gateway",
     "panels_shared": "shared",
     "panels_worker": "workers",
 }
+#: Those of the wheel of ``clients/python``.
+CLIENT: Final = {"panels_client": "clients/python"}
 #: Files that are not Python and yet part of a package.
 DATA_SUFFIXES = {".js", ".mjs", ".ts", ".wat", ".wasm", ".json", ".html", ".typed"}
 
 
-def problems(wheel: Path, root: Path) -> list[str]:
+def problems(wheel: Path, root: Path, expected: Mapping[str, str] = PACKAGES) -> list[str]:
     """Sentences about what is wrong with ``wheel``, compared with the checkout at ``root``."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     found: list[str] = []
     tops = {name.split("/")[0] for name in names}
     packages = {top for top in tops if not top.endswith(".dist-info")}
-    if packages != set(PACKAGES):
-        found.append(f"expected {sorted(PACKAGES)} at the top of the wheel, got {sorted(packages)}")
+    if packages != set(expected):
+        found.append(f"expected {sorted(expected)} at the top of the wheel, got {sorted(packages)}")
     for name in sorted(names):
         suffix = Path(name).suffix
-        if name.split("/")[0] in PACKAGES and suffix != ".py" and suffix not in DATA_SUFFIXES:
+        if name.split("/")[0] in expected and suffix != ".py" and suffix not in DATA_SUFFIXES:
             found.append(f"expected code and data only, got {name}")
-    for package, folder in PACKAGES.items():
+    for package, folder in expected.items():
         base = root / folder
         for path in sorted((base / package).rglob("*")):
             name = path.relative_to(base).as_posix()
@@ -48,7 +52,9 @@ def problems(wheel: Path, root: Path) -> list[str]:
 
 def main() -> int:
     """Exit status: 0 when the wheel named on the command line is as it must be."""
-    found = problems(Path(sys.argv[1]), Path(__file__).resolve().parent.parent)
+    wheel = Path(sys.argv[1])
+    expected = CLIENT if wheel.name.startswith("panels_client-") else PACKAGES
+    found = problems(wheel, Path(__file__).resolve().parent.parent, expected)
     for sentence in found:
         print(f"wheel: {sentence}", file=sys.stderr)
     return 1 if found else 0

@@ -29,6 +29,7 @@ PACKAGES: Final = {
     "gateway/panels_gateway": "tests/gateway",
     "shared/panels_shared": "tests/shared",
     "workers/panels_worker": "tests/workers",
+    "clients/python/panels_client": "tests/clients/python",
 }
 #: Tests that prove by mass what others prove by example: slow under a tracer, and reaching nothing new.
 LEFT_OUT: Final[tuple[str, ...]] = ()

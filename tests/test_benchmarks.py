@@ -186,3 +186,14 @@ def test_model_sees_what_is_wrong() -> None:
     assert any(
         "not asked" in text for text in wrong(lambda room, _: room.asked.pop(3) and room.results.clear())
     )
+
+
+@pytest.mark.timeout(120)
+def test_client_in_python_survives_faults(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.client_faults", "--faults", "200", "--seed", "3", "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(figures.read_text())
+    assert (told["faults"], told["violations"]) == (200, [])
+    assert len(told["kinds"]) == 7
+    assert told["answered"] >= 200
