@@ -96,7 +96,7 @@ def main() -> None:
     """Reads, compiles, runs, writes, until stdin ends."""
     from panels_worker.compiling import compile as child
 
-    child.confine(child.CPU_S)
+    child.limit(child.CPU_S)
     while len(head := sys.stdin.buffer.read(_LENGTH.size)) == _LENGTH.size:
         module = sys.stdin.buffer.read(*_LENGTH.unpack(head))
         answer = child.answer("wasm", "handle", module, {})

@@ -20,6 +20,7 @@ import msgpack
 from panels_shared.messages import Refusal
 from panels_worker.artifacts import Artifact, Kind
 from panels_worker.compiling.compile import CPU_S, OUTPUT_BYTES
+from panels_worker.settings import ConfinementMode
 
 logger = logging.getLogger(__name__)
 
@@ -60,24 +61,36 @@ class Verdict:
     lasting: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Jail:
+    """How children that compile handlers lock themselves in: see ``confinement.compile_child``."""
+
+    mode: ConfinementMode = "auto"
+    uid: int = -1
+    gid: int = -1
+
+
 class CompileChild:
     """A running child. ``pidfd`` is readable once it has ended; from ``deadline_s`` on, ``finished`` ends it.
 
-    ``engines`` maps names to descriptors, which the child inherits. Raises ``OSError`` when it cannot be
+    ``engines`` maps names to descriptors, which the child inherits; ``jail`` says how it locks itself in.
+    Raises ``OSError`` when it cannot be
     started; nothing is left open then. Call ``close`` exactly once, whatever became of it.
     ``cost_ms`` is the CPU time that it used, in milliseconds, once it has ended or was closed.
     """
 
     __slots__ = ("_output", "_process", "_starved", "cost_ms", "deadline_s", "pidfd", "request")
 
-    def __init__(self, request: Request, engines: Mapping[str, int], now_s: float) -> None:
+    def __init__(
+        self, request: Request, engines: Mapping[str, int], now_s: float, jail: Jail | None = None
+    ) -> None:
         self.request = request
         self.deadline_s = now_s + (ENGINE_TIMEOUT_S if request.engine else TIMEOUT_S)
         self._starved = False
         self.cost_ms = 0
         self._output = os.memfd_create("answer", os.MFD_CLOEXEC)
         try:
-            self._process = _start(request, engines, self._output)
+            self._process = _start(request, engines, self._output, jail or Jail())
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError:
             os.close(self._output)
@@ -136,13 +149,14 @@ class CompileChild:
         self._process.wait()
 
 
-def _start(request: Request, engines: Mapping[str, int], output: int) -> subprocess.Popen[bytes]:
+def _start(request: Request, engines: Mapping[str, int], output: int, jail: Jail) -> subprocess.Popen[bytes]:
     given = os.memfd_create("request", os.MFD_CLOEXEC)
     try:
         with open(given, "wb", closefd=False) as file:
             file.write(msgpack.packb([request.language, request.entry, request.source, dict(engines)]))
         os.lseek(given, 0, os.SEEK_SET)
-        arguments = ["engine"] if request.engine else []
+        handler = ["handler", jail.mode, str(jail.uid), str(jail.gid)]
+        arguments = ["engine"] if request.engine else handler
         return subprocess.Popen(
             [sys.executable, "-m", "panels_worker.compiling.compile", *arguments],
             stdin=given,

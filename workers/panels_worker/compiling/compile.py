@@ -1,9 +1,9 @@
 """The disposable child that checks and compiles one handler: ``python -m panels_worker.compiling.compile
-[engine]``.
+engine``, or ``… handler MODE UID GID`` (how it locks itself in, and whom it becomes; -1 for nobody else).
 
 Compiling is an attack surface of its own: 70 kB of WebAssembly can take 15 s and 1.8 GB. So it happens here,
-in a process that serves nobody and sets its limits before it looks at its input. Whatever happens to it, the
-pool only sees that it has ended.
+in a process that serves nobody, sets its limits before it looks at its input, and locks itself in before it
+looks at the handler. Whatever happens to it, the pool only sees that it has ended.
 
 stdin is one MessagePack array ``[language, entry, source, engines]``, stdout one ``["artifact", kind,
 payload]`` or ``["refusal", code, message, line, column]``. Both are files, so that neither side ever waits
@@ -26,6 +26,8 @@ import msgpack
 from panels_shared.handlers import MAX_WASM_BYTES, max_source_bytes
 from panels_shared.limits import MIB
 from panels_shared.messages import Language, Refusal
+from panels_worker.confinement.compile_child import lock_in
+from panels_worker.settings import CONFINEMENT_MODES
 
 #: Limits of the process. Compiling 2 MiB from an ordinary toolchain takes 2 s and 150 MB.
 CPU_S: Final = 5
@@ -38,17 +40,32 @@ MAX_REQUEST_BYTES: Final = MAX_WASM_BYTES + 65_536
 def main() -> None:
     """Reads, compiles, writes, ends."""
     is_engine = sys.argv[1:] == ["engine"]
-    confine(ENGINE_CPU_S if is_engine else CPU_S)
+    limit(ENGINE_CPU_S if is_engine else CPU_S)
     request = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     language, entry, source, engines = msgpack.unpackb(request, max_bin_len=MAX_REQUEST_BYTES)
     if is_engine != (language == "engine"):
         raise SystemExit(2)
+    if not is_engine:
+        mode, uid, gid = sys.argv[2:5]
+        prepare(language)
+        lock_in(CONFINEMENT_MODES[mode], int(uid), int(gid))
     sys.stdout.buffer.write(msgpack.packb(answer(language, entry, source, engines)))
     sys.stdout.buffer.flush()
     os._exit(0)  # nothing here needs a tidy exit
 
 
-def confine(cpu_s: int) -> None:
+def prepare(language: Language) -> None:
+    """Imports what the language needs: later nothing can be opened."""
+    import wasmtime  # noqa: F401
+
+    from panels_worker.compiling import preflight  # noqa: F401
+    from panels_worker.guest import engine  # noqa: F401
+
+    if language in ("javascript", "typescript"):
+        from panels_worker import javascript  # noqa: F401
+
+
+def limit(cpu_s: int) -> None:
     """Bounds this process; what it has opened stays open."""
     for what, limit in (
         (resource.RLIMIT_CPU, cpu_s),

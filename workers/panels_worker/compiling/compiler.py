@@ -18,7 +18,7 @@ from typing import Final
 
 from panels_shared.messages import MAX_CPU_MS, Prepare, Refusal
 from panels_worker.artifacts import Artifact, ArtifactStore, Kind
-from panels_worker.compiling.child import CompileChild, Request
+from panels_worker.compiling.child import CompileChild, Jail, Request
 from panels_worker.javascript.engines import PREVIOUS, QUICKJS, TRANSFORM, carried, engine_digest
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,16 @@ class Compiler:
     answer. Call ``close`` at the end.
     """
 
-    def __init__(self, store: ArtifactStore, *, max_children: int = 2, max_waiting: int = 1_024) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        max_children: int = 2,
+        max_waiting: int = 1_024,
+        jail: Jail | None = None,
+    ) -> None:
         self._store = store
+        self._jail = jail
         self._max_children = max_children
         self._max_waiting = max_waiting
         self._waiting: deque[Request] = deque()
@@ -148,7 +156,7 @@ class Compiler:
         while len(self._children) < self._max_children and (request := self._next()) is not None:
             engines = {name: self._engines[name] for name in _NEEDS.get(request.language, ())}
             try:
-                child = CompileChild(request, engines, now_s)
+                child = CompileChild(request, engines, now_s, self._jail)
             except OSError:
                 logger.exception("a compile child could not be started")
                 self._refuse(request, Refusal("unavailable", "the compiler could not be started"))

@@ -54,7 +54,7 @@ class Confinement:
 
     def follow_parent(self) -> None:
         """Makes this process die with the pool, in every mode."""
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._config.parent_pid:
             os._exit(0)  # the pool died before prctl took effect
 
@@ -62,7 +62,7 @@ class Confinement:
         """The first step. Raises ``ConfinementError`` in strict mode when a layer is missing."""
         if self._config.confinement == "off":
             return
-        self._layer("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
+        self._layer("no_new_privs", lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1))
         self._layer("rlimits", self._limit)
         self._layer("landlock", self._restrict)
 
@@ -75,7 +75,7 @@ class Confinement:
             self._layer("user", self._become)
         elif os.geteuid() == 0:
             self._refuse("user", "the pool is root and was not told whom to become")
-        self._layer("dumpable", lambda: _prctl(_PR_SET_DUMPABLE, 0))
+        self._layer("dumpable", lambda: prctl(_PR_SET_DUMPABLE, 0))
         # changing user takes the parent's death signal away
         self.follow_parent()
         self._layer("seccomp", self._filter)
@@ -139,7 +139,8 @@ class Confinement:
         seccomp.load_filter(instructions)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """prctl(2). Raises ``OSError``."""
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

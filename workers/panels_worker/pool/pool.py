@@ -44,6 +44,7 @@ from panels_shared.errors import ConfigError
 from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus.keyfile import read_bus_key
+from panels_worker.compiling.child import Jail
 from panels_worker.compiling.compiler import Compiler
 from panels_worker.pool.child import COMMAND, Child
 from panels_worker.pool.conversation import Conversation
@@ -74,7 +75,8 @@ class Pool:
         self._filter = system_call_filter(config)
         self._store = ArtifactStore.create(config.cache_dir)
         admit_group(config.cache_dir, self._user[1])
-        self._compiler = Compiler(self._store)
+        uid, gid = self._user
+        self._compiler = Compiler(self._store, jail=Jail(config.confinement, uid, gid))
         self._trim()
         self._supervisor = Supervisor(
             config.processes,
