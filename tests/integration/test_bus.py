@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ import psutil
 import pytest
 import zmq
 
+from panels_gateway.http.metrics import KEPT_S
 from panels_shared import wire
 from panels_shared.messages import (
     Exited,
@@ -70,7 +72,8 @@ def rogued(rogue_system: System) -> Iterator[Rogued]:
 
 
 def metric(system: System, family: str) -> int:
-    """One value of /metrics."""
+    """One value of /metrics, as it is now: the gateway may answer with what it was ``KEPT_S`` ago."""
+    time.sleep(KEPT_S)
     for line in system.http.get("/metrics").text.splitlines():
         if line.startswith(f"{family} "):
             return int(float(line.rpartition(" ")[2]))

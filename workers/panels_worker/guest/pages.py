@@ -47,7 +47,7 @@ class Baseline:
         own = self._own.get(at)
         if own is not None:
             return own
-        return self._shared[at : at + PAGE_BYTES] or _CHUNK_OF_ZEROS[:PAGE_BYTES]
+        return self._shared[at : at + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")
 
     def read(self, at: int, length: int) -> bytes:
         """A range of any place and length."""

@@ -45,6 +45,7 @@ class Conversation:
         now_s: float,
     ) -> None:
         self._pool = pool
+        self._hello = hello
         self._peer = Peer(hello, now_s=now_s, drainable=False)
         self._unsent: list[ToGateway] = []
         self._next_beat_s = 0.0
@@ -105,6 +106,7 @@ class Conversation:
         if peer.session is not None and now_s >= self._next_beat_s:
             self._next_beat_s = now_s + peer.heartbeat_s
             self._unsent.append(Heartbeat(self._pool, 0))
+        self._renew_hello()
         if not self._unsent:
             return
         try:
@@ -113,6 +115,12 @@ class Conversation:
             del self._unsent[:-MAX_UNSENT]
         else:
             del self._unsent[:MAX_UNSENT]
+
+    def _renew_hello(self) -> None:
+        """A Hello that has waited for a connection is for a gateway that may have another key by now."""
+        if any(isinstance(message, Hello) for message in self._unsent):
+            renewed = [self._hello() if isinstance(each, Hello) else each for each in self._unsent]
+            self._unsent = [message for message in renewed if message is not None]
 
     def close(self) -> None:
         """Says Goodbye after what waits, as far as the gateway takes it, and closes the socket."""
