@@ -230,6 +230,8 @@ def create_app(
         exception_handlers=_ANSWERS,
     )
     admin = Starlette(routes=service.routes(), exception_handlers=_ANSWERS)
+    admin_hosts = own_hosts(listen.admin[0] if listen.admin else listen.host, listen.public_url)
+    admin_policy = HostPolicy((*admin_hosts, *(listen.allowed_hosts or ())), addresses=True)
     http.router.redirect_slashes = admin.router.redirect_slashes = False
     upgrades = Upgrades(
         kernel,
@@ -241,7 +243,21 @@ def create_app(
         token_warning_s=config.auth.token_warning_s,
         on_refused=refusals.count,
     )
-    return GatewayApp(http, upgrades, gate, counters, refusals, admin)
+    return GatewayApp(http, upgrades, gate, counters, refusals, _of_hosts(admin, admin_policy))
+
+
+def _of_hosts(app: ASGIApp, policy: HostPolicy) -> ASGIApp:
+    """``app`` for requests whose Host the policy allows: metrics are not for pages of other sites."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            policy.check(scope["headers"])
+        except RequestError as error:
+            await error_response(error)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return checked
 
 
 def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:

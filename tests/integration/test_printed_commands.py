@@ -219,3 +219,14 @@ def test_printed_command_makes_keys_as_both_programs_take_them() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     public, secret = done.stdout.splitlines()
     assert zmq.curve_public(parse_one_key(secret.encode(), option="o", path="p")) == public.encode()
+
+
+def test_printed_command_makes_a_token_that_the_gateway_takes(make_system: MakeSystem) -> None:
+    (command,) = (
+        block.strip() for block in blocks("docs/configuration.md", "Keys and tokens") if "jwt.encode" in block
+    )
+    system = make_system()
+    words = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=system.folder)
+    with system.http_client(done.stdout.strip()) as client:
+        assert client.get("/panels").status_code == 200

@@ -24,8 +24,11 @@ _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]
 class HostPolicy:
     """The names among which a request's Host has to be. Ports are not compared."""
 
-    def __init__(self, allowed: Iterable[str] | None) -> None:
-        """``allowed`` None, or ``"*"`` among it: any."""
+    def __init__(self, allowed: Iterable[str] | None, *, addresses: bool = False) -> None:
+        """``allowed`` None, or ``"*"`` among it: any. ``addresses``: every IP address is allowed, which no
+        page can point a name of its own at.
+        """
+        self._addresses = addresses
         names = frozenset(allowed) if allowed is not None else frozenset("*")
         self._any = "*" in names
         self._allowed = frozenset(canonical(name) for name in names)
@@ -37,7 +40,7 @@ class HostPolicy:
         named = [value for name, value in headers if name == b"host"]
         if len(named) == 1:
             match = _HOST.fullmatch(named[0])
-            if match is not None and canonical(match[1].decode("ascii")) in self._allowed:
+            if match is not None and self._allows(canonical(match[1].decode("ascii"))):
                 return
         got = repr(named[0].decode("latin-1")[:_MAX_SHOWN_CHARS]) if named else "none"
         raise RequestError(
@@ -45,6 +48,18 @@ class HostPolicy:
             f"expected a Host among those the gateway answers to, got {got}; if this name is the gateway's, "
             "add it to --allowed-hosts",
         )
+
+    def _allows(self, host: str) -> bool:
+        return host in self._allowed or (self._addresses and is_address(host))
+
+
+def is_address(host: str) -> bool:
+    """Whether a canonical host is an IP address."""
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def canonical(host: str) -> str:

@@ -63,6 +63,8 @@ FRAME_BYTES: Final = 8 * MIB
 _REFUSAL_LOG_S: Final = 5.0
 #: Peers that are told apart by their bad frames; a security limit.
 _SESSION_BYTES: Final = 16
+#: Under which name ZeroMQ asks the authenticator about peers of the socket.
+_ZAP_DOMAIN: Final = "panels"
 
 
 class BrokerError(PanelsError):
@@ -186,15 +188,27 @@ class Broker:
         authenticator.start()
         self._auth = authenticator
 
+        # callbacks come in the authenticator's thread, so they need a log of their own
+        log, clock = RateLimitedLog(logger), self._clock
+
         class Allowed:
             def callback(self, domain: str, key: bytes) -> bool:
-                return key in curve.peers
+                if key in curve.peers:
+                    return True
+                log.log(
+                    clock(),
+                    logging.WARNING,
+                    "refused a worker with the CURVE public key %s, which is not in curve-worker-keys-file",
+                    key.decode("ascii", "replace"),
+                )
+                return False
 
-        authenticator.configure_curve_callback(domain="*", credentials_provider=Allowed())
+        # the authenticator looks for the socket's own domain: "*" is what it takes where a socket has none
+        authenticator.configure_curve_callback(domain=_ZAP_DOMAIN, credentials_provider=Allowed())
         socket.set(zmq.CURVE_SERVER, 1)
         socket.set(zmq.CURVE_PUBLICKEY, curve.public)
         socket.set(zmq.CURVE_SECRETKEY, curve.secret)
-        socket.set(zmq.ZAP_DOMAIN, b"panels")
+        socket.set(zmq.ZAP_DOMAIN, _ZAP_DOMAIN.encode())
 
     async def stop(self) -> None:
         """Tells everyone to drain, and closes. Idempotent."""

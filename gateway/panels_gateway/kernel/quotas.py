@@ -106,7 +106,7 @@ class Quotas:
             "quota": kind,
             "resource": shortage.resource,
             "limit": shortage.limit,
-            "windowS": shortage.window_s,
+            "windowS": round(shortage.window_s, 3),
             "retryAfterMs": max(1, math.ceil(shortage.wait_s * 1e3)),
         }
         return Refused(Code.QUOTA_EXCEEDED, message, details)

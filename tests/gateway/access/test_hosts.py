@@ -75,3 +75,10 @@ def test_refusal_says_what_came_and_no_more_than_some_of_it() -> None:
 def test_canonical_hosts_are_equal_for_one_host() -> None:
     assert canonical("[2001:DB8:0::1]") == canonical("2001:db8::1") == "[2001:db8::1]"
     assert canonical("A.example.") == "a.example"
+
+
+@pytest.mark.parametrize("host", [b"10.1.2.3:9001", b"[2001:db8::1]:9001", b"localhost"])
+def test_addresses_can_be_allowed_all(host: bytes) -> None:
+    HostPolicy(("localhost",), addresses=True).check([(b"host", host)])
+    with pytest.raises(RequestError, match="allowed-hosts"):
+        HostPolicy(("localhost",), addresses=True).check([(b"host", b"page.example:9001")])

@@ -5,13 +5,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
+from panels_shared.endpoint import CurveKeys
 from panels_shared.messages import Abandon, Exited, Goodbye, Hello, PoolId, Prepare, Prepared
-from panels_worker.pool.conversation import MAX_UNSENT, Conversation
+from panels_worker.pool.conversation import MAX_UNSENT, PATIENCE_S, Conversation
 from tests.support.fake_gateway import FakeGateway
+from tests.support.system import eventually
 
 POOL = PoolId(b"p" * 16)
 HELLO = Hello(role="pool", pool=POOL, pid=os.getpid(), versions={})
@@ -90,3 +94,40 @@ def test_conversation_keeps_a_bounded_number_of_messages_without_a_gateway(endpo
     assert conversation._unsent[0] == Exited(b"%16d" % 3)
     assert conversation.wanted_events == zmq.POLLIN | zmq.POLLOUT
     conversation.close()
+
+
+def test_conversation_says_once_that_no_gateway_welcomes_it_and_that_one_does_after_all(
+    endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    conversation = begin(endpoint)
+    now_s = time.monotonic()
+    conversation.say(now_s + PATIENCE_S / 2)
+    assert caplog.messages == []
+    conversation.say(now_s + PATIENCE_S + 1)
+    conversation.say(now_s + PATIENCE_S + 2)
+    (complaint,) = caplog.messages
+    assert f"the gateway at {endpoint} has not welcomed this pool for 10 s" in complaint
+    with FakeGateway(endpoint) as gateway:
+        gateway.wait(lambda: not turn(conversation) and len(caplog.messages) > 1)
+    assert caplog.messages[1:] == [f"the gateway at {endpoint} is there"]
+    conversation.close()
+
+
+def test_conversation_is_refused_for_good_by_a_gateway_that_does_not_know_its_curve_key() -> None:
+    public, secret = zmq.curve_keypair()
+    own_public, own_secret = zmq.curve_keypair()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        authenticator = ThreadAuthenticator(context)
+        authenticator.start()
+        authenticator.configure_curve_callback("*", SimpleNamespace(callback=lambda domain, key: False))
+        router.set(zmq.CURVE_SERVER, 1)
+        router.set(zmq.CURVE_SECRETKEY, secret)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        curve = CurveKeys(public=own_public, secret=own_secret, peers=frozenset({public}))
+        conversation = Conversation(
+            f"tcp://127.0.0.1:{port}", curve, pool=POOL, hello=lambda: HELLO, now_s=time.monotonic()
+        )
+        eventually(lambda: not turn(conversation) and conversation.refused)
+        conversation.close()
+        authenticator.stop()

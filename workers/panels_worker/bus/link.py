@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from typing import Final
 
 import zmq
@@ -17,6 +19,8 @@ LINGER_MS: Final = 500
 #: How long after a failure a connection is tried again; over a network the delay doubles up to the maximum.
 RECONNECT_MS: Final = 50
 MAX_RECONNECT_MS: Final = 1_000
+#: At the beginning of a monitor's message: the number of the event, in the machine's order.
+_EVENT_BYTES: Final = 2
 
 
 def connect(
@@ -51,19 +55,29 @@ def connect(
     return socket
 
 
+class Break(Enum):
+    """How a connection ended."""
+
+    LOST = "lost"  #: it will be made again
+    REFUSED = "refused"  #: the gateway does not know our CURVE key, and libzmq does not try again
+
+
 def watch(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A socket that becomes readable when ``socket`` loses its connection; ``broke`` reads it, and ``close``
     takes it too.
     """
-    return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    return socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
 
-def broke(watch: zmq.Socket[bytes]) -> bool:
-    """Whether the connection was lost since the last call."""
-    found = False
+def broke(watch: zmq.Socket[bytes]) -> Break | None:
+    """How the connection was lost since the last call; None if it was not."""
+    found: Break | None = None
     while int(watch.get(zmq.EVENTS)) & zmq.POLLIN:
-        watch.recv_multipart(zmq.NOBLOCK)
-        found = True
+        event = int.from_bytes(watch.recv_multipart(zmq.NOBLOCK)[0][:_EVENT_BYTES], sys.byteorder)
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            found = Break.REFUSED
+        elif found is None:
+            found = Break.LOST
     return found
 
 

@@ -158,7 +158,7 @@ def _start(request: Request, engines: Mapping[str, int], output: int, jail: Jail
         handler = ["handler", jail.mode, str(jail.uid), str(jail.gid)]
         arguments = ["engine"] if request.engine else handler
         return subprocess.Popen(
-            [sys.executable, "-m", "panels_worker.compiling.compile", *arguments],
+            [sys.executable, "-P", "-m", "panels_worker.compiling.compile", *arguments],
             stdin=given,
             stdout=output,
             stderr=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from panels_shared.endpoint import CurveKeys
 from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, Prepare, ToGateway
 from panels_shared.wire import encode
 from panels_worker.bus import link
-from panels_worker.bus.peer import Peer
+from panels_worker.bus.peer import Peer, Phase
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MAX_READS: Final = 64
 #: Messages that wait for a connection, at most.
 MAX_UNSENT: Final = 4_096
+#: After how many seconds without a Welcome that is said in the log, once.
+PATIENCE_S: Final = 10.0
 
 
 class Conversation:
@@ -46,6 +48,11 @@ class Conversation:
     ) -> None:
         self._pool = pool
         self._hello = hello
+        self._endpoint = endpoint
+        self._alone_since_s: float | None = now_s
+        self._complained = False
+        #: The gateway does not know our CURVE key; there will be no connection.
+        self.refused = False
         self._peer = Peer(hello, now_s=now_s, drainable=False)
         self._unsent: list[ToGateway] = []
         self._next_beat_s = 0.0
@@ -73,7 +80,8 @@ class Conversation:
 
     def read(self, now_s: float) -> list[Prepare | Abandon]:
         """What the gateway wants, in order."""
-        if link.broke(self.watch):
+        if how := link.broke(self.watch):
+            self.refused = self.refused or how is link.Break.REFUSED
             self._peer.rejoin(now_s)  # whoever listens there next may not know us
         wanted: list[Prepare | Abandon] = []
         for _ in range(MAX_READS):
@@ -100,6 +108,7 @@ class Conversation:
     def say(self, now_s: float) -> None:
         """Sends what waits, and what is due: Hello or a heartbeat."""
         peer = self._peer
+        self._complain(now_s)
         if not self._unsent:  # else a Hello would only queue behind it
             peer.tick(now_s)
         self._unsent += peer.drain()
@@ -121,6 +130,24 @@ class Conversation:
         if any(isinstance(message, Hello) for message in self._unsent):
             renewed = [self._hello() if isinstance(each, Hello) else each for each in self._unsent]
             self._unsent = [message for message in renewed if message is not None]
+
+    def _complain(self, now_s: float) -> None:
+        """Says once that no gateway welcomes us, and once that one does after all."""
+        if self._peer.phase is not Phase.JOINING:
+            if self._complained:
+                logger.info("the gateway at %s is there", self._endpoint)
+            self._alone_since_s, self._complained = None, False
+            return
+        if self._alone_since_s is None:
+            self._alone_since_s = now_s
+        if now_s - self._alone_since_s >= PATIENCE_S and not self._complained:
+            self._complained = True
+            logger.warning(
+                "the gateway at %s has not welcomed this pool for %d s; look whether it runs, whether both "
+                "have the same bus key, and what the gateway's log says",
+                self._endpoint,
+                PATIENCE_S,
+            )
 
     def close(self) -> None:
         """Says Goodbye after what waits, as far as the gateway takes it, and closes the socket."""

@@ -140,6 +140,13 @@ class Pool:
         if self._conversation.hopeless:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
             self._code = Exit.PROTOCOL
+        elif self._conversation.refused:
+            logger.error(
+                "the gateway at %s refuses this pool's CURVE key; add its public key to the gateway's "
+                "curve-worker-keys-file, and start the gateway and the pool again",
+                self._config.gateway,
+            )
+            self._code = Exit.BOOT
 
     # -- who we are ----------------------------------------------------------------------------------
 
