@@ -70,8 +70,12 @@ def rogued(rogue_system: System) -> Iterator[Rogued]:
 
 
 def metric(system: System, family: str) -> int:
-    """One value of /metrics."""
-    for line in system.http.get("/metrics").text.splitlines():
+    """One value of /metrics, as it is now: the text is kept for a while, and the one that is there may be
+    older than what the test has just done. Each request is counted, so that the next one differs.
+    """
+    kept = system.http.get("/metrics").text
+    text = eventually(lambda: text if (text := system.http.get("/metrics").text) != kept else "")
+    for line in text.splitlines():
         if line.startswith(f"{family} "):
             return int(float(line.rpartition(" ")[2]))
     raise AssertionError(f"no {family}")
