@@ -254,6 +254,10 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
             ("kernel.calls.MAX_DEPTH", "panels that trigger one another", "levels", "refused", "OVERLOADED"),
             ("kernel.calls.MAX_SLEEP_MS", "a sleep of a handler", "ms", "refused", "extension_arguments"),
             ("kernel.resuming.MAX_RESUMING", "handlers that are being resumed", "handlers", "waits", ""),
+            ("kernel.breakers.MAX_CALLERS", "callers of one failing tool that are told apart", "callers",
+             "merged", ""),
+            ("kernel.calls.MAX_LOSSES", "extension processes that one call may take with it", "processes",
+             "fails", "extension_lost"),
             ("kernel.resuming.MAX_RESUMING_BYTES", "images of handlers that are being resumed", "bytes",
              "waits", ""),
             ("http.desk.MAX_DEFINING_PER_SUBJECT", "definitions of one subject that are being compiled",
@@ -379,6 +383,7 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
         ),
         *_of(
             "panels_gateway.bus.",
+            ("broker.MAX_PARTS", "parts of one message", "parts", "cut", ""),
             ("admission.MAX_HELLO_FRAME_BYTES", "a frame of a peer that is not admitted", "bytes", "cut", ""),
             ("admission.MAX_SANDBOXES_PER_POOL", "sandboxes of one pool", "sandboxes", "refused", ""),
             ("admission.MAX_SPENT_PER_POOL", "sandboxes that ended and are remembered", "sandboxes",

@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,6 @@ import psutil
 import pytest
 import zmq
 
-from panels_gateway.http.metrics import KEPT_S
 from panels_shared import wire
 from panels_shared.messages import (
     Exited,
@@ -72,9 +70,12 @@ def rogued(rogue_system: System) -> Iterator[Rogued]:
 
 
 def metric(system: System, family: str) -> int:
-    """One value of /metrics, as it is now: the gateway may answer with what it was ``KEPT_S`` ago."""
-    time.sleep(KEPT_S)
-    for line in system.http.get("/metrics").text.splitlines():
+    """One value of /metrics, as it is now: the text is kept for a while, and the one that is there may be
+    older than what the test has just done. Each request is counted, so that the next one differs.
+    """
+    kept = system.http.get("/metrics").text
+    text = eventually(lambda: text if (text := system.http.get("/metrics").text) != kept else "")
+    for line in text.splitlines():
         if line.startswith(f"{family} "):
             return int(float(line.rpartition(" ")[2]))
     raise AssertionError(f"no {family}")

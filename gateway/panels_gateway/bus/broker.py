@@ -6,7 +6,7 @@ loop turn, one frame per peer.
 
 No peer is believed. A frame is read only if its sender has not sent too much (``budgets``) and may have
 been asked for as much (``Dispatcher.frame_bytes``), and an outcome only if somebody waits for it. A turn of
-the loop ends after ``TURN_S``, whoever sends.
+the loop ends after ``TURN_S``, whoever sends, in the middle of a message of many parts too.
 
 ZeroMQ facts this rests on: ZMQ_FD is edge-triggered, so after it fires *and after every send* the socket
 is read until EAGAIN; a ROUTER drops what it cannot route unless ROUTER_MANDATORY; bytes from a peer
@@ -53,6 +53,10 @@ logger = logging.getLogger(__name__)
 FRAMES_PER_TURN: Final = 64
 #: How long frames are read before clients get their turn, in seconds; what has been begun is finished.
 TURN_S: Final = 0.004
+#: Parts of one message that are taken, its routing id among them: a frame is one. What is above, which may be
+#: a million, is thrown away, so many at a time.
+MAX_PARTS: Final = 3
+PARTS_PER_TURN: Final = 1_024
 #: Frames that wait in ZeroMQ for a peer; the dispatcher's credit stays far below.
 HIGH_WATER_FRAMES: Final = 1_024
 #: Frames of a peer that wait in ZeroMQ to be read; the peer keeps the others.
@@ -132,6 +136,8 @@ class Broker:
         self._flush_due = False
         self._look_due = False
         self._reading = False
+        #: whether the message that was read last has parts that are still to be thrown away
+        self._surplus = False
         self._timers: list[asyncio.TimerHandle] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -246,7 +252,7 @@ class Broker:
             return
         self._reading = True
         counters = self.counters
-        receive = socket.recv_multipart
+        receive = self._receive
         clock = self._clock
         until = clock() + TURN_S
         try:
@@ -255,7 +261,10 @@ class Broker:
                     self._read_later()
                     break
                 try:
-                    parts = receive(zmq.NOBLOCK)
+                    if self._surplus and not self._throw_away(socket):
+                        self._read_later()
+                        break
+                    parts = receive(socket)
                 except zmq.Again:
                     break
                 counters.frames_in += 1
@@ -265,6 +274,25 @@ class Broker:
         finally:
             self._reading = False
         self._flush()
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> list[bytes]:
+        """The next message's routing id and parts, at most ``MAX_PARTS`` of them. Raises ``zmq.Again``."""
+        parts = [socket.recv(zmq.NOBLOCK)]
+        while socket.get(zmq.RCVMORE):
+            if len(parts) == MAX_PARTS:
+                self._surplus = True
+                break
+            parts.append(socket.recv(zmq.NOBLOCK))
+        return parts
+
+    def _throw_away(self, socket: zmq.Socket[bytes]) -> bool:
+        """Reads on to the end of a message of too many parts; False if that is not reached yet."""
+        for _ in range(PARTS_PER_TURN):
+            socket.recv(zmq.NOBLOCK, copy=False)
+            if not socket.get(zmq.RCVMORE):
+                self._surplus = False
+                return True
+        return False
 
     def _read_later(self) -> None:
         """Reads on in the next turn of the loop."""
@@ -307,7 +335,7 @@ class Broker:
         """The messages of a frame; none where it is refused."""
         try:
             if len(parts) != 2:
-                raise WireError(f"expected one part, got {len(parts) - 1}")
+                raise WireError(f"expected one part, got {'several' if len(parts) > 2 else 'none'}")
             frame = parts[1]
             if len(frame) > UNASKED_BYTES and len(frame) > (most := self._dispatcher.frame_bytes(peer)):
                 self.counters.unasked_frames += 1

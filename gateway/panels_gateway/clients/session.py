@@ -69,6 +69,8 @@ class Session:
 
     def start(self) -> None:
         """Begins to watch the token. If it was revoked since it was verified, this is where that is seen."""
+        if self._connection.closed:
+            return  # the client went away while its state was encoded, and nobody would stop this
         principal = self._connection.principal
         try:
             self._rules.gate.require_valid(principal)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: the answer is OVERLOADED at once.
 MAX_RECEIVING_BYTES: Final = 64 * MIB
 MAX_DEFINING: Final = 32
-#: Definitions of one subject whose handlers are being compiled.
+#: Definitions of one subject whose handlers are being compiled; less while other subjects have many.
 MAX_DEFINING_PER_SUBJECT: Final = 16
 
 #: The key of an ASGI scope under which the request keeps the panels that it holds in memory; see ``release``.
@@ -125,10 +125,12 @@ class Desk:
     def defining(self, principal: Principal) -> Generator[None, None, None]:
         """Counts one definition whose handlers are being compiled. Raises ``RequestError`` OVERLOADED."""
         subject = principal.subject or ""
-        if self._defining[subject] >= MAX_DEFINING_PER_SUBJECT:
-            raise overloaded(f"you are making {MAX_DEFINING_PER_SUBJECT} panels already")
-        if self._defining.total() >= MAX_DEFINING:
+        free = MAX_DEFINING - self._defining.total()
+        if not free:
             raise overloaded(f"{MAX_DEFINING} panels are being made already")
+        # a subject may have as many as it leaves to others: a few of them cannot take all that there are
+        if (own := self._defining[subject]) >= min(MAX_DEFINING_PER_SUBJECT, free):
+            raise overloaded(f"you are making {own} panels already")
         self._defining[subject] += 1
         try:
             yield

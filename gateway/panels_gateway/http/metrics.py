@@ -67,10 +67,7 @@ class Metrics:
         yield Sample(m.OVERLOADED, counters.overloaded)
         for label, count in sorted(counters.over_quota.items()):
             yield Sample(m.OVER_QUOTA, count, label)
-        suspended = sum(
-            breaker.is_open for resident in kernel.residents for breaker in resident.breakers.values()
-        )
-        yield Sample(m.CIRCUITS, suspended)
+        yield Sample(m.CIRCUITS, kernel.breakers.open)
         yield Sample(m.CIRCUITS_OPENED, counters.circuits_opened)
         yield Sample(m.CIRCUIT_REFUSED, counters.circuit_refused)
         yield Sample(m.FUEL, counters.fuel)

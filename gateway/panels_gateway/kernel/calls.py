@@ -41,6 +41,8 @@ _egress_log = logging.getLogger("panels.gateway.egress")
 
 #: How deep panels may trigger one another.
 MAX_DEPTH: Final = 8
+#: How often a call that may be repeated may be lost with the extension process: it may be what ends it.
+MAX_LOSSES: Final = 3
 MAX_SLEEP_MS: Final = 7 * 24 * 3_600 * 1_000
 
 _NAME_PATTERN: Final = re.compile(r"[0-9a-f]{12}", re.ASCII)
@@ -91,6 +93,8 @@ class CallMaker:
         self._wall_clock = wall_clock
         self._timers: dict[tuple[Suspension, int], asyncio.TimerHandle] = {}
         self._open: dict[CallId, tuple[Suspension, ExtensionCall, Call]] = {}
+        #: how often each of these was lost with the extension process
+        self._losses: dict[CallId, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
@@ -116,6 +120,7 @@ class CallMaker:
         if timer is not None:
             timer.cancel()
         name = _name(suspension, call)
+        self._losses.pop(name, None)
         if self._open.pop(name, None) is not None and self.client is not None:
             self.client.cancel(name)
 
@@ -264,9 +269,12 @@ class CallMaker:
             and error.repeatable
             and self.client is not None
         ):
-            self.client.call(made)
-            return
+            losses = self._losses[returned.id] = self._losses.get(returned.id, 0) + 1
+            if losses < MAX_LOSSES:
+                self.client.call(made)
+                return
         del self._open[returned.id]
+        self._losses.pop(returned.id, None)
         exchanges = tuple(_exchange(call.call, entry) for entry in returned.ledger)
         for exchange in exchanges:
             _egress_log.info(

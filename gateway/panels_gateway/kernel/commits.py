@@ -186,10 +186,12 @@ class Commits:
         known = suspensions.of(trigger, resident)
         open_calls = {call.call for call in known.still_open()} if known is not None else set[int]()
         made = {call.call for call in outcome.calls}
-        if made & open_calls or len(made) + len(open_calls) > MAX_OPEN_CALLS:
+        if made & open_calls or not 0 < len(made) + len(open_calls) <= MAX_OPEN_CALLS:
+            # without any nobody would ever answer, and the handler would wait until the end of its lifetime
             self._refuse(
-                run, outcome, Reason.INVALID_RESULT, "expected calls beside the open ones, got too many"
-            )
+                run, outcome, Reason.INVALID_RESULT,
+                f"expected 1 to {MAX_OPEN_CALLS} open calls with numbers of their own, got others",
+            )  # fmt: skip
             return False
         number = known.number if known is not None else suspensions.next_number()
         asked = questions(outcome, number, trigger, self._wall_clock())

@@ -58,21 +58,30 @@ class Exclusive:
         resident.holder = None
         self._holding.pop(resident, None)
         held, resident.held = resident.held, deque()
+        refused: list[tuple[Trigger, Refused]] = []
         for trigger in held:
             self._dispatcher.unreserve(trigger)
             tool = resident.panel.tools.get(trigger.tool.name)
             if tool is None:
                 message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
-                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
+                refused.append((trigger, Refused(Code.TOOL_NOT_FOUND, message)))
             else:
                 try:
                     self._dispatcher.offer(trigger.with_tool(tool), self._clock())
                 except OverloadedError as exc:
                     details = {"retryAfterMs": exc.retry_after_ms, "scope": exc.scope}
                     message = f"the queue of the {exc.scope} is full; try again later"
-                    self._answering.refuse(trigger, Refused(Code.OVERLOADED, message, details))
+                    refused.append((trigger, Refused(Code.OVERLOADED, message, details)))
+        # last: a client that is answered sends its next trigger, which must not overtake what it sent before
+        for trigger, why in refused:
+            self._answering.refuse(trigger, why)
         for suspension in list(resident.waiting.values()):
             self._resuming.want(suspension)
+
+    @property
+    def count(self) -> int:
+        """Triggers that stand behind handlers."""
+        return sum(len(resident.held) for resident in self._holding)
 
     def refuse_held(self, refused: Refused, *, before_s: float) -> None:
         """Answers what stands behind handlers and was submitted before ``before_s``, in monotonic seconds."""

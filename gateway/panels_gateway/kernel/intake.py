@@ -146,13 +146,21 @@ class Intake:
             message = f"there is no panel {trigger.panel.id!r} any more"
             trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
-            refused = self._quotas.exceeded(trigger, trigger.submitted_s)
-            if refused is None and resident.breakers:
-                refused = self._breakers.refusal(trigger, resident)
-            if refused is None:
-                self._offer(trigger)
+            tool = resident.panel.tools.get(trigger.tool.name)
+            if tool is None:
+                message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
+                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
             else:
-                self._answering.refuse(trigger, refused)
+                if tool is not trigger.tool:
+                    # the panel was given another definition since the trigger was accepted
+                    trigger = trigger.with_tool(tool)
+                refused = self._quotas.exceeded(trigger, trigger.submitted_s)
+                if refused is None and resident.breakers:
+                    refused = self._breakers.refusal(trigger, resident)
+                if refused is None:
+                    self._offer(trigger)
+                else:
+                    self._answering.refuse(trigger, refused)
         self._turn.request_seal()
 
     def take_away(self, trigger: Trigger) -> None:

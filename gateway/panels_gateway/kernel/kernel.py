@@ -189,9 +189,12 @@ class Kernel:
 
     @property
     def unanswered(self) -> int:
-        """Triggers that were submitted and are not answered yet, and turns that have not left."""
+        """Triggers that were submitted and are not answered yet, and turns that have not left. What stands
+        behind an exclusive handler counts once the gateway stops, which answers it.
+        """
         dispatcher = self.dispatcher
-        return dispatcher.unanswered + dispatcher.overdue.pending + self.turn.waiting
+        held = self.suspensions.held if self.intake.closing else 0
+        return dispatcher.unanswered + held + dispatcher.overdue.pending + self.turn.waiting
 
     def room(self, panel: Panel) -> Room:
         """The panel's watchers. The panel must be in memory."""
@@ -218,13 +221,15 @@ class Kernel:
         """
         self.intake.closing = True
         self.preparer.close()
-        self.suspensions.refuse_held(waited(STOPPING), before_s=float("inf"))
         for hurry in list(self.intake.patient):
             hurry()
         self.give_up(everything=False)
 
     def give_up(self, *, everything: bool) -> None:
-        """Answers the triggers that no worker can run any more, or all that have no answer."""
+        """Answers the triggers that no worker can run any more, or all that have no answer. A handler of an
+        exclusive tool may have begun to wait since the last call: what stands behind it is answered too.
+        """
+        self.suspensions.refuse_held(waited(STOPPING), before_s=float("inf"))
         if everything:
             self.dispatcher.overdue.strand_all(STOPPING)
         else:

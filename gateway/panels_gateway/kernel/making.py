@@ -242,16 +242,20 @@ class Making:
         return tuple(source.digest for source in sources)
 
     def _run_again(self, triggers: list[Trigger], resident: Resident) -> None:
+        gone: list[Trigger] = []
         for trigger in triggers:
             if trigger.resume is not None:
                 self._suspensions.take_back(trigger, resident)
                 continue
             tool = trigger.panel.tools.get(trigger.tool.name)
             if tool is None:
-                message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
-                self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
+                gone.append(trigger)
             else:
                 self._intake.resubmit(trigger.with_tool(tool))
+        # last: a client that is answered sends its next trigger, which must not overtake what it sent before
+        for trigger in gone:
+            message = f"the panel was replaced and has no tool {trigger.tool.name!r}"
+            self._answering.refuse(trigger, Refused(Code.TOOL_NOT_FOUND, message))
 
     async def revert(self, resident: Resident, seq: int, principal: Principal) -> int:
         """Makes the state of version ``seq`` the panel's state, as a new commit; the version that it made.

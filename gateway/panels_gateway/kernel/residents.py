@@ -89,9 +89,9 @@ class Resident:
     runs of each have not been answered. ``holder`` is the suspension of an exclusive tool, and ``held`` the
     triggers that stand behind it. ``holds`` counts those who look at the panel and will await something
     before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
-    again. ``breakers`` are those of tools that failed lately, by name. ``image`` is its state as somebody was
-    sent it last, None for none, and ``imaging`` is set once the next one has been encoded, None while none
-    is. ``ending`` says that it is being deleted: what is submitted from then on is refused.
+    again. ``breakers`` are those of tools that failed lately, by name and caller. ``image`` is its state as
+    somebody was sent it last, None for none, and ``imaging`` is set once the next one has been encoded, None
+    while none is. ``ending`` says that it is being deleted: what is submitted from then on is refused.
     """
 
     __slots__ = (
@@ -124,7 +124,7 @@ class Resident:
         self.unfolded = 0
         self.waiting: dict[int, Suspension] = {}
         self.holder: Suspension | None = None
-        self.breakers: dict[str, Breaker] = {}
+        self.breakers: dict[str, dict[bytes, Breaker]] = {}
         self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}

@@ -265,6 +265,11 @@ class Suspensions:
             if call.call not in suspension.answers:
                 self.callers.cancel(suspension, call)
 
+    @property
+    def held(self) -> int:
+        """Triggers that stand behind exclusive handlers."""
+        return self._exclusive.count
+
     def refuse_held(self, refused: Refused, *, before_s: float) -> None:
         """Answers the triggers that stand behind an exclusive handler and were submitted before ``before_s``,
         in monotonic seconds.

@@ -33,7 +33,7 @@ class Breaker:
     ``failures`` counts those in a row, and ``until_s`` is when the next probe may run, 0.0 while closed.
     """
 
-    __slots__ = ("_backoff_s", "_limits", "_probe", "digest", "failures", "until_s")
+    __slots__ = ("__weakref__", "_backoff_s", "_limits", "_probe", "digest", "failures", "until_s")
 
     def __init__(self, limits: BreakerLimits, digest: bytes) -> None:
         self._limits = limits

@@ -14,7 +14,7 @@ import uvloop
 import zmq
 
 from panels_gateway.bus.admission import Admission
-from panels_gateway.bus.broker import FRAMES_PER_TURN, Broker
+from panels_gateway.bus.broker import FRAMES_PER_TURN, PARTS_PER_TURN, Broker
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.observe.counters import BrokerCounters
@@ -93,8 +93,16 @@ def test_broker_reads_a_bounded_number_of_frames_in_one_turn() -> None:
     """A peer's flood is read in turns, so that clients and other workers are served in between."""
 
     class EndlessSocket:
-        def recv_multipart(self, flags: int) -> list[bytes]:
-            return [b"peer", b"no frame"]
+        def __init__(self) -> None:
+            self.more = False
+
+        def recv(self, flags: int) -> bytes:
+            self.more = not self.more
+            return b"peer" if self.more else b"no frame"
+
+        def get(self, option: int) -> bool:
+            assert option == zmq.RCVMORE
+            return self.more
 
     scheduled: list[object] = []
     loop: Any = SimpleNamespace(call_soon=scheduled.append)
@@ -107,3 +115,41 @@ def test_broker_reads_a_bounded_number_of_frames_in_one_turn() -> None:
 
     assert broker.counters.frames_in == FRAMES_PER_TURN
     assert scheduled == [broker._readable, "flush"]
+
+
+def test_message_of_many_parts_is_thrown_away_in_turns_of_the_loop(tmp_path: Path) -> None:
+    """Nobody else is read or served while the loop reads one message, of which a peer chooses the parts."""
+    turns = 0
+    messages = 20
+
+    async def run() -> None:
+        broker = Broker(
+            f"ipc://{tmp_path}/w.sock", Dispatcher(), NoResults(), admission=admission(), heartbeat_s=3_600.0
+        )
+        await broker.start()
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+            dealer.set(zmq.LINGER, 0)
+            worker = os.urandom(16)
+            dealer.set(zmq.IDENTITY, worker)
+            dealer.connect(broker.endpoint)
+            dealer.send(wire.encode([pool_hello(KEY, worker)]))
+            await eventually(lambda: broker.counters.frames_in == 1)
+            dealer.send_multipart([b""] * PARTS_PER_TURN * messages)
+            time.sleep(0.1)  # noqa: ASYNC251 - the whole message arrives while the loop stands still
+            turn()
+            before = turns
+            await eventually(lambda: broker.counters.bad_frames == 1 and not broker._surplus)
+            assert turns - before >= messages - 1
+            # what comes behind it is read from its beginning
+            dealer.send(wire.encode([pool_hello(KEY, worker)]))
+            await eventually(lambda: broker.counters.messages_in == 2)
+        assert broker.counters.bad_frames == 1
+        await broker.stop()
+
+    uvloop.run(run())

@@ -163,3 +163,11 @@ async def test_lost_client_leaves_no_timer(visit: Visit) -> None:
     await visit.begin()
     visit.session.stop()
     assert visit.loop.armed == 0
+
+
+async def test_client_that_left_before_its_state_was_there_leaves_no_timer(visit: Visit) -> None:
+    await visit.begin()
+    visit.session.stop()
+    visit.connection.lost()
+    visit.session.start()
+    assert visit.loop.armed == 0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from panels_gateway.access.tokens import principal_of
 from panels_gateway.http import desk
-from panels_shared.errors import Code
+from panels_gateway.panels.definition import DefinitionLimits
+from panels_shared.errors import Code, RequestError
 from tests.gateway.http.callers import COUNTER, assert_error, bearer, grant, make_client, make_token
 from tests.support.gateway import Gateway
 
@@ -170,6 +174,24 @@ async def test_post_is_refused_while_too_many_panels_are_being_made(
     gateway.compile_held()
     assert (await first).status_code == 201
     assert (await client.post("/panels", json=COUNTER)).status_code == 201
+
+
+async def test_subject_may_make_as_many_panels_at_once_as_it_leaves_to_others() -> None:
+    nobody: Any = None
+    maker = desk.Desk(
+        nobody, nobody, limits=DefinitionLimits(), public_url=None, max_args_bytes=1, body_timeout_s=1.0
+    )
+    with contextlib.ExitStack() as stack:
+        most: list[int] = []
+        for name in "abc":
+            who = principal_of(name, expires_at=None, grants=None)
+            count = 0
+            with contextlib.suppress(RequestError):
+                while True:
+                    stack.enter_context(maker.defining(who))
+                    count += 1
+            most.append(count)
+    assert most == [16, 8, 4]
 
 
 async def test_bodies_are_refused_while_too_many_bytes_are_being_received(

@@ -31,9 +31,10 @@ async def test_suspended_tool_is_shown_refused_and_can_be_reset(
     client: httpx.AsyncClient, gateway: Gateway
 ) -> None:
     await suspend(gateway)
-    closed = {"state": "closed", "failures": 0, "openUntil": None}
+    closed = {"state": "closed", "failures": 0, "callers": 0, "openUntil": None}
     until_ms = int((gateway.wall_s + 1) * 1_000)
-    assert await circuits(client) == [{"state": "open", "failures": 10, "openUntil": until_ms}, closed]
+    suspended = {"state": "open", "failures": 10, "callers": 1, "openUntil": until_ms}
+    assert await circuits(client) == [suspended, closed]
     refused = await client.post("/panels/p/trigger/t")
     assert assert_error(refused, Code.CIRCUIT_OPEN) == {"tool": "t", "retryAfterMs": 1_000}
     assert refused.headers["retry-after"] == "1"

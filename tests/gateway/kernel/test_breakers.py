@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from panels_gateway.access.tokens import ANONYMOUS
+from panels_gateway.access.tokens import ANONYMOUS, principal_of
+from panels_gateway.kernel import breakers
 from panels_gateway.kernel.breakers import COUNTED
 from panels_gateway.kernel.kernel import KernelLimits
 from panels_gateway.kernel.residents import Resident
@@ -54,7 +55,7 @@ async def test_suspended_tool_is_refused_at_once_and_its_neighbours_run(
     resident, other = await gateway.add("p"), await gateway.add("q")
     with caplog.at_level(logging.INFO):
         await fail(gateway, resident)
-    assert "tool 't' is suspended: it failed 3 times in a row, the last time with TRAP" in caplog.text
+    assert "tool 't' is suspended for a caller: it failed 3 times in a row, at last with TRAP" in caplog.text
     jobs = len(gateway.jobs)
     gateway.now_s += 0.25
     answer = gateway.submit(resident).last
@@ -77,7 +78,8 @@ async def test_success_or_an_exception_begins_the_count_anew() -> None:
         await gateway.trigger(resident)
         gateway.respond = respond
     await fail(gateway, resident, 2)
-    assert not resident.breakers["t"].is_open
+    (breaker,) = resident.breakers["t"].values()
+    assert not breaker.is_open
 
 
 async def test_probe_that_succeeds_lets_everything_through_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,7 +143,8 @@ async def test_lost_workers_count_and_what_never_ran_does_not() -> None:
         gateway.submit(resident)
         (trigger,) = gateway.dispatcher.withdraw(resident.panel)
         gateway.kernel.failed(trigger, reason, "no worker")
-    assert resident.breakers["t"].failures == 2
+    (breaker,) = resident.breakers["t"].values()
+    assert breaker.failures == 2
     gateway.submit(resident)
     waiting = Caller()
     gateway.submit(resident, caller=waiting)
@@ -174,3 +177,38 @@ async def test_breakers_are_off_where_no_failure_counts() -> None:
     resident = await gateway.add()
     await fail(gateway, resident, 30)
     assert resident.breakers == {}
+
+
+async def test_tool_is_suspended_for_the_caller_who_makes_it_fail_and_for_nobody_else() -> None:
+    gateway = failing(Reason.TIMEOUT)
+    respond = gateway.respond
+    resident = await gateway.add()
+    bad, good = (principal_of(name, expires_at=None, grants=None) for name in ("bad", "good"))
+    for _ in range(3):
+        gateway.submit(resident, principal=bad)
+        await gateway.settle()
+    assert is_refused(gateway.submit(resident, principal=bad).last)
+    gateway.respond = follow
+    served = gateway.submit(resident, principal=good)
+    await gateway.settle()
+    assert isinstance(served.last, Succeeded)
+    assert is_refused(gateway.submit(resident, principal=bad).last), "another's success is not theirs"
+    shown = gateway.kernel.breakers.shown(resident, "t", 0.0)
+    assert (shown["state"], shown["callers"], shown["failures"]) == ("open", 1, 3)
+    assert gateway.kernel.breakers.open == 1
+    gateway.kernel.breakers.reset(resident, "t")
+    assert gateway.kernel.breakers.open == 0
+    gateway.respond = respond
+
+
+async def test_callers_beyond_the_bound_share_one_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "MAX_CALLERS", 2)
+    gateway = failing(Reason.TIMEOUT)
+    resident = await gateway.add()
+    for number in range(5):
+        who = principal_of(f"caller {number}", expires_at=None, grants=None)
+        gateway.submit(resident, principal=who)
+        await gateway.settle()
+    assert len(resident.breakers["t"]) == 3
+    newcomer = principal_of("newcomer", expires_at=None, grants=None)
+    assert is_refused(gateway.submit(resident, principal=newcomer).last), "the others failed three times"

@@ -449,6 +449,19 @@ async def test_lost_call_is_made_again_where_that_is_declared(gateway: Gateway, 
         assert error(caller.last) == "extension_lost"
 
 
+async def test_call_that_is_lost_again_and_again_fails(gateway: Gateway) -> None:
+    client = Client()
+    use(gateway, client)
+    caller = gateway.submit(await gateway.add(), asking(HTTP))
+    await gateway.settle()
+    lost = Returned(client.calls[0].id, error=CallError(ErrorCode.LOST, "gone", repeatable=True))
+    for _ in range(module.MAX_LOSSES):
+        gateway.kernel.calls.extension_returned(lost)
+        await gateway.settle()
+    assert len(client.calls) == module.MAX_LOSSES
+    assert error(caller.last) == "extension_lost"
+
+
 @pytest.mark.parametrize("repeatable", [True, None, False])
 async def test_open_call_is_made_again_after_a_restart_or_fails_as_declared(
     gateway: Gateway, repeatable: bool | None, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from panels_gateway.access.tokens import ANONYMOUS, Principal, principal_of
+from panels_gateway.clients.connection import ClientLimits, Connection
 from panels_gateway.dispatch.limits import DispatchLimits
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.memory import MemoryJournal
@@ -23,7 +24,8 @@ from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Reason, Usage
-from tests.support.gateway import Caller, Gateway
+from tests.support.gateway import Caller, Gateway, Socket
+from tests.support.waiting import act, asking, only_suspension, replace, reply, tool
 
 pytestmark = pytest.mark.anyio
 
@@ -329,3 +331,53 @@ async def test_answer_outlives_the_panel_s_stay_in_memory() -> None:
     assert len(gateway.kernel.residents) == 0
     assert await gateway.trigger(await gateway.open(), {"set": {"n": 1}}, key="k") == first
     assert len(gateway.jobs) == 1
+
+
+# -- another definition ------------------------------------------------------------------------------
+
+
+def send(connection: Connection, *triggers: tuple[str, object]) -> None:
+    """Triggers tools with these arguments; the requestId of each is its place."""
+    for place, (name, args) in enumerate(triggers):
+        message = {"type": "TRIGGER", "tool": name, "args": args, "requestId": str(place)}
+        connection.receive_text(json.dumps(message))
+
+
+def answered(socket: Socket) -> dict[str, str]:
+    """What each trigger was answered with, in the order of the answers."""
+    answers = [message for message in socket.heard if message["type"] in ("RESULT", "ERROR")]
+    return {message["requestId"]: message.get("code", message["type"]) for message in answers}
+
+
+async def test_trigger_that_waits_with_its_client_is_run_by_the_tools_that_the_panel_has_by_then() -> None:
+    gateway = Gateway(respond=lambda call: None)
+    resident = await gateway.add(tools=[tool("t"), tool("goes")])
+    connection, socket = gateway.connect(resident, limits=ClientLimits(admitted=1))
+    send(connection, ("t", None), ("goes", None), ("t", None))
+    await gateway.settle()
+    await replace(gateway, tool("t", "/* new */ $args"))
+    gateway.jobs.clear()
+    while gateway.held:
+        gateway.answer_held()
+        await gateway.settle()
+    assert answered(socket) == {"0": "RESULT", "1": "TOOL_NOT_FOUND", "2": "RESULT"}
+    assert {job.tool for job in gateway.jobs} == {resident.panel.tools["t"].tool}
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+async def test_client_that_hears_of_a_tool_that_is_gone_overtakes_nobody(exclusive: bool) -> None:
+    gateway = Gateway(respond=act if exclusive else lambda call: None)
+    resident = await gateway.add(tools=[tool("x", exclusive=True), tool("t"), tool("goes")])
+    first = gateway.submit(resident, asking(), tool="x")
+    await gateway.settle()
+    connection, socket = gateway.connect(resident, limits=ClientLimits(admitted=2))
+    send(connection, ("goes", None), ("t", 1), ("t", 2))
+    await gateway.settle()
+    await replace(gateway, tool("x", exclusive=True), tool("t"))
+    if exclusive:
+        await reply(gateway, only_suspension(resident), 1)
+    while gateway.held:
+        gateway.answer_held()
+        await gateway.settle()
+    assert isinstance(first.last, Succeeded)
+    assert list(answered(socket)) == ["0", "1", "2"]

@@ -10,6 +10,7 @@ import pytest
 from panels_gateway.http import triggers
 from panels_gateway.panels.trigger import Refused, Succeeded
 from panels_shared.errors import Code, RequestError
+from panels_shared.outcome import ExtensionCall, Suspended, Usage
 from tests.gateway.http.callers import assert_error, make_client
 from tests.support.gateway import Caller, Gateway, make_definition
 from tests.support.waiting import act, asking, only_suspension, reply
@@ -102,6 +103,26 @@ async def test_close_answers_what_no_worker_runs_and_keeps_what_runs() -> None:
     gateway.kernel.close()
     await gateway.settle()
     assert "shutting down" in refusal(stranded).message
+
+
+async def test_handler_that_begins_to_wait_while_the_gateway_stops_keeps_nobody_behind_it() -> None:
+    gateway = Gateway(respond=lambda call: None)
+    tools = [{"name": "x", "handler": "$args", "exclusive": True}, {"name": "t", "handler": "$args.a"}]
+    resident = await gateway.add(tools=tools)
+    waiting = gateway.submit(resident, tool="x")
+    behind = gateway.submit(resident)
+    await gateway.settle()
+    gateway.kernel.close()
+    await gateway.settle()
+    call = ExtensionCall(1, "human", "ask", b"[]")
+    gateway.answer_held(Suspended(Usage(), (call,), b"image"))
+    await gateway.settle()
+    assert gateway.kernel.unanswered == 1
+    gateway.kernel.give_up(everything=False)
+    await gateway.settle()
+    assert "shutting down" in refusal(behind).message
+    assert waiting.answers == []
+    assert gateway.kernel.unanswered == 0
 
 
 async def test_close_answers_whoever_waits_for_a_handler_to_be_compiled() -> None:

@@ -25,7 +25,7 @@ from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Resume
 from panels_shared.outcome import ExtensionCall, Outcome, Reason, Suspended, Usage
-from tests.support.gateway import Call, Gateway
+from tests.support.gateway import Call, Caller, Gateway
 from tests.support.waiting import (
     ASK,
     Ledger,
@@ -291,6 +291,25 @@ async def test_bytes_of_handlers_that_wait_are_bounded(words: str) -> None:
     await reply(gateway, only_suspension(resident), 1)
     assert isinstance(first.last, Succeeded)
     assert (suspensions.images.total, suspensions.images.of(resident.panel.number)) == (0, 0)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_handler_that_waits_for_nothing_cannot_be(again: bool) -> None:
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    caller = Caller()
+    if again:
+        gateway.submit(resident, asking(), caller=caller)
+        await gateway.settle()
+    gateway.respond = lambda call: Suspended(Usage(), (), b"image")
+    if again:
+        await reply(gateway, only_suspension(resident), 1)
+    else:
+        gateway.submit(resident, caller=caller)
+        await gateway.settle()
+    assert isinstance(caller.last, Failure)
+    assert caller.last.outcome.reason is Reason.INVALID_RESULT
+    assert resident.waiting == {}
 
 
 async def test_handler_that_waits_again_with_more_than_fits_ends() -> None:
