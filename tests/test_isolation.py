@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.isolation.attack import RETURNED, Call, attack, call
+from benchmarks.isolation.captive import outcomes
 from benchmarks.isolation.corpus import compromised, corpus, pointers, wasi
 from benchmarks.isolation.neighbours import Neighbour, Observed
 from benchmarks.isolation.runner import _packed
@@ -20,6 +21,8 @@ from benchmarks.isolation.verdict import Row, Seen, felt, judge, misses, percent
 from panels_shared.outcome import Reason
 from panels_worker.guest import abi
 from panels_worker.guest import wasi as worker_wasi
+from tests.integration.guests import counter
+from tests.support.system import System
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -185,11 +188,41 @@ def test_word_of_a_snippet(returncode: int, printed: str, word: str) -> None:
 
 def test_snippet_that_gets_something_is_a_problem() -> None:
     snippet = compromised.SNIPPETS[0]
-    assert compromised.tried(snippet, lambda _: "denied").problems == ()
-    seen = compromised.tried(snippet, lambda _: "got root")
+    assert compromised.judged(compromised.Tried(snippet, "denied", 1.0)).problems == ()
+    seen = compromised.judged(compromised.Tried(snippet, "got root", 1.0))
     assert seen.problems == ("/etc/passwd: expected denied or killed, got got root",)
 
 
-def test_snippets_of_the_bus_wait_for_something_that_has_one() -> None:
-    with_bus = [row.name for row in compromised.rows(lambda _: "denied", bus=True)]
-    assert [*compromised.groups(), "the bus"] == with_bus
+def test_chosen_snippets_are_of_every_group_and_each_has_a_row() -> None:
+    chosen = compromised.chosen(2)
+    assert len(chosen) == 2 * len(compromised.groups())
+    assert len({snippet.name for snippet in compromised.SNIPPETS}) == len(compromised.SNIPPETS)
+    rows = compromised.rows(compromised.Tried(snippet, "killed", 1.0) for snippet in reversed(chosen))
+    assert [row.name for row in rows] == compromised.groups()
+    assert all(row.calls == 2 for row in rows)
+
+
+def test_snippets_run_in_a_connected_sandbox_and_what_they_get_is_seen() -> None:
+    """A snippet may read what its own process has, and what it says on the bus is counted by the gateway."""
+
+    def snippet(name: str, source: str, **more: Any) -> compromised.Snippet:
+        return compromised.Snippet("g", name, source, **more)
+
+    wanted = [
+        (snippet("own", "got = config.artifact_key is not None", bus=True), "got True"),
+        (
+            snippet("poses", "got = bus.say(captive.beats, m.Hello('pool', b'', 1, {}))", bus=True,
+                    counted=("panels_bus_breaches_total ",)),
+            "cut off",
+        ),
+        (
+            snippet("answers", "j = bus.job(); captive.say(captive.jobs, completed(j.job, 7))", bus=True, job=True),
+            "expected the count 1, got 7",
+        ),
+        (snippet("reads", "got = open('/etc/passwd').read()"), "denied"),
+    ]  # fmt: skip
+    with System() as system:
+        system.start(processes=1)
+        system.make_panel(counter(), state={"count": 0})
+        found = {tried.snippet.name: tried.word for tried in outcomes(system, [each for each, _ in wanted])}
+        assert found == {each.name: word for each, word in wanted}

@@ -39,7 +39,7 @@ def page(run: Run) -> str:
         f"<p><code>{html.escape(run.report.command)}</code>, {run.report.date}, {run.took_s:.0f} s</p>",
         verdict,
         missed,
-        f"<p>Confined by {html.escape(run.layers)}.</p>",
+        f"<p>{html.escape(run.arrangement)} Confined by {html.escape(run.layers)}.</p>",
         *_charts(run),
         *(table_of(table) for table in (*run.report.tables[1:], run.report.tables[0])),
     ]

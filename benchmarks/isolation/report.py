@@ -24,6 +24,7 @@ class Run:
     started_s: float
     took_s: float
     layers: str
+    arrangement: str
     memory: dict[str, tuple[int, int]]
     problems: list[str] = field(default_factory=list)
     disturbed: Felt = NOTHING_FELT
@@ -59,7 +60,7 @@ class Run:
     def publish(self) -> None:
         """Prints everything."""
         self.report.publish(None)
-        print(f"Confined by {self.layers}.")
+        print(f"{self.arrangement} Confined by {self.layers}.")
         print(f"{self.summary}.  {self.took_s:.0f} s")
         for text in self.problems[:40]:
             sys.stderr.write(f"problem: {text}\n")
@@ -72,6 +73,7 @@ class Run:
             "report": self.report,
             "summary": self.summary,
             "layers": self.layers,
+            "arrangement": self.arrangement,
             "problems": self.problems,
             "misses": self.misses,
             "p99Ratio": self.p99_ratio,
