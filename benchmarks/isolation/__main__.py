@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -42,8 +43,8 @@ WINDOW_S: Final = 1.5
 QUIET_S: Final = 1.0
 #: Calls of each attack, and snippets, in the short form.
 SAMPLE: Final = 2
-#: Options of the gateway: all attacks come from one subject and some tools fail again and again, which is what is
-#: measured; bounds that would answer them instead are tested elsewhere.
+#: Options of the gateway: all attacks come from one subject and tools fail again and again, which is what is
+#: measured. The bounds that would answer in their place have tests of their own.
 GATEWAY: Final = ("--breaker-failures", "0", "--compile-seconds", "100000")
 #: How long the neighbours may take to connect and to end, in seconds.
 _PATIENCE_S: Final = 60.0
@@ -76,6 +77,7 @@ def main() -> None:
 def measured(options: argparse.Namespace) -> Run:
     """Carries out the corpus, or the families that were asked for."""
     attacks, short = chosen(options), options.short
+    load_before = os.getloadavg()[0]
     with System(gateway=GATEWAY) as system:
         system.start(processes=1 if options.apart else 2)
         if options.apart:
@@ -116,6 +118,7 @@ def measured(options: argparse.Namespace) -> Run:
             layers=layers(system),
             arrangement=_APART if options.apart else _TOGETHER,
             memory={name: (size, resident(system).get(name, 0)) for name, size in before.items()},
+            load=(load_before, os.getloadavg()[0]),
             problems=[f"{row.name}: {text}" for row in rows for text in row.all_problems],
         )
         found.problems += observed.violations + runner.aftermath()

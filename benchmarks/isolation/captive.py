@@ -1,8 +1,8 @@
-"""Lets an attacker's snippets run inside sandbox processes of the running system: welcomed, connected, confined.
+"""Lets an attacker's snippets run inside sandboxes of the running system: welcomed, connected, confined.
 
-A pool of its own is started beside the honest one, whose sandbox ``tests.support.backdoor`` has taken over. It has
-a label, so that nobody's jobs come to it but those of a panel that was made for it: what it gets of anybody else's,
-it got by force.
+A pool of its own is started beside the honest one, whose sandbox ``tests.support.backdoor`` has taken over.
+It has a label, so that nobody's jobs come to it but those of a panel that was made for it: what it gets of
+anybody else's, it got by force.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _SANDBOX_ENDED: Final = re.compile(r"sandbox \d+ ended: (.*)")
 def outcomes(system: System, snippets: Sequence[Snippet]) -> Iterator[Tried]:
     """What came of each snippet.
 
-    A snippet that ends its process does so in a process that is confined alike, which is started sooner than a pool.
-    Those that go on run in a sandbox that was taken over, one after the other; those of the bus in one each.
+    A snippet that ends its process does so in one that is confined alike, which is started sooner than a
+    pool. Those that go on run in a sandbox that was taken over, one after the other; those of the bus in one
+    each.
     """
     left: list[Snippet] = []
     for snippet in snippets:

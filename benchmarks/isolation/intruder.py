@@ -1,8 +1,8 @@
 """What a sandbox process does that was taken over: tries each of ``SNIPPETS``, in order.
 
-``captive`` gives the text of this file, and what stands in place of its constants, to ``tests.support.backdoor``.
-A line of JSON says what is tried (``[name]``), and another what came of it (``[name, outcome, milliseconds]``), so
-that it shows in which snippet a process was killed.
+``captive`` gives the text of this file, and what stands in place of its constants, to
+``tests.support.backdoor``. A line of JSON says what is tried (``[name]``), and another what came of it
+(``[name, outcome, milliseconds]``), so that it shows in which snippet a process was killed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def attack(captive: Captive) -> None:
         try:
             exec(source, found)
             text = str(found["got"])
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - whatever comes is what is told
             text = f"{type(exc).__name__}: {exc}"
         _tell([name, text[:_TOLD_CHARS], (time.monotonic() - began_s) * 1e3])
 

@@ -16,7 +16,10 @@ _MIB = 2**20
 
 @dataclass(slots=True)
 class Run:
-    """Everything that was seen. ``memory`` is name of a kind of process → its bytes before and after."""
+    """Everything that was seen.
+
+    ``memory`` is name of a kind of process → its bytes before and after, ``load`` the load average then.
+    """
 
     rows: list[Row]
     observed: Observed
@@ -26,6 +29,7 @@ class Run:
     layers: str
     arrangement: str
     memory: dict[str, tuple[int, int]]
+    load: tuple[float, float]
     problems: list[str] = field(default_factory=list)
     disturbed: Felt = NOTHING_FELT
     undisturbed: Felt = NOTHING_FELT
@@ -61,7 +65,7 @@ class Run:
         """Prints everything."""
         self.report.publish(None)
         print(f"{self.arrangement} Confined by {self.layers}.")
-        print(f"{self.summary}.  {self.took_s:.0f} s")
+        print(f"{self.summary}.  {self.took_s:.0f} s, load average {self.load[0]:.1f} to {self.load[1]:.1f}")
         for text in self.problems[:40]:
             sys.stderr.write(f"problem: {text}\n")
         for text in self.misses:
@@ -82,6 +86,7 @@ class Run:
             "sent": self.observed.sent,
             "answered": self.observed.answered,
             "memory": self.memory,
+            "load": self.load,
             "rows": self.rows,
         }
         return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"

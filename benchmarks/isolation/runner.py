@@ -29,15 +29,15 @@ _LOOK_S: Final = 0.02
 #: How long a definition, or an answer, is waited for, in seconds.
 _PATIENCE_S: Final = 60.0
 #: How long a definition is tried again that is answered "try again", and how long after that, in seconds.
-_BUSY_S: Final = 30.0
+_BUSY_S: Final = 12.0
 _AGAIN_S: Final = 0.5
 _PAGE_BYTES: Final = 4096
 
 
 class Runner:
     """See the module's docstring. ``window_s`` is how long an attack goes on at least: it begins again until
-    then; 0 makes each call once. One before and one after it, of ``quiet_s``, are without any. ``pool`` is the label
-    of the pool that is attacked.
+    then; 0 makes each call once. One before and one after it, of ``quiet_s``, are without any. ``pool`` is
+    the label of the pool that is attacked.
     """
 
     def __init__(self, system: System, *, window_s: float, quiet_s: float, pool: str | None = None) -> None:
@@ -228,6 +228,10 @@ def resident(system: System) -> dict[str, int]:
 
 
 def layers(system: System) -> str:
-    """The layers of confinement that the sandboxes say they have."""
+    """The layers of confinement that the sandboxes say they have, and what they do without."""
     found = re.findall(r"ready; confined by (.+)", system.pool.text)
-    return str(found[-1]) if found else "unknown"
+    if not found:
+        return "unknown"
+    # nothing is missing where a pool that is not root keeps its user: it could not do otherwise
+    absent = "" if re.search(r"\buser\b", found[-1]) else "; without user, for which the pool has to be root"
+    return f"{found[-1]}{absent}"

@@ -1,8 +1,8 @@
 """What an attacker tries who has taken over a sandbox process: Python that runs inside its confinement.
 
-Each snippet leaves what it got in ``got``. It must not get there: an error of the system (``denied``) or the end of
-the process by its filter (``killed``) has to come first. On the bus, ``nothing`` says that nothing came of it
-(``got`` is false), and ``cut off`` that the gateway noticed, besides. ``captive`` runs them.
+Each snippet leaves what it got in ``got``. It must not get there: an error of the system (``denied``) or the
+end of the process by its filter (``killed``) has to come first. On the bus, ``nothing`` says that nothing
+came of it (``got`` is false), and ``cut off`` that the gateway noticed, besides. ``captive`` runs them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class Snippet:
     """Python of an attacker, and the words of which one must come of it.
 
     It finds ``os``, ``socket``, ``mmap``, ``resource``, ``threading``, ``ctypes``, ``parent`` (the pool's
-    process id), ``artifact`` and ``bus_key`` (files) and ``syscall(number, *arguments)``, which raises ``OSError``.
-    ``bus`` says that it needs a sandbox's connection, and one of its own: it then finds ``captive``, ``config``,
-    ``bus`` and the other names of ``intruder``, too. ``job`` says that it waits for a job, and ``counted`` are the
-    beginnings of the lines of /metrics of which one has to grow for it to count as cut off.
+    process id), ``artifact`` and ``bus_key`` (files) and ``syscall(number, *arguments)``, which raises
+    ``OSError``. ``bus`` says that it needs a sandbox's connection, and one of its own: it then finds
+    ``captive``, ``config``, ``bus`` and the other names of ``intruder``, too. ``job`` says that it waits for
+    a job, and ``counted`` are the beginnings of the lines of /metrics of which one has to grow for it to
+    count as cut off.
     """
 
     group: str
@@ -204,9 +205,9 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
     ),
     *_snippets("the bus",
         ("a result twice", "j = bus.job(); got = bus.say(captive.jobs, completed(j.job, 1), completed(j.job, 2))"),
-        ("forged results", "j = bus.job(); captive.say(captive.jobs, completed(j.job, 1)); "
+        ("forged results", ("j = bus.job(); captive.say(captive.jobs, completed(j.job, 1)); "
             "[captive.say(captive.jobs, *[completed(n, 99) for n in range(j.job + 1, j.job + 400)]) or time.sleep(0.02) for _ in range(50)]; "
-            "got = bus.given()"),
+            "got = bus.given()")),
         expected=(CUT_OFF,), bus=True, job=True,
         counted=("panels_results_stale_total ", "panels_results_forged_total ", "panels_bus_unasked_frames_total ",
                  "panels_bus_throttled_frames_total "),
