@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.isolation import results
+from benchmarks.isolation.__main__ import ended
 from benchmarks.isolation.attack import RETURNED, Call, attack, call
 from benchmarks.isolation.captive import outcomes
 from benchmarks.isolation.corpus import compromised, corpus, pointers, wasi
 from benchmarks.isolation.neighbours import Neighbour, Observed
 from benchmarks.isolation.runner import _packed
 from benchmarks.isolation.verdict import Row, Seen, felt, judge, misses, percentile
+from benchmarks.report import Report
 from panels_shared.outcome import Reason
 from panels_worker.guest import abi
 from panels_worker.guest import wasi as worker_wasi
@@ -167,6 +170,38 @@ def test_neighbour_sees_what_is_wrong() -> None:
     assert "expected the count 4, got 9" in said({**fine, "result": {"returnValue": 9}})
     assert "not awaited" in said(fine, {**fine, "result": {"returnValue": 5}})
     assert "OVERLOADED" in said({"type": "ERROR", "code": "OVERLOADED", "requestId": "n-1"})
+
+
+def test_neighbours_that_are_gone_are_an_error_that_says_so() -> None:
+    for written, said in (("", "ended with 3 and wrote 0 bytes"), ("{", "ended with 3 and wrote 1 bytes")):
+        command = [sys.executable, "-c", f"print({written!r}, end=''); raise SystemExit(3)"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with process, pytest.raises(OSError, match=said):
+            ended(process)
+
+
+# -- the figures that are kept -----------------------------------------------------------------------
+
+
+def test_document_names_what_was_wanted_and_missed() -> None:
+    seen = [Seen("a", "TIMEOUT", 300.0, 215.0, 200), Seen("b", "TIMEOUT", 300.0, 231.0, 200)]
+    bulk = Row("loops", "bulk memory without end", seen=[Seen("c", "TIMEOUT", 300.0, 275.0, 200)])
+    felt_so = {"samples": 400, "p50_ms": 1.0, "p99_ms": 2.0}
+    text = results.document(
+        [
+            results.Measured(
+                Report("scripts/isolation_test"), "nothing got through", "Together.", "seccomp",
+                [Row("loops", "r", seen=seen), bulk], felt_so, felt_so, 10, 9, 2.5, (1.0, 2.0),
+            )
+        ]
+    )  # fmt: skip
+    assert "## Together\n" in text
+    assert "| a handler's end after its deadline, latest | ≤ 20 ms | 31 ms | no |" in text
+    assert "| the same, of bulk operations on 120 MiB | ≤ 20 ms | 75 ms | no |" in text
+    assert "| of 2 that their deadline ended, within 20 ms | – | 50.0 % | – |" in text
+    assert "| ≤ 2 × | 2.5 × | no |" in text
+    assert "| neighbours' triggers without a good answer | 0 | 1 | no |" in text
+    assert "load average 1.0 before and 2.0 after" in text
 
 
 # -- the compromised worker --------------------------------------------------------------------------
