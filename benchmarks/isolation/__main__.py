@@ -237,9 +237,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _progress(row: Row, number: int, of: int) -> None:
-    if sys.stderr.isatty():
-        verdict = "FAILED" if row.all_problems else "held"
-        _say(f"{number:3}/{of} {verdict:6} {row.family}: {row.name} ({row.calls}; {row.stopped_by})")
+    verdict = "FAILED" if row.all_problems else "held"
+    _say(f"{number:3}/{of} {verdict:6} {row.family}: {row.name} ({row.calls}; {row.stopped_by})")
 
 
 def _say(text: str) -> None:

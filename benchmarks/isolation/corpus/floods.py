@@ -80,12 +80,13 @@ def attacks() -> list[Attack]:
                 for name, body in _OUTPUTS.items()
             ]
             + [
-                # what log and fail are told is cut, so that only the deadline ends these loops
+                # what log and fail are told is cut, so that deadline or number of calls ends these
                 call(
                     f"100 MiB in one {name}",
                     module(f"(memory.fill (i32.const 8192) (i32.const 255) {_HUGE}) (loop $l {calling} (br $l))",
                            memory='(memory (export "memory") 1610)'),
-                    "TIMEOUT" if name in ("log", "fail") else "LIMIT_EXCEEDED",
+                    "LIMIT_EXCEEDED",
+                    *(["TIMEOUT"] if name in ("log", "fail") else []),
                     capabilities=_ALL,
                     limits={**_LOOSE, "memoryBytes": 128 * MIB},
                 )
@@ -133,7 +134,7 @@ def _logs() -> list[Call]:
     return [
         call("lines of 64 KiB", module(line), RETURNED),
         call("a script's lines", "for (let i = 0; i < 900; i++) $log.error('x'.repeat(50000));", RETURNED,
-             limits={"memoryBytes": 64 * MIB}),
+             limits={"memoryBytes": 64 * MIB, "fuel": 10**10}),
         call("forged lines", f"$log.info('x\\n{FORGED_LINE}: gateway\\r{FORGED_LINE}\\x1b[2J');", RETURNED),
         call("without end", "for (;;) $log.info('x');", *_FLOODED, limits=_LOOSE),
     ]  # fmt: skip
