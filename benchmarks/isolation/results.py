@@ -5,6 +5,7 @@ python -m benchmarks.isolation.results FILE...
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ _HEAD: Final = """# Isolation
 What runs of `scripts/isolation_test` measured last ([how to read it](../docs/isolation.md)); nothing here is typed by hand.
 Clients, gateway and workers share the machine's cores.
 """
+#: Options that say where a run was written to, and nothing of what it did.
+_FILES: Final = re.compile(r" --(?:json|html)[= ]\S+")
 #: The attack on which the lateness of whatever cannot be interrupted depends.
 _BULK: Final = "bulk memory without end"
 
@@ -55,7 +58,7 @@ def part(run: Measured) -> str:
         f"## {run.arrangement.rstrip('.')}",
         "",
         *(f"- {line}" for line in run.report.head().splitlines()),
-        f"- `{run.report.command}`, {run.report.date}",
+        f"- `{_FILES.sub('', run.report.command)}`, {run.report.date}",
         f"- confined by {run.layers}",
     ]
     if run.load:
