@@ -44,8 +44,8 @@ QUIET_S: Final = 1.0
 #: Calls of each attack, and snippets, in the short form.
 SAMPLE: Final = 2
 #: Options of the gateway: all attacks come from one subject and tools fail again and again, which is what is
-#: measured, and neighbours go on sending while a job keeps their sandbox busy for seconds. The bounds that would
-#: answer in their place have tests of their own.
+#: measured, and neighbours go on sending while a job keeps their sandbox busy for seconds. The bounds that
+#: would answer in their place have tests of their own.
 GATEWAY: Final = ("--breaker-failures", "0", "--compile-seconds", "100000", "--max-in-flight", "4096")
 #: How long the neighbours may take to connect and to end, in seconds.
 _PATIENCE_S: Final = 60.0
