@@ -12,14 +12,20 @@ from typing import Any
 
 import pytest
 
+from benchmarks.isolation import results
+from benchmarks.isolation.__main__ import ended
 from benchmarks.isolation.attack import RETURNED, Call, attack, call
+from benchmarks.isolation.captive import outcomes
 from benchmarks.isolation.corpus import compromised, corpus, pointers, wasi
 from benchmarks.isolation.neighbours import Neighbour, Observed
 from benchmarks.isolation.runner import _packed
 from benchmarks.isolation.verdict import Row, Seen, felt, judge, misses, percentile
+from benchmarks.report import Report
 from panels_shared.outcome import Reason
 from panels_worker.guest import abi
 from panels_worker.guest import wasi as worker_wasi
+from tests.integration.guests import counter
+from tests.support.system import System
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,7 +73,7 @@ def test_corpus_covers_every_import_that_takes_a_range() -> None:
 def test_sample_keeps_the_first_and_the_last() -> None:
     whole = attack("f", "a", [call(str(at), "1", RETURNED) for at in range(9)])
     assert [each.name for each in whole.sampled(3).calls] == ["0", "4", "8"]
-    assert whole.sampled(9) is whole
+    assert whole.sampled(9) == whole
 
 
 def test_handlers_that_may_be_refused_are_alone() -> None:
@@ -166,6 +172,38 @@ def test_neighbour_sees_what_is_wrong() -> None:
     assert "OVERLOADED" in said({"type": "ERROR", "code": "OVERLOADED", "requestId": "n-1"})
 
 
+def test_neighbours_that_are_gone_are_an_error_that_says_so() -> None:
+    for written, said in (("", "ended with 3 and wrote 0 bytes"), ("{", "ended with 3 and wrote 1 bytes")):
+        command = [sys.executable, "-c", f"print({written!r}, end=''); raise SystemExit(3)"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with process, pytest.raises(OSError, match=said):
+            ended(process)
+
+
+# -- the figures that are kept -----------------------------------------------------------------------
+
+
+def test_document_names_what_was_wanted_and_missed() -> None:
+    seen = [Seen("a", "TIMEOUT", 300.0, 215.0, 200), Seen("b", "TIMEOUT", 300.0, 231.0, 200)]
+    bulk = Row("loops", "bulk memory without end", seen=[Seen("c", "TIMEOUT", 300.0, 275.0, 200)])
+    felt_so = {"samples": 400, "p50_ms": 1.0, "p99_ms": 2.0}
+    text = results.document(
+        [
+            results.Measured(
+                Report("scripts/isolation_test"), "nothing got through", "Together.", "seccomp",
+                [Row("loops", "r", seen=seen), bulk], felt_so, felt_so, 10, 9, 2.5, (1.0, 2.0),
+            )
+        ]
+    )  # fmt: skip
+    assert "## Together\n" in text
+    assert "| a handler's end after its deadline, latest | ≤ 20 ms | 31 ms | no |" in text
+    assert "| the same, of bulk operations on 120 MiB | ≤ 20 ms | 75 ms | no |" in text
+    assert "| of 2 that their deadline ended, within 20 ms | – | 50.0 % | – |" in text
+    assert "| ≤ 2 × | 2.5 × | no |" in text
+    assert "| neighbours' triggers without a good answer | 0 | 1 | no |" in text
+    assert "load average 1.0 before and 2.0 after" in text
+
+
 # -- the compromised worker --------------------------------------------------------------------------
 
 
@@ -185,11 +223,41 @@ def test_word_of_a_snippet(returncode: int, printed: str, word: str) -> None:
 
 def test_snippet_that_gets_something_is_a_problem() -> None:
     snippet = compromised.SNIPPETS[0]
-    assert compromised.tried(snippet, lambda _: "denied").problems == ()
-    seen = compromised.tried(snippet, lambda _: "got root")
+    assert compromised.judged(compromised.Tried(snippet, "denied", 1.0)).problems == ()
+    seen = compromised.judged(compromised.Tried(snippet, "got root", 1.0))
     assert seen.problems == ("/etc/passwd: expected denied or killed, got got root",)
 
 
-def test_snippets_of_the_bus_wait_for_something_that_has_one() -> None:
-    with_bus = [row.name for row in compromised.rows(lambda _: "denied", bus=True)]
-    assert [*compromised.groups(), "the bus"] == with_bus
+def test_chosen_snippets_are_of_every_group_and_each_has_a_row() -> None:
+    chosen = compromised.chosen(2)
+    assert len(chosen) == 2 * len(compromised.groups())
+    assert len({snippet.name for snippet in compromised.SNIPPETS}) == len(compromised.SNIPPETS)
+    rows = compromised.rows(compromised.Tried(snippet, "killed", 1.0) for snippet in reversed(chosen))
+    assert [row.name for row in rows] == compromised.groups()
+    assert all(row.calls == 2 for row in rows)
+
+
+def test_snippets_run_in_a_connected_sandbox_and_what_they_get_is_seen() -> None:
+    """A snippet may read what its own process has, and what it says on the bus is counted by the gateway."""
+
+    def snippet(name: str, source: str, **more: Any) -> compromised.Snippet:
+        return compromised.Snippet("g", name, source, **more)
+
+    wanted = [
+        (snippet("own", "got = config.artifact_key is not None", bus=True), "got True"),
+        (
+            snippet("poses", "got = bus.say(captive.beats, m.Hello('pool', b'', 1, {}))", bus=True,
+                    counted=("panels_bus_breaches_total ",)),
+            "cut off",
+        ),
+        (
+            snippet("answers", "j = bus.job(); captive.say(captive.jobs, completed(j.job, 7))", bus=True, job=True),
+            "expected the count 1, got 7",
+        ),
+        (snippet("reads", "got = open('/etc/passwd').read()"), "denied"),
+    ]  # fmt: skip
+    with System() as system:
+        system.start(processes=1)
+        system.make_panel(counter(), state={"count": 0})
+        found = {tried.snippet.name: tried.word for tried in outcomes(system, [each for each, _ in wanted])}
+        assert found == {each.name: word for each, word in wanted}

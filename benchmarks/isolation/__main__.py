@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.isolation.attack import Attack
+from benchmarks.isolation.captive import outcomes
 from benchmarks.isolation.corpus import compromised, corpus
 from benchmarks.isolation.neighbours import Observed
 from benchmarks.isolation.page import page
@@ -31,7 +33,7 @@ from benchmarks.isolation.verdict import Row
 from benchmarks.load.system import ROOT
 from benchmarks.report import Report
 from tests.integration.guests import counter, script
-from tests.support.system import System
+from tests.support.system import Process, System, eventually
 
 #: The neighbours: panels, and triggers a second of all of them together.
 PANELS: Final = 4
@@ -41,8 +43,16 @@ WINDOW_S: Final = 1.5
 QUIET_S: Final = 1.0
 #: Calls of each attack, and snippets, in the short form.
 SAMPLE: Final = 2
+#: Options of the gateway: all attacks come from one subject and tools fail again and again, which is what is
+#: measured, and neighbours go on sending while a job keeps their sandbox busy for seconds. The bounds that
+#: would answer in their place have tests of their own.
+GATEWAY: Final = ("--breaker-failures", "0", "--compile-seconds", "100000", "--max-in-flight", "4096")
 #: How long the neighbours may take to connect and to end, in seconds.
 _PATIENCE_S: Final = 60.0
+#: The label of the attacked panels' pool where they have one of their own, and how the report says so.
+APART: Final = "apart"
+_TOGETHER: Final = "Two sandboxes run the attacked panels and the neighbours'."
+_APART: Final = "One sandbox runs the attacked panels, by a label of its pool, and another the neighbours'."
 _COUNT_JS: Final = (
     "$state.count = ($state.count ?? 0) + 1; $emit('counted', $state.count); return $state.count;"
 )
@@ -68,8 +78,11 @@ def main() -> None:
 def measured(options: argparse.Namespace) -> Run:
     """Carries out the corpus, or the families that were asked for."""
     attacks, short = chosen(options), options.short
-    with System() as system:
-        system.start(processes=2)
+    load_before = os.getloadavg()[0]
+    with System(gateway=GATEWAY) as system:
+        system.start(processes=1 if options.apart else 2)
+        if options.apart:
+            start_pool_apart(system)
         panels = [
             system.make_panel(counter() if at % 2 else script("count", _COUNT_JS), state={"count": 0})
             for at in range(PANELS)
@@ -79,15 +92,22 @@ def measured(options: argparse.Namespace) -> Run:
                 client.call("count")
         before, started_s = resident(system), time.monotonic()
         with neighbours(system, panels) as process:
-            runner = Runner(system, window_s=0 if short else WINDOW_S, quiet_s=0 if short else QUIET_S)
+            runner = Runner(
+                system,
+                window_s=0 if short else WINDOW_S,
+                quiet_s=0 if short else QUIET_S,
+                pool=APART if options.apart else None,
+            )
             quiet = [runner.rest(seconds=QUIET_S)]
             rows: list[Row] = []
             for attack in attacks:
                 rows.append(runner.run(attack))
+                if process.poll() is not None:
+                    raise OSError(_gone(process, f"during {attack.family}: {attack.name}"))
                 quiet += rows[-1].quiet[-1:]
                 _progress(rows[-1], len(rows), len(attacks))
             if not options.only or compromised.FAMILY in options.only:
-                rows += snippets(short=short)
+                rows += snippets(system, short=short)
             quiet.append(runner.rest(seconds=QUIET_S))
             observed = ended(process)
         found = Run(
@@ -97,7 +117,9 @@ def measured(options: argparse.Namespace) -> Run:
             started_s=started_s,
             took_s=time.monotonic() - started_s,
             layers=layers(system),
+            arrangement=_APART if options.apart else _TOGETHER,
             memory={name: (size, resident(system).get(name, 0)) for name, size in before.items()},
+            load=(load_before, os.getloadavg()[0]),
             problems=[f"{row.name}: {text}" for row in rows for text in row.all_problems],
         )
         found.problems += observed.violations + runner.aftermath()
@@ -108,18 +130,27 @@ def measured(options: argparse.Namespace) -> Run:
     return found
 
 
+def start_pool_apart(system: System) -> None:
+    """A pool with one sandbox, for the panels that name its label and for no others."""
+    arguments = ["panels_worker", "--gateway", system.endpoint, "--cache-dir", str(system.cache_dir)]
+    arguments += ["--processes", "1", "--labels", APART]
+    system.pools.append(Process.start(f"pool-{APART}", system.folder, arguments))
+    eventually(lambda: "ready; " in system.pool.text, what="the pool of the attacked panels")
+
+
 def chosen(options: argparse.Namespace) -> list[Attack]:
     """The attacks of this run."""
     wanted = [attack for attack in corpus() if not options.only or attack.family in options.only]
     return [attack.sampled(SAMPLE) for attack in wanted] if options.short else wanted
 
 
-def snippets(*, short: bool) -> list[Row]:
-    """The rows of what a compromised worker tries."""
-    rows: list[Row] = []
-    for row in compromised.rows(compromised.jailed, most=SAMPLE if short else None):
-        rows.append(row)
-        _progress(row, len(rows), len(compromised.groups()))
+def snippets(system: System, *, short: bool) -> list[Row]:
+    """The rows of what a sandbox tries that was taken over."""
+    began_s = time.monotonic()
+    rows = compromised.rows(outcomes(system, compromised.chosen(SAMPLE if short else None)))
+    for number, row in enumerate(rows, 1):
+        row.window = (began_s, time.monotonic())
+        _progress(row, number, len(rows))
     return rows
 
 
@@ -152,8 +183,19 @@ def neighbours(system: System, panels: list[str]) -> Iterator[subprocess.Popen[b
 
 def ended(process: subprocess.Popen[bytes]) -> Observed:
     """Tells the neighbours to end; what they saw."""
-    written, _ = process.communicate(timeout=_PATIENCE_S)
-    return msgspec.json.decode(written, type=Observed)
+    try:
+        written, _ = process.communicate(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"the neighbours did not end within {_PATIENCE_S:g} s of being told to") from None
+    try:
+        return msgspec.json.decode(written, type=Observed)
+    except msgspec.DecodeError:
+        raise OSError(_gone(process, f"and wrote {len(written)} bytes that are no report")) from None
+
+
+def _gone(process: subprocess.Popen[bytes], when: str) -> str:
+    """What to say of neighbours whose process is gone: without them nothing shows whom an attack harms."""
+    return f"the neighbours' process ended with {process.wait()} {when}; expected it to watch until the end"
 
 
 # -- the command line --------------------------------------------------------------------------------
@@ -187,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     families = sorted({attack.family for attack in corpus()} | {compromised.FAMILY})
     add("--short", action="store_true", help="some handlers of each attack, once; figures say little")
     add("--only", action="append", choices=families, metavar="FAMILY", help=f"one of {', '.join(families)}")
+    add("--apart", action="store_true", help="give the attacked panels a pool of their own, by a label")
     add("--strict-figures", action="store_true", help="exit with 1 where a figure is missed, too")
     add("--json", type=Path, metavar="FILE", help="write everything measured there")
     html = ROOT / "build" / "isolation_test.html"
@@ -195,9 +238,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _progress(row: Row, number: int, of: int) -> None:
-    if sys.stderr.isatty():
-        verdict = "FAILED" if row.all_problems else "held"
-        _say(f"{number:3}/{of} {verdict:6} {row.family}: {row.name} ({row.calls}; {row.stopped_by})")
+    verdict = "FAILED" if row.all_problems else "held"
+    _say(f"{number:3}/{of} {verdict:6} {row.family}: {row.name} ({row.calls}; {row.stopped_by})")
 
 
 def _say(text: str) -> None:

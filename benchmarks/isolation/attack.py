@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 #: An answer that is a RESULT.
 RETURNED: Final = "returned"
@@ -91,18 +91,18 @@ class Attack:
     commits: bool = False
 
     def sampled(self, most: int) -> Attack:
-        """With at most ``most`` of its calls, evenly chosen, the first and the last among them."""
-        count = len(self.calls)
-        if count <= most:
-            return self
-        chosen = sorted({round(at * (count - 1) / (most - 1)) for at in range(most)})
-        return Attack(
-            family=self.family,
-            name=self.name,
-            calls=tuple(self.calls[at] for at in chosen),
-            state=self.state,
-            commits=self.commits,
-        )
+        """With at most ``most`` of its calls, see ``sampled``."""
+        return replace(self, calls=tuple(sampled(self.calls, most)))
+
+
+T = TypeVar("T")
+
+
+def sampled(whole: Sequence[T], most: int | None) -> Sequence[T]:
+    """At most ``most`` (at least 2, or None for all), evenly chosen, the first and the last among them."""
+    if most is None or len(whole) <= most:
+        return whole
+    return [whole[at] for at in sorted({round(at * (len(whole) - 1) / (most - 1)) for at in range(most)})]
 
 
 def call(name: str, handler: object, *expected: str, **more: Any) -> Call:

@@ -20,6 +20,7 @@ _LEAST_MS: Final = 0.1
 #: The style of wide tables: the load test's have numbers alone.
 _MORE: Final = """
 body { max-width: 1100px } td:nth-child(3):nth-last-child(7), th:nth-child(3):nth-last-child(7) { text-align: left } .good { color: var(--a) }
+td:last-child { white-space: nowrap } details { margin: .5em 0 }
 """
 
 
@@ -32,14 +33,22 @@ def page(run: Run) -> str:
         if run.problems
         else f'<p class="good"><b>{html.escape(run.summary)}.</b></p>'
     )
-    missed = "".join(f'<p class="bad">Figure missed: {html.escape(text)}.</p>' for text in run.misses)
+    misses = run.misses
+    missed = (
+        f"<details><summary>{len(misses)} wanted figures were missed</summary><ul>"
+        + "".join(f"<li>{html.escape(text)}</li>" for text in misses)
+        + "</ul></details>"
+        if misses
+        else "<p>All wanted figures were met.</p>"
+    )
     body = [
         "<h1>panels under attack</h1>",
         *(f"<p>{html.escape(line)}</p>" for line in run.report.head().splitlines()),
-        f"<p><code>{html.escape(run.report.command)}</code>, {run.report.date}, {run.took_s:.0f} s</p>",
+        f"<p><code>{html.escape(run.report.command)}</code>, {run.report.date}</p>",
+        f"<p>{run.took_s:.0f} s, load average {run.load[0]:.1f} to {run.load[1]:.1f}</p>",
         verdict,
         missed,
-        f"<p>Confined by {html.escape(run.layers)}.</p>",
+        f"<p>{html.escape(run.arrangement)} Confined by {html.escape(run.layers)}.</p>",
         *_charts(run),
         *(table_of(table) for table in (*run.report.tables[1:], run.report.tables[0])),
     ]

@@ -16,7 +16,10 @@ _MIB = 2**20
 
 @dataclass(slots=True)
 class Run:
-    """Everything that was seen. ``memory`` is name of a kind of process → its bytes before and after."""
+    """Everything that was seen.
+
+    ``memory`` is name of a kind of process → its bytes before and after, ``load`` the load average then.
+    """
 
     rows: list[Row]
     observed: Observed
@@ -24,7 +27,9 @@ class Run:
     started_s: float
     took_s: float
     layers: str
+    arrangement: str
     memory: dict[str, tuple[int, int]]
+    load: tuple[float, float]
     problems: list[str] = field(default_factory=list)
     disturbed: Felt = NOTHING_FELT
     undisturbed: Felt = NOTHING_FELT
@@ -59,8 +64,8 @@ class Run:
     def publish(self) -> None:
         """Prints everything."""
         self.report.publish(None)
-        print(f"Confined by {self.layers}.")
-        print(f"{self.summary}.  {self.took_s:.0f} s")
+        print(f"{self.arrangement} Confined by {self.layers}.")
+        print(f"{self.summary}.  {self.took_s:.0f} s, load average {self.load[0]:.1f} to {self.load[1]:.1f}")
         for text in self.problems[:40]:
             sys.stderr.write(f"problem: {text}\n")
         for text in self.misses:
@@ -72,6 +77,7 @@ class Run:
             "report": self.report,
             "summary": self.summary,
             "layers": self.layers,
+            "arrangement": self.arrangement,
             "problems": self.problems,
             "misses": self.misses,
             "p99Ratio": self.p99_ratio,
@@ -80,6 +86,7 @@ class Run:
             "sent": self.observed.sent,
             "answered": self.observed.answered,
             "memory": self.memory,
+            "load": self.load,
             "rows": self.rows,
         }
         return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"

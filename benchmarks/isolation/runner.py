@@ -28,21 +28,24 @@ _AT_ONCE: Final = 16
 _LOOK_S: Final = 0.02
 #: How long a definition, or an answer, is waited for, in seconds.
 _PATIENCE_S: Final = 60.0
-#: How long after "try again" it is tried again, in seconds.
+#: How long a definition is tried again that is answered "try again", and how long after that, in seconds.
+_BUSY_S: Final = 12.0
 _AGAIN_S: Final = 0.5
 _PAGE_BYTES: Final = 4096
 
 
 class Runner:
     """See the module's docstring. ``window_s`` is how long an attack goes on at least: it begins again until
-    then; 0 makes each call once. One before and one after it, of ``quiet_s``, are without any.
+    then; 0 makes each call once. One before and one after it, of ``quiet_s``, are without any. ``pool`` is
+    the label of the pool that is attacked.
     """
 
-    def __init__(self, system: System, *, window_s: float, quiet_s: float) -> None:
+    def __init__(self, system: System, *, window_s: float, quiet_s: float, pool: str | None = None) -> None:
         self._system = system
         self._window_s = window_s
         self._quiet_s = quiet_s
         self._last_quiet = (0.0, 0.0)
+        self._definition = {} if pool is None else {"pool": pool}
 
     def rest(self, *, seconds: float | None = None) -> tuple[float, float]:
         """A window without attacks, of ``quiet_s`` or so many seconds."""
@@ -79,17 +82,18 @@ class Runner:
         self, attack: Attack, calls: Sequence[Call], row: Row, stack: contextlib.ExitStack
     ) -> _Installed | None:
         """A panel with these handlers; those that are refused are noted, and left out."""
-        left, until_s = list(calls), time.monotonic() + _PATIENCE_S
+        # a compiler that got too little of the machine says so, and whoever asks is to ask again
+        left, until_s = list(calls), time.monotonic() + _BUSY_S
         while left:
             tools = [call.tool(f"t{at}") for at, call in enumerate(left)]
             began_s = time.monotonic()
             try:
-                response = self._system.post_panel(*tools, state=attack.state)
+                response = self._system.post_panel(*tools, state=attack.state, **self._definition)
             except httpx.TimeoutException:
                 row.problems.append(f"{left[0].name}: the definition was not answered")
                 return None
             took_ms = (time.monotonic() - began_s) * 1e3
-            if response.status_code == 503 and not left[0].allows("http:503") and time.monotonic() < until_s:
+            if response.status_code == 503 and time.monotonic() < until_s:
                 time.sleep(_AGAIN_S)
                 continue
             if response.status_code == 201:
@@ -224,6 +228,10 @@ def resident(system: System) -> dict[str, int]:
 
 
 def layers(system: System) -> str:
-    """The layers of confinement that the sandboxes say they have."""
+    """The layers of confinement that the sandboxes say they have, and what they do without."""
     found = re.findall(r"ready; confined by (.+)", system.pool.text)
-    return str(found[-1]) if found else "unknown"
+    if not found:
+        return "unknown"
+    # nothing is missing where a pool that is not root keeps its user: it could not do otherwise
+    absent = "" if re.search(r"\buser\b", found[-1]) else "; without user, for which the pool has to be root"
+    return f"{found[-1]}{absent}"

@@ -100,7 +100,7 @@ def bars(
             made.append(
                 f'<rect class="bar {style}" x="{across:.1f}" y="{top}" width="{width:.1f}" height="30"/>'
             )
-            if width > 40:
+            if width > 40 and len(parts) > 1:  # of a single part the total says it
                 made.append(
                     f'<text class="on" x="{across + width / 2:.1f}" y="{top + 20}" text-anchor="middle">'
                     f"{shown(value)}</text>"

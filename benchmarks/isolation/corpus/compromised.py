@@ -1,9 +1,8 @@
 """What an attacker tries who has taken over a sandbox process: Python that runs inside its confinement.
 
-Each snippet leaves what it got in ``got``. It must not get there: an error of the system (``denied``), the
-end of the process by its filter (``killed``), or an answer that says nothing (``nothing``: ``got`` is false)
-has to come first. What runs a snippet is handed in (``Execute``), so that the confinement can be that of any
-process.
+Each snippet leaves what it got in ``got``. It must not get there: an error of the system (``denied``) or the
+end of the process by its filter (``killed``) has to come first. On the bus, ``nothing`` says that nothing
+came of it (``got`` is false), and ``cut off`` that the gateway noticed, besides. ``captive`` runs them.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.isolation.attack import sampled
 from benchmarks.isolation.verdict import Row, Seen
 
 FAMILY: Final = "compromised"
@@ -24,8 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 DENIED: Final = "denied"
 KILLED: Final = "killed"
 NOTHING: Final = "nothing"
-#: What came of a snippet: one of the words above, or what it got.
-Execute = Callable[["Snippet"], str]
+CUT_OFF: Final = "cut off"
 #: How the jail's errors begin that mean that the system said no.
 _REFUSALS: Final = ("PermissionError", "OSError", "FileNotFoundError", "ProcessLookupError", "ConnectionRefusedError",
                     "InterruptedError", "BlockingIOError", "NotADirectoryError", "ValueError", "MemoryError")  # fmt: skip
@@ -38,8 +36,11 @@ class Snippet:
     """Python of an attacker, and the words of which one must come of it.
 
     It finds ``os``, ``socket``, ``mmap``, ``resource``, ``threading``, ``ctypes``, ``parent`` (the pool's
-    process id) and ``syscall(number, *arguments)``, which raises ``OSError``. ``bus`` says that it needs the
-    sockets of a sandbox that is connected to a gateway: it then finds ``bus``, the process's DEALER, too.
+    process id), ``artifact`` and ``bus_key`` (files) and ``syscall(number, *arguments)``, which raises
+    ``OSError``. ``bus`` says that it needs a sandbox's connection, and one of its own: it then finds
+    ``captive``, ``config``, ``bus`` and the other names of ``intruder``, too. ``job`` says that it waits for
+    a job, and ``counted`` are the beginnings of the lines of /metrics of which one has to grow for it to
+    count as cut off.
     """
 
     group: str
@@ -47,12 +48,28 @@ class Snippet:
     source: str
     expected: tuple[str, ...] = (DENIED, KILLED)
     bus: bool = False
+    job: bool = False
+    counted: tuple[str, ...] = ("nothing",)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of a snippet, one of the words above or what it got, and how long that took."""
+
+    snippet: Snippet
+    word: str
+    took_ms: float
 
 
 def _snippets(
-    group: str, *pairs: tuple[str, str], bus: bool = False, expected: tuple[str, ...] = (DENIED, KILLED)
+    group: str,
+    *pairs: tuple[str, str],
+    expected: tuple[str, ...] = (DENIED, KILLED),
+    bus: bool = False,
+    job: bool = False,
+    counted: tuple[str, ...] = ("nothing",),
 ) -> list[Snippet]:
-    return [Snippet(group, name, source, expected, bus) for name, source in pairs]  # fmt: skip
+    return [Snippet(group, name, source, expected, bus, job, counted) for name, source in pairs]
 
 
 # fmt: off
@@ -68,21 +85,22 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
         ("a device", "got = os.open('/dev/mem', os.O_RDONLY)"),
         ("up from the cache", "got = os.listdir('..')"),
         ("another folder", "os.chdir('/'); got = os.getcwd()"),
-        ("a hard link", "os.link('artifact', 'other'); got = 1"),
+        ("a hard link", "os.link(artifact, 'other'); got = 1"),
         ("a symbolic link", "os.symlink('/etc/passwd', 'link'); got = open('link').read()"),
         ("a mount", "got = syscall(165, b'none', b'/tmp', b'tmpfs', 0, 0) == 0"),
         ("a pipe by name", "os.mkfifo('pipe'); got = 1"),
         ("the descriptors of others", "got = os.listdir('/proc/self/fd')"),
     ),
     *_snippets("the artifact cache",
-        ("writing an artifact", "got = open('artifact', 'wb')"),
-        ("appending to an artifact", "got = os.open('artifact', os.O_WRONLY | os.O_APPEND)"),
-        ("truncating an artifact", "os.truncate('artifact', 0); got = 1"),
+        ("writing an artifact", "got = open(artifact, 'wb')"),
+        ("appending to an artifact", "got = os.open(artifact, os.O_WRONLY | os.O_APPEND)"),
+        ("truncating an artifact", "os.truncate(artifact, 0); got = 1"),
         ("a new artifact", "got = open('forged', 'xb')"),
-        ("removing an artifact", "os.unlink('artifact'); got = 1"),
-        ("renaming an artifact", "os.rename('artifact', 'other'); got = 1"),
-        ("the mode of an artifact", "os.chmod('artifact', 0o777); got = 1"),
-        ("the pool's key", "got = open('key', 'rb').read() or open('../key', 'rb').read()"),
+        ("removing an artifact", "os.unlink(artifact); got = 1"),
+        ("renaming an artifact", "os.rename(artifact, 'other'); got = 1"),
+        ("the mode of an artifact", "os.chmod(artifact, 0o777); got = 1"),
+        ("the pool's key", "got = open('key', 'rb').read()"),
+        ("the bus's key", "got = open(bus_key, 'rb').read()"),
         ("listing the artifacts", "got = os.listdir('.')"),
     ),
     *_snippets("connections",
@@ -158,15 +176,41 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
         ("personality", "got = syscall(135, 0x0040000) == 0"),
     ),
     *_snippets("the bus",
-        ("a second connection", "got = bus.connect_again()", ),
-        ("another identity", "got = bus.send_as(b'x' * 16)"),
-        ("the pool's identity", "got = bus.send_as(bus.pool)"),
-        ("a forged result", "got = bus.forge_result()"),
-        ("a result twice", "got = bus.repeat_result()"),
+        ("a new DEALER", "captive.process.context.socket(zmq.DEALER); got = 1"),
+        expected=(KILLED, CUT_OFF), bus=True,
+    ),
+    *_snippets("the bus",
+        ("another identity", "captive.beats.set(zmq.ROUTING_ID, b'x' * 16); captive.beats.connect(config.endpoint); got = bus.given()"),
+        expected=(NOTHING, DENIED), bus=True,
+    ),
+    *_snippets("the bus",
+        ("Hello as a pool on the second connection", "got = bus.say(captive.beats, m.Hello('pool', b'', 1, {}))"),
+        ("Hello as its own pool", "got = bus.say(captive.jobs, m.Hello('pool', config.pool, 1, {}, config.ticket))"),
+        ("a replayed ticket", "got = bus.say(captive.beats, m.Hello('sandbox', config.pool, 1, {}, config.ticket))"),
+        ("a ticket for another pool", "got = bus.say(captive.jobs, m.Hello('sandbox', os.urandom(16), 1, {}, config.ticket))"),
+        ("heartbeats for another", "got = bus.say(captive.beats, *[m.Heartbeat(os.urandom(16), 1) for _ in range(9)])"),
+        ("somebody else's exit", "got = bus.say(captive.jobs, m.Exited(os.urandom(16)))"),
+        ("a handler that is said to be compiled", "got = bus.say(captive.jobs, m.Prepared(b'd' * 32, None))"),
+        expected=(CUT_OFF,), bus=True, counted=("panels_bus_breaches_total ",),
+    ),
+    *_snippets("the bus",
         ("a frame that is none", "got = bus.send(b'\\xff' * 64)"),
-        ("a frame that is too large", "got = bus.send(bytes(65 << 20))"),
-        ("somebody else's exit", "got = bus.say_exited()"),
-        bus=True, expected=(DENIED, KILLED, NOTHING),
+        ("a frame with more behind it", "got = bus.send(wire.encode([m.Heartbeat(config.worker, 1)]) * 5_000)"),
+        ("a frame of 4 MiB", "got = bus.send(bytes(4 << 20))"),
+        expected=(CUT_OFF,), bus=True, counted=("panels_bus_bad_frames_total ",),
+    ),
+    *_snippets("the bus",
+        ("a frame that is too large to be read", "got = bus.send(bytes(65 << 20))"),
+        expected=(NOTHING, CUT_OFF, KILLED), bus=True,
+    ),
+    *_snippets("the bus",
+        ("a result twice", "j = bus.job(); got = bus.say(captive.jobs, completed(j.job, 1), completed(j.job, 2))"),
+        ("forged results", ("j = bus.job(); captive.say(captive.jobs, completed(j.job, 1)); "
+            "[captive.say(captive.jobs, *[completed(n, 99) for n in range(j.job + 1, j.job + 400)]) or time.sleep(0.02) for _ in range(50)]; "
+            "got = bus.given()")),
+        expected=(CUT_OFF,), bus=True, job=True,
+        counted=("panels_results_stale_total ", "panels_results_forged_total ", "panels_bus_unasked_frames_total ",
+                 "panels_bus_throttled_frames_total "),
     ),
 )
 # fmt: on
@@ -174,7 +218,7 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
 
 def jailed(snippet: Snippet) -> str:
     """What comes of a snippet in a process that confines itself as a sandbox does (``tests.support``)."""
-    expression = f"[scope := dict(globals(), got=None), exec({snippet.source!r}, scope), scope['got']][-1]"
+    expression = f"[scope := dict(globals(), got=None, artifact='artifact', bus_key='../w.sock.key'), exec({snippet.source!r}, scope), scope['got']][-1]"
     with tempfile.TemporaryDirectory(prefix="panels-isolation-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -207,27 +251,32 @@ def word_of(returncode: int, printed: str) -> str:
 
 def groups() -> list[str]:
     """The groups of snippets, in order."""
-    return list(dict.fromkeys(snippet.group for snippet in SNIPPETS if not snippet.bus))
+    return list(dict.fromkeys(snippet.group for snippet in SNIPPETS))
 
 
-def rows(execute: Execute, *, most: int | None = None, bus: bool = False) -> Iterator[Row]:
-    """A row for each group, with at most ``most`` of its snippets; ``bus``: ``execute`` has one to offer."""
-    for group in dict.fromkeys(snippet.group for snippet in SNIPPETS if bus or not snippet.bus):
-        row = Row(FAMILY, group)
-        began_s = time.monotonic()
-        for snippet in [snippet for snippet in SNIPPETS if snippet.group == group][:most]:
-            row.seen.append(tried(snippet, execute))
-        row.window = (began_s, time.monotonic())
-        yield row
+def chosen(most: int | None = None) -> list[Snippet]:
+    """All snippets, or at most so many of each group, the first and the last among them."""
+    return [
+        snippet
+        for group in groups()
+        for snippet in sampled([snippet for snippet in SNIPPETS if snippet.group == group], most)
+    ]
 
 
-def tried(snippet: Snippet, execute: Execute) -> Seen:
-    """What came of one snippet."""
-    began_s = time.monotonic()
-    word = execute(snippet)
+def rows(outcomes: Iterable[Tried]) -> list[Row]:
+    """A row for each group of what was tried."""
+    made = {group: Row(FAMILY, group) for group in groups()}
+    for tried in outcomes:
+        made[tried.snippet.group].seen.append(judged(tried))
+    return [row for row in made.values() if row.seen]
+
+
+def judged(tried: Tried) -> Seen:
+    """What came of one snippet, and what is wrong with that."""
+    snippet, word = tried.snippet, tried.word
     problems: tuple[str, ...] = ()
     if word not in snippet.expected:
         wanted = " or ".join(snippet.expected)
         problems = (f"{snippet.name}: expected {wanted}, got {word}",)
-    shown = word if word in (DENIED, KILLED, NOTHING) else "got through"
-    return Seen(snippet.name, shown, (time.monotonic() - began_s) * 1e3, problems=problems)
+    shown = word if word in (DENIED, KILLED, NOTHING, CUT_OFF) else "got through"
+    return Seen(snippet.name, shown, tried.took_ms, problems=problems)

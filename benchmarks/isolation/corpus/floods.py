@@ -43,7 +43,7 @@ _OUTPUTS: Final = {
     "state": f"{_BLANKS} (loop $l (drop (call $state_set {_TEXT} {_WIDE})) (br $l))",
     "view commands": f"{_BLANKS} (loop $l (drop (call $view {_TEXT} {_TEXT} {_WIDE})) (br $l))",
 }
-_HUGE: Final = "(i32.const 33554432)"
+_HUGE: Final = "(i32.const 104857600)"
 _RANGE: Final = f"(i32.const 8192) {_HUGE}"
 #: One call that hands over nearly the whole of a memory, none of it UTF-8.
 _LONG: Final = {
@@ -80,13 +80,15 @@ def attacks() -> list[Attack]:
                 for name, body in _OUTPUTS.items()
             ]
             + [
+                # what log and fail are told is cut, so that deadline or number of calls ends these
                 call(
-                    f"32 MiB in one {name}",
+                    f"100 MiB in one {name}",
                     module(f"(memory.fill (i32.const 8192) (i32.const 255) {_HUGE}) (loop $l {calling} (br $l))",
-                           memory='(memory (export "memory") 520)'),
-                    "LIMIT_EXCEEDED", "TIMEOUT", "TRAP", "INVALID_RESULT",
+                           memory='(memory (export "memory") 1610)'),
+                    "LIMIT_EXCEEDED",
+                    *(["TIMEOUT"] if name in ("log", "fail") else []),
                     capabilities=_ALL,
-                    limits={**_LOOSE, "timeoutMs": 500, "memoryBytes": 128 * MIB},
+                    limits={**_LOOSE, "memoryBytes": 128 * MIB},
                 )
                 for name, calling in _LONG.items()
             ],
@@ -132,7 +134,7 @@ def _logs() -> list[Call]:
     return [
         call("lines of 64 KiB", module(line), RETURNED),
         call("a script's lines", "for (let i = 0; i < 900; i++) $log.error('x'.repeat(50000));", RETURNED,
-             limits={"memoryBytes": 64 * MIB}),
+             limits={"memoryBytes": 64 * MIB, "fuel": 10**10}),
         call("forged lines", f"$log.info('x\\n{FORGED_LINE}: gateway\\r{FORGED_LINE}\\x1b[2J');", RETURNED),
         call("without end", "for (;;) $log.info('x');", *_FLOODED, limits=_LOOSE),
     ]  # fmt: skip
