@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Events:
         self.gone = asyncio.Event()
         self.takes = asyncio.Event()
         self.takes.set()
+        self.told = asyncio.Event()
         self.aborted = False
         transport: Any = client._transport
         scope = {
@@ -75,7 +76,7 @@ class Events:
             "root_path": "",
             "scheme": "http",
             "server": ("gateway", 3001),
-            "client": ("127.0.0.1", 1),
+            "client": ("192.0.2.1", 1),
             "query_string": query.encode(),
             "headers": [
                 (b"host", b"gateway:3001"),
@@ -99,6 +100,14 @@ class Events:
         else:
             self.text += bytes(message.get("body", b"")).decode()
             self.over = not message.get("more_body", False)
+        self.told.set()
+
+    async def until(self, look: Callable[[list[Any]], bool]) -> None:
+        """Returns once ``look`` finds in what was heard what it looks for."""
+        async with asyncio.timeout(5):
+            while not look(self.heard):
+                self.told.clear()
+                await self.told.wait()
 
     @property
     def heard(self) -> list[Any]:
@@ -384,30 +393,25 @@ async def test_events_of_a_large_state_are_one_event(client: httpx.AsyncClient, 
     assert gateway.kernel.images.used_bytes == 0
 
 
-async def test_events_end_after_a_while_and_are_kept_alive_until_then(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "Timing", lambda: Timing(events_s=0.0, keep_alive_s=0.0))
+async def test_events_end_after_a_while(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "Timing", lambda: Timing(events_s=0.0))
     resident = await counted(gateway)
-    async with make_client(gateway) as client:
-        async with listening(gateway, client, f"live=sse&offset={offset(resident, 2)}") as events:
-            await asyncio.wait_for(events.task, 5)
-            assert events.heard == [[("n", 3)], (3, True)]
-            assert events.over
+    query = f"live=sse&offset={offset(resident, 2)}"
+    async with make_client(gateway) as client, listening(gateway, client, query) as events:
+        await asyncio.wait_for(events.task, 5)
+        assert events.heard == [[("n", 3)], (3, True)]
+        assert events.over
 
 
 async def test_events_are_kept_alive(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "Timing", lambda: Timing(keep_alive_s=0.0))
     resident = await counted(gateway)
-    async with make_client(gateway) as client:
-        query = f"live=sse&topics=state:n&offset={offset(resident, 3)}"
-        async with listening(gateway, client, query) as events, asyncio.timeout(5):
-            while events.heard[1:2] != [None]:
-                await asyncio.sleep(0)
-            # what the topics pass over moves the reader nevertheless
-            await gateway.put(resident, other=1)
-            while (4, True) not in events.heard:
-                await asyncio.sleep(0)
+    query = f"live=sse&topics=state:n&offset={offset(resident, 3)}"
+    async with make_client(gateway) as client, listening(gateway, client, query) as events:
+        await events.until(lambda heard: heard[:2] == [(3, True), None])
+        # what the topics pass over moves the reader nevertheless
+        await gateway.put(resident, other=1)
+        await events.until(lambda heard: (4, True) in heard)
 
 
 async def test_token_that_expires_ends_what_is_live(gateway: Gateway, tmp_path: Path) -> None:
@@ -427,12 +431,15 @@ async def test_token_that_expires_ends_what_is_live(gateway: Gateway, tmp_path: 
 
 async def test_reader_that_does_not_read_is_cut_off(gateway: Gateway) -> None:
     resident = await counted(gateway)
-    async with make_client(gateway, "--body-timeout-s=1") as client:
-        async with listening(gateway, client, "live=sse&offset=now") as events:
-            events.takes.clear()
-            await gateway.put(resident, n=4)
-            await asyncio.wait_for(events.task, 10)
-            assert events.aborted
+    query = "live=sse&offset=now"
+    async with (
+        make_client(gateway, "--body-timeout-s=1") as client,
+        listening(gateway, client, query) as events,
+    ):
+        events.takes.clear()
+        await gateway.put(resident, n=4)
+        await asyncio.wait_for(events.task, 10)
+        assert events.aborted
     assert not gateway.kernel.making.watchers
 
 
@@ -453,20 +460,34 @@ async def test_revocation_ends_what_is_live(gateway: Gateway, tmp_path: Path, li
             assert '"n"' not in events.text
 
 
-async def test_live_readers_are_bounded(
-    gateway: Gateway, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("flag", "scope"),
+    [("--max-connections-per-subject", "subject"), ("--max-connections-per-address", "address")],
+)
+async def test_live_readers_are_bounded(gateway: Gateway, flag: str, scope: str) -> None:
+    await gateway.add("p")
+    query = "live=sse&offset=now"
+    async with make_client(gateway, f"{flag}=1") as client:
+        async with listening(gateway, client, query):
+            async with listening(gateway, client, query) as refused:
+                assert (refused.status, json.loads(refused.text)["error"]["details"]["scope"]) == (503, scope)
+            assert said(await read(client, offset="now")) == []
+        async with listening(gateway, client, query) as events:
+            assert events.status == 200
+
+
+async def test_live_readers_are_bounded_in_all(
+    client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await gateway.add("p")
-    async with make_client(gateway, "--max-connections-per-subject=1") as narrow:
-        async with listening(gateway, narrow, "live=sse&offset=now"):
-            refused = await read(narrow, offset="now", live="long-poll")
-            assert assert_error(refused, Code.OVERLOADED)["scope"] == "subject"
-            assert said(await read(narrow, offset="now")) == []
-    async with make_client(gateway, "--max-connections-per-address=1") as narrow:
-        async with listening(gateway, narrow, "live=sse&offset=now"):
-            refused = await read(narrow, offset="now", live="sse")
-            assert assert_error(refused, Code.OVERLOADED)["scope"] == "address"
-        async with listening(gateway, narrow, "live=sse&offset=now") as events:
-            assert events.status == 200
     monkeypatch.setattr(reader, "MAX_READERS", 0)
     assert assert_error(await read(client, offset="now", live="sse"), Code.OVERLOADED)["scope"] == "gateway"
+
+
+async def test_position_before_retention_is_gone() -> None:
+    gateway = Gateway(MemoryJournal(history_commits=1))
+    async with make_client(gateway) as client:
+        resident = await counted(gateway, 5)
+        for live in ({}, {"live": "sse"}, {"live": "long-poll"}):
+            assert_error(await read(client, offset=offset(resident, 1), **live), Code.HISTORY_GONE)
+        assert said(await read(client))[1:2] == [("n", 5)]
