@@ -232,6 +232,7 @@ def following(system: System, package: Path, panel: str, **environment: str) -> 
 def test_client_from_npm_follows_a_panel(system: System, package: Path, live: str) -> None:
     panel = f"npm-{live}"
     make(system, panel, initialState={"n": {"is": 0}, "kept": "é\n"})
+    offset = ""
     with following(system, package, panel, LIVE=live, UNTIL="3") as follower:
         follower.until(0)
         for number in range(1, 4):

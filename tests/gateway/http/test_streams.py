@@ -114,7 +114,10 @@ class Events:
         """The events up to now, in short: comments are None."""
         found: list[Any] = []
         for event in self.text.split("\n\n")[:-1]:
-            lines = dict(line.partition(": ")[::2] for line in event.split("\n"))
+            lines: dict[str, str] = {}
+            for line in event.split("\n"):
+                name, _, value = line.partition(": ")
+                lines[name] = value
             if lines.get("event") == "data":
                 found.append([word(message) for message in json.loads(lines["data"])])
             elif lines.get("event") == "control":
