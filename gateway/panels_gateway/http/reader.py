@@ -84,8 +84,8 @@ class Reader:
 
 
 class Readers:
-    """All live readers, and the bounds on them. ``count`` is how many there are; ``clock`` gives Unix
-    seconds. ``on_refused`` is told of what is refused for the address.
+    """All live readers, and the bounds on them. ``clock`` gives Unix seconds; ``on_refused`` is told of what
+    is refused for the address.
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class Readers:
         self._max_per_subject = max_per_subject
         self._by_subject: dict[str | None, int] = {}
         self._by_address = AddressCounts(max_per_address)
-        self.count = 0
 
     @asynccontextmanager
     async def reading(
@@ -141,7 +140,7 @@ class Readers:
             self._leave(subject, address)
 
     def _enter(self, subject: str | None, address: str) -> None:
-        if self.count >= MAX_READERS:
+        if self._kernel.counters.stream_readers >= MAX_READERS:
             raise overloaded(f"{MAX_READERS} clients read streams already")
         if self._by_subject.get(subject, 0) >= self._max_per_subject:
             raise RequestError(
@@ -157,10 +156,10 @@ class Readers:
                 {"retryAfterMs": 1_000, "scope": "address"},
             )
         self._by_subject[subject] = self._by_subject.get(subject, 0) + 1
-        self.count += 1
+        self._kernel.counters.stream_readers += 1
 
     def _leave(self, subject: str | None, address: str) -> None:
-        self.count -= 1
+        self._kernel.counters.stream_readers -= 1
         self._by_address.leave(address)
         self._by_subject[subject] -= 1
         if not self._by_subject[subject]:

@@ -472,11 +472,13 @@ async def test_live_readers_are_bounded(gateway: Gateway, flag: str, scope: str)
     query = "live=sse&offset=now"
     async with make_client(gateway, f"{flag}=1") as client:
         async with listening(gateway, client, query):
+            assert gateway.kernel.counters.stream_readers == 1
             async with listening(gateway, client, query) as refused:
                 assert (refused.status, json.loads(refused.text)["error"]["details"]["scope"]) == (503, scope)
             assert said(await read(client, offset="now")) == []
         async with listening(gateway, client, query) as events:
             assert events.status == 200
+        assert gateway.kernel.counters.stream_readers == 0
 
 
 async def test_live_readers_are_bounded_in_all(
