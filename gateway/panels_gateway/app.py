@@ -28,8 +28,10 @@ from panels_gateway.http.desk import Desk, release
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
+from panels_gateway.http.reader import Readers
 from panels_gateway.http.revocations import RevocationRoutes
 from panels_gateway.http.service import ServiceRoutes
+from panels_gateway.http.streams import StreamRoutes
 from panels_gateway.http.suspensions import SuspensionRoutes
 from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
@@ -211,12 +213,20 @@ def create_app(
         max_args_bytes=listen.max_frame_bytes,
         body_timeout_s=listen.body_timeout_s,
     )
+    readers = Readers(
+        desk,
+        max_per_subject=listen.max_connections_per_subject,
+        max_per_address=listen.max_connections_per_address,
+        clock=time.time,
+        on_refused=refusals.count,
+    )
     service = ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools)
     http = Starlette(
         routes=[
             *(service.routes() if listen.admin is None else service.public_routes()),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
+            *StreamRoutes(desk, readers).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
             *ToolRoutes(desk).routes(),
@@ -269,8 +279,21 @@ def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(allowed),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id", "idempotency-key"],
-            expose_headers=["location", "retry-after"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "x-request-id",
+                "idempotency-key",
+                "if-none-match",
+            ],
+            expose_headers=[
+                "location",
+                "retry-after",
+                "etag",
+                "stream-next-offset",
+                "stream-cursor",
+                "stream-up-to-date",
+            ],
         )
     ]
 

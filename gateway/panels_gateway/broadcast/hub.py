@@ -50,16 +50,18 @@ class Departure(msgspec.Struct, frozen=True, eq=False, gc=False):
 class Room:
     """One panel's watchers, and what the open turn has brought for them.
 
-    ``seq`` is the last version published.
+    ``seq`` is the last version published. ``bell`` is sent nothing, and is delivered to whenever commits have
+    become durable; see ``broadcast.bell``.
     """
 
-    __slots__ = ("_everything", "_filtered", "_hub", "_turn", "seq")
+    __slots__ = ("_everything", "_filtered", "_hub", "_turn", "bell", "seq")
 
     def __init__(self, hub: Hub, seq: int = 0) -> None:
         self._hub = hub
         self._everything: dict[Subscriber, None] = {}
         self._filtered: dict[Subscriber, None] = {}
         self._turn: list[Commit] = []
+        self.bell: Subscriber | None = None
         self.seq = seq
 
     def __len__(self) -> int:
@@ -113,6 +115,10 @@ class Room:
             self._turn.append(Commit(seq, seq, mutations, patch, frames))
         if self._filtered:
             self._publish_filtered(seq, mutations, mutations_json, events)
+        bell = self.bell
+        if bell is not None and not bell.private:
+            self._hub.dirty_subscribers.append(bell)
+            bell.private.append((0, b""))
 
     def _publish_filtered(
         self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]

@@ -15,8 +15,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_plus
 from weakref import WeakValueDictionary
 
+from panels_shared.errors import Code, RequestError
 from panels_shared.names import Pattern
 
 #: Security limits on one client's topics.
@@ -139,3 +141,22 @@ class Topics:
     def want_event(self, name: str) -> bool:
         """Whether an event ``name`` is wanted."""
         return self.interest.all_events or self.interest.events.matches(name)
+
+
+def parse_topics(text: str) -> Topics:
+    """The topics that ``?topics=`` names: a list with commas, each percent-encoded by itself. The default
+    ones are not among them unless they are named.
+
+    Raises ``RequestError`` INVALID_REQUEST.
+    """
+    names = [unquote_plus(name) for name in text.split(",") if name]
+    if len(names) > MAX_TOPICS or any(len(name) > MAX_TOPIC_CHARS for name in names):
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            f"topics: expected at most {MAX_TOPICS} topics of at most {MAX_TOPIC_CHARS} characters",
+            {"path": "topics"},
+        )
+    topics = Topics()
+    topics.remove(DEFAULT_TOPICS)
+    topics.add(names)
+    return topics

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from panels_gateway.broadcast.hub import commit_frames
-from panels_gateway.broadcast.topics import MAX_TOPIC_CHARS, MAX_TOPICS, Topics
+from panels_gateway.broadcast.topics import Topics, parse_topics
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
@@ -68,7 +68,7 @@ def parse(query: bytes) -> Asked:
             if name in fields:
                 raise _invalid(name, "expected it once, got it twice")
             fields[name] = value
-    topics = _topics(fields["topics"]) if "topics" in fields else None
+    topics = parse_topics(fields["topics"]) if "topics" in fields else None
     if "since" not in fields:
         return Asked(topics=topics)
     epoch, since = unquote_plus(fields.get("epoch", "")), unquote_plus(fields["since"])
@@ -79,18 +79,6 @@ def parse(query: bytes) -> Asked:
     if not (since.isascii() and since.isdigit()) or len(since) > MAX_SINCE_DIGITS:
         raise _invalid("since", "expected the seq that you have, as a number of digits, or none")
     return Asked(True, epoch, int(since), topics)
-
-
-def _topics(text: str) -> Topics:
-    names = [unquote_plus(name) for name in text.split(",") if name]
-    if len(names) > MAX_TOPICS or any(len(name) > MAX_TOPIC_CHARS for name in names):
-        raise _invalid(
-            "topics", f"expected at most {MAX_TOPICS} topics of at most {MAX_TOPIC_CHARS} characters"
-        )
-    topics = Topics()
-    topics.remove(["state", "events"])
-    topics.add(names)
-    return topics
 
 
 def _invalid(path: str, problem: str) -> RequestError:

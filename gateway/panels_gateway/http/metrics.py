@@ -58,6 +58,7 @@ class Metrics:
         yield Sample(m.STATE_BYTES, kernel.residents.state_bytes)
         yield Sample(m.CONNECTIONS, counters.connections)
         yield Sample(m.CONNECTIONS_TOTAL, counters.connections_total)
+        yield Sample(m.STREAM_READERS, counters.stream_readers)
         yield from by_status(m.REJECTED, self._clients.upgrades_rejected)
         yield Sample(m.SLOW_CONSUMERS, self._clients.slow_consumers)
         yield Sample(m.TRIGGERS, counters.triggers)

@@ -11,7 +11,7 @@ from panels_shared.outcome import Reason
 class Counters:
     """Plain integers, so that counting costs nothing.
 
-    ``connections`` goes up and down; all others only go up.
+    ``connections`` and ``stream_readers`` go up and down; all others only go up.
 
     ``joined`` counts triggers that got the answer of another one under the same idempotency key, ``repeated``
     those that got an answer that had been given before.
@@ -40,6 +40,7 @@ class Counters:
     repeated: int = 0
     connections: int = 0
     connections_total: int = 0
+    stream_readers: int = 0
     recovered: int = 0
     resynced: int = 0
     loaded: int = 0

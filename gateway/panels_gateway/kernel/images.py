@@ -14,7 +14,7 @@ Queue: images that have a holder, and those that were let go up to ``IDLE_S`` ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -67,7 +67,7 @@ class Owner(Protocol):
 class Image:
     """A state at version ``seq``, in parts that make one JSON object of ``size`` bytes."""
 
-    __slots__ = ("_release", "holders", "parts", "seq", "size")
+    __slots__ = ("__weakref__", "_release", "holders", "parts", "seq", "size")
 
     def __init__(self, seq: int, parts: Sequence[Part], release: Callable[[Image], None]) -> None:
         self.seq = seq
@@ -132,10 +132,16 @@ class Images:
 
     async def once(self, seq: int, state: Mapping[str, bytes]) -> Image:
         """A state that nobody else will ask for, held for the caller. Raises ``RequestError`` OVERLOADED."""
-        size = sum(map(len, state.values()))
+        return await self.shaped(seq, sum(map(len, state.values())), lambda: encoded(state))
+
+    async def shaped(self, seq: int, size: int, shape: Callable[[], Awaitable[Sequence[Part]]]) -> Image:
+        """What ``shape`` makes of a state, about ``size`` bytes, held for the caller.
+
+        Raises ``RequestError`` OVERLOADED, before anything is made.
+        """
         self._take(size)
         try:
-            parts = await encoded(state)
+            parts = await shape()
         except BaseException:
             self.used_bytes -= size
             raise

@@ -30,6 +30,9 @@ PANELS: Final = Family("panels_panels", "gauge", "Panels there are.")
 STATE_BYTES: Final = Family("panels_state_bytes", "gauge", "State of the panels in memory, about.")
 CONNECTIONS: Final = Family("panels_connections", "gauge", "WebSockets that are open.")
 CONNECTIONS_TOTAL: Final = Family("panels_connections_total", "counter", "WebSockets that were accepted.")
+STREAM_READERS: Final = Family(
+    "panels_stream_readers", "gauge", "Long polls and responses of server-sent events that are open."
+)
 REJECTED: Final = Family(
     "panels_upgrades_rejected_total",
     "counter",
@@ -202,8 +205,9 @@ BUS: Final[Mapping[str, Family]] = {
 }
 
 FAMILIES: Final = (
-    INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, REJECTED, SLOW_CONSUMERS, TRIGGERS,
-    COMPLETED, FAILED, OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED, CIRCUIT_REFUSED, FUEL,
+    INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, STREAM_READERS, REJECTED,
+    SLOW_CONSUMERS, TRIGGERS, COMPLETED, FAILED, OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED,
+    CIRCUIT_REFUSED, FUEL,
     EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENSION_BYTES, SUSPENDED,
     SELF_TRIGGERS,
     SELF_SKIPPED, CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
