@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from panels_gateway.broadcast.messages import (
     MAX_FAILURE_DETAILS_BYTES,
     decode_event,
     decode_mutations,
+    mutations_json,
 )
 from panels_gateway.panels.panel import Mutation
 from panels_shared.errors import InvalidJsonError, PanelsError
@@ -30,6 +31,9 @@ from panels_shared.outcome import Completed, ExtensionCall, Failed, Outcome, Sus
 MAX_NAME_CHARS: Final = 256
 #: How much longer than since its sending a run may say that it took: clocks are read at different moments.
 SLACK_US: Final = 1_000
+#: What stands around the key and the value of a mutation.
+_SET_CHARS: Final = len('{"op":"set","key":,"value":}')
+_DELETE_CHARS: Final = len('{"op":"delete","key":}')
 #: Sets of capabilities that are remembered.
 _GRANTS: Final = 1_024
 
@@ -48,8 +52,11 @@ class ViewCommand(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 #: What is small is decoded to be checked, here and not in ``vet``, whose call would cost as much again.
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _decode_views = msgspec.json.Decoder(list[ViewCommand]).decode
 
+
+AnyOutcome = TypeVar("AnyOutcome", bound=Completed | Suspended)
 
 Effects = tuple[list[Mutation], list[tuple[str, bytes]]]
 """What a run did, as far as the kernel looks at it: its mutations, and its events by name."""
@@ -105,6 +112,27 @@ def check(outcome: Completed | Suspended, tool: Tool) -> Effects:
     if size > most_bytes and _charged(outcome, mutations) > most_bytes:
         raise InvalidOutcomeError(f"expected at most {most_bytes} bytes of output, got more")
     return mutations, events
+
+
+def canonical(outcome: AnyOutcome, mutations: list[Mutation]) -> AnyOutcome:
+    """``outcome`` with its mutations as clients and the record are to see them: what a worker put around them
+    (members that are not known, or that come twice, and white space) is left out.
+
+    ``mutations`` are those of the outcome, checked. An honest worker's text is returned as it is.
+    """
+    size = 1 + len(mutations)
+    for mutation in mutations:
+        size += len(_encode(mutation.key))
+        if mutation.op == "set":
+            size += _SET_CHARS + (
+                memoryview(mutation.value).nbytes if mutation.value is not msgspec.UNSET else 0
+            )
+        else:
+            size += _DELETE_CHARS
+    if not mutations or size == len(outcome.mutations):
+        return outcome
+    plain = [mutation if mutation.op == "set" else Mutation("delete", mutation.key) for mutation in mutations]
+    return msgspec.structs.replace(outcome, mutations=mutations_json(plain))
 
 
 def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]], tool: Tool) -> int:

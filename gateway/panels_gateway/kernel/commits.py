@@ -98,6 +98,7 @@ class Commits:
         except InvalidOutcomeError as exc:
             self._refuse(run, outcome, Reason.INVALID_RESULT, str(exc))
             return False
+        outcome = claims.canonical(outcome, effects[0])
         if isinstance(outcome, Suspended):
             return self._park(run, resident, outcome, effects)
         if resident.breakers:

@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 import msgspec
 import pytest
 
-from panels_gateway.kernel.claims import SLACK_US, InvalidOutcomeError, check, plausible
+from panels_gateway.kernel.claims import SLACK_US, InvalidOutcomeError, canonical, check, plausible
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import Limits
 from panels_shared.messages import Tool
@@ -117,3 +117,30 @@ def test_what_a_failure_says_and_a_log_are_bounded() -> None:
     assert isinstance(failed, Failed)
     assert (len(failed.message), failed.details) == (4_096, b"{}")
     assert plausible(Completed(Usage(), log=(LogLine(1, "x" * 1_000),)), OPEN, 0.0).log == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'[{"op":"set","key":"a","value":{"b": [1]}}]',
+        b'[{"op":"delete","key":"a\\n\xc3\xa9"},{"op":"set","key":"b","value":1}]',
+        b"[]",
+    ],
+)
+def test_honest_mutations_stay_as_they_are(text: bytes) -> None:
+    outcome = done(mutations=text)
+    assert canonical(outcome, check(outcome, OPEN)[0]) is outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (b'[{"op":"set","key":"a","value":1,"path":"/x"}]', b'[{"op":"set","key":"a","value":1}]'),
+        (b'[{"op":"set","key":"z","key":"a","value":1}]', b'[{"op":"set","key":"a","value":1}]'),
+        (b'[{"op":"delete","key":"a","value":"hidden"}]', b'[{"op":"delete","key":"a"}]'),
+        (b'[ {"op": "set", "key": "a", "value": 1} ]', b'[{"op":"set","key":"a","value":1}]'),
+    ],
+)
+def test_what_stands_around_mutations_reaches_nobody(text: bytes, plain: bytes) -> None:
+    outcome = done(mutations=text)
+    assert canonical(outcome, check(outcome, OPEN)[0]).mutations == plain
