@@ -52,6 +52,7 @@ class Option:
     """One option.
 
     - ``minimum`` and ``maximum`` are inclusive, and for numbers only;
+    - ``choices`` are all values of a text, and for numbers words that may stand in place of one;
     - ``default`` None means not set; ``shown_default`` is what the documentation says of it
       where that is not enough.
     """
@@ -305,7 +306,9 @@ def _within(option: Option, value: float, raw: object, source: str, what: str) -
 
 
 def _integer(option: Option, raw: object, source: str) -> Value:
-    what = "a whole number"
+    if raw in option.choices:
+        return str(raw)
+    what = " or ".join((*option.choices, "a whole number"))
     if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw):
         raw = int(raw)
     if not isinstance(raw, int) or isinstance(raw, bool):
@@ -392,7 +395,8 @@ def _shown_default(option: Option) -> str:
 
 def _shown_range(option: Option) -> str:
     if option.choices:
-        return ", ".join(option.choices)
+        words = ", ".join(option.choices)
+        return f"{words}, {_bounds(option)}" if option.kind == "integer" else words
     if option.kind not in ("integer", "bytes", "number"):
         return ""
     return f"{_shown(option, option.minimum)} – {_shown(option, option.maximum)}"

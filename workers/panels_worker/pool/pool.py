@@ -16,6 +16,8 @@ Disk
 Shutdown
     On SIGTERM or SIGINT the sandboxes drain. The pool exits 0 when they have ended, or kills them after the
     grace; a second signal kills them at once. If the pool itself is killed, its sandboxes die with it.
+Replacement
+    On SIGHUP all sandboxes are replaced, one by one, each when its successor is ready.
 
 The gateway may come and go: the pool says Hello until it is there, and sandboxes wait or are replaced.
 
@@ -52,6 +54,7 @@ from panels_worker.pool.privileges import admit_group, sandbox_user, system_call
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
 from panels_worker.settings import PoolConfig, SandboxConfig
 from panels_worker.status import Exit, describe
+from panels_worker.title import set_title
 from panels_worker.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ class Pool:
 
     def __init__(self, config: PoolConfig) -> None:
         now_s = time.monotonic()
+        if config.cpus:  # before there is any thread or process that would not take it over
+            os.sched_setaffinity(0, config.cpus)
         self._config = config
         self._id = PoolId(os.urandom(16))
         self._user = sandbox_user(config)
@@ -95,6 +100,8 @@ class Pool:
         )
         self._poller = zmq.Poller()
         self._signals = 0
+        self._hangups = 0
+        self._title = ""
         self._wakeup_fd, self._write_fd = os.pipe()
         for fd in (self._wakeup_fd, self._write_fd):
             os.set_blocking(fd, False)
@@ -106,6 +113,7 @@ class Pool:
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        signal.signal(signal.SIGHUP, self._hung_up)
         logger.info("%d sandboxes for %s", self._config.processes, self._config.gateway)
         try:
             self._compiler.warm(time.monotonic())
@@ -118,6 +126,9 @@ class Pool:
     def _signalled(self, *_: object) -> None:
         self._signals += 1
 
+    def _hung_up(self, *_: object) -> None:
+        self._hangups += 1
+
     def _turn(self) -> None:
         """Waits for something to happen, and does what follows from it."""
         ready = self._sleep()
@@ -126,6 +137,10 @@ class Pool:
             self._signals = 0
             logger.info("stopping")
             self._carry_out(self._supervisor.stop(now_s))
+        if self._hangups:
+            self._hangups = 0
+            logger.info("replacing all sandboxes, one by one")
+            self._carry_out(self._supervisor.replace(now_s))
         for wish in self._conversation.read(now_s):
             if isinstance(wish, Prepare):
                 self._compiler.submit(wish, now_s)
@@ -136,10 +151,18 @@ class Pool:
         self._carry_out(self._supervisor.tick(now_s))
         self._collect(now_s)
         self._watch_compiler()
+        self._show()
         self._conversation.say(now_s)
         if self._conversation.hopeless:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
             self._code = Exit.PROTOCOL
+
+    def _show(self) -> None:
+        """Says in the process's title how many sandboxes serve."""
+        title = f"pool {self._supervisor.ready}/{self._config.processes} up"
+        if title != self._title:
+            self._title = title
+            set_title(title)
 
     # -- who we are ----------------------------------------------------------------------------------
 
@@ -210,6 +233,10 @@ class Pool:
                 self._conversation.queue([Exited(step.worker)])
             elif isinstance(step, Finish):
                 self._code = step.code
+                if step.code == Exit.CRASH_LOOP:
+                    logger.critical(
+                        "sandboxes end again and again before they are ready, and none serves: the pool ends"
+                    )
             elif child := self._children.get(step.worker):
                 if isinstance(step, Terminate):
                     child.send_signal(signal.SIGTERM)
@@ -252,6 +279,7 @@ class Pool:
             replica_bytes=config.replica_bytes,
             max_programs=config.max_programs,
             data_bytes=config.data_bytes,
+            nice=config.nice,
             log_level=config.log_level,
         )
 
