@@ -45,6 +45,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -53,6 +54,7 @@ import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.activation import inherited_listener
 from panels_gateway.app import GatewayApp, breaker_limits, create_app, quota_limits, state_limits
 from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import Broker, BrokerError
@@ -100,10 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
+        inherited = inherited_listener(os.environ, pid=os.getpid())
+        if inherited is not None:
+            # what follows from the address (own hosts and origins, warnings) has to follow from the real one
+            listen = replace(config.listen, host=inherited.getsockname()[0])
+            config = replace(config, listen=listen)
+            _log.info("the service manager hands over a socket; --host and --port do not count")
         listen = config.listen
         with (
             _locked(config.data_dir),
-            _listening(listen.host, listen.port) as listener,
+            inherited or _listening(listen.host, listen.port) as listener,
             _listening(*listen.admin, option="admin-listen")
             if listen.admin
             else contextlib.nullcontext() as admin,
