@@ -72,6 +72,7 @@ from panels_gateway.journal.opening import load_seal_key, open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.kernel.suspensions import SuspensionLimits
+from panels_gateway.notifier import Notifier
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
@@ -79,6 +80,7 @@ from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
+from panels_shared.notices import READY, STOPPING, Notices
 
 _log = logging.getLogger("panels.gateway")
 
@@ -97,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(arguments, os.environ, directory=Path.cwd())
     try:
+        notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
         config = load(arguments, os.environ, directory=Path.cwd())
         configure_logging(config.log_level)
         for warning in config.warnings:
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # a thread that reads the store must not have the interpreter for 5 ms, the default, while the
             # loop has something to do
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-            uvloop.run(_serve(config, verifier, curve, listener, admin))
+            uvloop.run(_serve(config, verifier, curve, listener, admin, notifier))
     except (ConfigError, UnavailableError, JournalError) as exc:
         return end(exc)
     return 0
@@ -131,10 +134,11 @@ async def _serve(
     curve: CurveKeys | None,
     listener: socket.socket,
     admin: socket.socket | None,
+    notifier: Notifier,
 ) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, curve, listener, admin)
+        await _serve_from(journal, config, verifier, curve, listener, admin, notifier)
     finally:
         await journal.close()
     _log.info("stopped")
@@ -147,6 +151,7 @@ async def _serve_from(
     curve: CurveKeys | None,
     listener: socket.socket,
     admin: socket.socket | None,
+    notifier: Notifier,
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -192,12 +197,24 @@ async def _serve_from(
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
     server = GatewayServer(
-        server_config(app, config.listen, app.refusals.count), kernel, grace_s=config.listen.shutdown_grace_s
+        server_config(app, config.listen, app.refusals.count),
+        kernel,
+        grace_s=config.listen.shutdown_grace_s,
+        on_started=lambda: notifier.say(READY),
     )
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        notifier.say(STOPPING)
+        server.stop()
+
+    def reload() -> None:
+        with notifier.reloading(time.monotonic()):
+            _reload_keys(verifier, config.auth)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await broker.start()
     except BrokerError as exc:
@@ -218,7 +235,7 @@ async def _serve_from(
                 config.listen.host,
             )
     try:
-        async with _extensions(config, kernel), _administering(app, config, admin):
+        async with _extensions(config, kernel), _administering(app, config, admin), notifier.watched():
             found = asyncio.create_task(kernel.suspensions.find_all())
             await server.serve(sockets=[listener])
             found.cancel()

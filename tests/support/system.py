@@ -222,12 +222,12 @@ class System:
             self.await_listening()
         return self.gateway
 
-    def start_pool(self, *, processes: int = 2) -> Process:
+    def start_pool(self, *, processes: int = 2, environment: Mapping[str, str] | None = None) -> Process:
         """Starts another pool."""
         arguments = ["panels_worker", "--gateway", self.endpoint, "--processes", str(processes)]
         arguments += ["--cache-dir", str(self.cache_dir), *self._pool_arguments]
         self._started += 1
-        pool = Process.start(f"pool-{self._started}", self.folder, arguments)
+        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment)
         self.pools.append(pool)
         return pool
 

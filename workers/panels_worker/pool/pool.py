@@ -44,12 +44,14 @@ import zmq
 from panels_shared.buskey import pool_proof, sandbox_ticket
 from panels_shared.errors import ConfigError
 from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
+from panels_shared.notices import READY, STOPPING, Notices
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus.keyfile import read_bus_key
 from panels_worker.compiling.child import Jail
 from panels_worker.compiling.compiler import Compiler
 from panels_worker.pool.child import COMMAND, Child
 from panels_worker.pool.conversation import Conversation
+from panels_worker.pool.notifier import Notifier
 from panels_worker.pool.privileges import admit_group, sandbox_user, system_call_filter
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
 from panels_worker.settings import PoolConfig, SandboxConfig
@@ -102,6 +104,7 @@ class Pool:
         self._signals = 0
         self._hangups = 0
         self._title = ""
+        self._notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
         self._wakeup_fd, self._write_fd = os.pipe()
         for fd in (self._wakeup_fd, self._write_fd):
             os.set_blocking(fd, False)
@@ -117,6 +120,8 @@ class Pool:
         logger.info("%d sandboxes for %s", self._config.processes, self._config.gateway)
         try:
             self._compiler.warm(time.monotonic())
+            # not once sandboxes are there: they need a gateway, which may be started after the pool
+            self._notifier.say(READY)
             while self._code is None:
                 self._turn()
         finally:
@@ -136,6 +141,7 @@ class Pool:
         if self._signals:
             self._signals = 0
             logger.info("stopping")
+            self._notifier.say(STOPPING)
             self._carry_out(self._supervisor.stop(now_s))
         if self._hangups:
             self._hangups = 0
@@ -152,6 +158,7 @@ class Pool:
         self._collect(now_s)
         self._watch_compiler()
         self._show()
+        self._notifier.beat(now_s)
         self._conversation.say(now_s)
         if self._conversation.hopeless:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
@@ -163,6 +170,7 @@ class Pool:
         if title != self._title:
             self._title = title
             set_title(title)
+            self._notifier.say(f"STATUS={title}".encode())
 
     # -- who we are ----------------------------------------------------------------------------------
 
@@ -312,6 +320,7 @@ class Pool:
             self._supervisor.deadline_s,
             self._compiler.next_deadline(),
             self._conversation.deadline_s,
+            self._notifier.deadline_s,
         ]
         due_s = min((at_s for at_s in times if at_s is not None), default=0.0)
         wait_s = max(0.0, min(MAX_WAIT_S, due_s - time.monotonic()))
