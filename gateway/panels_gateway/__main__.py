@@ -27,9 +27,9 @@ Shutdown
     ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers; answer those that no worker can run;
     wait for the answers to the others, and answer those UNAVAILABLE that are left; close WebSockets with
     1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
-    SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
-    or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
-    for a defect.
+    SIGHUP reads the key files and the configuration again (``reloading``). Exit codes: 78 for a configuration
+    that cannot work, 69 when an address or the data directory is in use, 65 for a data directory that cannot
+    be read, 74 when the disk fails, 1 for a defect.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -77,6 +78,7 @@ from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
+from panels_gateway.reloading import Reloader
 from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
@@ -100,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments, os.environ, directory=Path.cwd())
     try:
         notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
-        config = load(arguments, os.environ, directory=Path.cwd())
+        read = partial(load, arguments, dict(os.environ), directory=Path.cwd())
+        config = read()
         configure_logging(config.log_level)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -122,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # a thread that reads the store must not have the interpreter for 5 ms, the default, while the
             # loop has something to do
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-            uvloop.run(_serve(config, verifier, curve, listener, admin, notifier))
+            uvloop.run(_serve(config, verifier, curve, listener, admin, notifier, read))
     except (ConfigError, UnavailableError, JournalError) as exc:
         return end(exc)
     return 0
@@ -135,10 +138,11 @@ async def _serve(
     listener: socket.socket,
     admin: socket.socket | None,
     notifier: Notifier,
+    read_again: Callable[[], GatewayConfig],
 ) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, curve, listener, admin, notifier)
+        await _serve_from(journal, config, verifier, curve, listener, admin, notifier, read_again)
     finally:
         await journal.close()
     _log.info("stopped")
@@ -152,6 +156,7 @@ async def _serve_from(
     listener: socket.socket,
     admin: socket.socket | None,
     notifier: Notifier,
+    read_again: Callable[[], GatewayConfig],
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -204,13 +209,15 @@ async def _serve_from(
     )
     loop = asyncio.get_running_loop()
 
+    reloader = Reloader(config, read_again, app, verifier)
+
     def stop() -> None:
         notifier.say(STOPPING)
         server.stop()
 
     def reload() -> None:
         with notifier.reloading(time.monotonic()):
-            _reload_keys(verifier, config.auth)
+            reloader.reload()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -306,17 +313,6 @@ def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
     rules = TokenRules(audience=auth.audience, issuer=auth.issuer, max_lifetime_s=auth.max_lifetime_s)
     keyring = load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms)
     return TokenVerifier(keyring, rules, clock=time.time)
-
-
-def _reload_keys(verifier: TokenVerifier | None, auth: AuthConfig) -> None:
-    if verifier is None:
-        return
-    try:
-        verifier.replace_keys(load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms))
-    except ConfigError as exc:
-        _log.error("keys not read again, the old ones stay: %s", exc)
-    else:
-        _log.info("keys read again")
 
 
 @contextlib.contextmanager

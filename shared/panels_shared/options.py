@@ -115,6 +115,10 @@ class Values:
         """The value of an option, or None where it is not set."""
         return None if self._values[key] is None else self.get(key, kind)
 
+    def changed(self, other: Values) -> set[str]:
+        """The keys of the options that are not the same in ``other``, which is of the same table."""
+        return {key for key, value in self._values.items() if other._values[key] != value}
+
     def source(self, key: str) -> str:
         """Where the value came from: a flag, a variable, a file, or ``the default``."""
         return self._sources.get(key, "the default")
