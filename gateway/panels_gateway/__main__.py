@@ -27,9 +27,9 @@ Shutdown
     ``--shutdown-grace-s``: stop accepting sockets; refuse new triggers; answer those that no worker can run;
     wait for the answers to the others, and answer those UNAVAILABLE that are left; close WebSockets with
     1012; let HTTP answers finish; stop the broker; close the journal; exit 0.
-    SIGHUP reads the key files again. Exit codes: 78 for a configuration that cannot work, 69 when an address
-    or the data directory is in use, 65 for a data directory that cannot be read, 74 when the disk fails, 1
-    for a defect.
+    SIGHUP reads the key files and the configuration again (``reloading``). Exit codes: 78 for a configuration
+    that cannot work, 69 when an address or the data directory is in use, 65 for a data directory that cannot
+    be read, 74 when the disk fails, 1 for a defect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -53,6 +55,7 @@ import uvloop
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.activation import inherited_listener
 from panels_gateway.app import GatewayApp, breaker_limits, create_app, quota_limits, state_limits
 from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import Broker, BrokerError
@@ -70,13 +73,16 @@ from panels_gateway.journal.opening import load_seal_key, open_journal
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import ResidentLimits
 from panels_gateway.kernel.suspensions import SuspensionLimits
+from panels_gateway.notifier import Notifier
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.answers import AnswerLimits
+from panels_gateway.reloading import Reloader
 from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
+from panels_shared.notices import READY, STOPPING, Notices
 
 _log = logging.getLogger("panels.gateway")
 
@@ -95,15 +101,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(arguments, os.environ, directory=Path.cwd())
     try:
-        config = load(arguments, os.environ, directory=Path.cwd())
+        notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
+        read = partial(load, arguments, dict(os.environ), directory=Path.cwd())
+        config = read()
         configure_logging(config.log_level)
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
+        inherited = inherited_listener(os.environ, pid=os.getpid())
+        if inherited is not None:
+            # what follows from the address (own hosts and origins, warnings) has to follow from the real one
+            listen = replace(config.listen, host=inherited.getsockname()[0])
+            config = replace(config, listen=listen)
+            _log.info("the service manager hands over a socket; --host and --port do not count")
         listen = config.listen
         with (
             _locked(config.data_dir),
-            _listening(listen.host, listen.port) as listener,
+            inherited or _listening(listen.host, listen.port) as listener,
             _listening(*listen.admin, option="admin-listen")
             if listen.admin
             else contextlib.nullcontext() as admin,
@@ -111,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # a thread that reads the store must not have the interpreter for 5 ms, the default, while the
             # loop has something to do
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-            uvloop.run(_serve(config, verifier, curve, listener, admin))
+            uvloop.run(_serve(config, verifier, curve, listener, admin, notifier, read))
     except (ConfigError, UnavailableError, JournalError) as exc:
         return end(exc)
     return 0
@@ -123,10 +137,12 @@ async def _serve(
     curve: CurveKeys | None,
     listener: socket.socket,
     admin: socket.socket | None,
+    notifier: Notifier,
+    read_again: Callable[[], GatewayConfig],
 ) -> None:
     journal = await open_journal(config.data_dir, config.record, _tell_folding)
     try:
-        await _serve_from(journal, config, verifier, curve, listener, admin)
+        await _serve_from(journal, config, verifier, curve, listener, admin, notifier, read_again)
     finally:
         await journal.close()
     _log.info("stopped")
@@ -139,6 +155,8 @@ async def _serve_from(
     curve: CurveKeys | None,
     listener: socket.socket,
     admin: socket.socket | None,
+    notifier: Notifier,
+    read_again: Callable[[], GatewayConfig],
 ) -> None:
     dispatcher = Dispatcher(
         DispatchLimits(
@@ -184,12 +202,26 @@ async def _serve_from(
     host, port = listener.getsockname()[:2]
     app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
     server = GatewayServer(
-        server_config(app, config.listen, app.refusals.count), kernel, grace_s=config.listen.shutdown_grace_s
+        server_config(app, config.listen, app.refusals.count),
+        kernel,
+        grace_s=config.listen.shutdown_grace_s,
+        on_started=lambda: notifier.say(READY),
     )
     loop = asyncio.get_running_loop()
+
+    reloader = Reloader(config, read_again, app, verifier)
+
+    def stop() -> None:
+        notifier.say(STOPPING)
+        server.stop()
+
+    def reload() -> None:
+        with notifier.reloading(time.monotonic()):
+            reloader.reload()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
-    loop.add_signal_handler(signal.SIGHUP, _reload_keys, verifier, config.auth)
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await broker.start()
     except BrokerError as exc:
@@ -210,7 +242,7 @@ async def _serve_from(
                 config.listen.host,
             )
     try:
-        async with _extensions(config, kernel), _administering(app, config, admin):
+        async with _extensions(config, kernel), _administering(app, config, admin), notifier.watched():
             found = asyncio.create_task(kernel.suspensions.find_all())
             await server.serve(sockets=[listener])
             found.cancel()
@@ -281,17 +313,6 @@ def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
     rules = TokenRules(audience=auth.audience, issuer=auth.issuer, max_lifetime_s=auth.max_lifetime_s)
     keyring = load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms)
     return TokenVerifier(keyring, rules, clock=time.time)
-
-
-def _reload_keys(verifier: TokenVerifier | None, auth: AuthConfig) -> None:
-    if verifier is None:
-        return
-    try:
-        verifier.replace_keys(load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms))
-    except ConfigError as exc:
-        _log.error("keys not read again, the old ones stay: %s", exc)
-    else:
-        _log.info("keys read again")
 
 
 @contextlib.contextmanager

@@ -83,6 +83,13 @@ class GatewayApp:
         self.counters = counters
         self.refusals = refusals
 
+    def change(self, config: GatewayConfig) -> None:
+        """Goes by the names and the limits for addresses of ``config`` from the next request on."""
+        listen = config.listen
+        self._gate.change(
+            host_policy(config), upgrades=listen.upgrade_rate, failures=listen.auth_failure_rate
+        )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         if scope["type"] == "http":
@@ -123,6 +130,15 @@ class GatewayApp:
             await error_response(stopping)(scope, receive, counted)
         finally:
             release(scope)
+
+
+def host_policy(config: GatewayConfig) -> HostPolicy:
+    """The names that the gateway answers to, as configured."""
+    listen = config.listen
+    hosts = listen.allowed_hosts
+    if hosts is None and not config.auth.enabled:
+        hosts = own_hosts(listen.host, listen.public_url)
+    return HostPolicy(hosts)
 
 
 def client_limits(config: ClientConfig) -> ClientLimits:
@@ -186,13 +202,10 @@ def create_app(
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
-    hosts = listen.allowed_hosts
-    if hosts is None and not config.auth.enabled:
-        hosts = own_hosts(listen.host, listen.public_url)
     refusals = RefusalCounters()
     gate = Gate(
         verifier,
-        HostPolicy(hosts),
+        host_policy(config),
         OriginPolicy(listen.allowed_origins, own=own),
         conceals=config.auth.conceal_panels,
         revocations=kernel.revoking.revocations,

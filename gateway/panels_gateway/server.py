@@ -112,8 +112,16 @@ class AdminServer(uvicorn.Server):
 class GatewayServer(uvicorn.Server):
     """uvicorn's server that drains the kernel before it closes sockets, and exits 0 when told to stop."""
 
-    def __init__(self, config: uvicorn.Config, kernel: Kernel, *, grace_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        kernel: Kernel,
+        *,
+        grace_s: float,
+        on_started: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
+        self._on_started = on_started
         self._kernel = kernel
         self._grace_s = grace_s
 
@@ -124,6 +132,11 @@ class GatewayServer(uvicorn.Server):
         """
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts sockets from here on."""
+        await super().startup(sockets)
+        self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops accepting, answers what nobody will run, drains, closes WebSockets with 1012 and waits for

@@ -421,6 +421,7 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
             ("data-bytes", "memory that a sandbox may write to", "bytes", "replaced", "WORKER_LOST"),
             ("max-rss-bytes", "resident memory of a sandbox", "bytes", "replaced", ""),
             ("max-jobs", "jobs of one sandbox", "jobs", "replaced", ""),
+            ("max-age-s", "age of a sandbox", "seconds", "replaced", ""),
             ("max-job-s", "how long a sandbox may run one job", "seconds", "replaced", "WORKER_LOST"),
             ("grace-s", "how long a sandbox may take to stop", "seconds", "replaced", ""),
         ),
@@ -493,6 +494,7 @@ INTERNAL: Final = frozenset(
         "panels_worker.pool.pool.MAX_WAIT_S",
         "panels_worker.sandbox.loop.MAX_READS",
         "panels_worker.sandbox.loop.MAX_WAIT_S",
+        "panels_worker.title.MAX_BYTES",
         "panels_worker.sandbox.process.MAX_CONFIG_BYTES",
     }
 )

@@ -52,6 +52,7 @@ class Option:
     """One option.
 
     - ``minimum`` and ``maximum`` are inclusive, and for numbers only;
+    - ``choices`` are all values of a text, and for numbers words that may stand in place of one;
     - ``default`` None means not set; ``shown_default`` is what the documentation says of it
       where that is not enough.
     """
@@ -113,6 +114,10 @@ class Values:
     def maybe(self, key: str, kind: type[T]) -> T | None:
         """The value of an option, or None where it is not set."""
         return None if self._values[key] is None else self.get(key, kind)
+
+    def changed(self, other: Values) -> set[str]:
+        """The keys of the options that are not the same in ``other``, which is of the same table."""
+        return {key for key, value in self._values.items() if other._values[key] != value}
 
     def source(self, key: str) -> str:
         """Where the value came from: a flag, a variable, a file, or ``the default``."""
@@ -305,7 +310,9 @@ def _within(option: Option, value: float, raw: object, source: str, what: str) -
 
 
 def _integer(option: Option, raw: object, source: str) -> Value:
-    what = "a whole number"
+    if raw in option.choices:
+        return str(raw)
+    what = " or ".join((*option.choices, "a whole number"))
     if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,18}", raw):
         raw = int(raw)
     if not isinstance(raw, int) or isinstance(raw, bool):
@@ -392,7 +399,8 @@ def _shown_default(option: Option) -> str:
 
 def _shown_range(option: Option) -> str:
     if option.choices:
-        return ", ".join(option.choices)
+        words = ", ".join(option.choices)
+        return f"{words}, {_bounds(option)}" if option.kind == "integer" else words
     if option.kind not in ("integer", "bytes", "number"):
         return ""
     return f"{_shown(option, option.minimum)} – {_shown(option, option.maximum)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 import websockets
+from jwt.utils import base64url_decode
 
 from tests.suites import autobahn, echo, json_parsing, jws, wasm_spec
 from tests.suites.verdicts import DOCUMENT, Verdicts, write
@@ -69,7 +70,7 @@ def test_texts_are_judged_by_the_first_letter_of_their_names(tmp_path: Path) -> 
 def test_signatures_are_judged_under_their_keys(tmp_path: Path) -> None:
     secret = "s" * 43
     key = {"kty": "oct", "alg": "HS256", "k": secret}
-    raw = jwt.utils.base64url_decode(secret)
+    raw = base64url_decode(secret)
     good = jwt.encode({"a": 1}, raw, algorithm="HS256")
     tests = [
         {"tcId": 1, "comment": "good", "jws": good, "result": "valid"},

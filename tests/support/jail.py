@@ -42,6 +42,7 @@ def config(cache_dir: str, *, mode: str = "strict") -> SandboxConfig:
         replica_bytes=1 << 20,
         max_programs=1,
         data_bytes=512 << 20,
+        nice=0,
         log_level="info",
     )
 

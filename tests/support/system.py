@@ -73,9 +73,10 @@ class Process:
         environment: Mapping[str, str] | None = None,
         *,
         under: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
     ) -> Self:
         """Starts ``python -m`` with ``arguments``; ``under`` is the command that is to start it, strace for
-        instance.
+        instance, and ``descriptors`` are those that it inherits.
         """
         log = folder / f"{name}.log"
         # variables of whoever runs the tests are about another installation
@@ -89,6 +90,7 @@ class Process:
                 cwd=folder,
                 env={**inherited, **(environment or {})},
                 start_new_session=True,
+                pass_fds=descriptors,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call
             )
         return cls(name, log, child)
@@ -198,6 +200,7 @@ class System:
         wait: bool = True,
         under: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> Process:
         """Starts the gateway, by the command ``under`` if there is one; on the port it had, when it had one
         before.
@@ -208,18 +211,23 @@ class System:
         self._started += 1
         name = f"gateway-{self._started}"
         self.gateway = Process.start(
-            name, self.folder, [*arguments, *self._gateway_arguments], environment, under=under
+            name,
+            self.folder,
+            [*arguments, *self._gateway_arguments],
+            environment,
+            under=under,
+            descriptors=descriptors,
         )
         if wait:
             self.await_listening()
         return self.gateway
 
-    def start_pool(self, *, processes: int = 2) -> Process:
+    def start_pool(self, *, processes: int = 2, environment: Mapping[str, str] | None = None) -> Process:
         """Starts another pool."""
         arguments = ["panels_worker", "--gateway", self.endpoint, "--processes", str(processes)]
         arguments += ["--cache-dir", str(self.cache_dir), *self._pool_arguments]
         self._started += 1
-        pool = Process.start(f"pool-{self._started}", self.folder, arguments)
+        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment)
         self.pools.append(pool)
         return pool
 

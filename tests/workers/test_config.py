@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_config_takes_the_command_line_before_the_environment() -> None:
     assert parsed(PANELS_PROCESSES="3").processes == 3
     assert parsed("--processes", "4", PANELS_PROCESSES="3").processes == 4
     assert parsed(PANELS_PROCESSES="", PANELS_SPIN_US="0").spin_us == 0
+
+
+def test_config_counts_processes_by_the_cpus_that_it_may_use() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    assert parsed().processes == parsed("--processes", "auto").processes == min(256, len(cpus))
+    one = parsed("--cpu-affinity", f"{cpus[0]},{cpus[0]}-{cpus[0]}")
+    assert (one.cpus, one.processes) == ((cpus[0],), 1)
+    assert parsed("--cpu-affinity", str(cpus[0]), "--processes", "3").processes == 3
+
+
+@pytest.mark.parametrize("cpus", ["9999", "3-1", "a", "1-", "-1", "0-99999", "0x1"])
+def test_config_refuses_cpus_that_there_are_not(cpus: str) -> None:
+    with pytest.raises(ConfigError, match="cpu-affinity: expected"):
+        parsed(f"--cpu-affinity={cpus}")
 
 
 def test_config_reads_sizes_with_units() -> None:
@@ -94,7 +109,10 @@ def test_config_needs_a_bus_key_for_tcp(tmp_path: Path) -> None:
         (["--gateway", "ipc:///" + "x" * 107], "gateway: expected a path of 1 to 107 bytes"),
         (["--gateway", "tcp://x:1"], "gateway: expected CURVE keys for tcp, got none"),
         (["--curve-secret-key-file", "x"], "expected a tcp:// gateway"),
-        (["--processes", "0"], "processes: expected a whole number, 1 to 256, got 0 (from --processes)"),
+        (
+            ["--processes", "0"],
+            "processes: expected auto or a whole number, 1 to 256, got 0 (from --processes)",
+        ),
         (["--processes", "9999"], "processes"),
         (["--processes", "-1x"], "processes"),
         (["--spin-us", "1e9"], "spin-us"),

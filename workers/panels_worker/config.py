@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ _log = logging.getLogger("panels.worker")
 MAX_PROCESSES: Final = 256
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _BOUNDS: Final = Bounds()
+_CPUS_PATTERN: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 POOL: Final = "The pool"
 SANDBOXES: Final = "Sandboxes"
@@ -44,8 +46,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
              "Without it, beside the socket of an ipc:// gateway (NAME.key). tcp needs it.",
     ),
     Option(
-        name="processes", group=POOL, kind="integer", shown_default="one for each CPU", minimum=1,
-        maximum=MAX_PROCESSES, help="Sandbox processes to keep running.",
+        name="processes", group=POOL, kind="integer", default="auto", choices=("auto",),
+        shown_default="one for each CPU", minimum=1, maximum=MAX_PROCESSES,
+        help="Sandbox processes to keep running; auto: one for each CPU that the pool may use.",
+    ),
+    Option(
+        name="cpu-affinity", group=POOL, kind="list", shown_default="all that the pool was given",
+        help="CPUs that the pool and its processes may use, as numbers and ranges: 0-3,6.",
     ),
     Option(
         name="labels", group=POOL, kind="list",
@@ -79,6 +86,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Whom sandboxes run as if root starts the pool: a name or a number.",
     ),
     Option(
+        name="nice", group=SANDBOXES, kind="integer", default=0, maximum=19,
+        help="By how much sandboxes give way to other processes: added to the pool's own niceness.",
+    ),
+    Option(
         name="spin-us", group=SANDBOXES, kind="integer", default=500, maximum=10_000,
         help="How long a sandbox looks for its next job before it sleeps, in microseconds, while jobs come "
              "in quick succession; with 0 it sleeps at once.",
@@ -103,7 +114,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="max-jobs", group=RETIREMENT, kind="integer", default=_BOUNDS.max_jobs, minimum=1,
         maximum=10**15,
-        help="How many jobs a sandbox runs before it is replaced.",
+        help="How many jobs a sandbox runs before it is replaced, or up to a fifth fewer.",
+    ),
+    Option(
+        name="max-age-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.max_age_s),
+        maximum=365 * 86_400,
+        help="How old a sandbox becomes before it is replaced, in seconds, or up to a fifth younger; 0 for "
+             "any age.",
     ),
     Option(
         name="max-job-s", group=RETIREMENT, kind="integer", default=int(_BOUNDS.max_busy_s), minimum=1,
@@ -144,9 +161,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         if endpoint is None
         else parse_endpoint(endpoint, option="gateway", directory=str(Path.cwd()))
     )
+    cpus = _cpus(values.maybe("cpu_affinity", tuple) or ())
+    processes = values.get("processes", object)
     return PoolConfig(
         gateway=gateway,
-        processes=values.maybe("processes", int) or default_processes(),
+        processes=processes if isinstance(processes, int) else default_processes(cpus),
+        cpus=cpus,
+        nice=values.get("nice", int),
         labels=_labels(values.maybe("labels", tuple) or ()),
         cache_dir=(values.maybe("cache_dir", Path) or default_cache_dir(environ)).absolute(),
         curve=_curve(values, gateway),
@@ -160,6 +181,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         bounds=Bounds(
             max_rss_bytes=values.get("max_rss_bytes", int),
             max_jobs=values.get("max_jobs", int),
+            max_age_s=values.get("max_age_s", int),
             max_busy_s=values.get("max_job_s", int),
             grace_s=values.get("grace_s", int),
         ),
@@ -181,9 +203,25 @@ def default_endpoint() -> str:
     return parse_endpoint("ipc://.panels/workers.sock", option="gateway", directory=str(Path.cwd()))
 
 
-def default_processes() -> int:
-    """As many as there are CPUs for this process."""
-    return min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
+def default_processes(cpus: tuple[int, ...] = ()) -> int:
+    """As many as there are CPUs for this process, or in ``cpus``."""
+    return min(MAX_PROCESSES, len(cpus or os.sched_getaffinity(0)))
+
+
+def _cpus(items: tuple[str, ...]) -> tuple[int, ...]:
+    """The CPUs that ``items`` name, in order. Raises ``ConfigError``."""
+    found: set[int] = set()
+    for item in items:
+        match = _CPUS_PATTERN.fullmatch(item)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ConfigError(f"cpu-affinity: expected numbers and ranges like 0-3,6, got {item[:80]!r}")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if missing := found - os.sched_getaffinity(0):
+        raise ConfigError(
+            f"cpu-affinity: expected CPUs that this process may use, got {min(missing)}; "
+            "nproc says how many there are, taskset -p which"
+        )
+    return tuple(sorted(found))
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:

@@ -20,10 +20,11 @@ from typing import Final, NamedTuple
 
 
 class Exit(IntEnum):
-    """Why a sandbox process ended of its own accord (sysexits.h has the names)."""
+    """Why a sandbox process or the pool ended of its own accord (sysexits.h has the names)."""
 
     OK = 0
     DEFECT = 70  #: EX_SOFTWARE: an exception of ours; the engine's state is in doubt
+    CRASH_LOOP = 71  #: EX_OSERR; of the pool: sandboxes end again and again before they are ready
     LOST = 75  #: EX_TEMPFAIL: the gateway is gone and this process cannot connect again
     PROTOCOL = 76  #: EX_PROTOCOL: the gateway sends nothing that validates
     BOOT = 78  #: EX_CONFIG: it cannot start here, and trying again will not help

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from panels_gateway.access.addresses import Addresses, AddressRates
@@ -57,6 +57,7 @@ class Gate:
         self._hosts = hosts
         self._revocations = revocations if revocations is not None else Revocations()
         limits = limits or AddressLimits()
+        self._limits = limits
         self._addresses = limits.addresses
         self._upgrades = AddressRates(limits.upgrades)
         self._failures = AddressRates(limits.failures)
@@ -64,6 +65,15 @@ class Gate:
         self._clock = clock
         self._origins = origins
         self.conceals = conceals
+
+    def change(self, hosts: HostPolicy, *, upgrades: RateLimit, failures: RateLimit) -> None:
+        """Goes by these from the next request on. Where a limit is another one, addresses begin anew."""
+        self._hosts = hosts
+        if upgrades != self._limits.upgrades:
+            self._upgrades = AddressRates(upgrades)
+        if failures != self._limits.failures:
+            self._failures = AddressRates(failures)
+        self._limits = replace(self._limits, upgrades=upgrades, failures=failures)
 
     def open(self, scope: MutableMapping[str, Any]) -> None:
         """Takes the credentials out of an ASGI scope, and notes the address that it comes from.

@@ -21,6 +21,7 @@ in an ``Outbox``; a client that falls behind further is closed with 1013.
 
 from __future__ import annotations
 
+import random
 import secrets
 from asyncio import BaseTransport, TimerHandle
 from collections import deque
@@ -63,6 +64,9 @@ MAX_FRAGMENTS: Final = 256
 MAX_CONTROL_FRAMES_PER_S: Final = 50
 #: How long a client whose socket takes nothing has to leave after it was told to, in seconds.
 CLOSE_TIMEOUT_S: Final = 5.0
+
+#: When clients are told to come back to a gateway that stops: the least and the most, in milliseconds.
+RETRY_MS: Final = (500, 5_000)
 
 #: The ASGI scope extension under which the protocol offers itself to the application.
 EXTENSION: Final = "panels.websocket"
@@ -127,6 +131,19 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             extensions: Any = self.scope["extensions"]  # type: ignore[typeddict-item, unused-ignore]
             extensions[EXTENSION] = self
+
+    def shutdown(self) -> None:
+        """Closes with 1012 because the gateway stops, and says when to come back: each client at another
+        time, so that they do not all come to the next gateway at once.
+        """
+        if self.close_sent or not self.handshake_complete:
+            super().shutdown()
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.SERVICE_RESTART.value})
+        self.conn.send_close(CloseCode.SERVICE_RESTART, f"retry in {random.randint(*RETRY_MS)} ms")
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     async def send(self, message: Any) -> None:
         """What the upgrade has to say. An HTTP answer completes it as well, which uvicorn would report as an

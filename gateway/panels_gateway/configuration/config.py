@@ -212,6 +212,8 @@ class GatewayConfig:
     quotas: QuotasConfig
     breakers: BreakerConfig
     warnings: tuple[str, ...] = ()
+    #: What it was made of, to compare it with another; None where it was made by hand.
+    values: Values | None = None
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory: Path) -> GatewayConfig:
@@ -299,6 +301,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         ),
         breakers=_breakers(values),
         warnings=warnings,
+        values=values,
     )
 
 

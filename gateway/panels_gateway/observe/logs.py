@@ -45,5 +45,10 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Logs at ``level`` from now on."""
     for name in ("panels", "panels_gateway"):
         logging.getLogger(name).setLevel(level.upper())

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from panels_gateway.clients.websocket import RETRY_MS
 from tests.support.gateway import Gateway, completed
 from tests.support.server import serving, until
 
@@ -204,6 +206,9 @@ async def test_shutdown_closes_sockets_with_1012(gateway: Gateway, secret_file: 
             await client.recv()
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == 1012
+    told = re.fullmatch(r"retry in ([0-9]+) ms", caught.value.rcvd.reason)
+    assert told is not None
+    assert RETRY_MS[0] <= int(told[1]) <= RETRY_MS[1]
 
 
 async def hold_a_trigger(gateway: Gateway) -> None:

@@ -15,6 +15,7 @@ because limits come before input.
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import sys
@@ -56,13 +57,10 @@ def main() -> None:
 
 def prepare(language: Language) -> None:
     """Imports what the language needs: later nothing can be opened."""
-    import wasmtime  # noqa: F401
-
-    from panels_worker.compiling import preflight  # noqa: F401
-    from panels_worker.guest import engine  # noqa: F401
-
+    for name in ("wasmtime", "panels_worker.compiling.preflight", "panels_worker.guest.engine"):
+        importlib.import_module(name)
     if language in ("javascript", "typescript"):
-        from panels_worker import javascript  # noqa: F401
+        importlib.import_module("panels_worker.javascript")
 
 
 def limit(cpu_s: int) -> None:

@@ -16,6 +16,8 @@ Disk
 Shutdown
     On SIGTERM or SIGINT the sandboxes drain. The pool exits 0 when they have ended, or kills them after the
     grace; a second signal kills them at once. If the pool itself is killed, its sandboxes die with it.
+Replacement
+    On SIGHUP all sandboxes are replaced, one by one, each when its successor is ready.
 
 The gateway may come and go: the pool says Hello until it is there, and sandboxes wait or are replaced.
 
@@ -42,16 +44,19 @@ import zmq
 from panels_shared.buskey import pool_proof, sandbox_ticket
 from panels_shared.errors import ConfigError
 from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
+from panels_shared.notices import READY, STOPPING, Notices
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus.keyfile import read_bus_key
 from panels_worker.compiling.child import Jail
 from panels_worker.compiling.compiler import Compiler
 from panels_worker.pool.child import COMMAND, Child
 from panels_worker.pool.conversation import Conversation
+from panels_worker.pool.notifier import Notifier
 from panels_worker.pool.privileges import admit_group, sandbox_user, system_call_filter
 from panels_worker.pool.supervisor import Announce, Finish, Instruction, Kill, Spawn, Supervisor, Terminate
 from panels_worker.settings import PoolConfig, SandboxConfig
 from panels_worker.status import Exit, describe
+from panels_worker.title import set_title
 from panels_worker.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -69,6 +74,8 @@ class Pool:
 
     def __init__(self, config: PoolConfig) -> None:
         now_s = time.monotonic()
+        if config.cpus:  # before there is any thread or process that would not take it over
+            os.sched_setaffinity(0, config.cpus)
         self._config = config
         self._id = PoolId(os.urandom(16))
         self._user = sandbox_user(config)
@@ -95,6 +102,9 @@ class Pool:
         )
         self._poller = zmq.Poller()
         self._signals = 0
+        self._hangups = 0
+        self._title = ""
+        self._notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
         self._wakeup_fd, self._write_fd = os.pipe()
         for fd in (self._wakeup_fd, self._write_fd):
             os.set_blocking(fd, False)
@@ -106,9 +116,12 @@ class Pool:
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        signal.signal(signal.SIGHUP, self._hung_up)
         logger.info("%d sandboxes for %s", self._config.processes, self._config.gateway)
         try:
             self._compiler.warm(time.monotonic())
+            # not once sandboxes are there: they need a gateway, which may be started after the pool
+            self._notifier.say(READY)
             while self._code is None:
                 self._turn()
         finally:
@@ -118,6 +131,9 @@ class Pool:
     def _signalled(self, *_: object) -> None:
         self._signals += 1
 
+    def _hung_up(self, *_: object) -> None:
+        self._hangups += 1
+
     def _turn(self) -> None:
         """Waits for something to happen, and does what follows from it."""
         ready = self._sleep()
@@ -125,7 +141,12 @@ class Pool:
         if self._signals:
             self._signals = 0
             logger.info("stopping")
+            self._notifier.say(STOPPING)
             self._carry_out(self._supervisor.stop(now_s))
+        if self._hangups:
+            self._hangups = 0
+            logger.info("replacing all sandboxes, one by one")
+            self._carry_out(self._supervisor.replace(now_s))
         for wish in self._conversation.read(now_s):
             if isinstance(wish, Prepare):
                 self._compiler.submit(wish, now_s)
@@ -136,6 +157,8 @@ class Pool:
         self._carry_out(self._supervisor.tick(now_s))
         self._collect(now_s)
         self._watch_compiler()
+        self._show()
+        self._notifier.beat(now_s)
         self._conversation.say(now_s)
         if self._conversation.hopeless:
             logger.error("the gateway at %s does not speak our protocol", self._config.gateway)
@@ -147,6 +170,14 @@ class Pool:
                 self._config.gateway,
             )
             self._code = Exit.BOOT
+
+    def _show(self) -> None:
+        """Says in the process's title how many sandboxes serve."""
+        title = f"pool {self._supervisor.ready}/{self._config.processes} up"
+        if title != self._title:
+            self._title = title
+            set_title(title)
+            self._notifier.say(f"STATUS={title}".encode())
 
     # -- who we are ----------------------------------------------------------------------------------
 
@@ -217,6 +248,10 @@ class Pool:
                 self._conversation.queue([Exited(step.worker)])
             elif isinstance(step, Finish):
                 self._code = step.code
+                if step.code == Exit.CRASH_LOOP:
+                    logger.critical(
+                        "sandboxes end again and again before they are ready, and none serves: the pool ends"
+                    )
             elif child := self._children.get(step.worker):
                 if isinstance(step, Terminate):
                     child.send_signal(signal.SIGTERM)
@@ -259,6 +294,7 @@ class Pool:
             replica_bytes=config.replica_bytes,
             max_programs=config.max_programs,
             data_bytes=config.data_bytes,
+            nice=config.nice,
             log_level=config.log_level,
         )
 
@@ -291,6 +327,7 @@ class Pool:
             self._supervisor.deadline_s,
             self._compiler.next_deadline(),
             self._conversation.deadline_s,
+            self._notifier.deadline_s,
         ]
         due_s = min((at_s for at_s in times if at_s is not None), default=0.0)
         wait_s = max(0.0, min(MAX_WAIT_S, due_s - time.monotonic()))

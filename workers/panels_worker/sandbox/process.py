@@ -55,6 +55,7 @@ from panels_worker.sandbox.spin import Spin
 from panels_worker.sandbox.ticker import Shared, Ticker
 from panels_worker.settings import SandboxConfig
 from panels_worker.status import Exit, State
+from panels_worker.title import open_title
 from panels_worker.versions import versions
 
 logger = logging.getLogger("panels_worker.sandbox")
@@ -107,6 +108,8 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     """
     confinement = Confinement(config)
     confinement.follow_parent()
+    os.nice(config.nice)
+    comm_fd = open_title()
     # from here on the store is what this process stands in: it may not be allowed to walk there later
     os.chdir(config.cache_dir)
     loader = ArtifactLoader(ArtifactStore.open(Path("."), config.artifact_key))
@@ -143,6 +146,7 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
         shared=shared,
         report_fd=report_fd,
         statm_fd=statm_fd,
+        comm_fd=comm_fd,
     )
     loop = Loop(
         socket,

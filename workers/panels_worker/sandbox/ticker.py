@@ -26,6 +26,7 @@ from panels_shared.wire import encode
 from panels_worker import status
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.status import Report, State
+from panels_worker.title import write_title
 
 #: How often the epoch moves on, in a busy process and in one that has rested for ``REST_TICKS``.
 TICK_S: Final = 0.01
@@ -68,7 +69,7 @@ class Ticker(threading.Thread):
     """The thread. ``tick`` moves the epoch on; ``connect`` makes its socket, in the thread.
 
     ``report_fd`` is non-blocking: a report that nobody reads is dropped. ``statm_fd`` is /proc/self/statm,
-    opened before this process was confined.
+    opened before this process was confined; so is ``comm_fd``, to which the title is written, -1 for none.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Ticker(threading.Thread):
         shared: Shared,
         report_fd: int,
         statm_fd: int,
+        comm_fd: int = -1,
     ) -> None:
         super().__init__(name="ticker", daemon=True)
         self._tick = tick
@@ -90,6 +92,8 @@ class Ticker(threading.Thread):
         self._shared = shared
         self._report_fd = report_fd
         self._statm_fd = statm_fd
+        self._comm_fd = comm_fd
+        self._titled: State | None = None
         self._running_job = 0
         self._running_since_s = 0.0
         self._rested_ticks = 0
@@ -140,7 +144,11 @@ class Ticker(threading.Thread):
 
     def _report(self, now_s: float) -> None:
         busy_ms = int((now_s - self._running_since_s) * 1000) if self._running_job else 0
-        record = status.encode(Report(self._shared.state, self._sandbox.finished, busy_ms))
+        state = self._shared.state
+        if state is not self._titled:
+            self._titled = state
+            write_title(self._comm_fd, f"sandbox {state.name.lower()}")
+        record = status.encode(Report(state, self._sandbox.finished, busy_ms))
         try:
             os.write(self._report_fd, record)
         except OSError:  # full: the pool is behind; broken: the pool is gone, and takes us along
