@@ -82,6 +82,11 @@ class Bench:
         """One request."""
         return self.system.http(method, path, body)
 
+    def revoke(self) -> str:
+        """Revokes a token that nobody has; the revocation's id."""
+        self.made += 1
+        return str(self.ask("POST", "/revocations", {"jti": f"token-{self.made}"})["id"])
+
 
 def routes() -> set[str]:
     """``METHOD path`` of everything that the gateway serves, ``UPGRADE`` too."""
@@ -163,6 +168,12 @@ CASES: Final = (
         "",
         lambda b: b.ask("POST", f"/panels/asking/suspensions/{_suspension(b)}/answer", {"value": 1}),
     ),
+    Case("POST /panels/{id}/tools/{tool}/reset", "", lambda b: b.ask("POST", "/panels/busy/tools/write/reset")),
+    Case("GET /panels/{id}/stream", "offset=-1, 15 MiB", lambda b: b.system.text("/panels/large/stream?offset=-1")),
+    Case("POST /revocations", "", lambda b: b.revoke()),
+    Case("GET /revocations", "limit=1000", lambda b: b.ask("GET", "/revocations?limit=1000")),
+    Case("GET /revocations/{id}", "", lambda b: b.ask("GET", f"/revocations/{b.revoke()}")),
+    Case("DELETE /revocations/{id}", "", lambda b: b.ask("DELETE", f"/revocations/{b.revoke()}")),
     Case(UPGRADE, "15 MiB", _upgrade("")),
     Case(UPGRADE, f"since=0, {COMMITS:,} commits", _upgrade("since=0", "busy")),
 )  # fmt: skip
@@ -320,7 +331,7 @@ def _grants() -> list[dict[str, Any]]:
 
 def token(secret: str, grants: list[dict[str, Any]] | None = None) -> str:
     """A token that is valid for a day, for everything or for these grants."""
-    claims: dict[str, Any] = {"exp": int(time.time()) + 80_000}
+    claims: dict[str, Any] = {"panels_admin": True, "exp": int(time.time()) + 80_000}
     if grants is not None:
         claims["panels"] = grants
     text = b".".join(
