@@ -8,6 +8,7 @@ least of all, is in them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -78,9 +79,15 @@ class Child:
                     start_new_session=True,  # Ctrl-C is for the gateway, which shuts down in its order
                     limit=MAX_LINE_BYTES,
                 )
-            reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
             ours.close()
+            raise
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:  # a gateway that stops just now cancels
+            ours.close()
+            _kill_group(process)
+            await process.wait()
             raise
         return cls(process, reader, writer, config)
 
@@ -106,12 +113,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends it at once, also when it is stopped, and whatever it has started in its process group."""
-        if self._process.returncode is not None:
-            return  # its number may be another's by now
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        _kill_group(self._process)
 
     async def end(self, *, grace_s: float) -> int:
         """Closes the socket, which asks it to end, and kills it after ``grace_s``.
@@ -124,8 +126,12 @@ class Child:
                 await self._process.wait()
         except TimeoutError:
             pass
-        finally:
+        finally:  # also when this is cancelled: nothing of it may stay
             self.kill()
+            code = await self._reap()
+        return code
+
+    async def _reap(self) -> int:
         try:
             async with asyncio.timeout(_REAP_S):
                 code = await self._process.wait()
@@ -159,3 +165,10 @@ class Child:
             if number is None:  # the line of a traceback, or something that a library printed
                 number, text = logging.WARNING, line.decode("utf-8", "replace").rstrip("\n")
             logger.log(number, "[%d] %s", self.pid, "".join(c if c.isprintable() else "�" for c in text))
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return  # its number may be another's by now
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
