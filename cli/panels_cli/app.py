@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, panels, suspensions, tokens, watch
+from panels_cli.commands import calls, contexts, doctor, folders, panels, replay, suspensions, tokens, watch
 from panels_cli.session import Session
 from panels_shared import __version__
 
@@ -51,6 +51,7 @@ app.command("get")(panels.get)
 app.command("state")(panels.state)
 app.command("history")(panels.history)
 app.command("revert")(panels.revert)
+app.command("replay")(replay.replay)
 app.command("fork")(panels.fork)
 app.command("rm")(panels.remove)
 app.command("call")(calls.call)

@@ -99,7 +99,7 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
             ("http.histories.MAX_COMMITS", "commits in one page of history", "commits", "refused",
              "INVALID_REQUEST"),
             ("http.histories.MAX_SEQ_DIGITS", "a version in a query", "digits", "refused", "INVALID_REQUEST"),
-            ("http.histories.MAX_REVERT_BYTES", "the body of a revert", "bytes", "refused", "TOO_LARGE"),
+            ("http.histories.MAX_SEQ_BODY_BYTES", "the body of a revert or a replay", "bytes", "refused", "TOO_LARGE"),
             ("http.reader.MAX_READERS", "live readers of streams", "readers", "refused", "OVERLOADED"),
             ("broadcast.offsets.MAX_OFFSET_CHARS", "the offset of a stream", "characters", "refused",
              "INVALID_REQUEST"),

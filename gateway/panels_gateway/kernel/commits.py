@@ -21,6 +21,7 @@ from panels_gateway.kernel.claims import Effects, InvalidOutcomeError
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import ASKED, questions
 from panels_gateway.kernel.quotas import Quotas
+from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
@@ -51,6 +52,7 @@ class Commits:
         timers: Timers,
         quotas: Quotas,
         breakers: Breakers,
+        replays: Replays,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -66,6 +68,7 @@ class Commits:
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
+        self._replays = replays
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -79,11 +82,14 @@ class Commits:
         trigger = run.trigger
         panel = trigger.panel
         outcome = claims.plausible(outcome, trigger.tool, self._clock() - run.sent_s)
+        self._quotas.charge(trigger, outcome.usage, self._clock())
+        resident = self._residents.of(panel)
+        if resident is None:
+            # a panel with runs in flight is in memory, unless a replay made it
+            self._dispatcher.confirm(run)
+            return self._replays.ended(trigger, outcome)
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
-        resident = self._residents.of(panel)
-        assert resident is not None, "a panel with runs in flight is in memory"
-        self._quotas.charge(trigger, outcome.usage, self._clock())
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
         if isinstance(outcome, Failed):
@@ -128,7 +134,10 @@ class Commits:
         if seq.effects or origin.key is not None:
             version = seq.version if seq.effects else 0
             exchanges = suspension.take_exchanges() if suspension is not None else ()
-            record = self._record(trigger, origin, resident, outcome, answer, version, origin.key, exchanges)
+            step = suspension.record.steps if suspension is not None else 0
+            record = self._record(
+                trigger, origin, resident, outcome, answer, version, origin.key, exchanges, step
+            )
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
         if seq.effects:
@@ -208,7 +217,8 @@ class Commits:
             exchanges: tuple[Exchange, ...] = ()
             if known is not None:
                 exchanges = known.take_exchanges({call.call for call in known.still_open()})
-            self._record(trigger, origin, resident, step, None, seq.version, None, exchanges)
+            steps = known.record.steps if known is not None else 0
+            self._record(trigger, origin, resident, step, None, seq.version, None, exchanges, steps)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
             self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
         if trigger.due_ms is not None:
@@ -257,6 +267,7 @@ class Commits:
         self._counters.failed[outcome.reason] += 1
         record = None
         exchanges: tuple[Exchange, ...] = ()
+        step = 0
         resident = self._residents.of(trigger.panel)
         origin = trigger
         if trigger.resume is not None and resident is not None:
@@ -265,12 +276,13 @@ class Commits:
                 return
             origin = suspension.origin
             exchanges = suspension.take_exchanges()
-            outcome = with_steps(outcome, suspension.record.steps)
+            step = suspension.record.steps
+            outcome = with_steps(outcome, step)
             self._suspensions.end(suspension)
         if trigger.due_ms is not None and resident is not None:
             self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
-            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key, exchanges)
+            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key, exchanges, step)
         self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
@@ -283,6 +295,7 @@ class Commits:
         seq: int,
         key: Key | None,
         exchanges: tuple[Exchange, ...],
+        step: int = 0,
     ) -> Ran:
         record = Ran(
             resident.panel.number,
@@ -299,6 +312,7 @@ class Commits:
             answer.total_us if answer is not None else 0,
             key,
             exchanges,
+            step,
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         return record

@@ -38,6 +38,7 @@ from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
+from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
@@ -147,6 +148,10 @@ class Kernel:
         )
         self.timers = Timers(self.intake, self.counters, wall_clock)
         self.residents.on_loaded = self._loaded
+        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
+        self.replays = Replays(
+            dispatcher, self.residents, self.histories, journal, self.preparer, self.turn, clock=clock
+        )
         self.commits = Commits(
             dispatcher,
             self.residents,
@@ -159,12 +164,12 @@ class Kernel:
             self.timers,
             quotas,
             self.breakers,
+            self.replays,
             clock=clock,
             wall_clock=wall_clock,
         )
         self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
         self.suspensions.callers = self.calls
-        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(
             self.residents,
             journal,
