@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, panels, replay, suspensions, tokens, watch
+from panels_cli.commands import calls, contexts, doctor, folders, logs, panels, replay, suspensions, tokens, watch
 from panels_cli.session import Session
 from panels_shared import __version__
 
@@ -56,6 +56,7 @@ app.command("fork")(panels.fork)
 app.command("rm")(panels.remove)
 app.command("call")(calls.call)
 app.command("watch")(watch.watch)
+app.command("logs")(logs.logs)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
 app.command("token")(tokens.token)

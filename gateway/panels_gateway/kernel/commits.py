@@ -27,6 +27,7 @@ from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
+from panels_gateway.observe.recent_lines import RecentLines
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
@@ -69,6 +70,8 @@ class Commits:
         self._quotas = quotas
         self._breakers = breakers
         self._replays = replays
+        #: what handlers logged lately, for whoever looks on
+        self.recent_lines = RecentLines()
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -90,6 +93,8 @@ class Commits:
             return self._replays.ended(trigger, outcome)
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
+        if outcome.log or type(outcome) is Failed:
+            self._keep_lines(trigger, outcome)
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
         if isinstance(outcome, Failed):
@@ -111,6 +116,11 @@ class Commits:
             self._breakers.ended(trigger, resident, None)
         self._complete(run, resident, outcome, effects)
         return True
+
+    def _keep_lines(self, trigger: Trigger, outcome: Outcome) -> None:
+        failed = outcome if isinstance(outcome, Failed) else None
+        now_ms = int(self._wall_clock() * 1000)
+        self.recent_lines.take(trigger.panel.number, trigger.tool.name, outcome.log, failed, now_ms)
 
     def _complete(self, run: Run, resident: Resident, outcome: Completed, effects: Effects) -> None:
         """The handler ran to its end."""
