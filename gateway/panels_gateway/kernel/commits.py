@@ -85,12 +85,12 @@ class Commits:
         trigger = run.trigger
         panel = trigger.panel
         outcome = claims.plausible(outcome, trigger.tool, self._clock() - run.sent_s)
-        self._quotas.charge(trigger, outcome.usage, self._clock())
         resident = self._residents.of(panel)
         if resident is None:
             # a panel with runs in flight is in memory, unless a replay made it
             self._dispatcher.confirm(run)
             return self._replays.ended(trigger, outcome)
+        self._quotas.charge(trigger, outcome.usage, self._clock())
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         if outcome.log or type(outcome) is Failed:

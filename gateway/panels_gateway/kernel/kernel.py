@@ -150,7 +150,14 @@ class Kernel:
         self.residents.on_loaded = self._loaded
         self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.replays = Replays(
-            dispatcher, self.residents, self.histories, journal, self.preparer, self.turn, clock=clock
+            dispatcher,
+            self.residents,
+            self.histories,
+            journal,
+            self.preparer,
+            self.turn,
+            quotas,
+            clock=clock,
         )
         self.commits = Commits(
             dispatcher,

@@ -6,7 +6,7 @@ that it should not be able to see. What the tool may do and use is not recorded,
 as it is now.
 
 The run has a panel of its own that is in no list, and a lane of its own: it waits for no trigger of the
-panel, and none waits for it. Only the panel's quotas are charged for it.
+panel, and none waits for it. It is charged like a trigger of whoever asks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
 from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.records import Ran
@@ -24,6 +26,7 @@ from panels_gateway.kernel.claims import InvalidOutcomeError
 from panels_gateway.kernel.history import Histories
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.questions import HUMAN, METHODS
+from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.panels import stored
@@ -67,6 +70,7 @@ class Replays:
         journal: Journal,
         preparer: Preparer,
         turn: Turn,
+        quotas: Quotas,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -76,6 +80,7 @@ class Replays:
         self._journal = journal
         self._preparer = preparer
         self._turn = turn
+        self._quotas = quotas
         self._clock = clock
         self._reserved = 0
         self._running: dict[PanelKey, _Caller] = {}
@@ -84,7 +89,8 @@ class Replays:
         """Runs the trigger that made version ``seq`` once more.
 
         Raises ``RequestError``: INVALID_REQUEST (no such version, or no trigger made it), HISTORY_GONE,
-        CONFLICT (the panel has no such tool any more), INVALID_HANDLER, UNAVAILABLE, OVERLOADED.
+        CONFLICT (the panel has no such tool any more), INVALID_HANDLER, UNAVAILABLE, OVERLOADED,
+        QUOTA_EXCEEDED.
         """
         if self._reserved >= MAX_REPLAYS:
             details = {"retryAfterMs": 1_000, "scope": "replays"}
@@ -93,7 +99,7 @@ class Replays:
         try:
             record = await self._record(resident, seq)
             panel, tool = await self._ghost(resident, record, principal)
-            outcome = await self._run(panel, tool, record)
+            outcome = await self._run(panel, tool, record, principal)
         finally:
             self._reserved -= 1
         return Replayed(record, outcome, differences(record.outcome, outcome))
@@ -168,8 +174,8 @@ class Replays:
             )
         return stored.handler(source)
 
-    async def _run(self, panel: Panel, tool: Tool, record: Ran) -> Outcome:
-        caller = _Caller()
+    async def _run(self, panel: Panel, tool: Tool, record: Ran, principal: Principal) -> Outcome:
+        caller = _Caller(principal.scope)
         trigger = Trigger(
             panel=panel,
             tool=tool,
@@ -180,6 +186,9 @@ class Replays:
             submitted_s=self._clock(),
             reply_to=caller,
         )
+        refused = self._quotas.exceeded(caller.charged(trigger), trigger.submitted_s)
+        if refused is not None:
+            raise RequestError(refused.code, refused.message, refused.details)
         self._residents.attach(panel)
         self._running[panel.key] = caller
         try:
@@ -199,6 +208,9 @@ class Replays:
         cannot have done.
         """
         caller = self._running.get(trigger.panel.key)
+        if caller is None:
+            return True
+        self._quotas.charge(caller.charged(trigger), outcome.usage, self._clock())
         honest = True
         if not isinstance(outcome, Failed):
             try:
@@ -208,18 +220,23 @@ class Replays:
                 outcome = Failed(outcome.usage, Reason.INVALID_RESULT, str(exc))
             else:
                 outcome = claims.canonical(outcome, effects[0])
-        if caller is not None and not caller.outcome.done():
+        if not caller.outcome.done():
             caller.outcome.set_result(outcome)
         return honest
 
 
 class _Caller:
-    """Who waits for one replay."""
+    """Who waits for one replay. ``scope`` is who is charged; the handler sees that of the record."""
 
-    __slots__ = ("outcome",)
+    __slots__ = ("outcome", "scope")
 
-    def __init__(self) -> None:
+    def __init__(self, scope: bytes) -> None:
+        self.scope = scope
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def charged(self, trigger: Trigger) -> Trigger:
+        """The trigger as it counts for quotas."""
+        return msgspec.structs.replace(trigger, scope=self.scope)
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         """The trigger was not run, or no worker could."""

@@ -204,10 +204,11 @@ async def test_worker_that_lies_about_a_replay_is_not_believed() -> None:
     assert replayed.outcome.reason is Reason.INVALID_RESULT
 
 
-async def test_replay_is_charged_to_the_panel() -> None:
+async def test_replay_is_charged_like_a_trigger_of_whoever_asks() -> None:
     gateway = Gateway()
-    resident = await gateway.add(state={})
+    resident = await gateway.add("p", state={}, quota={"fuel": 10, "windowMs": 10_000})
     await gateway.put(resident, n=1)
     before = gateway.kernel.counters.fuel
     await gateway.kernel.replays.replay(resident, 1, ANONYMOUS)
     assert gateway.kernel.counters.fuel == 2 * before
+    assert (await refused(gateway, resident, 1)).code is Code.QUOTA_EXCEEDED
