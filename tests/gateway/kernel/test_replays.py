@@ -206,7 +206,7 @@ async def test_worker_that_lies_about_a_replay_is_not_believed() -> None:
 
 async def test_replay_is_charged_like_a_trigger_of_whoever_asks() -> None:
     gateway = Gateway()
-    resident = await gateway.add("p", state={}, quota={"fuel": 10, "windowMs": 10_000})
+    resident = await gateway.add("p", state={}, quota={"fuel": 10, "windowS": 10})
     await gateway.put(resident, n=1)
     before = gateway.kernel.counters.fuel
     await gateway.kernel.replays.replay(resident, 1, ANONYMOUS)
