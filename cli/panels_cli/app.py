@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, logs, panels, replay, suspensions, tokens, watch
+from panels_cli.commands import calls, contexts, doctor, folders, logs, panels, replay, suspensions, tokens, top, watch
 from panels_cli.session import Session
 from panels_shared import __version__
 
@@ -60,6 +60,7 @@ app.command("logs")(logs.logs)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
 app.command("token")(tokens.token)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.add_typer(suspensions.app, name="suspensions")
 app.add_typer(contexts.app, name="context")
