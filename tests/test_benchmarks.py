@@ -188,6 +188,17 @@ def test_model_sees_what_is_wrong() -> None:
     )
 
 
+@pytest.mark.timeout(180)
+def test_restarts_fail_no_trigger_and_lose_no_call(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.restarts", "--quick", "--json", str(figures))
+    assert done.returncode == 0, done.stdout + done.stderr
+    replacing, restarting = json.loads(figures.read_text())["tables"]
+    assert [row[0] for row in replacing["rows"]] == ["undisturbed", "replacing"]
+    assert replacing["rows"][1][4] >= 2
+    assert restarting["rows"][0][4] == restarting["rows"][0][6] == 0
+
+
 @pytest.mark.timeout(120)
 def test_client_in_python_survives_faults(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
