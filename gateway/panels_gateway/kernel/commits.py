@@ -27,6 +27,7 @@ from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Context, Tracing
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared import jsonvalue
@@ -66,6 +67,8 @@ class Commits:
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -84,6 +87,8 @@ class Commits:
         resident = self._residents.of(panel)
         assert resident is not None, "a panel with runs in flight is in memory"
         self._quotas.charge(trigger, outcome.usage, self._clock())
+        if trigger.trace is not None:
+            self._traced(run, trigger.trace, outcome)
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
         if isinstance(outcome, Failed):
@@ -105,6 +110,31 @@ class Commits:
             self._breakers.ended(trigger, resident, None)
         self._complete(run, resident, outcome, effects)
         return True
+
+    def _traced(self, run: Run, context: Context, outcome: Outcome) -> None:
+        tracing, trigger, usage = self.tracing, run.trigger, outcome.usage
+        if tracing is None:
+            return
+        attributes: dict[str, str | int] = {"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name}
+        if trigger.request_id is not None:
+            attributes["panels.request"] = trigger.request_id
+        attributes["panels.outcome"] = type(outcome).__name__.lower()
+        tracing.ran(
+            context,
+            trigger.tool.name,
+            submitted_s=trigger.submitted_s,
+            sent_s=run.sent_s,
+            execution_us=usage.execution_us,
+            now_s=self._clock(),
+            attributes=attributes,
+            worker={
+                "panels.worker": run.worker.id.hex() if run.worker is not None else "",
+                "panels.fuel": usage.fuel,
+                "panels.host_calls": usage.host_calls,
+                "panels.memory_peak_bytes": usage.memory_peak_bytes,
+            },
+            error=outcome.reason.value if isinstance(outcome, Failed) else "",
+        )
 
     def _complete(self, run: Run, resident: Resident, outcome: Completed, effects: Effects) -> None:
         """The handler ran to its end."""
@@ -229,6 +259,15 @@ class Commits:
             self._quotas.charge(trigger, used, self._clock())
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
+        if trigger.trace is not None and self.tracing is not None:
+            self.tracing.refused(
+                trigger.trace,
+                trigger.tool.name,
+                submitted_s=trigger.submitted_s,
+                now_s=self._clock(),
+                attributes={"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name},
+                error=reason.value,
+            )
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
         if suspended and resident is not None:
             self._shed(resident)

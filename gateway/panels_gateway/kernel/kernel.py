@@ -45,6 +45,7 @@ from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.trigger import Refused
 from panels_shared.errors import Code
@@ -115,7 +116,7 @@ class Kernel:
         self.images = Images(limits.sending_bytes)
         self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
-        self._answering = answering = Answering(self.residents, self.counters)
+        self._answering = answering = Answering(self.residents, self.counters, clock)
         self.suspensions = Suspensions(
             dispatcher,
             self.residents,
@@ -181,6 +182,10 @@ class Kernel:
         )
 
         self.revoking = Revoking(self.turn, journal, self.making.watchers, wall_clock=wall_clock)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Gives the spans of triggers that are taken from now on to ``tracing``."""
+        self.intake.tracing = self.commits.tracing = self._answering.tracing = self.calls.tracing = tracing
 
     @property
     def ready(self) -> bool:
