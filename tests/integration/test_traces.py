@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # type: 
     ExportTraceServiceRequest,
 )
 
+from tests.support.clients import Client
 from tests.support.system import System, eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -77,7 +78,8 @@ def test_trigger_is_traced_from_its_caller_to_its_worker(cache_dir: Path) -> Non
         with system.connect("p") as client:
             client.send({"type": "TRIGGER", "tool": "t", "requestId": "1", "traceparent": given("00000000000000a3")})
             client.await_answer("1")
-        with system.connect("p", query=f"traceparent={given('00000000000000a4')}") as client:
+        query = f"?token={system.token()}&traceparent={given('00000000000000a4')}"
+        with Client.connect(system.socket_url("p") + query) as client:
             client.send({"type": "TRIGGER", "tool": "t", "requestId": "2"})
             client.await_answer("2")
         assert system.the_gateway().stop() == 0
