@@ -10,10 +10,11 @@ import pytest
 
 from panels_gateway.access.tokens import ANONYMOUS
 from panels_gateway.dispatch.dispatcher import DispatchLimits
+from panels_gateway.extensions.messages import Call, CallId, Returned
 from panels_gateway.observe.tracing import Span, Tracing
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.support.gateway import Caller, Gateway
-from tests.support.waiting import act, sleeping
+from tests.support.waiting import act, asking, sleeping
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +83,44 @@ async def test_steps_of_a_handler_that_waited_are_one_trace() -> None:
     assert triggers[1].parent_id == triggers[0].span_id
     assert len({span.trace_id for span in spans}) == 1
     assert len({span.span_id for span in spans}) == len(spans)
+
+
+class Extensions:
+    """The client of an extension process that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.cancelled: list[CallId] = []
+
+    def call(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def cancel(self, name: CallId) -> None:
+        self.cancelled.append(name)
+
+    def repeatable(self, extension: str, method: str) -> bool | None:
+        return True
+
+
+async def test_extension_is_told_the_span_of_its_call() -> None:
+    gateway = Gateway(respond=act)
+    await gateway.add()
+    spans = traced(gateway)
+    extensions = Extensions()
+    gateway.kernel.calls.client = extensions  # type: ignore[assignment]
+    script = asking(("shop", "buy", [1]), ("shop", "ask", [2]))
+    await trigger(gateway, script, traceparent=GIVEN)
+    bought, asked = extensions.calls
+    gateway.kernel.calls.extension_returned(Returned(bought.id, result=b"1"))
+    resident = await gateway.open()
+    (suspension,) = resident.waiting.values()
+    gateway.kernel.suspensions.fail(suspension, Reason.CANCELLED, "no more")
+    await gateway.settle()
+    own = next(span for span in spans if span.name == "trigger t")
+    calls = {span.name: span for span in spans if span.kind == "client"}
+    assert {name: span.error for name, span in calls.items()} == {"call shop.buy": "", "call shop.ask": "cancelled"}
+    for made, name in ((bought, "call shop.buy"), (asked, "call shop.ask")):
+        span = calls[name]
+        assert made.traceparent == f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
+        assert span.parent_id == own.span_id
+        assert made.traceparent.startswith(GIVEN[:35])
