@@ -21,7 +21,6 @@ from panels_gateway.kernel.claims import Effects, InvalidOutcomeError
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.questions import ASKED, questions
 from panels_gateway.kernel.quotas import Quotas
-from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
@@ -29,6 +28,7 @@ from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.recent_lines import RecentLines
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Context, Tracing
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared import jsonvalue
@@ -53,7 +53,6 @@ class Commits:
         timers: Timers,
         quotas: Quotas,
         breakers: Breakers,
-        replays: Replays,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -69,9 +68,12 @@ class Commits:
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
-        self._replays = replays
+        #: takes how a run of one of the gateway's own panels ended; see ``Replays.finish``
+        self.on_own: Callable[[Run, Outcome], bool] = _nobodys
         #: what handlers logged lately, for whoever looks on
         self.recent_lines = RecentLines()
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -87,14 +89,15 @@ class Commits:
         outcome = claims.plausible(outcome, trigger.tool, self._clock() - run.sent_s)
         resident = self._residents.of(panel)
         if resident is None:
-            # a panel with runs in flight is in memory, unless a replay made it
-            self._dispatcher.confirm(run)
-            return self._replays.ended(trigger, outcome)
+            # a panel with runs in flight is in memory: this one is the gateway's own
+            return self.on_own(run, outcome)
         self._quotas.charge(trigger, outcome.usage, self._clock())
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         if outcome.log or type(outcome) is Failed:
             self._keep_lines(trigger, outcome)
+        if trigger.trace is not None:
+            self._traced(run, trigger.trace, outcome)
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
         if isinstance(outcome, Failed):
@@ -121,6 +124,31 @@ class Commits:
         failed = outcome if isinstance(outcome, Failed) else None
         now_ms = int(self._wall_clock() * 1000)
         self.recent_lines.take(trigger.panel.number, trigger.tool.name, outcome.log, failed, now_ms)
+
+    def _traced(self, run: Run, context: Context, outcome: Outcome) -> None:
+        tracing, trigger, usage = self.tracing, run.trigger, outcome.usage
+        if tracing is None:
+            return
+        attributes: dict[str, str | int] = {"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name}
+        if trigger.request_id is not None:
+            attributes["panels.request"] = trigger.request_id
+        attributes["panels.outcome"] = type(outcome).__name__.lower()
+        tracing.ran(
+            context,
+            trigger.tool.name,
+            submitted_s=trigger.submitted_s,
+            sent_s=run.sent_s,
+            execution_us=usage.execution_us,
+            now_s=self._clock(),
+            attributes=attributes,
+            worker={
+                "panels.worker": run.worker.id.hex() if run.worker is not None else "",
+                "panels.fuel": usage.fuel,
+                "panels.host_calls": usage.host_calls,
+                "panels.memory_peak_bytes": usage.memory_peak_bytes,
+            },
+            error=outcome.reason.value if isinstance(outcome, Failed) else "",
+        )
 
     def _complete(self, run: Run, resident: Resident, outcome: Completed, effects: Effects) -> None:
         """The handler ran to its end."""
@@ -249,6 +277,15 @@ class Commits:
             self._quotas.charge(trigger, used, self._clock())
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
+        if trigger.trace is not None and self.tracing is not None:
+            self.tracing.refused(
+                trigger.trace,
+                trigger.tool.name,
+                submitted_s=trigger.submitted_s,
+                now_s=self._clock(),
+                attributes={"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name},
+                error=reason.value,
+            )
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
         if suspended and resident is not None:
             self._shed(resident)
@@ -348,6 +385,10 @@ class Commits:
         self._timers.committed(resident, None, mutations, [], seq)
         self._dispatcher.invalidate(panel)
         return seq
+
+
+def _nobodys(run: Run, outcome: Outcome) -> bool:
+    raise AssertionError("a panel with runs in flight is in memory")
 
 
 class _Committed(NamedTuple):

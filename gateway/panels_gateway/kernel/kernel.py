@@ -46,6 +46,7 @@ from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.trigger import Refused
 from panels_shared.errors import Code
@@ -116,7 +117,7 @@ class Kernel:
         self.images = Images(limits.sending_bytes)
         self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
-        self._answering = answering = Answering(self.residents, self.counters)
+        self._answering = answering = Answering(self.residents, self.counters, clock)
         self.suspensions = Suspensions(
             dispatcher,
             self.residents,
@@ -171,10 +172,10 @@ class Kernel:
             self.timers,
             quotas,
             self.breakers,
-            self.replays,
             clock=clock,
             wall_clock=wall_clock,
         )
+        self.commits.on_own = self.replays.finish
         self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
         self.suspensions.callers = self.calls
         self.making = Making(
@@ -193,6 +194,10 @@ class Kernel:
         )
 
         self.revoking = Revoking(self.turn, journal, self.making.watchers, wall_clock=wall_clock)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Gives the spans of triggers that are taken from now on to ``tracing``."""
+        self.intake.tracing = self.commits.tracing = self._answering.tracing = self.calls.tracing = tracing
 
     @property
     def ready(self) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
+from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError
 from panels_gateway.journal.records import Ran
 from panels_gateway.kernel import claims
@@ -203,10 +204,10 @@ class Replays:
             self._residents.detach(panel)
             self._turn.request_seal()
 
-    def ended(self, trigger: Trigger, outcome: Outcome) -> bool:
-        """A worker said how a run ended whose panel is not in memory. False when it reported what the handler
-        cannot have done.
-        """
+    def finish(self, run: Run, outcome: Outcome) -> bool:
+        """A worker said how a replay ended. False when it reported what the handler cannot have done."""
+        trigger = run.trigger
+        self._dispatcher.confirm(run)
         caller = self._running.get(trigger.panel.key)
         if caller is None:
             return True
