@@ -93,7 +93,8 @@ def test_follow_ends_as_the_vector_says(vector: Line) -> None:
             await again.close(4404)
             assert await follower.process.wait() == 1
             assert follower.process.stdout is not None
-            follower.lines = [json.loads(line) for line in await follower.process.stdout.readlines()]
+            printed = await follower.process.stdout.read()
+            follower.lines = [json.loads(line) for line in printed.splitlines()]
             states = [line for line in follower.lines if "state" in line]
             assert states[-1]["state"] == ends["state"]
             assert states[-1]["seq"] == (last if ends["seq"] == "last" else ends["seq"])
