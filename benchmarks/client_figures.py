@@ -118,17 +118,18 @@ async def ask(language: str, role: str, url: str, count: int) -> float:
 
 async def applying(count: int, rounds: int) -> Table:
     """CPU of COUNT PATCHes."""
-    columns = ("CPU of one PATCH, µs", "by hand", "client", "ratio", "state read each time", "ratio ")
+    columns = ("CPU of one PATCH, µs", "by hand", "client", "ratio", "of one key", "ratio ", "of the state", "ratio  ")
     table = Table(f"{count:,} PATCHes to a state of 1 MB ({KEYS:,} keys)", columns)
     state = {f"k{number}": VALUE for number in range(KEYS)}
     async with feeding(connected(state), patches(count)) as url:
         for language in LANGUAGES:
-            took: dict[str, list[float]] = {"loop": [], "client": [], "reading": []}
+            took: dict[str, list[float]] = {"loop": [], "client": [], "key": [], "state": []}
             for _ in range(rounds):
                 for role, times in took.items():
                     times.append(await ask(language, role, url, count))
-            loop, client, reading = (statistics.median(times) * 1e3 / count for times in took.values())
-            table.add(language, loop, client, client / loop, reading, reading / loop)
+            loop, client, key, state_too = (statistics.median(times) * 1e3 / count for times in took.values())
+            table.add(language, loop, client, client / loop, key, key / loop, state_too, state_too / loop)
+    table.notes.append("of one key, of the state: with a subscriber of it")
     return table
 
 

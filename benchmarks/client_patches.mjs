@@ -1,7 +1,8 @@
 // What benchmarks.client_figures asks of Node: ROLE URL COUNT, and one JSON line as the answer.
 //
 //     client    the package applies COUNT PATCHes       {"cpuMs"}: from CONNECTED to the last of them
-//     reading   the same, and the state is read behind each of them
+//     key       the same, with a subscriber of one key
+//     state     the same, with a subscriber that reads the whole state
 //     loop      a loop by hand does, and checks nothing
 //     many      COUNT panels are connected               {"bytes"}: what each of them adds to the process
 const [role, url, count] = [process.argv[2], process.argv[3], Number(process.argv[4])];
@@ -45,7 +46,7 @@ if (role === "loop") {
   const panel = connect(url, { panel: "p" });
   await panel.ready;
   const began = cpuMs();
-  let read = 0;
-  if (role === "reading") panel.subscribe("k0", () => (read += 1));
+  if (role === "key") panel.subscribe("k0", () => {});
+  if (role === "state") panel.subscribe((state) => state.k0, () => {});
   panel.on("end", () => say({ cpuMs: cpuMs() - began }));
 }

@@ -39,13 +39,15 @@ async def loop(url: str, count: int) -> float:
         return (time.process_time() - began) * 1e3
 
 
-async def client(url: str, *, reading: bool) -> float:
+async def client(url: str, role: str) -> float:
     """Milliseconds of CPU of the package."""
     ended = asyncio.Event()
     async with connect(url, panel="p", options=OPTIONS) as panel:
         began = time.process_time()
-        if reading:
+        if role == "key":
             panel.subscribe("k0", lambda now, before: None)
+        if role == "state":
+            panel.subscribe(lambda state: state["k0"], lambda now, before: None)
         panel.on("end", lambda event: ended.set())
         await ended.wait()
         return (time.process_time() - began) * 1e3
@@ -68,7 +70,7 @@ async def main(role: str, url: str, count: int) -> None:
     elif role == "loop":
         told = {"cpuMs": await loop(url, count)}
     else:
-        told = {"cpuMs": await client(url, reading=role == "reading")}
+        told = {"cpuMs": await client(url, role)}
     sys.stdout.write(json.dumps(told) + "\n")
 
 
