@@ -127,8 +127,8 @@ async def applying(count: int, rounds: int) -> Table:
             for _ in range(rounds):
                 for role, times in took.items():
                     times.append(await ask(language, role, url, count))
-            loop, client, key, state_too = (statistics.median(times) * 1e3 / count for times in took.values())
-            table.add(language, loop, client, client / loop, key, key / loop, state_too, state_too / loop)
+            loop, client, key, whole = (statistics.median(times) * 1e3 / count for times in took.values())
+            table.add(language, loop, client, client / loop, key, key / loop, whole, whole / loop)
     table.notes.append("of one key, of the state: with a subscriber of it")
     return table
 
