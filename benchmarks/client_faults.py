@@ -1,4 +1,5 @@
-"""A client behind a proxy of faults: ``python -m benchmarks.client_faults --client typescript --faults 10000``.
+"""A client behind a proxy of faults: ``python -m benchmarks.client_faults --client typescript --faults
+10000``.
 
 Callers of two clients of one panel each count up a key of their own, one call after the other, while the
 proxy cuts, stalls, delays and duplicates connections, the gateway is killed now and then, and tokens live for
@@ -17,11 +18,12 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.driven_clients import Driven, RefusedError, in_node, in_python
+from benchmarks.driven_clients import Driven, Heard, RefusedError, in_node, in_python
 from tests.support.fault_proxy import FAULTS, FaultProxy
 from tests.support.system import System
 
@@ -71,7 +73,9 @@ class Listener:
 
 @dataclass
 class Caller:
-    """Calls ``add`` again and again. ``count`` is its own count; ``may_be`` is how much higher the true one may be."""
+    """Calls ``add`` again and again. ``count`` is its own count; ``may_be`` is how much higher the true one
+    may be.
+    """
 
     client: Driven
     who: int
@@ -101,7 +105,9 @@ class Caller:
 
 
 async def run(system: System, client: str, faults: int, seed: int, kill_every: int) -> dict[str, Any]:
-    """Does so many faults; what happened. ``kill_every``: the gateway is killed after so many, 0 for never."""
+    """Does so many faults; what happened. ``kill_every``: the gateway is killed after so many, 0 for
+    never.
+    """
     panel_id = await asyncio.to_thread(system.make_panel, {"name": "add", "handler": ADD})
     chance, tally = random.Random(seed), Tally()
     begun = time.monotonic()
@@ -122,7 +128,7 @@ async def run(system: System, client: str, faults: int, seed: int, kill_every: i
         system.start_gateway()
 
     listeners = {name: Listener(name, tally) for name in ("one", "two")}
-    heard = {name: listener.hear for name, listener in listeners.items()}
+    heard: dict[str, Heard] = {name: listener.hear for name, listener in listeners.items()}
     async with (
         FaultProxy("127.0.0.1", system.port).running() as proxy,
         CLIENTS[client](proxy.url, panel_id, mint, heard) as clients,
@@ -173,9 +179,9 @@ async def run(system: System, client: str, faults: int, seed: int, kill_every: i
         }
 
 
-async def _progress(progress: asyncio.Event, calling: list[asyncio.Future[None]]) -> None:
+async def _progress(progress: asyncio.Event, calling: Sequence[asyncio.Future[None]]) -> None:
     """Returns when a call was answered. Raises what ended a caller, and ``TimeoutError``."""
-    waiting = asyncio.ensure_future(progress.wait())
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(progress.wait())
     try:
         ended, _ = await asyncio.wait(
             [waiting, *calling], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED

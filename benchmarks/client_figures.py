@@ -1,6 +1,7 @@
 """What the clients cost: ``python -m benchmarks.client_figures [--quick]``.
 
-- 10,000 PATCHes to a state of 1 MB, in Python and in Node, beside a loop by hand that checks nothing: CPU of the
+- 10,000 PATCHes to a state of 1 MB, in Python and in Node, beside a loop by hand that checks nothing: CPU of
+the
   process, taken in turn.
 - Memory of 1,000 panels in one process.
 - From the moment at which a client connects again, behind its back-off, to ``recovered``: connections are cut
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.driven_clients import in_node, in_python
+from benchmarks.load.run import percentile
 from benchmarks.report import Report, Table, command, parser
 from tests.support.fault_proxy import FaultProxy
 from tests.support.system import System
@@ -118,7 +120,16 @@ async def ask(language: str, role: str, url: str, count: int) -> float:
 
 async def applying(count: int, rounds: int) -> Table:
     """CPU of COUNT PATCHes."""
-    columns = ("CPU of one PATCH, µs", "by hand", "client", "ratio", "of one key", "ratio ", "of the state", "ratio  ")
+    columns = (
+        "CPU of one PATCH, µs",
+        "by hand",
+        "client",
+        "ratio",
+        "of one key",
+        "ratio ",
+        "of the state",
+        "ratio  ",
+    )
     table = Table(f"{count:,} PATCHes to a state of 1 MB ({KEYS:,} keys)", columns)
     state = {f"k{number}": VALUE for number in range(KEYS)}
     async with feeding(connected(state), patches(count)) as url:
@@ -147,6 +158,12 @@ class Timed(FaultProxy):
 
     came_s = 0.0
 
+    @contextlib.asynccontextmanager
+    async def running_timed(self) -> AsyncIterator[Timed]:
+        """As ``running``."""
+        async with self.running():
+            yield self
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.came_s = time.perf_counter()
         await super()._accept(reader, writer)
@@ -158,31 +175,36 @@ async def reconnecting(system: System, cuts: int) -> Table:
         f"from connecting again to recovered, {cuts:,} cuts", ("ms", "p50", "p99", "longest", "resynced")
     )
     for language, driven in CLIENTS.items():
-        panel = await asyncio.to_thread(system.make_panel, {"name": "add", "handler": HANDLER})
-        recovered = asyncio.Event()
-        times: list[float] = []
-        others: list[str] = []
-        async with Timed("127.0.0.1", system.port).running() as proxy:
-
-            def hear(kind: str, what: Any, proxy: Timed = proxy, times: list[float] = times) -> None:  # type: ignore[assignment]
-                if kind == "notice":
-                    times.append((time.perf_counter() - proxy.came_s) * 1e3)
-                    if what != "recovered":
-                        others.append(what)
-                    recovered.set()
-
-            async with driven(proxy.url, panel, system.token, {"one": hear}) as (client,):
-                await client.call("add", None)
-                for _ in range(cuts):
-                    recovered.clear()
-                    proxy.harm("cut")
-                    await asyncio.to_thread(system.http.post, f"/panels/{panel}/trigger/add")
-                    async with asyncio.timeout(60):
-                        await recovered.wait()
-        table.add(
-            language, statistics.median(times), sorted(times)[int(len(times) * 0.99)], max(times), len(others)
-        )
+        times, others = await _cut(system, driven, cuts)
+        p99 = percentile(sorted(times), 0.99)
+        table.add(language, statistics.median(times), p99, max(times), others)
     return table
+
+
+async def _cut(system: System, driven: Any, cuts: int) -> tuple[list[float], int]:
+    """Milliseconds of each return, and how many were not ``recovered``."""
+    panel = await asyncio.to_thread(system.make_panel, {"name": "add", "handler": HANDLER})
+    back = asyncio.Event()
+    times: list[float] = []
+    others = 0
+    async with Timed("127.0.0.1", system.port).running_timed() as proxy:
+
+        def hear(kind: str, what: Any) -> None:
+            nonlocal others
+            if kind == "notice":
+                times.append((time.perf_counter() - proxy.came_s) * 1e3)
+                others += what != "recovered"
+                back.set()
+
+        async with driven(proxy.url, panel, system.token, {"one": hear}) as (client,):
+            await client.call("add", None)
+            for _ in range(cuts):
+                back.clear()
+                proxy.harm("cut")
+                await asyncio.to_thread(system.http.post, f"/panels/{panel}/trigger/add")
+                async with asyncio.timeout(60):
+                    await back.wait()
+    return times, others
 
 
 async def measured(*, quick: bool) -> list[Table]:

@@ -31,7 +31,9 @@ Heard = Callable[[str, Any], None]
 
 
 class RefusedError(Exception):
-    """A call ended with an error. ``ran`` is what the client says: False, True, or None where it cannot know."""
+    """A call ended with an error. ``ran`` is what the client says: False, True, or None where it cannot
+    know.
+    """
 
     def __init__(self, code: str, *, ran: bool | None) -> None:
         super().__init__(f"{code}, ran: {ran}")

@@ -1,10 +1,11 @@
 """What clients feel of restarts: ``python -m benchmarks.restarts [--quick]``.
 
-- Sandboxes are replaced by SIGHUP, again and again, while clients trigger in a closed loop; in turn with the same
+- Sandboxes are replaced by SIGHUP, again and again, while clients trigger in a closed loop; in turn with the
+same
   without replacing. No trigger may fail.
 - The gateway is stopped and started behind a socket that stays open, as under systemd, while clients call. A
-  prober connects all the time. Told are refused connections, and how long clients were away: from the close of
-  their WebSocket to ``recovered``. Calls that are lost or run twice are violations and the exit code 1.
+  prober connects all the time. Told are refused connections, and how long clients were away: from the close
+  of their WebSocket to ``recovered``. Calls that are lost or run twice are violations and the exit code 1.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
@@ -47,7 +48,7 @@ class Replacer:
         self._thread = threading.Thread(target=self._run)
         self.replaced = 0
 
-    def __enter__(self) -> Replacer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -98,9 +99,10 @@ def replacing(rounds: int, seconds: float) -> tuple[Table, list[str]]:
             p50[name].append(made.latency_ms["p50"])
             p99[name].append(made.latency_ms["p99"])
             rate[name].append(made.per_s)
-    for name in p99:
+    for name, latencies in p99.items():
         count = replaced if name == "replacing" else None
-        table.add(name, statistics.median(rate[name]), statistics.median(p50[name]), statistics.median(p99[name]), count, failed)
+        middle = statistics.median(rate[name]), statistics.median(p50[name]), statistics.median(latencies)
+        table.add(name, *middle, count, failed)
     times = [after / before for before, after in zip(p99["undisturbed"], p99["replacing"], strict=True)]
     table.notes.append(f"p99, replacing against undisturbed: {statistics.median(times):.2f} × (target ≤ 2 ×)")
     if failed:
@@ -166,7 +168,7 @@ class Prober:
         self._thread = threading.Thread(target=self._run)
         self.connected = self.refused = 0
 
-    def __enter__(self) -> Prober:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -183,7 +185,9 @@ class Prober:
                 self.refused += 1
 
 
-async def restart(system: System, listener: socket.socket, clients: int, restarts: int) -> tuple[Away, Prober]:
+async def restart(
+    system: System, listener: socket.socket, clients: int, restarts: int
+) -> tuple[Away, Prober]:
     """Restarts the gateway so many times under load."""
     away = Away()
     tools = [{"name": "count", "handler": HANDLER}]
@@ -227,7 +231,15 @@ def restarting(clients: int, restarts: int) -> tuple[Table, list[str]]:
         ("", "p50 ms", "p99 ms", "longest ms", "not recovered", "connections", "refused"),
     )
     times = sorted(away.ms)
-    table.add("away", statistics.median(times), percentile(times, 0.99), times[-1], len(away.others), prober.connected, prober.refused)
+    table.add(
+        "away",
+        statistics.median(times),
+        percentile(times, 0.99),
+        times[-1],
+        len(away.others),
+        prober.connected,
+        prober.refused,
+    )
     table.notes.append(f"{away.calls:,} calls, each ran once; targets: away ≤ 1,000 ms at p99, 0 refused")
     problems = away.violations + [f"a client was {other}" for other in away.others]
     if prober.refused:

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, logs, panels, replay, suspensions, tokens, top, watch
+from panels_cli.commands import (
+    calls,
+    contexts,
+    doctor,
+    folders,
+    logs,
+    panels,
+    replay,
+    suspensions,
+    tokens,
+    top,
+    watch,
+)
 from panels_cli.session import Session
 from panels_shared import __version__
 

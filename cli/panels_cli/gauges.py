@@ -143,7 +143,9 @@ def grown(before: float, now: float) -> float:
 
 
 def quantile(before: Look, now: Look, name: str, share: float) -> float | None:
-    """The upper bound of the bucket that the quantile of what was timed meanwhile lies in, in milliseconds."""
+    """The upper bound of the bucket that the quantile of what was timed meanwhile lies in, in
+    milliseconds.
+    """
     counts = dict(_buckets(now, name))
     old = dict(_buckets(before, name))
     # buckets are cumulative: a histogram that began anew has fewer in its last one

@@ -1,8 +1,8 @@
 """The documents of the repository as a site: ``scripts/docs`` builds it, with warnings as errors.
 
-The repository itself is the source folder, so that every link between documents, and to files beside them, is the
-same on the site as where the files are. The pages say nothing that is for the site alone: what ties them together
-stands here.
+The repository itself is the source folder, so that every link between documents, and to files beside them,
+is the same on the site as where the files are. The pages say nothing that is for the site alone: what ties
+them together stands here.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ html_theme_options = {"navigation_with_keys": True}
 #: The sidebar: headings, and the documents below each.
 SIDEBAR: Final[dict[str, tuple[str, ...]]] = {
     "How to": (
-        "docs/cli", "docs/panel-folders", "docs/clients", "docs/handlers", "docs/extensions", "docs/operations",
-        "examples/README",
+        "docs/cli", "docs/panel-folders", "docs/clients", "docs/handlers", "docs/extensions",
+        "docs/operations", "examples/README",
     ),
     "Reference": (
-        "docs/protocol", "docs/configuration", "docs/limits", "docs/abi", "docs/language-features", "docs/ecmascript",
-        "docs/journal", "docs/conformance", "tests/vectors/resume/README", "clients/python/README",
-        "clients/typescript/README",
+        "docs/protocol", "docs/configuration", "docs/limits", "docs/abi", "docs/language-features",
+        "docs/ecmascript", "docs/journal", "docs/conformance", "tests/vectors/resume/README",
+        "clients/python/README", "clients/typescript/README",
     ),
     "Explanation": (
         "docs/architecture", "docs/guarantees", "docs/security", "docs/isolation", "docs/performance",
@@ -64,12 +64,14 @@ _LINK: Final = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)\)")
 
 def _toctree(documents: tuple[str, ...], caption: str = "") -> str:
     options = f":caption: {caption}\n" if caption else ""
-    return f"\n```{{toctree}}\n:hidden:\n{options}\n" + "\n".join(f"/{name}" for name in documents) + "\n```\n"
+    return (
+        f"\n```{{toctree}}\n:hidden:\n{options}\n" + "\n".join(f"/{name}" for name in documents) + "\n```\n"
+    )
 
 
 def _amend(app: Sphinx, document: str, source: list[str]) -> None:
-    """Adds the sidebar to the first page and the list of decisions to theirs. A link to a folder, of which the site
-    has no page, becomes its name.
+    """Adds the sidebar to the first page and the list of decisions to theirs. A link to a folder, of which
+    the site has no page, becomes its name.
     """
     folder = (ROOT / document).parent
 

@@ -1,5 +1,5 @@
-"""examples/perl/follow.pl, a third client, which was written from docs/protocol.md: by the vectors of resuming, and
-behind a proxy of faults.
+"""examples/perl/follow.pl, a third client, which was written from docs/protocol.md: by the vectors of
+resuming, and behind a proxy of faults.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import httpx
 from tests.integration.guests import counter
 from tests.support.system import System
 
+
 def test_restarting_behind_an_inherited_socket_refuses_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2_048) as listener, System() as system:
         system.port = 1  # which it could not listen on: it takes what it is handed

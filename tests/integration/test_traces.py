@@ -45,7 +45,7 @@ def collecting() -> Iterator[tuple[str, list[Any]]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
@@ -76,7 +76,9 @@ def test_trigger_is_traced_from_its_caller_to_its_worker(cache_dir: Path) -> Non
         system.http.post("/panels/p/trigger/t", headers={"traceparent": given("00000000000000a1")})
         system.http.post("/panels/p/trigger/w", headers={"traceparent": given("00000000000000a2")})
         with system.connect("p") as client:
-            client.send({"type": "TRIGGER", "tool": "t", "requestId": "1", "traceparent": given("00000000000000a3")})
+            client.send(
+                {"type": "TRIGGER", "tool": "t", "requestId": "1", "traceparent": given("00000000000000a3")}
+            )
             client.await_answer("1")
         query = f"?token={system.token()}&traceparent={given('00000000000000a4')}"
         with Client.connect(system.socket_url("p") + query) as client:

@@ -75,7 +75,9 @@ def _show(seen: Overview, output: Output, live: Live | None) -> None:
         for line in picture(seen):
             output.line(line)
     else:
-        shown = [Text(clean(output.fitted(line)), style="bold" if line.isupper() else "") for line in picture(seen)]
+        shown = [
+            Text(clean(output.fitted(line)), style="bold" if line.isupper() else "") for line in picture(seen)
+        ]
         live.update(Group(*shown), refresh=True)
 
 
@@ -91,17 +93,24 @@ def picture(seen: Overview) -> list[str]:
         value = level.get(name)
         return "-" if value is None else f"{value / 1e6:,.0f} MB"
 
-    lines = [
+    triggers = (
         f"triggers  {seen.triggers:,.1f}/s   failed {seen.failed:,.1f}/s   refused {seen.refused:,.1f}/s   "
-        f"p50 {_ms(seen.p50_ms)}   p99 {_ms(seen.p99_ms)}",
+        f"p50 {_ms(seen.p50_ms)}   p99 {_ms(seen.p99_ms)}"
+    )
+    workers = (
         f"workers   {number('workers')}   busy {seen.busy:.0%}   waiting {number('jobs_waiting')}   "
         f"running {number('jobs_in_flight')}   behind an exclusive tool {number('jobs_held')}   "
-        f"memory {size('panels_pool_memory_bytes')}",
+        f"memory {size('panels_pool_memory_bytes')}"
+    )
+    gateway = (
         f"gateway   {number('connections')} clients   {number('stream_readers')} readers   "
         f"{number('panels')} panels   {number('suspensions')} handlers that wait   "
-        f"{number('circuits_open')} suspended tools   memory {size('process_resident_memory_bytes')}",
-        f"record    {number('journal_lag_batches')} turns not folded   {size('panels_journal_backlog_bytes')}",
-    ]
+        f"{number('circuits_open')} suspended tools   memory {size('process_resident_memory_bytes')}"
+    )
+    record = (
+        f"record    {number('journal_lag_batches')} turns not folded   {size('panels_journal_backlog_bytes')}"
+    )
+    lines = [triggers, workers, gateway, record]
     if seen.failures:
         lines += ["", "FAILURES/S"]
         lines += [f"{rate:10,.1f}  {reason}" for reason, rate in seen.failures[:SHOWN]]

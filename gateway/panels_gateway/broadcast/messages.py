@@ -49,8 +49,8 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
-    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. A ``traceparent`` that is not one is as
-    good as none.
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. A ``traceparent`` that is not one
+    is as good as none.
     """
 
     tool: str

@@ -1,4 +1,5 @@
-"""The route that shows what a panel's handlers logged lately, and how their jobs failed: at once, or by long polls.
+"""The route that shows what a panel's handlers logged lately, and how their jobs failed: at once, or by long
+polls.
 
 Nothing of it is recorded: what is kept is ``observe.recent_lines``, and is gone with the process.
 """
@@ -50,9 +51,7 @@ class HandlerLogRoutes:
         after, live = self._asked(request)
         lines = self._lines.after(panel.number, after)
         if live and not lines:
-            reading = self._readers.reading(
-                request.scope, request.receive, resident, principal, self._wait_s
-            )
+            reading = self._readers.reading(request.scope, request.receive, resident, principal, self._wait_s)
             async with reading as reader:
                 self._lines.listen(panel.number, reader.stir)
                 try:
@@ -71,7 +70,9 @@ class HandlerLogRoutes:
                 "next": f"{self._run}-{at}",
             }
         )
-        return answer_bytes(body, self._desk.kernel.images, principal.subject or "", self._desk.body_timeout_s)
+        return answer_bytes(
+            body, self._desk.kernel.images, principal.subject or "", self._desk.body_timeout_s
+        )
 
     def _asked(self, request: Request) -> tuple[int, bool]:
         query = request.query_params

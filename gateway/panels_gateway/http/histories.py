@@ -36,7 +36,9 @@ MAX_SEQ_BODY_BYTES: Final = KIB
 
 
 class SeqBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A body that names a version: the one whose state is to be restored, or whose trigger is to run again."""
+    """A body that names a version: the one whose state is to be restored, or whose trigger is to run
+    again.
+    """
 
     seq: int
 

@@ -307,7 +307,6 @@ class CallMaker:
             ok, value = True, returned.result
         self._answers.answered(suspension, call.call, ok=ok, value=value, exchanges=exchanges)
 
-
     def _traced(self, name: CallId, suspension: Suspension, call: ExtensionCall, error: str) -> None:
         span_id, made_s = self._spans.pop(name)
         context = suspension.origin.trace

@@ -129,7 +129,10 @@ class Commits:
         tracing, trigger, usage = self.tracing, run.trigger, outcome.usage
         if tracing is None:
             return
-        attributes: dict[str, str | int] = {"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name}
+        attributes: dict[str, str | int] = {
+            "panels.panel": trigger.panel.id,
+            "panels.tool": trigger.tool.name,
+        }
         if trigger.request_id is not None:
             attributes["panels.request"] = trigger.request_id
         attributes["panels.outcome"] = type(outcome).__name__.lower()

@@ -50,9 +50,11 @@ _PAGE_BYTES: Final = KIB
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How the trigger of ``record`` ended this time. ``differences`` names what was otherwise: ``outcome`` (it
-    completed, failed or waited where it did not before), or ``fuelConsumed``, ``returnValue``, ``mutations``,
-    ``events``, ``viewCommands``, ``calls``, ``log``; of a failure ``reason`` and ``message``.
+    """How the trigger of ``record`` ended this time. ``differences`` names what was otherwise.
+
+    ``outcome``: it completed, failed or waited where it did not before. Else ``fuelConsumed``,
+    ``returnValue``, ``mutations``, ``events``, ``viewCommands``, ``calls`` and ``log``, and of a failure
+    ``reason`` and ``message``.
     """
 
     record: Ran
@@ -126,8 +128,8 @@ class Replays:
         if record.step:
             raise RequestError(
                 Code.INVALID_REQUEST,
-                f"seq: expected a version that a handler made before it waited; version {seq} was made behind "
-                f"{record.step} waits, and what it went on from is not kept",
+                f"seq: expected a version that a handler made before it waited; version {seq} was made "
+                f"behind {record.step} waits, and what it went on from is not kept",
                 {"path": "seq"},
             )
         return record
@@ -170,9 +172,7 @@ class Replays:
         except JournalError as exc:
             raise RequestError(Code.INTERNAL, "the handler is stored but cannot be read") from exc
         if source is None:
-            raise RequestError(
-                Code.HISTORY_GONE, f"the handler of version {record.seq} is not kept any more"
-            )
+            raise RequestError(Code.HISTORY_GONE, f"the handler of version {record.seq} is not kept any more")
         return stored.handler(source)
 
     async def _run(self, panel: Panel, tool: Tool, record: Ran, principal: Principal) -> Outcome:

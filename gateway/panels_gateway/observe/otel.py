@@ -64,7 +64,7 @@ class OtelExport:
 
     def close(self) -> None:
         """Sends what is left, and ends the thread."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _context(trace_id: int, span_id: int, *, remote: bool) -> SpanContext:

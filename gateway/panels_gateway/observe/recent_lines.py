@@ -3,7 +3,8 @@
 Unit: lines, and characters, a line counting ``LINE_CHARS`` more than its text. Bound: ``MAX_LINES`` and
 ``MAX_CHARS`` for a panel, ``MAX_JOB_LINES`` of one job, ``MAX_TOTAL_CHARS`` for all. Overflow policy: the
 oldest lines go; above the bound for all, those of the panel that has been silent for the longest time. Lines
-of a panel are numbered from 1, those that are not kept too, so that a reader sees by a gap how many it missed.
+of a panel are numbered from 1, those that are not kept too, so that a reader sees by a gap how many it
+missed.
 """
 
 from __future__ import annotations

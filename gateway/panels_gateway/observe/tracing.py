@@ -111,18 +111,45 @@ class Tracing:
         export = self._export
         began_s = max(sent_s, now_s - execution_us / 1e6)
         export(
-            Span(f"trigger {tool}", "server", trace_id, span_id, parent_id, submitted_s, now_s, attributes, error)
+            Span(
+                f"trigger {tool}",
+                "server",
+                trace_id,
+                span_id,
+                parent_id,
+                submitted_s,
+                now_s,
+                attributes,
+                error,
+            )
         )
         export(Span("queue", "internal", trace_id, self.new_id(), span_id, submitted_s, sent_s, {}))
         export(Span("run", "internal", trace_id, self.new_id(), span_id, began_s, now_s, worker, error))
 
     def refused(
-        self, context: Context, tool: str, *, submitted_s: float, now_s: float, attributes: Attributes, error: str
+        self,
+        context: Context,
+        tool: str,
+        *,
+        submitted_s: float,
+        now_s: float,
+        attributes: Attributes,
+        error: str,
     ) -> None:
         """A trigger was not run."""
         trace_id, parent_id, span_id = context
         self._export(
-            Span(f"trigger {tool}", "server", trace_id, span_id, parent_id, submitted_s, now_s, attributes, error)
+            Span(
+                f"trigger {tool}",
+                "server",
+                trace_id,
+                span_id,
+                parent_id,
+                submitted_s,
+                now_s,
+                attributes,
+                error,
+            )
         )
 
     def called(

@@ -68,7 +68,12 @@ async def test_long_poll_waits_for_a_line_and_not_for_a_commit(
 
 @pytest.mark.parametrize(
     ("query", "path"),
-    [({"after": "1"}, "after"), ({"after": ""}, "after"), ({"after": "x" * 999}, "after"), ({"live": "sse"}, "live")],
+    [
+        ({"after": "1"}, "after"),
+        ({"after": ""}, "after"),
+        ({"after": "x" * 999}, "after"),
+        ({"live": "sse"}, "live"),
+    ],
 )
 async def test_query_that_is_none_is_refused(
     client: httpx.AsyncClient, gateway: Gateway, query: dict[str, str], path: str

@@ -153,8 +153,7 @@ async def test_replays_are_bounded_and_end_with_their_callers() -> None:
     await gateway.put(resident, n=1)
     gateway.respond = lambda call: None
     waiting = [
-        asyncio.create_task(gateway.kernel.replays.replay(resident, 1, ANONYMOUS))
-        for _ in range(MAX_REPLAYS)
+        asyncio.create_task(gateway.kernel.replays.replay(resident, 1, ANONYMOUS)) for _ in range(MAX_REPLAYS)
     ]
     await gateway.settle()
     assert (await refused(gateway, resident, 1)).code is Code.OVERLOADED

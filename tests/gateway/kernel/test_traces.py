@@ -118,7 +118,10 @@ async def test_extension_is_told_the_span_of_its_call() -> None:
     await gateway.settle()
     own = next(span for span in spans if span.name == "trigger t")
     calls = {span.name: span for span in spans if span.kind == "client"}
-    assert {name: span.error for name, span in calls.items()} == {"call shop.buy": "", "call shop.ask": "cancelled"}
+    assert {name: span.error for name, span in calls.items()} == {
+        "call shop.buy": "",
+        "call shop.ask": "cancelled",
+    }
     for made, name in ((bought, "call shop.buy"), (asked, "call shop.ask")):
         span = calls[name]
         assert made.traceparent == f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
