@@ -13,8 +13,9 @@ MAX_LINES: Final = 100_000
 #: Panels and reasons that are shown.
 MAX_ROWS: Final = 50
 
-_LINE: Final = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)", re.ASCII)
-_LABEL: Final = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"', re.ASCII)
+_LABEL_TEXT: Final = r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"'
+_LABEL: Final = re.compile(_LABEL_TEXT, re.ASCII)
+_LINE: Final = re.compile(rf"([A-Za-z_:][\w:]*)(?:\{{((?:{_LABEL_TEXT},?)*)\}})? (\S+)", re.ASCII)
 _ESCAPES: Final = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 Labels = tuple[tuple[str, str], ...]
@@ -52,7 +53,7 @@ def parse(text: str, at_s: float) -> Look:
         if line.startswith("#") or found is None:
             continue
         try:
-            value = float(found[3])
+            value = float(found[5])
         except ValueError:
             continue
         labels = tuple((name, _unescaped(raw)) for name, raw in _LABEL.findall(found[2] or ""))

@@ -484,6 +484,7 @@ INTERNAL: Final = frozenset(
         "panels_worker.sandbox.ticker.MAX_TICKS",
         "panels_gateway.kernel.turn.MAX_BATCH_BYTES",
         "panels_gateway.kernel.turn.MAX_BATCH_RECORDS",
+        "panels_gateway.observe.tracing.MAX_CHARS",
         "panels_gateway.panels.definition.MAX_SHOWN_CHARS",
         "panels_shared.endpoint.MAX_IPC_PATH_BYTES",
         "panels_shared.endpoint.MAX_KEY_FILE_BYTES",

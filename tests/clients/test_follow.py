@@ -9,7 +9,7 @@ import contextlib
 import json
 import random
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,6 +101,13 @@ def test_follow_ends_as_the_vector_says(vector: Line) -> None:
             assert follower.events == ends["events"]
 
     asyncio.run(whole())
+
+
+@pytest.fixture
+def system() -> Iterator[System]:
+    """A gateway with one sandbox."""
+    with System() as started:
+        yield started.start(processes=1)
 
 
 def test_follow_misses_nothing_behind_a_proxy_of_faults(system: System) -> None:

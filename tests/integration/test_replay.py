@@ -36,7 +36,9 @@ def test_triggers_replay_bit_for_bit_in_other_processes(cache_dir: Path) -> None
         assert system.http.post("/panels", json=body).status_code == 201
         for number in range(4):
             for panel, tool in (("js", "add"), ("wasm", "increment")):
-                answer = system.http.post(f"/panels/{panel}/trigger/{tool}", json={"by": number + 1})
+                answer = system.http.post(
+                    f"/panels/{panel}/trigger/{tool}", json={"args": {"by": number + 1}}
+                )
                 assert answer.status_code == 200, answer.text
         before = {panel: system.state(panel) for panel in ("js", "wasm")}
         system.pool.stop()

@@ -118,16 +118,17 @@ async def test_replay_runs_the_handler_that_ran_and_not_the_one_of_today() -> No
 
 
 async def test_only_versions_that_triggers_made_are_replayed() -> None:
-    gateway = Gateway(MemoryJournal(history_commits=2))
+    gateway = Gateway(MemoryJournal(history_commits=1))
     resident = await gateway.add(state={})
-    for number in (1, 2):
+    for number in range(1, 5):
         await gateway.put(resident, n=number)
-    await gateway.kernel.making.revert(resident, 1, ANN)
-    for seq in (0, 4, -1):
+    await gateway.kernel.making.revert(resident, 4, ANN)
+    await gateway.settle()
+    for seq in (0, 6, -1):
         assert (await refused(gateway, resident, seq)).details == {"path": "seq"}
-    reverted = await refused(gateway, resident, 3)
+    reverted = await refused(gateway, resident, 5)
     assert reverted.code is Code.INVALID_REQUEST
-    assert "'revert' made version 3" in reverted.message
+    assert "'revert' made version 5" in reverted.message
     assert (await refused(gateway, resident, 1)).code is Code.HISTORY_GONE
 
 
