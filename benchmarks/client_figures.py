@@ -34,7 +34,7 @@ from tests.support.system import System
 HERE: Final = Path(__file__).parent
 LANGUAGES: Final = {
     "Python": (sys.executable, "-m", "benchmarks.client_patches"),
-    "Node": ("node", "--expose-gc", str(HERE / "client_patches.mjs")),
+    "Node": ("node", "--expose-gc", "--experimental-websocket", str(HERE / "client_patches.mjs")),
 }
 #: Keys of the state, and characters of each value: 1 MB.
 KEYS: Final = 10_000
