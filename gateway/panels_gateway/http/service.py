@@ -41,12 +41,34 @@ class ServiceRoutes:
         """All of them, for a port that has everything or for the administrator's own."""
         return [
             Route("/health", self.health, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
     def public_routes(self) -> list[Route]:
         """What is left of them for clients where the administrator has a port of their own."""
-        return [Route("/health", self.readiness, methods=["GET"])]
+        return [
+            Route("/health", self.readiness, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.readiness_tried, methods=["GET"]),
+        ]
+
+    async def live(self, request: Request) -> Response:
+        """200 while the loop goes round. A gateway that does not answer this should be started again."""
+        return json_answer({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """200 if a trigger was run just now, or within the last second; else 503, with the reason."""
+        reason = await self._kernel.readiness.look()
+        if not reason:
+            return json_answer({"status": status_of(True)})
+        return json_answer({"status": status_of(False), "reason": reason}, status=503)
+
+    async def readiness_tried(self, request: Request) -> Response:
+        """The same status as ``ready``, and nothing about why."""
+        tried = not await self._kernel.readiness.look()
+        return json_answer({"status": status_of(tried)}, status=200 if tried else 503)
 
     async def health(self, request: Request) -> Response:
         """200 while triggers are taken and can be run, else 503; see ``Condition``."""

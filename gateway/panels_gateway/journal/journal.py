@@ -241,6 +241,14 @@ class Journal(Archive, Protocol):
         """
         ...
 
+    async def ping(self) -> None:
+        """Returns when whoever writes has shown that it can: everything appended before is durable, and the
+        disk has answered where batches wait for it. Writes nothing.
+
+        Raises ``JournalError`` where nothing can be appended any more.
+        """
+        ...
+
     async def load(self, panel_id: str) -> StoredPanel | None:
         """The panel of that id, None if there is none. It reads folded batches only: the caller knows what is
         newer.

@@ -209,6 +209,15 @@ class LocalJournal:
         if self._timer is None:
             self._timer = self._loop.call_later(self._options.rotate_s, self._rotate)
 
+    async def ping(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing is not None:
+            raise JournalError("the journal has been closed")
+        pinged: asyncio.Future[None] = self._loop.create_future()
+        self._log.ping(lambda: None if pinged.done() else pinged.set_result(None))
+        await pinged
+
     async def load(self, panel_id: str) -> StoredPanel | None:
         return await self._read(lambda: self._store.load(panel_id))
 

@@ -60,6 +60,13 @@ class Log(Protocol):
         """Ends the segment, if there is one; ``on_sealed`` tells when it has ended."""
         ...
 
+    def ping(self, pinged: Callable[[], None]) -> None:
+        """Has ``pinged`` called once all that was appended is durable and whoever writes has shown that it
+        is alive; writes nothing. Raises ``JournalError`` if nothing can be written any more; after a later
+        failure ``pinged`` is not called.
+        """
+        ...
+
     async def close(self) -> None:
         """Writes what waits, ends the segment, and gives the file back.
 
@@ -98,6 +105,11 @@ class ProcessLog:
         if sealed is not None:
             self._on_sealed(sealed)
 
+    def ping(self, pinged: Callable[[], None]) -> None:
+        if self._writer.failure is not None:
+            raise self._writer.failure
+        pinged()
+
     async def close(self) -> None:
         if self._writer.failure is not None:
             self._writer.abandon()
@@ -134,6 +146,7 @@ class PowerLog:
         # what follows is shared with the thread, under _wake
         self._wake = threading.Condition()
         self._waiting: list[tuple[int, bytes]] = []
+        self._pings: list[Callable[[], None]] = []
         self._rotate = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -163,6 +176,13 @@ class PowerLog:
             self._rotate = True
             self._wake.notify()
 
+    def ping(self, pinged: Callable[[], None]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        with self._wake:
+            self._pings.append(pinged)
+            self._wake.notify()
+
     async def close(self) -> None:
         with self._wake:
             self._closing = True
@@ -190,9 +210,12 @@ class PowerLog:
     def _turn(self) -> bool:
         """One group. False when there is nothing left to do. Raises ``JournalError``."""
         with self._wake:
-            while not (self._waiting or self._rotate or self._closing):
+            while not (self._waiting or self._pings or self._rotate or self._closing):
                 self._wake.wait()
             taken = self._take()
+            pings: list[Callable[[], None]] = []
+            if not self._waiting:
+                pings, self._pings = self._pings, pings
             rotate = self._rotate and not self._waiting
             if rotate:
                 self._rotate = False
@@ -203,6 +226,10 @@ class PowerLog:
             self._writer.write(data, last=last)
             self._writer.sync()
             self._say(self._synced, last, len(taken), len(data))
+        elif pings:
+            self._writer.sync()  # nothing is dirty, but a disk that hangs would hang here
+        for pinged in pings:
+            self._say(pinged)
         if rotate or end or self._writer.full:
             sealed = self._writer.rotate()
             if sealed is not None:

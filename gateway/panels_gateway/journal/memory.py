@@ -167,6 +167,10 @@ class MemoryJournal:
             self._durable = batch.position
             self._schedule()
 
+    async def ping(self) -> None:
+        if self.closed:
+            raise JournalError("the journal has been closed")
+
     def release(self, position: int) -> None:
         """Makes held batches durable as far as ``position`` and says so at once."""
         assert self._durable <= position <= self._position

@@ -66,6 +66,8 @@ class Commits:
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
+        #: Takes how a run of the gateway's own panel ended; see ``Readiness.finish``.
+        self.on_own: Callable[[Run, Outcome], bool] = _nobodys
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -82,7 +84,9 @@ class Commits:
         if outcome.log:
             self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         resident = self._residents.of(panel)
-        assert resident is not None, "a panel with runs in flight is in memory"
+        if resident is None:
+            # a panel with runs in flight is in memory: this one is the gateway's own
+            return self.on_own(run, outcome)
         self._quotas.charge(trigger, outcome.usage, self._clock())
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
@@ -324,6 +328,10 @@ class Commits:
         self._timers.committed(resident, None, mutations, [], seq)
         self._dispatcher.invalidate(panel)
         return seq
+
+
+def _nobodys(run: Run, outcome: Outcome) -> bool:
+    raise AssertionError("a panel with runs in flight is in memory")
 
 
 class _Committed(NamedTuple):

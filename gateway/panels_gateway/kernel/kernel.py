@@ -38,6 +38,7 @@ from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
+from panels_gateway.kernel.readiness import Readiness
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
@@ -46,11 +47,11 @@ from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.breaker import BreakerLimits
-from panels_gateway.panels.trigger import Refused
+from panels_gateway.panels.trigger import Failure, Refused
 from panels_shared.errors import Code
 from panels_shared.limits import MIB
 from panels_shared.messages import Refusal
-from panels_shared.outcome import Outcome, Reason
+from panels_shared.outcome import Failed, Outcome, Reason, Usage
 
 if TYPE_CHECKING:
     from panels_gateway.panels.panel import Panel
@@ -162,6 +163,16 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
         )
+        self.readiness = Readiness(
+            dispatcher,
+            self.intake,
+            self.turn,
+            journal,
+            clock=clock,
+            wall_clock=wall_clock,
+            random_bits=random_bits,
+        )
+        self.commits.on_own = self.readiness.finish
         self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
         self.suspensions.callers = self.calls
         self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
@@ -267,6 +278,10 @@ class Kernel:
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run a trigger."""
+        if trigger.reply_to is self.readiness:
+            # nobody's: it is not counted among the triggers of clients
+            self.readiness.answer(trigger, Failure(Failed(Usage(), reason, message)))
+            return
         try:
             self.commits.failed(trigger, reason, message)
         except JournalError as exc:
