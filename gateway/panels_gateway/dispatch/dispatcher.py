@@ -371,6 +371,8 @@ class Dispatcher:
             verdict = watch(worker, now)
             if verdict is Verdict.LOST:
                 self._members.lose(worker, now, blame=True)
+            elif verdict is Verdict.HANGS:
+                self._members.replace(worker, now)
             elif verdict is Verdict.RELEASED:
                 self._rings.mark(worker)
             elif verdict is Verdict.STALLED:
@@ -414,18 +416,25 @@ class Dispatcher:
 
     def stats(self) -> dict[str, int]:
         """Counts since the start, and what there is now, for ``metrics``."""
-        fleet = self._fleet
+        fleet, backlog = self._fleet, self._backlog
+        in_flight = sum(len(worker.outstanding) for worker in fleet.workers.values())
         return {
             **self._counts,
             "workers_lost": self._members.workers_lost,
+            "hung": self._members.hung,
             "refused": self._members.returns.refused,
             "moves": self._mover.moves,
             "epochs": self._epochs.begun,
             "snapshots": self._epochs.snapshots,
             "deltas": self._epochs.deltas,
-            "jobs": self._backlog.runs,
-            "job_bytes": self._backlog.size_bytes,
-            "in_flight": sum(len(worker.outstanding) for worker in fleet.workers.values()),
+            "jobs": backlog.runs,
+            "job_bytes": backlog.size_bytes,
+            # a worker may still be asked for a run that was revoked and waits again
+            "waiting": max(0, backlog.runs - backlog.reserved - in_flight),
+            "held": backlog.reserved,
+            "in_flight": in_flight,
+            "compiling": sum(len(pool.preparing) for pool in fleet.pools.values()),
+            "compiles_wanted": self.preparations.wanted,
             "workers": len(fleet.workers),
             "pools": len(fleet.pools),
             "panels": len(fleet.lanes) - (OWN_PANEL in fleet.lanes),

@@ -37,13 +37,13 @@ class ServiceRoutes:
         self._metrics = metrics
         self._durability = durability
 
-    def routes(self) -> list[Route]:
-        """All of them, for a port that has everything or for the administrator's own."""
+    def routes(self, *, public: bool) -> list[Route]:
+        """All of them, for a ``public`` port that has everything or for the administrator's own."""
         return [
             Route("/health", self.health, methods=["GET"]),
             Route("/health/live", self.live, methods=["GET"]),
             Route("/health/ready", self.ready, methods=["GET"]),
-            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/metrics", self.metrics if public else self.named_metrics, methods=["GET"]),
         ]
 
     def public_routes(self) -> list[Route]:
@@ -81,5 +81,9 @@ class ServiceRoutes:
         return json_answer({"status": status_of(healthy)}, status=200 if healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """All metrics, for Prometheus."""
+        """All metrics that name nobody, for Prometheus."""
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def named_metrics(self, request: Request) -> Response:
+        """All metrics, those that name panels among them."""
+        return Response(self._metrics.exposition(panels=True), media_type=CONTENT_TYPE)

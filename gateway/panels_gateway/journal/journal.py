@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Revoked, Source
+from panels_gateway.observe.histogram import Histogram
 from panels_shared.errors import PanelsError
 
 
@@ -114,6 +115,15 @@ class FoldingState:
 
     up: bool
     deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of the store and of the log, and those that are free for this user on their file system."""
+
+    store_bytes: int
+    log_bytes: int
+    free_bytes: int
 
 
 class Archive(Protocol):
@@ -225,6 +235,15 @@ class Journal(Archive, Protocol):
     @property
     def folding(self) -> FoldingState:
         """How folding is at the moment."""
+        ...
+
+    def disk(self) -> Disk:
+        """What the record takes on the disk, and what is left there. It may cost some microseconds."""
+        ...
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        """How long writing and waiting for the disk took, each time; empty where nobody waits for it."""
         ...
 
     @property

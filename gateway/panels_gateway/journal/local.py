@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 import time
@@ -32,6 +33,7 @@ from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
 from panels_gateway.journal.journal import (
     CorruptError,
+    Disk,
     FoldingState,
     History,
     JournalError,
@@ -45,6 +47,7 @@ from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
 from panels_gateway.journal.records import Batch, Changed, Ran, Revoked
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
+from panels_gateway.observe.histogram import Histogram
 
 _logger = logging.getLogger(__name__)
 
@@ -189,6 +192,19 @@ class LocalJournal:
     @property
     def folding(self) -> FoldingState:
         return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
+
+    def disk(self) -> Disk:
+        path = self._directory.path / schema.DATABASE
+        try:
+            left = os.statvfs(self._directory.path)
+            store_bytes = path.stat().st_size
+        except OSError:
+            return Disk(0, self.backlog_bytes, 0)
+        return Disk(store_bytes, self.backlog_bytes, left.f_bavail * left.f_frsize)
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        return self._log.counters.sync_seconds
 
     @property
     def syncs(self) -> int:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from panels_gateway.journal.frames import HEADER_BYTES, FrameEncoder
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Batch
 from panels_gateway.journal.segments import Segment, SegmentWriter
+from panels_gateway.observe.histogram import Histogram
 
 #: How many bytes the writing thread takes at once, so that no segment outgrows its bound by more than this.
 GROUP_BYTES: Final = 4 * 1_048_576
@@ -29,12 +31,14 @@ GROUP_BYTES: Final = 4 * 1_048_576
 class LogCounters:
     """What has been done since the start.
 
-    ``batches / syncs`` is how many turns share an fdatasync (mode ``power``).
+    ``batches / syncs`` is how many turns share an fdatasync (mode ``power``), and ``sync_seconds`` how long
+    each group took to be written and synced.
     """
 
     batches: int = 0
     bytes: int = 0
     syncs: int = 0
+    sync_seconds: Histogram = field(default_factory=Histogram)
 
 
 class Log(Protocol):
@@ -223,9 +227,10 @@ class PowerLog:
         if taken:
             last = taken[-1][0]
             data = taken[0][1] if len(taken) == 1 else b"".join([frame for _, frame in taken])
+            began_s = time.monotonic()
             self._writer.write(data, last=last)
             self._writer.sync()
-            self._say(self._synced, last, len(taken), len(data))
+            self._say(self._synced, last, len(taken), len(data), time.monotonic() - began_s)
         elif pings:
             self._writer.sync()  # nothing is dirty, but a disk that hangs would hang here
         for pinged in pings:
@@ -256,11 +261,12 @@ class PowerLog:
             with self._wake:
                 self._closing = True
 
-    def _synced(self, last: int, batches: int, size: int) -> None:
+    def _synced(self, last: int, batches: int, size: int, took_s: float) -> None:
         counters = self.counters
         counters.batches += batches
         counters.bytes += size
         counters.syncs += 1
+        counters.sync_seconds.add(took_s)
         self._durable = last
         self._on_durable(last)
 

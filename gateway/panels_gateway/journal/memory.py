@@ -16,6 +16,7 @@ from typing import Final
 
 from panels_gateway.journal.chunks import encode_record, last_changes
 from panels_gateway.journal.journal import (
+    Disk,
     FencedError,
     FoldingState,
     History,
@@ -149,6 +150,13 @@ class MemoryJournal:
     @property
     def folding(self) -> FoldingState:
         return FoldingState(up=True, deaths=0)
+
+    def disk(self) -> Disk:
+        return Disk(0, 0, 0)
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        return Histogram()
 
     @property
     def syncs(self) -> int:

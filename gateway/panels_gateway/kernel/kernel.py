@@ -44,6 +44,7 @@ from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
+from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.panels.breaker import BreakerLimits
@@ -130,7 +131,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
-        self.quotas = quotas = Quotas(limits.quotas, self.counters)
+        self.fuel = TopFuel(clock())
+        self.quotas = quotas = Quotas(limits.quotas, self.counters, self.fuel)
         self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
             dispatcher,
@@ -173,7 +175,7 @@ class Kernel:
             random_bits=random_bits,
         )
         self.commits.on_own = self.readiness.finish
-        self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
+        self.calls = CallMaker(self.suspensions, self.residents, self.intake, self.counters, wall_clock)
         self.suspensions.callers = self.calls
         self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(
@@ -289,10 +291,14 @@ class Kernel:
 
     def overdue(self, trigger: Trigger, message: str) -> None:
         """A trigger has waited for too long, and was not run."""
-        self._answering.refuse(trigger, waited(message))
+        if trigger.reply_to is self.readiness:
+            self.readiness.answer(trigger, waited(message))
+        else:
+            self._answering.refuse(trigger, waited(message))
 
     def tick(self) -> None:
         """Time has passed: answers what has stood behind an exclusive handler for too long."""
+        self.fuel.look(self.clock())
         timeout_s = self.dispatcher.limits.queue_timeout_s
         self.suspensions.refuse_held(
             waited(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_gateway.observe.histogram import Histogram
 from panels_gateway.observe.metrics import exposition
-from panels_gateway.observe.stages import NAMES, Histogram, Stages
+from panels_gateway.observe.stages import NAMES, Stages
 
 
 @given(st.lists(st.floats(-1.0, 100.0), max_size=50))
