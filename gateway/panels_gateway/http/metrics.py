@@ -17,6 +17,8 @@ from panels_shared import __version__
 if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
 
+#: The labels of what was over a quota, which are shown before the first was.
+QUOTAS: Final = tuple(f"{kind}_{what}" for kind in ("subject", "panel", "tool") for what in ("fuel", "time"))
 #: What stands for all other panels; no panel can have this id.
 OTHERS: Final = "(others)"
 #: How long the text is kept, in seconds: making it costs about half a millisecond, so that however many ask
@@ -82,8 +84,8 @@ class Metrics:
         for code, count in counters.refused.items():
             yield Sample(m.REFUSED, count, code.value)
         yield Sample(m.OVERLOADED, counters.overloaded)
-        for label, count in sorted(counters.over_quota.items()):
-            yield Sample(m.OVER_QUOTA, count, label)
+        for label in QUOTAS:
+            yield Sample(m.OVER_QUOTA, counters.over_quota.get(label, 0), label)
         yield Sample(m.CIRCUITS, kernel.breakers.open)
         yield Sample(m.CIRCUITS_OPENED, counters.circuits_opened)
         yield Sample(m.CIRCUIT_REFUSED, counters.circuit_refused)
