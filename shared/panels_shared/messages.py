@@ -189,8 +189,8 @@ class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 class Replace(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """gateway → pool. This sandbox lives and does not answer a run that should have ended long ago: kill it, and
-    start another. It is said to pools whose Hello says that they understand it.
+    """gateway → pool. This sandbox lives and does not answer a run that should have ended long ago: kill it,
+    and start another. It is said to pools whose Hello says that they understand it.
     """
 
     worker: _Id
@@ -225,7 +225,7 @@ class PoolReport(msgspec.Struct, frozen=True, array_like=True):
     """What a pool measures of its sandboxes, from outside.
 
     ``processes`` are wanted and ``ready`` of them serve; ``rss_bytes`` is their resident memory. Since the
-    pool began, ``started`` were started, ``crashed`` ended in a way that nobody had asked for, ``killed`` were
+    pool began, ``started`` were started, ``crashed`` ended without having been told to, ``killed`` were
     killed by the pool because they hung or stayed, and all of them used ``cpu_ms`` of CPU time.
     """
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The text of /metrics for administrators of a gateway with everything that there can be, after some use."""
+    """The text of /metrics for administrators of a gateway with all that there can be, after some use."""
     extensions = tmp_path_factory.mktemp("extensions") / "extensions.toml"
     extensions.write_text("")
     options = ["--admin-listen", "127.0.0.1:0", "--extensions", str(extensions), "--stage-sampling", "1"]

@@ -32,8 +32,8 @@ class Members:
 
     A peer is lost after ``misses`` intervals of ``heartbeat_s`` in which nothing came from it. Bounds:
     ``MAX_WORKERS`` and ``MAX_POOLS``; above them a Hello is refused. ``workers_lost`` counts workers that
-    left with or without notice, except those that drained; ``hung`` those that were lost because a run did not
-    end.
+    left with or without notice, except those that drained; ``hung`` those that were lost because a run did
+    not end.
     """
 
     __slots__ = (
@@ -153,8 +153,8 @@ class Members:
             self.lose_pool(PoolId(peer_id), now)
 
     def replace(self, worker: Worker, now: float) -> None:
-        """The worker lives and does not answer: it counts as lost, and its pool is told to kill it, which sees
-        only that it is alive.
+        """The worker lives and does not answer: it counts as lost, and its pool is told to kill it, which
+        sees only that it is alive.
         """
         self.hung += 1
         pool = self._fleet.pools.get(worker.pool)

@@ -32,8 +32,8 @@ def allowed_s(run: Run) -> float:
 
 
 class Verdict(Enum):
-    """FINE: nothing to do. LOST: silent. HANGS: alive, but in a run that does not end. RELEASED: a revoked run
-    never began. STALLED: others wait."""
+    """FINE: nothing to do. LOST: silent. HANGS: alive, but in a run that does not end. RELEASED: a revoked
+    run never began. STALLED: others wait."""
 
     FINE = "fine"
     LOST = "lost"

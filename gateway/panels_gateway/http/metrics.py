@@ -52,8 +52,8 @@ class Metrics:
         self._until_s = 0.0
 
     def exposition(self, *, panels: bool = False) -> bytes:
-        """The values of all metrics, at most ``KEPT_S`` old, as text for Prometheus; with ``panels`` also those
-        that name panels, which are for administrators alone.
+        """The values of all metrics, at most ``KEPT_S`` old, as text for Prometheus; with ``panels`` also
+        those that name panels, which are for administrators alone.
         """
         now_s = self._kernel.clock()
         if now_s >= self._until_s or not self._text:

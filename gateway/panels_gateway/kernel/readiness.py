@@ -121,7 +121,7 @@ class Readiness:
             return "no worker is connected that can run a job"
         if self._intake.backlogged:
             return "so much of the journal waits to be folded that triggers are refused"
-        # what was begun by an earlier look and has not ended is waited for once more; nothing is begun beside it
+        # what was begun by an earlier look and has not ended is waited for once more, and nothing else is begun
         if self._answered is None or self._answered.done():
             try:
                 self._answered = self._trigger()

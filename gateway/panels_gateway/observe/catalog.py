@@ -1,5 +1,5 @@
-"""Every metric that ``/metrics`` can show, in order. ``python -m panels_gateway.observe.catalog`` prints them as
-docs/metrics.md has them.
+"""Every metric that ``/metrics`` can show, in order. ``python -m panels_gateway.observe.catalog`` prints them
+as docs/metrics.md has them.
 """
 
 from __future__ import annotations

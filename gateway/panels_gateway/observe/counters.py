@@ -58,8 +58,8 @@ class OutboxCounters:
 
 @dataclass(slots=True)
 class ClientCounters:
-    """WebSocket upgrades that were refused, by HTTP status, WebSockets that were closed for reading too slowly,
-    and what waits for those that are open.
+    """WebSocket upgrades that were refused, by HTTP status, WebSockets that were closed for reading too
+    slowly, and what waits for those that are open.
     """
 
     upgrades_rejected: dict[int, int] = field(default_factory=dict[int, int])

@@ -1,4 +1,4 @@
-"""Which panels use the most fuel: the first ``SHOWN`` of the last whole window, and all others together. Pure.
+"""Which panels use the most fuel: the first ``SHOWN`` of the last whole window, and all others. Pure.
 
 A gauge of the last window, and not a counter for each panel: a counter must never go down, so that everybody
 who was ever among the first would have to be shown for ever.
@@ -29,7 +29,7 @@ class TopFuel:
         self._ends_s = now_s + WINDOW_S
         self._used: dict[str, int] = {}
         self._rest = 0
-        #: The fuel of the panels that used the most in the last whole window, the most first, and of all others.
+        #: The fuel of the panels that used the most in the last window, the most first, and of all others.
         self.top: list[tuple[str, int]] = []
         self.rest = 0
 

@@ -451,8 +451,8 @@ def test_pool_kills_the_sandbox_that_the_gateway_names_and_counts_it(
         assert not gone(pid(gateway, second))
 
         def report() -> PoolReport | None:
-            reports = [beat.report for peer, beat in gateway.beats if peer == pool and isinstance(beat, Heartbeat)]
-            return reports[-1] if reports else None
+            beats = [beat for peer, beat in gateway.beats if peer == pool]
+            return beats[-1].report if beats and isinstance(beats[-1], Heartbeat) else None
 
         gateway.wait(lambda: (told := report()) is not None and told.ready == 2 and told.started == 3)
         told = report()

@@ -33,8 +33,8 @@ class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
     ``hello`` makes the next Hello, or None while there is none to say, and ``report`` what a heartbeat tells.
-    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or until
-    ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
+    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
+    until ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Conversation:
                     wanted.append(message)
                 else:
                     logger.warning(
-                        "expected Prepare, Abandon or Replace from the gateway, got %s", type(message).__name__
+                        "expected what a pool is told, got %s from the gateway", type(message).__name__
                     )
         return wanted
 
