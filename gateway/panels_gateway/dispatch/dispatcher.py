@@ -121,7 +121,7 @@ class Dispatcher:
         ``label``.
         """
         lane = self._fleet.lanes[panel.key]
-        assert not (lane.queue or lane.in_flight), "only an idle panel changes its label"
+        assert not self.busy(panel), "only an idle panel changes its label"
         lane.label = label
         self._mover.move(lane, None, now)
 

@@ -46,6 +46,7 @@ from panels_gateway.journal.records import (
     encode,
     replace_image,
 )
+from panels_gateway.observe.histogram import Histogram
 
 #: Under load batches are folded together after so many seconds: one by one they would cost more than their
 #: commits.

@@ -1,7 +1,7 @@
 """Whether a trigger works, found out by having one run: not that a worker is connected, but that it answers.
 
-    look ──▶ trigger of the gateway's own panel ──▶ dispatcher ──▶ worker ──▶ Commits ──▶ turn ──▶ durable ─┐
-         └─▶ Journal.ping: whoever writes the record answers, and writes nothing ──────────────────────────┴▶ ""
+    look ──▶ trigger of the gateway's own panel ──▶ dispatcher ──▶ worker ──▶ Commits ──▶ turn, durable ─┐
+         └─▶ Journal.ping: whoever writes the record answers, and writes nothing ───────────────────────┴▶ ""
 
 The panel is nobody's: it has no id that a client could name and is no resident, so it is not listed, not
 counted among panels, not charged to a quota, and not recorded. Its trigger commits nothing; what a worker
@@ -121,7 +121,7 @@ class Readiness:
             return "no worker is connected that can run a job"
         if self._intake.backlogged:
             return "so much of the journal waits to be folded that triggers are refused"
-        # what was begun by an earlier look and has not ended is waited for once more, and nothing else is begun
+        # what was begun by an earlier look and has not ended is waited for once more, and none is begun
         if self._answered is None or self._answered.done():
             try:
                 self._answered = self._trigger()

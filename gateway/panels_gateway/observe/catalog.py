@@ -24,4 +24,6 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
-    print(reference())
+    import sys
+
+    sys.stdout.write(reference() + "\n")

@@ -136,7 +136,9 @@ SENDING_BYTES: Final = Family(
     "panels_sending_bytes", "gauge", "Bytes of large states and answers that clients have not taken yet."
 )
 JOURNAL_FOLDING: Final = Family(
-    "panels_journal_folding_up", "gauge", "Whether a folding process is there, and is not being started again."
+    "panels_journal_folding_up",
+    "gauge",
+    "Whether a folding process is there, and is not being started again.",
 )
 JOURNAL_DEATHS: Final = Family(
     "panels_journal_folding_deaths_total", "counter", "Folding processes that ended without being asked to."

@@ -21,7 +21,7 @@ from tests.support.gateway import Gateway
 
 pytestmark = pytest.mark.anyio
 
-_LINE = re.compile(r'[a-z_]+(\{[a-z]+="[A-Za-z0-9_.]+"(,le="[0-9.e+-]+|,le="\+Inf")?"?\})? [0-9.e+-]+')
+_LINE = re.compile(r'[a-z_]+(\{([a-z]+="[A-Za-z0-9_.]+",?)?(le="([0-9.e+-]+|\+Inf)")?\})? [0-9.e+-]+')
 
 
 def made() -> tuple[Metrics, HttpCounters, ClientCounters]:

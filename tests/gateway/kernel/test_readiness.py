@@ -35,7 +35,7 @@ class Broken(MemoryJournal):
 
 def impatient(gateway: Gateway) -> Readiness:
     """The gateway's readiness, which does not wait for what will not come in this test."""
-    gateway.kernel.readiness._bound_s = 0.01  # noqa: SLF001 - the bound is not an option of the kernel's
+    gateway.kernel.readiness._bound_s = 0.01
     return gateway.kernel.readiness
 
 
@@ -91,7 +91,7 @@ async def test_a_worker_that_does_not_answer_is_waited_for_once_and_given_no_sec
         gateway.now_s += KEPT_S
     assert (len(gateway.jobs), gateway.held) == (1, 1)
     gateway.respond_own = lambda number: completed(number + 1)
-    gateway.answer_held(completed((1 << 31)))
+    gateway.answer_held(completed(1 << 31))
     await gateway.settle()
     assert await readiness.look() == ""
     assert len(gateway.jobs) == 2, "the late answer says nothing of now"
@@ -142,12 +142,11 @@ async def test_a_trigger_that_no_worker_survives_is_not_counted_among_those_of_c
     gateway = Gateway()
     gateway.respond_own = lambda number: None
     look = asyncio.create_task(gateway.kernel.readiness.look())
-    for number in range(2):
+    for worker in (WORKER, WorkerId(b"second")):
         await gateway.settle()
-        worker = WORKER if not number else WorkerId(b"second")
         gateway.dispatcher.exited(POOL, worker, gateway.now_s)
+        gateway.now_s += 0.1
         gateway.dispatcher.hello(WorkerId(b"second"), m.Hello("sandbox", POOL, 2, {}), gateway.now_s)
-        gateway.dispatcher.heard(WorkerId(b"second"), gateway.now_s)
         gateway.request_turn()
     assert await look == "a trigger of the gateway's own failed: WORKER_LOST"
     assert gateway.kernel.counters.failed[Reason.WORKER_LOST] == 0
@@ -198,4 +197,3 @@ async def test_panels_of_labels_are_tried_where_no_others_can_be_run() -> None:
     assert await gateway.kernel.readiness.look() == ""
     gateway.dispatcher.lost(WorkerId(PoolId(POOL)), gateway.now_s)
     assert gateway.dispatcher.label_served() == ""
-

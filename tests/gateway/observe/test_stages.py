@@ -53,9 +53,11 @@ def test_finished_job_is_split_into_its_stages() -> None:
 def test_exposition_is_what_prometheus_reads() -> None:
     stages = Stages(1)
     stages.flushed(perf_counter())
-    lines = exposition(
-        sample for sample in stages.samples() if sample.family is STAGE_SECONDS
-    ).decode().splitlines()
+    lines = (
+        exposition(sample for sample in stages.samples() if sample.family is STAGE_SECONDS)
+        .decode()
+        .splitlines()
+    )
     assert lines[1] == "# TYPE panels_stage_seconds histogram"
     sample = re.compile(
         r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'

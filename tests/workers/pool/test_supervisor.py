@@ -365,4 +365,4 @@ def test_supervisor_counts_starts_and_what_ends_without_having_been_told_to() ->
     supervisor.reported(worker(1), READY, 0, 1.0)
     supervisor.exited(worker(1), -11, 9.0)
     supervisor.exited(worker(2), Exit.LOST, 9.0)
-    assert (supervisor.started, supervisor.crashed, supervisor.killed) == (3, 1, 0)
+    assert (supervisor.started, supervisor.crashed, supervisor.killed) == (4, 1, 0)

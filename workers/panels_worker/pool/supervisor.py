@@ -213,7 +213,7 @@ class Supervisor:
         return [*todo, *self._retire_next(now_s)]
 
     def hangs(self, worker: WorkerId) -> list[Instruction]:
-        """The gateway says that ``worker``, which may be alive, does not answer: nothing of it is to be saved."""
+        """The gateway says that ``worker``, which may live, does not answer: nothing of it is to be saved."""
         child = self._children.get(worker)
         if child is None or child.stage is Stage.KILLED:
             return []
