@@ -17,6 +17,7 @@ from panels_gateway.http.metrics import Metrics
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.histogram import Histogram as Own
+from panels_gateway.observe.metrics import exposition
 from panels_gateway.observe.process import ProcessMetrics
 from tests.support.gateway import Gateway
 
@@ -94,15 +95,14 @@ def main() -> None:
         refusals=RefusalCounters(),
     )
     scrape = CollectorRegistry()
-    scrape.register(_Collector(metrics))
+    scrape.register(_Collector(metrics))  # type: ignore[no-untyped-call]
     process = ProcessMetrics()
-    from panels_gateway.observe.metrics import exposition
-
-    for name, text in (
+    texts: list[tuple[str, Callable[[], bytes]]] = [
         ("our exposition", lambda: exposition(metrics.samples())),
         ("generate_latest", lambda: generate_latest(scrape)),
         ("ProcessCollector", lambda: exposition(process.samples())),
-    ):
+    ]
+    for name, text in texts:
         print(f"{name:32} {_ns(text, 50) / 1e3:8.0f} µs, {len(text()):,} bytes")
 
 

@@ -30,7 +30,7 @@ def test_pool_kills_a_sandbox_whose_run_does_not_end_and_starts_another(make_sys
     panel = system.make_panel({**counter(), "limits": {"timeoutMs": 100}}, state={"count": 0})
     first = system.sandboxes()[0].pid
     answer = system.http.post(f"/panels/{panel}/trigger/count", json={"args": {}})
-    assert answer.json()["details"]["reason"] == "WORKER_LOST"
+    assert "WORKER_LOST" in answer.text, answer.text
     eventually(lambda: "the gateway waits in vain" in taken.pool.text, what="the pool to kill it")
     eventually(lambda: first not in [each.pid for each in system.sandboxes()], what="it to be gone")
     eventually(lambda: len(system.sandboxes()) == 1, what="another to be started")

@@ -52,7 +52,10 @@ def test_sandboxes_that_hang_and_pools_that_go_are_told_with_the_reason(make_sys
         "no worker is connected that can run a job",
     )
     try:
-        status, body = eventually(lambda: _unready(system), what="a sandbox that hangs to be noticed")
+        status, body = eventually(lambda: _unready(system), what="a sandbox that hangs to be noticed") or (
+            0,
+            {},
+        )
         assert status == 503
         assert body["status"] == "unavailable"
         assert body["reason"].startswith(reasons)

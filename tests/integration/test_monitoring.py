@@ -61,7 +61,7 @@ def _used(system: System) -> str:
 def _expressions() -> Iterator[str]:
     """Every PromQL expression of the rules and of the dashboard."""
     rules = RULES.read_text()
-    for inline, folded in re.findall(r"^ +expr: (?:>-\n((?: {10,}.*\n)+)|(.*))$", rules, re.MULTILINE):
+    for inline, folded in re.findall(r"^ +expr: (?:>-\n((?: {10,}.*\n)+)|(.*)$)", rules, re.MULTILINE):
         yield inline or folded
     dashboard: dict[str, Any] = json.loads(DASHBOARD.read_text())
     for panel in dashboard["panels"]:

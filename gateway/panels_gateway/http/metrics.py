@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 QUOTAS: Final = tuple(f"{kind}_{what}" for kind in ("subject", "panel", "tool") for what in ("fuel", "time"))
 #: What stands for all other panels; no panel can have this id.
 OTHERS: Final = "(others)"
-#: How long the text is kept, in seconds: making it costs about half a millisecond, so that however many ask
-#: have half a per cent of the loop.
-KEPT_S: Final = 0.1
+#: How long the text is kept, in seconds: making it costs about a millisecond, so that however many ask have
+#: half a per cent of the loop.
+KEPT_S: Final = 0.25
 
 
 class Metrics:

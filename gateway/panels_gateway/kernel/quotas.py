@@ -43,6 +43,7 @@ class Quotas:
     def __init__(self, limits: QuotaLimits, counters: Counters, top: TopFuel | None = None) -> None:
         self._counters = counters
         self._top = top if top is not None else TopFuel(0.0)
+        self._fuel = self._top.used
         self._subjects: Accounts[bytes] = Accounts(limits.subject)
         self._panels: Accounts[int] = Accounts(limits.panel)
         self._tools: Accounts[tuple[int, str]] = Accounts(limits.tool)
@@ -83,7 +84,10 @@ class Quotas:
         counters = self._counters
         counters.fuel += fuel
         counters.execution_us += time_us
-        self._top.charge(trigger.panel.id, fuel)
+        try:
+            self._fuel[trigger.panel.id] += fuel
+        except KeyError:
+            self._top.charge(trigger.panel.id, fuel)
         own = trigger.panel.definition.quotas
         if not (self._is_set or own):
             return

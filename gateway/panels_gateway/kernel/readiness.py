@@ -180,8 +180,10 @@ class Readiness:
             return True
         try:
             mutations, events = claims.check(outcome, trigger.tool)
-            honest = not (mutations or events or isinstance(outcome, Suspended))
-            honest = honest and outcome.return_value == str(int(trigger.args) + 1).encode()
+            honest = (
+                not (mutations or events or isinstance(outcome, Suspended))
+                and outcome.return_value == str(int(trigger.args) + 1).encode()
+            )
         except InvalidOutcomeError:
             honest = False
         if not honest:

@@ -23,11 +23,12 @@ MAX_PANELS: Final = 8_192
 class TopFuel:
     """See the module's docstring. Times are monotonic seconds."""
 
-    __slots__ = ("_ends_s", "_rest", "_used", "rest", "top")
+    __slots__ = ("_ends_s", "_rest", "rest", "top", "used")
 
     def __init__(self, now_s: float) -> None:
         self._ends_s = now_s + WINDOW_S
-        self._used: dict[str, int] = {}
+        #: The fuel of this window by panel. Whoever charges for every run adds to what is there by itself.
+        self.used: dict[str, int] = {}
         self._rest = 0
         #: The fuel of the panels that used the most in the last window, the most first, and of all others.
         self.top: list[tuple[str, int]] = []
@@ -35,11 +36,9 @@ class TopFuel:
 
     def charge(self, panel: str, fuel: int) -> None:
         """The panel has used ``fuel``, which is not below zero."""
-        used = self._used
-        if panel in used:
-            used[panel] += fuel
-        elif len(used) < MAX_PANELS:
-            used[panel] = fuel
+        used = self.used
+        if panel in used or len(used) < MAX_PANELS:
+            used[panel] = used.get(panel, 0) + fuel
         else:
             self._rest += fuel
 
@@ -47,10 +46,11 @@ class TopFuel:
         """Time has passed: a window that is over becomes what is shown."""
         if now_s < self._ends_s:
             return
-        used, rest = self._used, self._rest
+        used, rest = self.used.copy(), self._rest
         if now_s - self._ends_s >= WINDOW_S:  # nobody looked for so long that it is not of the last window
             used, rest = {}, 0
-        self._used, self._rest = {}, 0
+        self.used.clear()
+        self._rest = 0
         self._ends_s = now_s + WINDOW_S
         self.top = nlargest(SHOWN, used.items(), key=itemgetter(1))
         self.rest = rest + sum(used.values()) - sum(fuel for _, fuel in self.top)

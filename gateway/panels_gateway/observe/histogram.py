@@ -9,6 +9,7 @@ from panels_gateway.observe.metrics import Family, Sample
 
 #: Upper bounds of the buckets are 2**n microseconds, n up to this: 16 s.
 _BUCKETS: Final = 24
+_BOUNDS: Final = tuple(f"{2**power / 1e6:g}" for power in range(_BUCKETS + 1))
 
 
 class Histogram:
@@ -30,16 +31,16 @@ class Histogram:
 
     def add_us(self, micros: int) -> None:
         """The same in whole microseconds, which are not below zero."""
-        power = (micros - 1).bit_length() if micros > 1 else 0
-        self.counts[power if power <= _BUCKETS else _BUCKETS + 1] += 1
-        self.sum_s += micros / 1e6
+        power = (micros - 1).bit_length() if micros else 0
+        self.counts[power if power <= _BUCKETS else -1] += 1
+        self.sum_s += micros * 1e-6
 
     def samples(self, family: Family, label: str = "") -> Iterator[Sample]:
         """Its buckets, cumulative, its sum and its count."""
         total = 0
-        for power, count in enumerate(self.counts[:-1]):
+        for bound, count in zip(_BOUNDS, self.counts, strict=False):  # all but what is above the last
             total += count
-            yield Sample(family, total, label, "_bucket", f"{2**power / 1e6:g}")
+            yield Sample(family, total, label, "_bucket", bound)
         total += self.counts[-1]
         yield Sample(family, total, label, "_bucket", "+Inf")
         yield Sample(family, self.sum_s, label, "_sum")

@@ -447,7 +447,8 @@ def test_pool_kills_the_sandbox_that_the_gateway_names_and_counts_it(
         assert gateway.pools[pool].replaces
         gateway.send(pool, Replace(first))
         gateway.wait(lambda: (pool, Exited(first)) in gateway.heard)
-        gateway.wait(lambda: len(gateway.sandboxes) == 3)
+        gateway.wait(lambda: len(gateway.sandboxes) == 2)
+        assert first not in gateway.sandboxes
         assert not gone(pid(gateway, second))
 
         def report() -> PoolReport | None:
