@@ -95,7 +95,7 @@ def main() -> None:
         refusals=RefusalCounters(),
     )
     scrape = CollectorRegistry()
-    scrape.register(_Collector(metrics))  # type: ignore[no-untyped-call]
+    scrape.register(_Collector(metrics))
     process = ProcessMetrics()
     texts: list[tuple[str, Callable[[], bytes]]] = [
         ("our exposition", lambda: exposition(metrics.samples())),

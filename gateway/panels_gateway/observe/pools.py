@@ -27,7 +27,7 @@ class PoolReports:
 
     def __init__(self) -> None:
         self._last: dict[bytes, PoolReport] = {}
-        self.counts = dict.fromkeys(COUNTS, 0)
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
 
     def take(self, pool: bytes, report: PoolReport) -> None:
         """The pool's newest report; one that counts less than before begins anew."""
