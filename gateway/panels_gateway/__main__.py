@@ -209,7 +209,15 @@ async def _serve_from(
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
-    app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
+    app = create_app(
+        kernel,
+        config,
+        verifier,
+        bus=broker.counters,
+        port=port,
+        pools=admission.pools,
+        reports=broker.reports,
+    )
     server = GatewayServer(
         server_config(app, config.listen, app.refusals.count),
         kernel,

@@ -34,8 +34,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="admin-listen", group=LISTEN, kind="text",
-        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001. With "
-        "it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
+        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001; the "
+        "panels that use the most fuel are named in /metrics there. With it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
     ),
     Option(
         name="public-url", group=LISTEN, kind="text",
