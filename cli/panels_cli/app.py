@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, panels, suspensions, tokens, watch
+from panels_cli.commands import (
+    calls,
+    contexts,
+    doctor,
+    folders,
+    panels,
+    suspensions,
+    tokens,
+    up,
+    watch,
+)
 from panels_cli.session import Session
 from panels_shared import __version__
 
@@ -57,6 +67,7 @@ app.command("call")(calls.call)
 app.command("watch")(watch.watch)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
+app.command("up")(up.up)
 app.command("token")(tokens.token)
 app.command("doctor")(doctor.doctor)
 app.add_typer(suspensions.app, name="suspensions")

@@ -61,6 +61,7 @@ class FolderTool:
     language: str
     file: str
     fields: Mapping[str, Any] = field(repr=False)
+    source: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ def _tool(
         file,
         # what the panel's list, or the default, gives to a tool without one
         {"capabilities": panel.get("capabilities", list(DEFAULT_CAPABILITIES)), **fields},
+        source,
     )
     return tool, {"name": name, "handler": handler, **fields}
 

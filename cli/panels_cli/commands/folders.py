@@ -50,9 +50,9 @@ def apply(
     folder = folder_files.load(path)
     output = session.output(json)
     with session.api() as api:
-        plan = applying.plan(folder, _panel(api, folder.id))
+        plan = applying.plan(folder, find_panel(api, folder.id))
         if not json:
-            _print(output, folder, plan)
+            show_plan(output, folder, plan)
         applied = plan.method is not None and not dry_run
         if applied:
             if plan.removed and not prune:
@@ -60,14 +60,15 @@ def apply(
                     f"{folder.id} has tools that {path} has not: {', '.join(plan.removed)}; "
                     "--prune removes them"
                 )
-            _send(api, path, folder, plan)
+            send(api, path, folder, plan)
     if json:
         output.value(_shown(folder, plan, applied))
     elif applied:
         output.line(f"made {folder.id}" if plan.method == "POST" else f"{folder.id} is up to date now")
 
 
-def _panel(api: Api, panel: str) -> Any:
+def find_panel(api: Api, panel: str) -> Any:
+    """The panel as the gateway shows it, None where there is none. Raises ``CommandError``."""
     try:
         return api.ask("GET", panel_path(panel)).value
     except RefusedError as exc:
@@ -76,7 +77,8 @@ def _panel(api: Api, panel: str) -> Any:
         raise
 
 
-def _send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
+def send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
+    """Carries out a plan. Raises ``CommandError``, which names the file that is at fault."""
     try:
         if plan.method == "POST":
             api.ask("POST", "/panels", body=plan.body)
@@ -86,7 +88,8 @@ def _send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
         raise applying.explained(folder, str(path), exc) from None
 
 
-def _print(output: Output, folder: Folder, plan: Plan) -> None:
+def show_plan(output: Output, folder: Folder, plan: Plan) -> None:
+    """Prints what a plan does."""
     if plan.method is None:
         output.line(f"{folder.id} is as the folder says")
         return
