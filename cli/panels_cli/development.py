@@ -12,12 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from panels_cli.snippet import caret
+
 #: Seconds after which a folder that could not be read is read again before its problem is told.
 SECOND_LOOK_S: Final = 0.15
-MAX_SNIPPET_CHARS: Final = 160
+
+#: Seconds after which a folder is applied again that the gateway could not take.
+AGAIN_S: Final = 1.0
 
 _RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) ([\w.]+): (.*)", re.DOTALL)
 _LISTENING: Final = re.compile(r"listening on (http://\S+?);")
+_FAILED: Final = re.compile(r"[^/ ]+/[^: ]+: failed\b")
 _PLACE: Final = re.compile(r"\bline (\d+)(?:, column (\d+))?")
 
 
@@ -65,12 +70,18 @@ class Watched:
         known = self._known.setdefault(folder, _Known())
         known.applied, known.told, known.looks = fingerprint, "", 0
 
-    def failed(self, folder: Path, problem: str, now_s: float, *, unread: bool) -> bool:
-        """Whether to tell the problem now. With ``unread`` the files were at fault, which may change in a
-        moment; otherwise the gateway refused them.
+    def forget(self, folder: Path) -> None:
+        """The folder is gone."""
+        self._known.pop(folder, None)
+
+    def failed(self, folder: Path, problem: str, now_s: float, *, unread: bool, again: bool) -> bool:
+        """Whether to tell the problem now. With ``unread`` the files were at fault, or nobody answered, which
+        may change in a moment; otherwise the gateway refused them, ``again`` if it may take them later.
         """
         known = self._known.setdefault(folder, _Known())
         known.looks += 1
+        if again:
+            known.due_s = now_s + AGAIN_S
         if unread and known.looks == 1:
             known.due_s = now_s + SECOND_LOOK_S
             return False
@@ -88,25 +99,11 @@ def owners(folders: Iterable[Path], paths: Iterable[str]) -> list[Path]:
     return [folder for folder in folders if any(path.is_relative_to(folder) for path in changed)]
 
 
-def caret(source: str, line: int, column: int | None) -> tuple[str, ...]:
-    """A line of ``source`` with a caret below ``column``; both count from 1. Empty where there is no such
-    line.
-    """
-    lines = source.splitlines()
-    if not 1 <= line <= len(lines):
-        return ()
-    text = lines[line - 1][:MAX_SNIPPET_CHARS]
-    if column is None or not 1 <= column <= len(text) + 1:
-        return (text,)
-    # tabs stay tabs, so that the caret stands below its column
-    return (text, "".join("\t" if c == "\t" else " " for c in text[: column - 1]) + "^")
-
-
 @dataclass(frozen=True, slots=True)
 class Logged:
     """A line that the gateway or the pool logged and that somebody who writes handlers wants to see."""
 
-    kind: Literal["handler", "warning", "error"]
+    kind: Literal["handler", "failed", "warning", "error"]
     text: str
 
 
@@ -125,7 +122,7 @@ def logged(line: str, *, quiet: frozenset[str] = frozenset()) -> Logged | None:
     if any(part in text for part in quiet):
         return None
     if logger == "panels.handler":
-        return Logged("error" if level in ("ERROR", "WARNING") else "handler", text)
+        return Logged("failed" if _FAILED.match(text) else "handler", text)
     if level in ("ERROR", "CRITICAL"):
         return Logged("error", text)
     return Logged("warning", text) if level == "WARNING" else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, Final, TypeGuard
 import msgspec
 
 from panels_cli.faults import UsageError
+from panels_cli.snippet import caret
 from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, DEFAULT_ENTRY, handler_digest
@@ -121,9 +123,19 @@ def _table(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UsageError(f"{PANEL_FILE}: expected UTF-8, got other bytes") from None
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise UsageError(f"{PANEL_FILE}: expected TOML: {exc}") from None
+        raise _not_toml(content.decode(), str(exc)) from None
     _check_json("", panel, jsonvalue.MAX_DEPTH)
     return panel
+
+
+def _not_toml(text: str, problem: str) -> UsageError:
+    place = re.search(r" \(at line (\d+), column (\d+)\)$", problem)
+    if place is None:
+        return UsageError(f"{PANEL_FILE}: expected TOML: {problem}")
+    line, column = int(place[1]), int(place[2])
+    fault = UsageError(f"{PANEL_FILE}:{line}:{column}: expected TOML: {problem[: place.start()]}")
+    fault.appendix = caret(text, line, column)
+    return fault
 
 
 def _check_json(path: str, value: Any, depth: int) -> None:

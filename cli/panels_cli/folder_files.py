@@ -17,16 +17,25 @@ Template = Literal["js", "ts", "wasm"]
 _FILES: Final[dict[Template, str]] = {"js": "add.js", "ts": "add.ts", "wasm": "add.wat"}
 
 
-def load(path: Path) -> Folder:
-    """The folder at ``path``. Raises ``UsageError``, whose text begins with the file."""
+def load(path: Path, *, shown: Path | None = None, filled: bool = False) -> Folder:
+    """The folder at ``path``, which errors call ``shown``. With ``filled`` an empty file is an error: whoever
+    writes it has not got far.
+
+    Raises ``UsageError``, whose text begins with the file.
+    """
 
     def read(name: str, maximum: int) -> bytes:
-        return read_file(path, name, maximum)
+        content = read_file(path, name, maximum)
+        if filled and not content.strip():
+            raise UsageError(f"{name}: expected something in it, got an empty file")
+        return content
 
     try:
         return folder.load(read)
     except UsageError as exc:
-        raise UsageError(f"{path}/{exc}") from None
+        fault = UsageError(f"{path if shown is None else shown}/{exc}")
+        fault.appendix = exc.appendix
+        raise fault from None
 
 
 def read_file(base: Path, name: str, maximum: int) -> bytes:
@@ -65,7 +74,8 @@ def create(path: Path, template: Template) -> list[str]:
     contents = {
         folder.PANEL_FILE: _panel_file(name, handler),
         handler: (templates / handler).read_text(),
-        "README.md": f"# {name}\n\n`panels apply {name}` makes this panel, `panels watch {name}` shows it.\n",
+        "README.md": f"# {name}\n\n`panels up {name}` runs this panel here while you write it, and\n"
+        f"`panels apply {name}` makes it on a gateway.\n",
     }
     try:
         path.mkdir()

@@ -1,17 +1,18 @@
 """The hidden folder of `panels up`: what it keeps between two runs, and who runs there now.
 
-    DIR/.panels-up/          0700
-        .gitignore           so that no secret is committed by mistake
-        up.lock              held while `up` runs; says which process it is
-        secret               0600, signs the tokens of development
-        data/                the gateway's data directory
-        gateway.log, workers.log      what the processes of this run wrote
+DIR/.panels-up/          0700
+    .gitignore           so that no secret is committed by mistake
+    up.lock              held while `up` runs; says which process it is
+    secret               0600, signs the tokens of development
+    data/                the gateway's data directory
+    gateway.log, workers.log      what the processes of this run wrote
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def opened(base: Path) -> Iterator[Workspace]:
         handle = os.open(space.hidden / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise UsageError(
-            f"{space.hidden}: expected a folder to write to: {exc.strerror}; give another DIR, or make it yours"
+            f"{space.hidden}: expected a folder to write to: {exc.strerror}; give another DIR"
         ) from None
     with os.fdopen(handle, "r+") as lock:
         try:
@@ -85,12 +86,19 @@ def opened(base: Path) -> Iterator[Workspace]:
         except OSError:
             owner = lock.read(32).strip() or "unknown"
             raise UsageError(
-                f"{base}: panels up runs there already, as process {owner}; use that one, or stop it: kill {owner}"
+                f"{base}: panels up runs there already, as process {owner}; use that one, or stop it by "
+                f"kill {owner}"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield space
+
+
+def context_name(base: Path) -> str:
+    """The name of the context that other terminals use for the `up` in ``base``."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", base.name)[:64]
+    return f"up-{name}" if name else "up"
 
 
 def panel_folders(base: Path, marker: str) -> list[Path]:
@@ -115,5 +123,7 @@ def panel_folders(base: Path, marker: str) -> list[Path]:
             continue  # gone meanwhile, or not ours to read
         waiting += [(p, depth + 1) for p in inside if not p.name.startswith(".") and p.name not in SKIPPED]
     if len(found) > MAX_FOLDERS:
-        raise UsageError(f"{base}: expected at most {MAX_FOLDERS} panel folders, found more; give one of them")
+        raise UsageError(
+            f"{base}: expected at most {MAX_FOLDERS} panel folders, found more; give one of them"
+        )
     return sorted(found)

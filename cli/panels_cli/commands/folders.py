@@ -32,7 +32,7 @@ def init(
         output.value({"folder": str(name), "files": files})
         return
     output.line(f"made {name} with {', '.join(files)}")
-    output.line(f"next: panels apply {name}")
+    output.line(f"next: panels up {name}, or panels apply {name} where a gateway runs")
 
 
 def apply(
@@ -62,7 +62,7 @@ def apply(
                 )
             send(api, path, folder, plan)
     if json:
-        output.value(_shown(folder, plan, applied))
+        output.value(shown_plan(folder, plan, applied))
     elif applied:
         output.line(f"made {folder.id}" if plan.method == "POST" else f"{folder.id} is up to date now")
 
@@ -108,7 +108,8 @@ def _digests(change: ToolChange) -> str:
     return f"{digests}  {', '.join(change.fields)}".rstrip()
 
 
-def _shown(folder: Folder, plan: Plan, applied: bool) -> dict[str, object]:
+def shown_plan(folder: Folder, plan: Plan, applied: bool) -> dict[str, object]:
+    """A plan for programs; ``applied`` says whether it was carried out."""
     return {
         "id": folder.id,
         "request": plan.method,
