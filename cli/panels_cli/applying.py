@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from panels_cli import diff
 from panels_cli.faults import RefusedError
-from panels_cli.folder import FINGERPRINT, PANEL_FILE, Folder, FolderTool
-from panels_cli.snippet import caret
 from panels_shared.errors import Code
+from panels_shared.panel_folder import FINGERPRINT, PANEL_FILE, Folder, FolderTool
+from panels_shared.snippet import caret
 
 Verdict = Literal["added", "changed", "removed"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from panels_cli.snippet import caret
+from panels_shared.snippet import caret
 
 #: Seconds after which a folder that could not be read is read again before its problem is told.
 SECOND_LOOK_S: Final = 0.15

@@ -23,11 +23,6 @@ from typing import Final
 from panels_cli.faults import UsageError
 
 HIDDEN: Final = ".panels-up"
-#: Folders that are never looked into, besides hidden ones.
-SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
-MAX_FOLDERS: Final = 256
-MAX_DEPTH: Final = 6
-MAX_VISITED: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +94,3 @@ def context_name(base: Path) -> str:
     """The name of the context that other terminals use for the `up` in ``base``."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", base.name)[:64]
     return f"up-{name}" if name else "up"
-
-
-def panel_folders(base: Path, marker: str) -> list[Path]:
-    """The folders at or below ``base`` that hold a file ``marker``, sorted; not those within another one.
-
-    Hidden folders are left out, and so is what lies deeper than ``MAX_DEPTH``. Raises ``UsageError`` when
-    there are more than ``MAX_FOLDERS``.
-    """
-    found: list[Path] = []
-    waiting, visited = [(base, 0)], 0
-    while waiting:
-        path, depth = waiting.pop()
-        visited += 1
-        if (path / marker).is_file():
-            found.append(path)
-            continue
-        if depth == MAX_DEPTH or visited > MAX_VISITED:
-            continue
-        try:
-            inside = [Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue  # gone meanwhile, or not ours to read
-        waiting += [(p, depth + 1) for p in inside if not p.name.startswith(".") and p.name not in SKIPPED]
-    if len(found) > MAX_FOLDERS:
-        raise UsageError(
-            f"{base}: expected at most {MAX_FOLDERS} panel folders, found more; give one of them"
-        )
-    return sorted(found)

@@ -41,31 +41,6 @@ def test_file_in_the_hidden_folders_place_is_one_sentence(tmp_path: Path) -> Non
         workspace.opened(tmp_path).__enter__()
 
 
-def test_panel_folders_are_found_but_not_in_hidden_ones_nor_within_each_other(tmp_path: Path) -> None:
-    for name in ("b", "a/c", "a/c/inner", ".hidden", "node_modules/x", "empty"):
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        if name != "empty":
-            (tmp_path / name / "panel.toml").write_text("")
-    assert workspace.panel_folders(tmp_path, "panel.toml") == [tmp_path / "a/c", tmp_path / "b"]
-    (tmp_path / "panel.toml").write_text("")
-    assert workspace.panel_folders(tmp_path, "panel.toml") == [tmp_path]
-
-
-def test_links_are_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    assert workspace.panel_folders(tmp_path, "panel.toml") == []
-
-
-def test_too_many_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace, "MAX_FOLDERS", 1)
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "panel.toml").write_text("")
-    with pytest.raises(UsageError, match="expected at most 1 panel folders"):
-        workspace.panel_folders(tmp_path, "panel.toml")
-
-
 @pytest.mark.parametrize(
     ("folder", "name"), [("/x/shop", "up-shop"), ("/x/my shop", "up-my-shop"), ("/", "up")]
 )

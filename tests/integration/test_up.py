@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.integration.conftest import MakeSystem
 from tests.integration.test_printed_commands import free_port
 from tests.support.system import eventually
 
@@ -206,3 +207,22 @@ def test_folder_with_a_long_path_works(tmp_path: Path) -> None:
     place = Place(deep)
     with place.up():
         assert place.call() == "1"
+
+
+def test_gateway_loads_the_same_folders_and_changes_nothing(place: Place, make_system: MakeSystem) -> None:
+    system = make_system(gateway=["--panels", str(place.folder)], auth=False)
+    eventually(lambda: "tally is made" in system.the_gateway().text, within_s=DEADLINE_S)
+    place.environment["PANELS_URL"] = system.url
+    assert place.call() == "1"
+    assert json.loads(place.run("apply", "tally", "--json").stdout)["request"] is None
+    system.the_gateway().stop()
+    place.handler.write_text(place.handler.read_text().replace("?? 1;", "?? 10;"))
+    system.start_gateway()
+    system.await_ready()
+    eventually(lambda: "tally is up to date now" in system.the_gateway().text, within_s=DEADLINE_S)
+    assert place.call() == "11"
+    system.the_gateway().stop()
+    system.start_gateway()
+    system.await_ready()
+    eventually(lambda: "tally is as the folder says" in system.the_gateway().text, within_s=DEADLINE_S)
+    assert json.loads(place.run("get", "tally", "--json").stdout)["seq"] == 2

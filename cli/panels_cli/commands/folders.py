@@ -11,10 +11,10 @@ from panels_cli import applying, folder_files
 from panels_cli.api import Api, panel_path
 from panels_cli.applying import Plan, ToolChange
 from panels_cli.faults import CommandError, RefusedError
-from panels_cli.folder import Folder
 from panels_cli.output import Output
 from panels_cli.session import Json, session_of
 from panels_shared.errors import Code
+from panels_shared.panel_folder import Folder
 
 
 def init(

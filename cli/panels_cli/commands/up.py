@@ -31,11 +31,12 @@ from panels_cli.commands.folders import find_panel, send, show_plan, shown_plan
 from panels_cli.context import Context
 from panels_cli.development import Watched
 from panels_cli.faults import CommandError, RefusedError, UnreachableError, UsageError
-from panels_cli.folder import PANEL_FILE, Folder
 from panels_cli.output import Output
 from panels_cli.session import Json, Session, session_of
 from panels_cli.workspace import Workspace
+from panels_shared import panel_files
 from panels_shared.errors import CODES, Code
+from panels_shared.panel_folder import PANEL_FILE, Folder, FolderError
 
 DEFAULT_PORT: Final = 3001
 START_TIMEOUT_S: Final = 60.0
@@ -226,7 +227,10 @@ class Development:
         self._tell("ready", f"panels up at {self._context.url}", url=self._context.url, context=self._name)
         watching = threading.Thread(target=self._watch, name="files", daemon=True)
         watching.start()
-        self._folders = workspace.panel_folders(self._space.base, PANEL_FILE)
+        try:
+            self._folders = panel_files.panel_folders(self._space.base)
+        except FolderError as exc:
+            raise UsageError(str(exc)) from None
         if not self._folders:
             self._tell(
                 "empty", f"no {PANEL_FILE} below {self._space.base} yet; panels init NAME makes a panel"
@@ -253,14 +257,14 @@ class Development:
             parts = Path(path).relative_to(self._space.base).parts
         except ValueError:
             return False
-        return not any(part.startswith(".") or part in workspace.SKIPPED for part in parts)
+        return not any(part.startswith(".") or part in panel_files.SKIPPED for part in parts)
 
     def _look_around(self) -> None:
         before = self._folders
         try:
-            self._folders = workspace.panel_folders(self._space.base, PANEL_FILE)
-        except UsageError as exc:
-            self._problem(exc)
+            self._folders = panel_files.panel_folders(self._space.base)
+        except FolderError as exc:
+            self._problem(UsageError(str(exc)))
             return
         for path in set(before) - set(self._folders):
             if (gone := next((name for name, at in self._ids.items() if at == path), None)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from panels_cli.snippet import MAX_SNIPPET_CHARS, caret
+from panels_shared.snippet import MAX_SNIPPET_CHARS, caret
 
 
 @pytest.mark.parametrize(
