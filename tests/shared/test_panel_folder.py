@@ -74,7 +74,7 @@ def test_fingerprint_ignores_order_and_state_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("x", "panel.toml: expected TOML"),
+        ("x", "panel.toml:1:2: expected TOML"),
         ("", "panel.toml: id: expected a text, got none"),
         ('id = "p"', "panel.toml: kind"),
         ('id = "a b"\nkind = "k"', "panel.toml: id: expected 1 to 128"),
