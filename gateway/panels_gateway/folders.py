@@ -36,6 +36,7 @@ def read(base: Path, limits: DefinitionLimits) -> list[tuple[Path, PanelDefiniti
     if not base.is_dir():
         raise ConfigError(f"panels: expected a folder at {base}, found none")
     made: dict[str, tuple[Path, PanelDefinition]] = {}
+    path = base
     try:
         for path in panel_files.panel_folders(base):
             folder = panel_files.load(path)

@@ -48,7 +48,6 @@ QUIET_MS: Final = 40
 BURST_MS: Final = 400
 GATEWAY: Final = "panels-gateway"
 POOL: Final = "panels-worker"
-#: Warnings of the gateway that say what was asked for.
 #: Bytes of a folder whose path leaves room for a socket's name, and for the file beside it: 107 in all.
 MAX_SOCKET_FOLDER_BYTES: Final = 80
 _SIGNS: Final = {
@@ -57,6 +56,7 @@ _SIGNS: Final = {
     "warning": ("!", "yellow"),
     "error": ("✗", "bold red"),
 }
+#: Warnings of the gateway that say what was asked for.
 EXPECTED: Final = frozenset({"authentication is off", "waiting for a bus key"})
 
 
@@ -396,13 +396,14 @@ def choose_port(wanted: int | None) -> int:
     """A port of this machine to listen on: ``wanted``; without it the usual one, or a free one if that is
     taken. Raises ``UsageError``.
     """
+    why = ""
     for port in (wanted,) if wanted is not None else (DEFAULT_PORT, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as exc:
-                why = exc.strerror
+                why = str(exc.strerror)
                 continue
             return int(probe.getsockname()[1])
     raise UsageError(f"--port: cannot listen on port {wanted}: {why}; give another, or none for a free one")
