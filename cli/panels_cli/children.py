@@ -55,8 +55,6 @@ class Child:
         self.log = log
         # PANELS_ variables of whoever runs this are about another installation
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PANELS_")}
-        # a gateway that can verify that handlers would replay does so; an older one does not know this
-        environment["PANELS_VERIFY_REPLAY"] = "true"
         self._process = subprocess.Popen(
             [program(name), *arguments],
             stdin=subprocess.DEVNULL,

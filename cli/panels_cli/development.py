@@ -23,6 +23,7 @@ AGAIN_S: Final = 1.0
 _RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) ([\w.]+): (.*)", re.DOTALL)
 _LISTENING: Final = re.compile(r"listening on (http://\S+?);")
 _FAILED: Final = re.compile(r"[^/ ]+/[^: ]+: failed\b")
+_UNREPEATED: Final = re.compile(r"[^/ ]+/[^: ]+: would not replay\b")
 _PLACE: Final = re.compile(r"\bline (\d+)(?:, column (\d+))?")
 
 
@@ -122,6 +123,8 @@ def logged(line: str, *, quiet: frozenset[str] = frozenset()) -> Logged | None:
     if any(part in text for part in quiet):
         return None
     if logger == "panels.handler":
+        if _UNREPEATED.match(text):
+            return Logged("warning", text)
         return Logged("failed" if _FAILED.match(text) else "handler", text)
     if level in ("ERROR", "CRITICAL"):
         return Logged("error", text)

@@ -76,6 +76,10 @@ STAMP = "2026-11-26 10:10:37,513 "
             "DEBUG panels.handler: p/add: failed at line 3: no",
             Logged("failed", "p/add: failed at line 3: no"),
         ),
+        (
+            "WARNING panels.handler: p/add: would not replay: it differs",
+            Logged("warning", "p/add: would not replay: it differs"),
+        ),
         ("WARNING panels.gateway: disk", Logged("warning", "disk")),
         ("CRITICAL panels.gateway: disk", Logged("error", "disk")),
         ("WARNING panels.gateway: as expected", None),

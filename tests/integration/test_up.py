@@ -17,8 +17,10 @@ import httpx
 import psutil
 import pytest
 
+from panels_cli import development
 from tests.integration.conftest import MakeSystem
 from tests.integration.test_printed_commands import free_port
+from tests.support.backdoor import taken_over
 from tests.support.system import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -106,6 +108,10 @@ def test_handler_follows_its_file_and_the_state_stays(place: Place) -> None:
         place.handler.write_text(place.handler.read_text().replace("?? 1;", "?? 10;"))
         place.shows("tally changes")
         assert place.call() == "11"
+        # every trigger ran twice, and nobody sees it
+        assert any("--verify-replay" in child.cmdline() for child in psutil.Process(process.pid).children())
+        assert json.loads(place.run("get", "tally", "--json").stdout)["seq"] == 2
+        assert "would not replay" not in place.log.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0, place.log.read_text()
     assert "stopping" in place.log.read_text()
@@ -142,6 +148,44 @@ def test_mistakes_are_shown_in_their_files_and_the_old_definition_stays(place: P
         text = place.shows("failed at line 3")
         assert "tally/add.js:3:" in text
         assert '    if (!Number.isInteger(by)) throw new Error("expected by to be a whole number");' in text
+
+
+def test_handler_that_would_not_replay_is_told_of() -> None:
+    """A sandbox whose random numbers are not the job's, in a pool that is started as `up` starts it."""
+    with taken_over(
+        """
+from dataclasses import replace
+from itertools import count
+from panels_worker.javascript.program import JavaScriptProgram
+
+seeds = count()
+run = JavaScriptProgram.run
+JavaScriptProgram.run = lambda self, task: run(self, replace(task, seed=next(seeds)))
+
+def attack(captive):
+    pass
+""",
+        pool=["--verify-replay"],
+    ) as taken:
+        system = taken.system
+        system.await_ready()
+        steady = {"name": "steady", "handler": "$state.n = 1; return $state.n;"}
+        random = {"name": "random", "handler": "$state.n = Math.random(); $emit('e', 1); return 1;"}
+        definition = {"id": "p", "kind": "test", "tools": [steady, random]}
+        assert system.http.post("/panels", json=definition).status_code == 201
+        with system.connect("p") as client:
+            assert client.call("steady") == 1
+            assert client.call("random") == 1
+            eventually(lambda: "would not replay" in system.the_gateway().text, within_s=DEADLINE_S)
+        lines = [
+            shown
+            for line in system.the_gateway().text.splitlines()
+            if (shown := development.logged(line)) and "would not replay" in shown.text
+        ]
+        assert [shown.kind for shown in lines] == ["warning"]
+        assert lines[0].text.startswith("p/random: ")
+        assert "differs in mutations" in lines[0].text
+        assert system.http.get("/panels/p/state").json()["seq"] == 2, "the second runs had no effects"
 
 
 def test_new_and_removed_folders_are_noticed(place: Place) -> None:

@@ -153,7 +153,7 @@ class Development:
         gateway += ["--log-level", "debug"]
         endpoint = f"ipc://{sockets}/workers.sock"
         gateway += ["--workers-endpoint", endpoint]
-        pool = ["--gateway", endpoint, "--processes", str(processes)]
+        pool = ["--gateway", endpoint, "--processes", str(processes), "--verify-replay"]
         for name, arguments in ((GATEWAY, gateway), (POOL, pool)):
             children.append(Child(name, arguments, space.hidden / f"{name}.log", self._heard))
         for child in children:
