@@ -96,7 +96,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="verify-replay", group=SANDBOXES, kind="flag", default=False,
-        help="For development: runs every job twice, drops what the second run does, and logs a warning if the "
+        help="For development: runs every job twice, drops what the second run does, and warns if the "
              "two differ. Handlers take twice as long.",
     ),
     Option(
