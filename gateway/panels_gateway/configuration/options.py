@@ -249,6 +249,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "sent alike counts once. Above it, more of them are answered OVERLOADED.",
     ),
     Option(
+        name="panels", group=PANELS, kind="path",
+        help="Folder with panel folders in it, or one of them: panels that are not there are made once workers are, and those "
+        "that differ are given the definition in the folder. Their state stays; see docs/panel-folders.md.",
+    ),
+    Option(
         name="extensions", group=PANELS, kind="path",
         help="TOML file that says what handlers may call with $ext, and where to; see docs/extensions.md. Without it, they may "
         "call time, panels and human only.",

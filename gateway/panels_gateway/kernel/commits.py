@@ -103,6 +103,7 @@ class Commits:
             return True
         if isinstance(outcome, Failed):
             self._dispatcher.confirm(run)
+            self._handler_log.failed(panel.key, panel.id, trigger.tool.name, outcome, self._clock())
             suspended = self._breakers.ended(trigger, resident, outcome.reason)
             self._failed(trigger, outcome)
             if suspended:

@@ -319,6 +319,7 @@ class Pool:
             data_bytes=config.data_bytes,
             nice=config.nice,
             log_level=config.log_level,
+            verify_replay=config.verify_replay,
         )
 
     def _look_at(self, fd: int, now_s: float) -> None:
