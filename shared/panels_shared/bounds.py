@@ -304,6 +304,8 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
              "LIMIT_EXCEEDED"),
             ("limits.MAX_CALL_ARGS_BYTES", "the arguments of an extension call", "bytes", "fails",
              "LIMIT_EXCEEDED"),
+            ("limits.MAX_HANDLER_CODE_CHARS", "the code of a handler's failure", "characters", "cut", ""),
+            ("limits.MAX_HANDLER_DETAILS_BYTES", "the details of a handler's failure", "bytes", "cut", ""),
             ("limits.MAX_ANSWER_BYTES", "the answer of an extension", "bytes", "refused", "extension_result"),
             ("handlers.MAX_WASM_BYTES", "a WebAssembly binary", "bytes", "refused", "INVALID_REQUEST"),
             ("handlers.MAX_WAT_BYTES", "a WebAssembly text", "bytes", "refused", "INVALID_REQUEST"),

@@ -31,6 +31,7 @@ from panels_gateway.panels.panel import Mutation
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Succeeded
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
+from panels_shared.failure import CODE_FIELD, DETAILS_FIELD, vetted
 from panels_shared.limits import KIB
 from panels_shared.outcome import Completed, Failed, Usage
 
@@ -448,7 +449,7 @@ def failure_details(failed: Failed) -> dict[str, object]:
         except InvalidJsonError:
             extra = None
         if isinstance(extra, dict):
-            details.update(extra)
+            details.update(vetted(extra) if CODE_FIELD in extra or DETAILS_FIELD in extra else extra)
     details["reason"] = failed.reason.value
     if failed.line > 0:
         details["location"] = {"line": failed.line, "column": failed.column}

@@ -5,12 +5,13 @@ prelude's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from panels_shared import jsonvalue
+from panels_shared import failure, jsonvalue
+from panels_shared.errors import InvalidJsonError
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
 from panels_worker.javascript.positions import end_of, find_read
@@ -55,10 +56,13 @@ class FailureReport(msgspec.Struct):
     stack: str = ""
     kind: str = ""
     path: str = ""
+    code: str = ""
+    details: str = ""
+    problem: str = ""
 
 
-def explain(report: FailureReport, script: Script) -> Failed:
-    """The failure of a job whose handler threw."""
+def explain(report: FailureReport, script: Script, warn: Callable[[str], None] = lambda text: None) -> Failed:
+    """The failure of a job whose handler threw. ``warn`` is told what is left out of it, and why."""
     name = report.name[:MAX_NAME_CHARS] or "Error"
     message = report.message[:MAX_MESSAGE_CHARS]
     frames = own_frames(report.stack, script)
@@ -85,7 +89,26 @@ def explain(report: FailureReport, script: Script) -> Failed:
         reason, text = Reason.MEMORY_LIMIT, "the handler ran out of memory"
     elif name in ("RangeError", "InternalError") and any(words in message for words in _STACK_MESSAGES):
         reason, text = Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"
+    if report.code and reason is Reason.HANDLER_ERROR:
+        details.update(_coded(report, warn))
     return Failed(Usage(), reason, text, line, column, jsonvalue.encode(details))
+
+
+def _coded(report: FailureReport, warn: Callable[[str], None]) -> dict[str, object]:
+    """What the error says to programs, as far as it is in order."""
+    if not failure.is_code(report.code):
+        warn(f"the code of the error was left out: expected {failure.CODE_RULE}")
+        return {}
+    found: dict[str, object] = {failure.CODE_FIELD: report.code}
+    problem = report.problem[:MAX_MESSAGE_CHARS]
+    if not problem and report.details:
+        try:
+            found[failure.DETAILS_FIELD] = failure.read_details(report.details.encode())
+        except InvalidJsonError as exc:
+            problem = f"details: {exc.problem}"
+    if problem:
+        warn(f"the details of the error were left out: {problem}")
+    return found
 
 
 def _with_reason(message: str) -> str:

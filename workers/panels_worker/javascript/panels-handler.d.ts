@@ -33,6 +33,12 @@ interface PanelState {
  */
 declare let $state: PanelState;
 
+/**
+ * Throws an `Error` with a `code` (a letter and then up to 63 of `A-Z a-z 0-9 . _ : -`) and `details` (at most 4 KiB
+ * of JSON), which the caller finds as `details.handlerCode` and `details.handlerDetails`.
+ */
+declare const $fail: (code: string, message?: string, details?: unknown) => never;
+
 /** Emits an event to everyone who watches the panel. */
 declare const $emit: {
   (name: string, payload?: unknown): void;

@@ -34,6 +34,23 @@ function settle(error, result) {
   } else value = result;
 }
 
+// What the error says to programs. The details travel as text: the host checks them before it believes them.
+function coded(thrown, out) {
+  try {
+    const code = thrown.code;
+    if (typeof code !== "string") return;
+    out.code = substring(code, 0, MAX_CODE_CHARS + 1);
+    const details = thrown.details;
+    if (details === undefined) return;
+    const text = encode(details, "details");
+    if (text.length <= MAX_DETAILS_CHARS) out.details = text;
+    else out.problem = `details: expected at most ${MAX_DETAILS_CHARS} bytes, got ${text.length}`;
+  } catch (error) {
+    // encode says what is wrong; a getter may throw anything
+    out.problem = error instanceof InvalidResult ? error.message : "details: reading them threw";
+  }
+}
+
 function described(thrown) {
   const out = create(null);
   if (thrown instanceof $Error || (typeof thrown === "object" && thrown !== null && "message" in thrown)) {
@@ -51,6 +68,7 @@ function described(thrown) {
       out.kind = "INVALID_RESULT";
       out.path = thrown.path;
     } else if (thrown instanceof PermissionDenied) out.kind = "PERMISSION_DENIED";
+    else coded(thrown, out);
   } else {
     out.name = "thrown value";
     out.message = show(thrown);

@@ -58,6 +58,7 @@ defineProperty(globalThis, "$state", {
   enumerable: false,
   configurable: false,
 });
+fixed("$fail", $fail);
 fixed("$emit", $emit);
 fixed("$view", $view);
 fixed("$log", $log);
