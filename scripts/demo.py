@@ -2,7 +2,7 @@
 watch.
 
 Processes: this one, the gateway, the worker pool (which starts its own children). Everything they write lies
-in one temporary directory. Threads: one more, which serves examples/browser.html, because a page has to come
+in one temporary directory. Threads: one more, which serves the examples' pages, because a page has to come
 from somewhere that the gateway lets in. Shutdown: SIGTERM to both children at once, SIGKILL after a grace.
 The gateway is also killed once on purpose, and started again on the same directory: what was committed is
 there, and clients go on by themselves.
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -36,8 +36,13 @@ import httpx
 import jwt
 import websockets
 
+from panels_cli import folder_files
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PANELS: Final = ("counter", "todo", "chat", "approval", "hostile")
+APPLICATIONS: Final = ROOT / "examples" / "applications"
+#: What the pages are made of. Handlers are JavaScript too, and harmless to read.
+CONTENT_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 15.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -199,32 +204,43 @@ def choose_port(wanted: int) -> int:
     raise DemoError("there is no free port on 127.0.0.1")
 
 
-class _Page(http.server.BaseHTTPRequestHandler):
-    """Serves one file, whatever the path."""
+class _Pages(http.server.BaseHTTPRequestHandler):
+    """Serves files of the examples, by the names that ``pages`` has for them."""
 
-    def __init__(self, page: bytes, *args: Any) -> None:
-        self._page = page
+    def __init__(self, pages: Mapping[str, Path], *args: Any) -> None:
+        self._pages = pages
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """The page."""
+        """One of them."""
+        file = self._pages.get(self.path.partition("?")[0])
+        if file is None:
+            self.send_error(404)
+            return
+        content = file.read_bytes()
         self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(self._page)))
+        self.send_header("Content-Type", f"{CONTENT_TYPES[file.suffix]}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("Referrer-Policy", "no-referrer")
         self.end_headers()
-        self.wfile.write(self._page)
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         """Nothing: the terminal belongs to the demonstration."""
 
 
 @contextlib.contextmanager
-def served_page() -> Iterator[str]:
-    """The origin at which examples/browser.html is served while the context lasts."""
-    page = (ROOT / "examples" / "browser.html").read_bytes()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Page, page))
+def served_pages() -> Iterator[str]:
+    """The origin at which the examples' pages are served while the context lasts: examples/browser.html as
+    ``/``, and examples/applications below ``/applications/``.
+    """
+    pages = {"/": ROOT / "examples" / "browser.html"}
+    for file in APPLICATIONS.rglob("*"):
+        if file.suffix in CONTENT_TYPES:
+            path = f"/applications/{file.relative_to(APPLICATIONS).as_posix()}"
+            pages[path.removesuffix("index.html")] = file
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Pages, pages))
     thread = threading.Thread(target=server.serve_forever, name="page", daemon=True)
     thread.start()
     try:
@@ -286,8 +302,10 @@ def create_panels(system: System) -> None:
     """Makes the example panels. Raises ``DemoError`` with the gateway's sentence when it refuses one."""
     headers = {"Authorization": f"Bearer {system.token('demo')}", "Content-Type": "application/json"}
     with httpx.Client(base_url=system.url, headers=headers, timeout=60, trust_env=False) as http_client:
-        for name in PANELS:
-            body = (ROOT / "examples" / "panels" / f"{name}.json").read_bytes()
+        bodies = {name: (ROOT / "examples" / "panels" / f"{name}.json").read_bytes() for name in PANELS}
+        for file in APPLICATIONS.glob("*/panel.toml"):
+            bodies[file.parent.name] = folder_files.load(file.parent).made
+        for name, body in bodies.items():
             response = http_client.post("/panels", content=body)
             if response.status_code != 201:
                 raise DemoError(f"the gateway refused the panel {name}: {response.text[:500]}")
@@ -554,7 +572,7 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
     endpoint = f"ipc://{folder}/workers.sock"
 
     screen.head("Starting")
-    with served_page() as page:
+    with served_pages() as page:
         gateway = Gateway(
             folder,
             [
@@ -589,7 +607,9 @@ def run(arguments: argparse.Namespace, screen: Screen, folder: Path, children: l
         screen.head("Your turn")
         page_url = f"{page}/#port={port}&token={token}"
         socket_url = f"{system.socket_url('counter')}?token={token}"
+        applications = f"{page}/applications/#gateway=ws://127.0.0.1:{port}&token={token}"
         print(f"  in a browser      {screen.paint(page_url, '4')}")
+        print(f"\n  applications      {screen.paint(applications, '4')}")
         print(f"\n  from a program    {screen.paint(socket_url, '4')}")
         print(f"\n  with curl         curl -H 'Authorization: Bearer {token}' \\")
         print(f"                      -X POST {system.url}/panels/counter/trigger/increment", flush=True)

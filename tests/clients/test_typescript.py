@@ -83,6 +83,15 @@ def test_size_is_within_its_limits(package: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_example_applications_have_the_client_as_it_is(package: Path) -> None:
+    run("node", "scripts/build.mjs", folder=package)
+    built = (package / "dist" / "index.js").read_text()
+    ours = (PACKAGE.parents[1] / "examples" / "applications" / "client.js").read_text()
+    lines = [line for line in built.splitlines() if not line.startswith("//# sourceMappingURL")]
+    assert ours.splitlines()[1:] == lines, "run scripts/build-examples client"
+
+
+@pytest.mark.timeout(300)
 def test_package_can_be_installed_imported_and_compiled_against(package: Path, tmp_path: Path) -> None:
     run("node", "scripts/build.mjs", folder=package)
     run("npm", "pack", "--ignore-scripts", "--pack-destination", str(tmp_path), folder=package)

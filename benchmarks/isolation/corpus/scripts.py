@@ -17,7 +17,7 @@ ABSENT: Final = {
     "the outside": "['require','module','window','fetch','XMLHttpRequest','WebSocket','Worker','std','os','bjson','print','load','scriptArgs','importScripts','Deno','Bun','WebAssembly','setTimeout','setInterval','navigator'].filter((n) => typeof globalThis[n] !== 'undefined').join()",
     "a process's environment": "Reflect.ownKeys(process).join() + Reflect.ownKeys(process.env).join() + process.env.NODE_ENV === 'envNODE_ENVproduction' ? '' : 'more'",
     "a second clock": "new Set(Array.from({ length: 1000 }, () => performance.now())).size === 1 && performance.now() === 0 ? '' : 'it moves'",
-    "a second thread": "typeof Worker + typeof Atomics?.waitAsync === 'undefinedundefined' ? '' : 'one'",
+    "a second thread": "typeof Worker + typeof globalThis.Atomics?.waitAsync === 'undefinedundefined' ? '' : 'one'",
     "another global object": "globalThis === global && globalThis === self ? '' : 'another'",
     "clocks": "new Set(Array.from({ length: 1000 }, () => Date.now() + ':' + $time.now() + ':' + new Date().getTime())).size === 1 ? '' : 'a clock that moves'",
     "what is left of others": "Object.getOwnPropertyNames(globalThis).filter((n) => n.startsWith('leak')).join()",

@@ -478,7 +478,7 @@ async def serve(
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
     recovery = await recoveries.read(asked, resident, kernel.histories)
-    image = await _image(kernel, resident, recovery)
+    image = await _image(kernel, resident, principal, recovery)
     try:
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
@@ -506,13 +506,15 @@ async def serve(
         pass
 
 
-async def _image(kernel: Kernel, resident: Resident, recovery: Recovery | None) -> Image | None:
+async def _image(
+    kernel: Kernel, resident: Resident, principal: Principal, recovery: Recovery | None
+) -> Image | None:
     """The state of a client that is sent all of it, held, if it is large. Raises ``RequestError``
     OVERLOADED.
     """
     if resident.panel.state_bytes <= LARGE_BYTES or (recovery is not None and recovery.is_possible):
         return None
-    return await kernel.images.of(resident, behind=True)
+    return await kernel.images.of(resident, principal.subject or "", behind=True)
 
 
 async def _open(
@@ -536,7 +538,7 @@ async def _open(
             image.release()
             image = None
         try:
-            image = await kernel.images.of(resident, behind=True)
+            image = await kernel.images.of(resident, connection.principal.subject or "", behind=True)
         except RequestError as error:
             protocol.close(CloseCode.TRY_AGAIN_LATER, error.message[:120])
             return None

@@ -56,11 +56,11 @@ class LargeAnswer(Response):
             self._image.release()
 
 
-def answer_bytes(body: bytes, images: Images, timeout_s: float) -> Response:
+def answer_bytes(body: bytes, images: Images, payer: str, timeout_s: float) -> Response:
     """JSON of any size. Raises ``RequestError`` OVERLOADED where it is large and there is no room for it."""
     if len(body) <= LARGE_BYTES:
         return Response(body, media_type="application/json")
-    return LargeAnswer(images.answer(body), timeout_s)
+    return LargeAnswer(images.answer(body, payer), timeout_s)
 
 
 def error_response(error: RequestError) -> Response:

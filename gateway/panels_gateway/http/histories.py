@@ -61,18 +61,19 @@ class HistoryRoutes:
 
     async def state(self, request: Request) -> Response:
         """GET: the panel's state and its version; with ``?seq=``, as it was at that version."""
-        resident = await self._desk.find(request, self._desk.admit(request))
+        principal = self._desk.admit(request)
+        resident = await self._desk.find(request, principal)
         panel = resident.panel
         seq = _number(request, "seq", None)
         if seq is None and panel.state_bytes <= LARGE_BYTES:
             seq, shown = panel.seq, panel.state_json()
             image = None
         elif seq is None:
-            image = await self._kernel.images.of(resident)
+            image = await self._kernel.images.of(resident, principal.subject or "")
             seq, shown = image.seq, b""
         else:
             earlier = await self._kernel.histories.state_at(resident, seq)
-            image = await self._kernel.images.once(seq, earlier)
+            image = await self._kernel.images.once(seq, earlier, principal.subject or "")
             shown = b""
         head = b'{"panelId":%b,"seq":%d,"epoch":%b,"state":' % (encode(panel.id), seq, encode(panel.epoch))
         try:
@@ -87,7 +88,8 @@ class HistoryRoutes:
 
     async def history(self, request: Request) -> Response:
         """GET: the commits after ``?since=``, at most ``?limit=`` of them, the oldest first."""
-        resident = await self._desk.find(request, self._desk.admit(request))
+        principal = self._desk.admit(request)
+        resident = await self._desk.find(request, principal)
         panel = resident.panel
         since, limit = _number(request, "since", 0), _limit(request)
         assert since is not None
@@ -112,14 +114,15 @@ class HistoryRoutes:
             shown,
             encode(following),
         )
-        return answer_bytes(body, self._kernel.images, self._desk.body_timeout_s)
+        return answer_bytes(body, self._kernel.images, principal.subject or "", self._desk.body_timeout_s)
 
     async def key_history(self, request: Request) -> Response:
         """GET: the commits that gave a key of the state its values, the newest first.
 
         Each says whose trigger it was, and which handler ran.
         """
-        resident = await self._desk.find(request, self._desk.admit(request))
+        principal = self._desk.admit(request)
+        resident = await self._desk.find(request, principal)
         key: str = request.path_params["key"]
         if len(key) > MAX_KEY_CHARS:
             raise RequestError(
@@ -130,7 +133,7 @@ class HistoryRoutes:
         await self._kernel.turn.read()
         shown = await _encoded(found, key)
         body = b'{"panelId":%b,"key":%b,"commits":[%b]}' % (encode(resident.panel.id), encode(key), shown)
-        return answer_bytes(body, self._kernel.images, self._desk.body_timeout_s)
+        return answer_bytes(body, self._kernel.images, principal.subject or "", self._desk.body_timeout_s)
 
     async def revert(self, request: Request) -> Response:
         """POST: restores the state of an earlier version, as a new commit that everybody sees."""

@@ -104,11 +104,13 @@ class StreamRoutes:
         if asked.live == "long-poll":
             return await self._long_poll(request, resident, principal, asked)
         span = await self._streams.span(resident, asked.start)
-        return await self._page(request, resident, span, asked)
+        return await self._page(request, resident, principal, span, asked)
 
     # -- pages ---------------------------------------------------------------------------------------
 
-    async def _page(self, request: Request, resident: Resident, span: Span, asked: Asked) -> Response:
+    async def _page(
+        self, request: Request, resident: Resident, principal: Principal, span: Span, asked: Asked
+    ) -> Response:
         tag = offsets.etag(span.start, span.end)
         headers = self._headers(span.end, asked, complete=span.complete)
         if span.start == "now":
@@ -116,7 +118,9 @@ class StreamRoutes:
         headers["etag"] = tag
         if offsets.matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
-        return self._answer(await self._streams.body(resident, span, asked.topics), headers)
+        return self._answer(
+            await self._streams.body(resident, span, asked.topics, principal.subject or ""), headers
+        )
 
     def _answer(self, body: Body, headers: dict[str, str]) -> Response:
         if isinstance(body, bytes):
@@ -147,7 +151,7 @@ class StreamRoutes:
             start = asked.start if asked.start != "now" else await self._streams.tail(resident)
             while True:
                 span = await self._streams.span(resident, start)
-                body = await self._streams.body(resident, span, asked.topics)
+                body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
                 if reader.error is not None:
                     release(body)
                     raise reader.error
@@ -183,7 +187,7 @@ class StreamRoutes:
         async with reading as reader:
             # whatever is wrong with the request is answered with a status, before anything is sent
             span = await self._streams.span(resident, asked.start)
-            body = await self._streams.body(resident, span, asked.topics)
+            body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
             if reader.error is not None:
                 release(body)
                 raise reader.error
@@ -192,7 +196,7 @@ class StreamRoutes:
             del head.headers["content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": head.raw_headers})
             try:
-                await self._send_events(send, reader, resident, asked, span, body)
+                await self._send_events(send, reader, resident, principal, asked, span, body)
                 async with asyncio.timeout(self._desk.body_timeout_s):
                     await send({"type": "http.response.body", "body": b""})
             except TimeoutError:
@@ -200,7 +204,14 @@ class StreamRoutes:
                 scope["extensions"][ABORT]()
 
     async def _send_events(
-        self, send: Send, reader: Reader, resident: Resident, asked: Asked, span: Span, body: Body
+        self,
+        send: Send,
+        reader: Reader,
+        resident: Resident,
+        principal: Principal,
+        asked: Asked,
+        span: Span,
+        body: Body,
     ) -> None:
         loop = asyncio.get_running_loop()
         told: Offset | None = None
@@ -227,7 +238,7 @@ class StreamRoutes:
                 return
             try:
                 span = await self._streams.span(resident, span.end)
-                body = await self._streams.body(resident, span, asked.topics)
+                body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
             except RequestError:
                 return  # who comes again is told why
             except JournalError as exc:

@@ -9,11 +9,15 @@ encodes more than ``KEYS_AT_ONCE``.
 
 Queue: images that have a holder, and those that were let go up to ``IDLE_S`` ago. Unit: bytes. Bound:
 ``maximum``. Overflow policy: those without a holder go; then whoever asks is refused OVERLOADED.
+
+Each image counts for the token subject that had it made. A subject may keep as much as it leaves free, so
+that one alone has at most half, ``n`` of them share ``n/(n+1)``, and whoever keeps nothing yet finds room.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -67,10 +71,11 @@ class Owner(Protocol):
 class Image:
     """A state at version ``seq``, in parts that make one JSON object of ``size`` bytes."""
 
-    __slots__ = ("__weakref__", "_release", "holders", "parts", "seq", "size")
+    __slots__ = ("__weakref__", "_release", "holders", "parts", "payer", "seq", "size")
 
-    def __init__(self, seq: int, parts: Sequence[Part], release: Callable[[Image], None]) -> None:
+    def __init__(self, seq: int, parts: Sequence[Part], release: Callable[[Image], None], payer: str) -> None:
         self.seq = seq
+        self.payer = payer
         self.parts = parts
         self.size = sum(map(len, parts))
         self.holders = 0
@@ -89,16 +94,21 @@ class Image:
 
 
 class Images:
-    """See the module's docstring. ``used_bytes`` is what is kept at the moment."""
+    """See the module's docstring. ``used_bytes`` is what is kept at the moment.
+
+    A ``payer`` is the token subject of whoever asks, "" for those without one.
+    """
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.used_bytes = 0
+        #: What each subject had made of it.
+        self._paid: Counter[str] = Counter()
         #: Images that nobody holds, each with the resident that still shows it, the oldest first.
         self._idle: dict[Image, asyncio.TimerHandle] = {}
         self._owners: dict[Image, Owner] = {}
 
-    async def of(self, resident: Owner, *, behind: bool = False) -> Image:
+    async def of(self, resident: Owner, payer: str, *, behind: bool = False) -> Image:
         """The panel's state, held for the caller; as it is now or, with ``behind``, at a version from which
         the resident's tail leads to now.
 
@@ -114,47 +124,51 @@ class Images:
                 break
             await resident.imaging.wait()  # somebody encodes it, though maybe for too old a version
         panel = resident.panel
-        self._take(panel.state_bytes)
+        size = panel.state_bytes
+        self._take(size, payer)
         done = resident.imaging = asyncio.Event()
         try:
             seq = panel.seq
             parts = await encoded(panel.state)
         except BaseException:
-            self.used_bytes -= panel.state_bytes
+            self._give_back(size, payer)
             raise
         finally:
             resident.imaging = None
             done.set()
-        image = self._made(seq, parts, panel.state_bytes)
+        image = self._made(seq, parts, size, payer)
         resident.image = image
         self._owners[image] = resident
         return image
 
-    async def once(self, seq: int, state: Mapping[str, bytes]) -> Image:
+    async def once(self, seq: int, state: Mapping[str, bytes], payer: str) -> Image:
         """A state that nobody else will ask for, held for the caller. Raises ``RequestError`` OVERLOADED."""
-        return await self.shaped(seq, sum(map(len, state.values())), lambda: encoded(state))
+        return await self.shaped(seq, sum(map(len, state.values())), lambda: encoded(state), payer)
 
-    async def shaped(self, seq: int, size: int, shape: Callable[[], Awaitable[Sequence[Part]]]) -> Image:
+    async def shaped(
+        self, seq: int, size: int, shape: Callable[[], Awaitable[Sequence[Part]]], payer: str
+    ) -> Image:
         """What ``shape`` makes of a state, about ``size`` bytes, held for the caller.
 
         Raises ``RequestError`` OVERLOADED, before anything is made.
         """
-        self._take(size)
+        self._take(size, payer)
         try:
             parts = await shape()
         except BaseException:
-            self.used_bytes -= size
+            self._give_back(size, payer)
             raise
-        return self._made(seq, parts, size)
+        return self._made(seq, parts, size, payer)
 
-    def answer(self, body: bytes) -> Image:
+    def answer(self, body: bytes, payer: str) -> Image:
         """A large answer, in parts, held for the caller. Raises ``RequestError`` OVERLOADED."""
-        self._take(len(body))
-        return self._made(0, cut(body), len(body))
+        self._take(len(body), payer)
+        return self._made(0, cut(body), len(body), payer)
 
-    def _made(self, seq: int, parts: Sequence[Part], taken: int) -> Image:
-        image = Image(seq, parts, self._unheld)
+    def _made(self, seq: int, parts: Sequence[Part], taken: int, payer: str) -> Image:
+        image = Image(seq, parts, self._unheld, payer)
         self.used_bytes += image.size - taken
+        self._paid[payer] += image.size - taken
         return image.hold()
 
     def _hold(self, image: Image) -> Image:
@@ -163,18 +177,30 @@ class Images:
             timer.cancel()
         return image.hold()
 
-    def _take(self, size: int) -> None:
-        while self.used_bytes + size > self.maximum and self._idle:
+    def _take(self, size: int, payer: str) -> None:
+        while not self._fits(size, payer) and self._idle:
             image = next(iter(self._idle))
             self._idle.pop(image).cancel()
             self._drop(image)
-        if self.used_bytes + size > self.maximum:
+        if not self._fits(size, payer):
             raise RequestError(
                 Code.OVERLOADED,
                 "large answers that clients have not taken yet fill the memory for them; try again later",
                 {"retryAfterMs": 1_000, "scope": "sending"},
             )
         self.used_bytes += size
+        self._paid[payer] += size
+
+    def _fits(self, size: int, payer: str) -> bool:
+        free = self.maximum - self.used_bytes - size
+        paid = self._paid.get(payer, 0)
+        return free >= 0 and (not paid or paid + size <= free)
+
+    def _give_back(self, size: int, payer: str) -> None:
+        self.used_bytes -= size
+        self._paid[payer] -= size
+        if not self._paid[payer]:
+            del self._paid[payer]
 
     def _unheld(self, image: Image) -> None:
         owner = self._owners.get(image)
@@ -191,7 +217,7 @@ class Images:
         owner = self._owners.pop(image, None)
         if owner is not None and owner.image is image:
             owner.image = None
-        self.used_bytes -= image.size
+        self._give_back(image.size, image.payer)
 
 
 def _leads_to_now(resident: Owner, seq: int) -> bool:

@@ -101,15 +101,15 @@ class Streams:
         await self._kernel.turn.read()
         return Span(start, end, complete, commits, {})
 
-    async def body(self, resident: Resident, span: Span, topics: Topics) -> Body:
+    async def body(self, resident: Resident, span: Span, topics: Topics, payer: str) -> Body:
         """The messages of ``span`` for readers with these topics; an ``Image`` where they are large, held for
-        the caller.
+        the caller; ``payer`` as ``Images`` wants it.
 
         Raises ``RequestError`` OVERLOADED.
         """
         key, interest, end = resident.panel.key, topics.interest, span.end
         if span.commits is None:
-            return await self._snapshot((key, end.seq, interest), span, topics)
+            return await self._snapshot((key, end.seq, interest), span, topics, payer)
         if not isinstance(span.start, Offset) or not span.commits:
             return EMPTY
         asked = (key, span.start.seq, interest)
@@ -119,7 +119,7 @@ class Streams:
         parts = await _gathered(_messages(span.commits, topics))
         size = sum(map(len, parts))
         if size > LARGE_BYTES:
-            return await self._kernel.images.shaped(end.seq, size, lambda: _ready(parts))
+            return await self._kernel.images.shaped(end.seq, size, lambda: _ready(parts), payer)
         body = b"".join(parts)
         self._recent[asked] = (end.seq, body)
         self._recent.move_to_end(asked)
@@ -127,7 +127,9 @@ class Streams:
             self._recent.popitem(last=False)
         return body
 
-    async def _snapshot(self, asked: tuple[PanelKey, int, Interest], span: Span, topics: Topics) -> Body:
+    async def _snapshot(
+        self, asked: tuple[PanelKey, int, Interest], span: Span, topics: Topics, payer: str
+    ) -> Body:
         known = self._snapshots.get(asked)
         if known is not None and known.holders:
             return known.hold()
@@ -139,7 +141,7 @@ class Streams:
 
         if size <= LARGE_BYTES:
             return b"".join(await shape())
-        image = self._snapshots[asked] = await self._kernel.images.shaped(seq, size, shape)
+        image = self._snapshots[asked] = await self._kernel.images.shaped(seq, size, shape, payer)
         return image
 
 

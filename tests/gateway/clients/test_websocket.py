@@ -398,7 +398,7 @@ def large_image(size: int) -> tuple[Image, list[Image]]:
     """An image of that size, held once, and the list that it joins when it is let go."""
     let_go: list[Image] = []
     parts = [bytes([97 + at % 26]) * min(1_000, size - at) for at in range(0, size, 1_000)]
-    return Image(3, parts, let_go.append).hold(), let_go
+    return Image(3, parts, let_go.append, "a").hold(), let_go
 
 
 def test_large_message_goes_in_fragments_as_the_socket_takes_it(loop: asyncio.AbstractEventLoop) -> None:

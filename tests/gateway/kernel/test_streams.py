@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def read(made: Streams, resident: Resident, start: Start, topics: Topics | None = None) -> Body:
-    return await made.body(resident, await made.span(resident, start), topics or Topics())
+    return await made.body(resident, await made.span(resident, start), topics or Topics(), "a")
 
 
 def messages(body: Body) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ async def test_pages_lead_from_any_version_to_now(monkeypatch: pytest.MonkeyPatc
         told: list[Any] = []
         span = await made.span(resident, Offset(resident.panel.epoch, first))
         while True:
-            told += [message["value"] for message in messages(await made.body(resident, span, Topics()))]
+            told += [message["value"] for message in messages(await made.body(resident, span, Topics(), "a"))]
             if span.complete:
                 break
             span = await made.span(resident, span.end)
@@ -101,7 +101,7 @@ async def test_snapshot_is_of_one_version_although_the_panel_changes_meanwhile()
     made = Streams(gateway.kernel)
     span = await made.span(resident, "beginning")
     await gateway.put(resident, n=1)
-    snapshot = messages(await made.body(resident, span, Topics()))
+    snapshot = messages(await made.body(resident, span, Topics(), "a"))
     assert (span.end.seq, snapshot[1]["value"]) == (0, 0)
     assert [message["value"] for message in messages(await read(made, resident, span.end))] == [1]
 

@@ -10,14 +10,14 @@ from panels_worker.sandbox.ticker import MAX_TICKS, TICK_S, ticks_due
 
 
 def test_ticks_due_are_whole_and_the_rest_is_kept() -> None:
-    due, counted_s = ticks_due(10.0, 0.0, 10.035)
+    due, counted_s = ticks_due(10.0, 0.0, 10.0 + 3.5 * TICK_S)
     assert due == 3
-    assert abs(counted_s - 10.03) < 1e-9
-    assert ticks_due(counted_s, 0.0, 10.041)[0] == 1
+    assert abs(counted_s - (10.0 + 3 * TICK_S)) < 1e-9
+    assert ticks_due(counted_s, 0.0, 10.0 + 4.1 * TICK_S)[0] == 1
 
 
 def test_job_answers_for_no_time_before_it_began() -> None:
-    assert ticks_due(10.0, 10.045, 10.05) == (0, 10.045)
+    assert ticks_due(10.0, 10.046, 10.05) == (0, 10.046)
 
 
 def test_time_in_which_a_process_was_stopped_counts_for_little() -> None:

@@ -15,7 +15,7 @@ from panels_shared.limits import KIB, MAX_WASM_STACK_BYTES, MIB
 from panels_worker.guest.capi import use_pool
 
 #: How often the ticker thread increments the epoch, in milliseconds: the grain of every deadline.
-EPOCH_TICK_MS: Final = 10
+EPOCH_TICK_MS: Final = 5
 
 #: Security limits on what a module may declare.
 MAX_TABLE_ELEMENTS: Final = 16_384

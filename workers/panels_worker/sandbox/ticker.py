@@ -1,6 +1,6 @@
 """The second thread of a sandbox process: it keeps time while the first runs a guest.
 
-About every 10 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline: by
+About every 5 ms it moves the engine's epoch on, which is what ends a guest that runs past its deadline: by
 one tick, or by as many as have passed for the job that is running. So a deadline holds in a process that has
 rested, and where a guest calls its host so often that this thread has to wait for the interpreter. Several
 times a second it reports to the pool, and as often as the gateway asked it sends a heartbeat, on a socket of
@@ -24,18 +24,19 @@ import zmq
 from panels_shared.messages import Heartbeat
 from panels_shared.wire import encode
 from panels_worker import status
+from panels_worker.guest.engine import EPOCH_TICK_MS
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.status import Report, State
 from panels_worker.title import write_title
 
 #: How often the epoch moves on, in a busy process and in one that has rested for ``REST_TICKS``.
-TICK_S: Final = 0.01
+TICK_S: Final = EPOCH_TICK_MS / 1e3
 RESTING_TICK_S: Final = 0.05
-REST_TICKS: Final = 100
+REST_TICKS: Final = 200
 REPORT_S: Final = 0.25
 #: The most that the epoch moves on at once: the time that a process was stopped is not its job's to answer
 #: for.
-MAX_TICKS: Final = 100
+MAX_TICKS: Final = 200
 #: A tick that comes this late means that the process was stopped, or might as well have been.
 STOPPED_S: Final = 1.0
 
