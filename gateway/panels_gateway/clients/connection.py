@@ -289,6 +289,7 @@ class Connection:
                 self.principal,
                 request_id,
                 _given(message.idempotencyKey),
+                client_id=self.client_id,
             )
         except RequestError as exc:
             self.send(messages.error(exc.code, exc.message, request_id, exc.details))

@@ -91,6 +91,7 @@ class AuthConfig:
     audience: str | None
     issuer: str | None
     max_lifetime_s: float
+    scope_claims: tuple[str, ...]
     conceal_panels: bool
     token_warning_s: float
 
@@ -471,9 +472,26 @@ def _auth(values: Values) -> AuthConfig:
         audience=values.maybe("jwt_audience", str),
         issuer=values.maybe("jwt_issuer", str),
         max_lifetime_s=values.get("jwt_max_lifetime_s", float),
+        scope_claims=_scope_claims(values.maybe("scope_claims", tuple) or ()),
         conceal_panels=values.get("conceal_panels", bool),
         token_warning_s=values.get("token_warning_s", float),
     )
+
+
+def _scope_claims(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > MAX_SCOPE_CLAIMS:
+        raise ConfigError(f"scope-claims: expected at most {MAX_SCOPE_CLAIMS} names of claims, got {len(names)}")
+    for name in names:
+        if not (1 <= len(name) <= MAX_CLAIM_CHARS and name.isprintable()):
+            raise ConfigError(
+                f"scope-claims: expected names of 1 to {MAX_CLAIM_CHARS} printable characters, got {name[:80]!r}"
+            )
+        if name in OWN_SCOPE:
+            raise ConfigError(
+                f"scope-claims: expected other names than {', '.join(OWN_SCOPE)}, which handlers find in their "
+                f"scope anyway, got {name}; take it away"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _maxima(values: Values) -> Limits:

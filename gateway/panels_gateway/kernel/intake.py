@@ -97,10 +97,11 @@ class Intake:
         request_id: str | None,
         idempotency_key: str | None = None,
         *,
+        client_id: str | None = None,
         depth: int = 0,
         due_ms: int | None = None,
     ) -> Trigger:
-        """A trigger that may be submitted, now or later.
+        """A trigger that may be submitted, now or later. ``client_id`` is that of the connection it came by.
 
         Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
         UNAVAILABLE.
@@ -127,7 +128,8 @@ class Intake:
             panel=panel,
             tool=tool,
             args=args,
-            scope=principal.scope,
+            scope=principal.scope_in(panel.id, request_id, client_id),
+            subject=principal.subject or "",
             now_ms=float(int(self._wall_clock() * 1000)),
             seed=self._random_bits(64),
             submitted_s=self.clock(),

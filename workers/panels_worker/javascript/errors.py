@@ -14,7 +14,7 @@ from panels_shared import failure, jsonvalue
 from panels_shared.errors import InvalidJsonError
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.javascript.positions import end_of, find_read
+from panels_worker.javascript.positions import end_of, find_name, find_pattern, find_read
 from panels_worker.javascript.script import Script
 
 #: What is kept of an error for the client.
@@ -26,6 +26,8 @@ _FRAME = re.compile(
     r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)"
     r"(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
+#: The first frame of what a function of the engine throws, such as ``Object.entries(null)``.
+_NATIVE = re.compile(r"\s*at [^\n]{0,200}\(?native\)?\s*(?:\n|$)")
 _SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
 _NO_TIMERS: Final = "handlers have no timers, because a job ends when there is nothing left to run"
 _NO_NETWORK: Final = "handlers reach nothing but their panel"
@@ -69,9 +71,16 @@ def explain(report: FailureReport, script: Script, warn: Callable[[str], None] =
     details: dict[str, object] = {"errorName": name}
     line = column = 0
     _, at_line, at_column = frames[0] if frames else ("", 0, 0)
-    if (read := find_read(script.source, message, at_line, at_column)) is not None:
-        # the engine records no positions for reads of properties: at best it says which function it was
-        frames[:1] = [(frames[0][0] if frames else "handler", *read)]
+    place = find_read(script.source, message, at_line, at_column)
+    if place is None and name == "ReferenceError":
+        place = find_name(script.source, message, at_line, at_column)
+    if place is None and name == "TypeError" and not _NATIVE.match(report.stack):
+        found = find_pattern(script.source, message)
+        if found is not None:
+            place, message = found[:2], f"cannot take {found[2]} from null or undefined"
+    if place is not None:
+        # the engine records no positions for reads: at best it says which function it was
+        frames[:1] = [(frames[0][0] if frames else "handler", *place)]
     if frames:
         _, line, column = frames[0]
         details["snippet"] = script.snippet(line)
@@ -90,7 +99,11 @@ def explain(report: FailureReport, script: Script, warn: Callable[[str], None] =
     elif name in ("RangeError", "InternalError") and any(words in message for words in _STACK_MESSAGES):
         reason, text = Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"
     if report.code and reason is Reason.HANDLER_ERROR:
-        details.update(_coded(report, warn))
+        coded = _coded(report, warn)
+        details.update(coded)
+        if coded and name == "Error" and message:
+            # an error with a code is for people too: they read its author's sentence, and no class
+            text = message
     return Failed(Usage(), reason, text, line, column, jsonvalue.encode(details))
 
 

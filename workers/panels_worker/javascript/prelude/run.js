@@ -102,7 +102,9 @@ let running = false;
 function main(args) {
   running = true;
   try {
-    const result = handler((world.$args = parse(args)));
+    const given = (world.$args = parse(args));
+    // undefined lets the default of a parameter apply; null and no args at all are the same everywhere else too
+    const result = handler(given === null ? undefined : given);
     if (typeof result === "object" && result !== null && typeof result.then === "function") {
       then(
         $Promise.resolve(result),
@@ -155,7 +157,7 @@ function warm() {
   handler = kept;
   entries = create(null), order = [], trail = [], open = [], events = views = "";
   settled = failed = asked = false;
-  value = failure = clock = undefined, world.$args = null, unhandled = [], running = false;
+  value = failure = clock = lastId = undefined, world.$args = null, unhandled = [], running = false;
 }
 
 // Whether anything of a job was used.
@@ -176,8 +178,8 @@ function begin(exported, expected) {
   // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
   if (touched()) {
     throw new $Error(
-      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time and " +
-        "Math.random in the exported function",
+      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time, $id " +
+        "and Math.random in the exported function",
     );
   }
   handler = exported;

@@ -59,6 +59,7 @@ defineProperty(globalThis, "$state", {
   configurable: false,
 });
 fixed("$fail", $fail);
+fixed("$id", $id);
 fixed("$emit", $emit);
 fixed("$view", $view);
 fixed("$log", $log);
