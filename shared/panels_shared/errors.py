@@ -77,7 +77,10 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
     Code.CONFLICT: CodeInfo(
-        409, False, "The idempotency key was used for something else, or the question is not open."
+        409,
+        False,
+        "The idempotency key was used for something else, the question is not open, or the panel is not at "
+        "expectedSeq.",
     ),
     Code.HISTORY_GONE: CodeInfo(410, False, "The panel's history does not reach back so far."),
     Code.TOO_MANY_PANELS: CodeInfo(429, True, "The gateway holds as many panels as it may."),

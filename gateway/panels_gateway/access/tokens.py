@@ -44,13 +44,8 @@ MAX_SUBJECT_CHARS: Final = 256
 MAX_TOKEN_ID_CHARS: Final = 256
 MAX_GRANTS: Final = 256
 MAX_PERMISSIONS_PER_GRANT: Final = 64
-#: What handlers are shown of a token: how many claims, characters of a claim's name, and bytes of JSON in
-#: all. Every record of a commit has them.
-MAX_SCOPE_CLAIMS: Final = 16
-MAX_CLAIM_CHARS: Final = 64
+#: What the claims that handlers see may take in all, as JSON. Every record of a commit has them.
 MAX_SCOPE_CLAIMS_BYTES: Final = 2 * KIB
-#: Names that handlers find in their scope anyway.
-OWN_SCOPE: Final = ("sub", "panelId", "requestId", "clientId")
 #: How many verified tokens are remembered; the least recently used one is forgotten first.
 MAX_CACHED_TOKENS: Final = 1_024
 

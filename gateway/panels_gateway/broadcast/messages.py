@@ -14,9 +14,11 @@ import msgspec
 from panels_gateway.access.tokens import MAX_TOKEN_CHARS
 from panels_gateway.broadcast.explain import (
     MAX_REQUEST_ID_CHARS,
+    MAX_SEQ,
     Field,
     check_anything,
     check_request_id,
+    check_seq,
     check_text,
     check_texts,
     kind_of,
@@ -50,12 +52,15 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
-    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent."""
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. ``expectedSeq`` is the version that
+    the panel must have then, None for any.
+    """
 
     tool: str
     args: msgspec.Raw = _NULL
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
     idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    expectedSeq: int | None = None  # noqa: N815 - the protocol's name
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
@@ -128,10 +133,12 @@ def decode(text: bytes | str) -> ClientMessage:
         if type(message) is Trigger:
             request_id = message.requestId
             key = message.idempotencyKey
+            expected = message.expectedSeq
             sound = (
                 len(message.tool) <= MAX_TOOL_CHARS
                 and (request_id is msgspec.UNSET or len(request_id) <= MAX_REQUEST_ID_CHARS)
                 and (key is msgspec.UNSET or (0 < len(key) <= MAX_KEY_CHARS and key.isprintable()))
+                and (expected is None or 0 <= expected <= MAX_SEQ)
             )
             jsonvalue.validate(bytes(message.args))
         elif isinstance(message, AnswerQuestion):
@@ -190,6 +197,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "args": Field(check_anything),
         "requestId": Field(check_request_id),
         "idempotencyKey": Field(check_key),
+        "expectedSeq": Field(check_seq),
     },
     "SUBSCRIBE": _TOPICS,
     "UNSUBSCRIBE": _TOPICS,

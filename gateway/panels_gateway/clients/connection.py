@@ -290,6 +290,7 @@ class Connection:
                 request_id,
                 _given(message.idempotencyKey),
                 client_id=self.client_id,
+                expected_seq=message.expectedSeq,
             )
         except RequestError as exc:
             self.send(messages.error(exc.code, exc.message, request_id, exc.details))

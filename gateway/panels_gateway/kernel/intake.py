@@ -98,6 +98,7 @@ class Intake:
         idempotency_key: str | None = None,
         *,
         client_id: str | None = None,
+        expected_seq: int | None = None,
         depth: int = 0,
         due_ms: int | None = None,
     ) -> Trigger:
@@ -136,6 +137,7 @@ class Intake:
             reply_to=reply_to,
             request_id=request_id,
             key=key,
+            expected_seq=expected_seq,
             depth=depth,
             due_ms=due_ms,
         )
