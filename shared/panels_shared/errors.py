@@ -33,6 +33,7 @@ class Code(str, Enum):
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
+    INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     PANEL_EXISTS = "PANEL_EXISTS"
     CONFLICT = "CONFLICT"
     HISTORY_GONE = "HISTORY_GONE"
@@ -75,6 +76,9 @@ CODES: Mapping[Code, CodeInfo] = {
         400, False, "The request body is not valid; details.path names the field."
     ),
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
+    Code.INVALID_ARGUMENTS: CodeInfo(
+        400, False, "The arguments do not match the schema of the tool; details.path says where."
+    ),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
     Code.CONFLICT: CodeInfo(
         409,

@@ -101,11 +101,13 @@ class Intake:
         expected_seq: int | None = None,
         depth: int = 0,
         due_ms: int | None = None,
+        checked: bool = True,
     ) -> Trigger:
         """A trigger that may be submitted, now or later. ``client_id`` is that of the connection it came by.
+        ``checked``: whether its args have to match the tool's schema.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
-        UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, INVALID_ARGUMENTS, PARSE_ERROR
+        (the key), UNAVAILABLE.
         """
         if self._residents.of(panel) is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -122,6 +124,8 @@ class Intake:
             raise RequestError(
                 Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000}
             )
+        if checked and (schema := panel.definition.schemas.get(tool_name)) is not None:
+            schema.check(args)
         key = None
         if idempotency_key is not None:
             key = make_key(principal.subject or "", idempotency_key, tool_name, args)

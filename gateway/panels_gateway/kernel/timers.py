@@ -224,6 +224,7 @@ class Timers:
                 None,
                 depth=depth,
                 due_ms=due_ms,
+                checked=False,
             )
         except RequestError as exc:
             self.answered(resident, tool, due_ms)
