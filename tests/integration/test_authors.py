@@ -1,13 +1,15 @@
-"""What authors of handlers rely on, through a real gateway and worker: errors with codes, ids, the scope, defaults of
-arguments, and versions that are expected.
+"""What authors of handlers rely on, through a real gateway and worker: errors with codes, ids, the scope,
+defaults of arguments, versions that are expected, and schemas.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from panels_client import CallError, Options, connect
 from tests.integration.guests import fails, fails_with_code, script, tool
 from tests.support.system import System
 
@@ -92,3 +94,43 @@ def test_expected_version_decides_whether_a_trigger_runs(system: System) -> None
     taken = system.http.post(f"/panels/{panel}/trigger/set", json={"args": 4, "expectedSeq": 2})
     assert taken.status_code == 200
     assert system.state(panel) == {"n": 4}
+
+
+def test_client_is_told_codes_and_may_expect_a_version(system: System) -> None:
+    panel_id = system.make_panel(script("t", TAKEN), script("set", "$state.n = $args;"))
+
+    async def whole() -> None:
+        options = Options(proxy=None)
+        async with connect(system.url, panel=panel_id, token=system.token(), options=options) as panel:
+            with pytest.raises(CallError) as caught:
+                await panel.call("t", {"title": "a"})
+            assert coded(caught.value.details) == CODED
+            assert (await panel.call("set", 1, expected_seq=panel.seq)).seq == 1
+            with pytest.raises(CallError, match="CONFLICT"):
+                await panel.call("set", 2, expected_seq=0)
+            assert (panel.seq, dict(panel.state)) == (1, {"n": 1})
+
+    asyncio.run(whole())
+
+
+def test_arguments_are_checked_by_the_tools_schema_before_anything_is_queued(system: System) -> None:
+    schema = {
+        "type": "object",
+        "required": ["title"],
+        "properties": {"title": {"type": "string", "maxLength": 5}, "by": {"$ref": "#/$defs/name"}},
+        "$defs": {"name": {"type": "string", "pattern": "^[a-z]+$"}},
+    }
+    returns = {"type": "string"}
+    panel = system.make_panel(script("add", "return $args.title;", args=schema, returns=returns))
+    with system.connect(panel) as client:
+        assert client.call("add", {"title": "a", "by": "ann"}) == "a"
+        for args, path in ((None, "args"), ({"title": "abcdef"}, "args.title"), ({"title": "a", "by": "A"}, "args.by")):
+            error = client.trigger("add", args).final
+            assert (error["code"], error["details"]) == ("INVALID_ARGUMENTS", {"path": path})
+    answer = system.http.post(f"/panels/{panel}/trigger/add", json={"args": {"title": 5}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_ARGUMENTS")
+    shown = system.http.get(f"/panels/{panel}").json()["tools"][0]
+    assert (shown["args"], shown["returns"]) == (schema, returns)
+    refused = system.post_panel({"kind": "x", "tools": [script("t", "return 1;", args={"pattern": "("})]})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["details"]["path"] == "tools[0].args"
