@@ -1,6 +1,6 @@
 """Types of a panel's tools, in TypeScript and Python, from the JSON Schemas in its definition. Pure.
 
-Whoever made the panel wrote names, descriptions and schemas, and the text that is made here will be compiled: names
+Whoever made the panel wrote names, descriptions and schemas, and the text that is made here is compiled: names
 are quoted or made into identifiers, and nothing of them leaves a comment or a string. A schema is followed
 ``MAX_DEPTH`` deep; what is deeper, or is not understood, may be anything.
 """
@@ -79,11 +79,12 @@ def python(panel: str, tools: Sequence[Tool]) -> str:
         body.append("")
         body.append(f"# {_comment(tool.name)}{': ' if tool.description else ''}{_comment(tool.description)}")
         for suffix, schema in (("Args", tool.args), ("Returns", tool.returns)):
-            made = _Python(schema, base + suffix)
-            alias = made.text(schema, base + suffix)
+            name = _camel(base + suffix, taken)
+            made = _Python(schema, taken)
+            alias = made.text(schema, name)
             body += made.classes
-            if alias != base + suffix:
-                body.append(f"{base}{suffix} = {alias}")
+            if alias != name:
+                body.append(f"{name} = {alias}")
     head = [
         f'"""Types of the tools of the panel {_comment(panel)}, made by `panels types`. Do not edit them."""',
         "",
@@ -244,10 +245,11 @@ class _Python(_Schemas):
 
     __slots__ = ("classes", "names")
 
-    def __init__(self, root: Any, base: str) -> None:
+    def __init__(self, root: Any, names: set[str]) -> None:
+        """``names`` are those of the module, which others must not have."""
         super().__init__(root)
         self.classes: list[str] = []
-        self.names: set[str] = set()
+        self.names = names
 
     def text(self, schema: Any, name: str, depth: int = 0) -> str:
         schema = self.resolved(schema)
@@ -279,7 +281,7 @@ class _Python(_Schemas):
         return _PYTHON_SCALARS.get(kind, "Any")
 
     def _typed_dict(self, properties: Sequence[tuple[str, Any, bool]], name: str, depth: int) -> str:
-        chosen = _camel(name, self.names)
+        chosen = _camel(name, self.names) if depth else name
         members = []
         for key, inner, needed in properties:
             text = self.text(inner, f"{chosen}{_camel(key, set())}", depth + 1)

@@ -131,6 +131,6 @@ def test_arguments_are_checked_by_the_tools_schema_before_anything_is_queued(sys
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_ARGUMENTS")
     shown = system.http.get(f"/panels/{panel}").json()["tools"][0]
     assert (shown["args"], shown["returns"]) == (schema, returns)
-    refused = system.post_panel({"kind": "x", "tools": [script("t", "return 1;", args={"pattern": "("})]})
+    refused = system.post_panel(script("t", "return 1;", args={"pattern": "("}))
     assert refused.status_code == 400
     assert refused.json()["error"]["details"]["path"] == "tools[0].args"

@@ -1,4 +1,6 @@
-"""`panels ls`, `get`, `types`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and their state."""
+"""`panels ls`, `get`, `types`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and what is
+in them.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import re
 from collections import OrderedDict
@@ -321,9 +322,10 @@ def _shown(claims: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, An
     if not found:
         return found
     try:
-        text = _encode(found)
+        # unlike msgspec, this refuses numbers that are infinite
+        text = json.dumps(found, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
         jsonvalue.validate(text)
-    except (InvalidJsonError, UnicodeEncodeError, OverflowError, RecursionError, msgspec.MsgspecError):
+    except (InvalidJsonError, ValueError, RecursionError):
         raise TokenError(f"expected {', '.join(found)} to hold JSON that handlers can read") from None
     if len(text) > MAX_SCOPE_CLAIMS_BYTES:
         raise TokenError(
