@@ -1,18 +1,18 @@
-"""JSON Schemas of tools: read from a definition within bounds, compiled once, and what arguments are checked by.
+"""JSON Schemas of tools: read from a definition within bounds, compiled once, and used to check arguments.
 
-Whoever makes panels writes schemas, and they are checked in the gateway's own process, so nothing is left to a
-schema that could cost more than its arguments do:
+Whoever makes panels writes schemas, and they are checked in the gateway's own process, so nothing is left to
+a schema that could cost more than its arguments do:
 
-- The keywords are those of JSON Schema 2020-12 below, and no others. A misspelt ``require`` must not mean that
-  nothing is required.
-- ``$ref`` names a definition of the same schema and is put in its place here. What refers to itself is refused: a
-  schema is a tree when it is compiled, and nothing is ever fetched.
+- The keywords are those of JSON Schema 2020-12 below, and no others. A misspelt ``require`` must not mean
+  that nothing is required.
+- ``$ref`` names a definition of the same schema and is put in its place here. What refers to itself is
+  refused: a schema is a tree when it is compiled, and nothing is ever fetched.
 - Patterns are matched in linear time.
-- What checking may cost is known before it begins: ``MAX_STEPS`` bounds the size of the arguments times the most that
-  the schema looks at in one place.
+- What checking may cost is known before it begins: ``MAX_STEPS`` bounds the size of the arguments times the
+  most that the schema looks at in one place.
 
-The library is jsonschema-rs: it is maintained, compiles, takes its patterns from an engine without backtracking, and is
-some fifty times as fast as what is written in Python.
+The library is jsonschema-rs: it is maintained, compiles, takes its patterns from an engine without
+backtracking, and is some fifty times as fast as what is written in Python.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, Final
 import jsonschema_rs
 
 from panels_shared import jsonvalue
-from panels_shared.errors import Code, RequestError
+from panels_shared.errors import Code, PanelsError, RequestError
 from panels_shared.limits import KIB, MIB
 
-#: Security limits of one schema: bytes of JSON; schemas within it once references are resolved, and how deep they are
-#: nested; characters of a pattern; how many schemas more than one may look at the same value.
+#: Security limits of one schema: bytes of JSON; schemas within it once references are resolved, and how deep
+#: they are nested; characters of a pattern; how many schemas more than one may look at the same value.
 MAX_SCHEMA_BYTES: Final = 16 * KIB
 MAX_SCHEMAS: Final = 512
 MAX_SCHEMA_DEPTH: Final = 24
@@ -46,8 +46,11 @@ _DIALECTS: Final = (
 )
 #: Keywords that say nothing about validity.
 _ANNOTATIONS: Final = frozenset(
-    ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format", "$comment")
-)
+    (
+        "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format",
+        "$comment",
+    )
+)  # fmt: skip
 _DEFINITIONS: Final = ("$defs", "definitions")
 #: Keywords that hold a schema, a list of them, or an object of them.
 _ONE: Final = frozenset(
@@ -57,19 +60,25 @@ _LIST: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
 _MAP: Final = frozenset(("properties", "patternProperties"))
 #: Those of them whose schemas look at a value beside another one.
 _BESIDE: Final = frozenset(
-    ("not", "if", "then", "else", "allOf", "anyOf", "oneOf", "contains", "patternProperties", "propertyNames")
-)
+    (
+        "not", "if", "then", "else", "allOf", "anyOf", "oneOf", "contains", "patternProperties",
+        "propertyNames",
+    )
+)  # fmt: skip
 _COUNTS: Final = frozenset(
-    ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains")
+    f"{bound}{what}" for bound in ("min", "max") for what in ("Length", "Items", "Properties", "Contains")
 )
-_NUMBERS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
-_OTHERS: Final = frozenset(("type", "enum", "const", "required", "dependentRequired", "uniqueItems", "pattern"))
+_NUMBERS: Final = frozenset(
+    ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+)
+_OTHERS: Final = frozenset(
+    ("type", "enum", "const", "required", "dependentRequired", "uniqueItems", "pattern")
+)
 
-#: What a JSON number may be: others are refused when the definition is read.
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=MIB, dfa_size_limit=MIB)
 
 
-class SchemaError(Exception):
+class SchemaError(PanelsError):
     """A schema that is not taken. ``path`` is within it, like ``properties.title``; "" for the whole."""
 
     def __init__(self, path: str, problem: str) -> None:
@@ -101,9 +110,8 @@ class Schema:
             except SchemaError as exc:
                 raise _refusal("args", f"the tool's schema cannot be used any more: {exc.problem}") from None
         if self._weight * (len(args) // 8 + 1) > MAX_STEPS:
-            raise _refusal(
-                "args", f"expected fewer than the {len(args)} bytes: checking them by the tool's schema costs too much"
-            )
+            text = f"expected fewer bytes, got {len(args)}: checking them by the schema costs too much"
+            raise _refusal("args", text)
         error = next(validator.iter_errors(jsonvalue.decode(args)), None)
         if error is not None:
             path = "args" + "".join(
@@ -221,7 +229,8 @@ class _Tree:
     def _overlap(self, where: str) -> None:
         self._overlaps += 1
         if self._overlaps > MAX_OVERLAPS:
-            raise SchemaError(where, f"expected at most {MAX_OVERLAPS} schemas that look at values beside others")
+            text = f"expected at most {MAX_OVERLAPS} schemas that look at values beside others, got more"
+            raise SchemaError(where, text)
 
     def _definition(self, reference: object, where: str, depth: int) -> object:
         parts = reference.split("/") if isinstance(reference, str) else []
@@ -234,7 +243,8 @@ class _Tree:
             raise SchemaError(where, f"expected a definition that is there, got {name[:80]}")
         full = f"{parts[1]}.{name}"
         if full in self._open:
-            raise SchemaError(where, f"expected a definition that does not contain itself, got {name[:80]}")
+            text = f"expected a definition that does not contain itself, got {name[:80]}"
+            raise SchemaError(where, text)
         self._open.append(full)
         try:
             return self._schema(definitions[name], full, depth + 1)
