@@ -38,7 +38,11 @@ def read_details(text: bytes) -> Any:
     """
     if len(text) > MAX_HANDLER_DETAILS_BYTES:
         raise InvalidJsonError(f"expected at most {MAX_HANDLER_DETAILS_BYTES} bytes, got {len(text)}")
-    return jsonvalue.decode(b"[" + text + b"]")[0] if text.strip() else jsonvalue.decode(text)
+    # in brackets, so that nesting is counted as it will be
+    values = jsonvalue.decode(b"[" + text + b"]")
+    if len(values) != 1:
+        raise InvalidJsonError("expected one JSON value, got another number of them")
+    return values[0]
 
 
 def vetted(details: Mapping[str, Any]) -> dict[str, Any]:

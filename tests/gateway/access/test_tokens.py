@@ -468,7 +468,7 @@ def test_claims_cannot_take_the_place_of_what_the_gateway_says(secret_file: Path
 )
 def test_token_whose_claims_no_handler_can_read_is_refused(showing: TokenVerifier, payload: str) -> None:
     token = make_raw_token('{"alg":"HS256"}', '{"exp":1800000060,%s}' % payload)
-    with pytest.raises(TokenError, match=r"expected team to|a payload of strict JSON"):
+    with pytest.raises(TokenError, match="expected team, exp to"):
         showing.verify(token)
 
 

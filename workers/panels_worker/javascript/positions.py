@@ -22,7 +22,7 @@ _WORD = re.compile(r"[\w$]*")
 _NAMED = re.compile(r"'([^']{1,20})'\s*$|`([^`]{1,20})`\s*$")
 _READ = re.compile(r"^cannot read property '([\w$]{1,100})' of (?:null|undefined)")
 _UNDEFINED = re.compile(r"^([A-Za-z_$][\w$]{0,99}) is not defined$")
-_NO_OBJECT: Final = "cannot convert to object"
+_NO_OBJECT: Final = "Cannot convert undefined or null to object"
 _NO_ITERATOR = re.compile(r"cannot read property 'Symbol\.iterator' of (?:null|undefined)$")
 #: What else asks for an iterator.
 _ITERATES = re.compile(r"\bof\b|\.\.\.|\byield\s{0,9}\*")
