@@ -1,8 +1,8 @@
 """Types of a panel's tools, in TypeScript and Python, from the JSON Schemas in its definition. Pure.
 
-Whoever made the panel wrote names, descriptions and schemas, and the text that is made here is compiled: names
-are quoted or made into identifiers, and nothing of them leaves a comment or a string. A schema is followed
-``MAX_DEPTH`` deep; what is deeper, or is not understood, may be anything.
+Whoever made the panel wrote names, descriptions and schemas, and the text that is made here is compiled:
+names are quoted or made into identifiers, and nothing of them leaves a comment or a string. A schema is
+followed ``MAX_DEPTH`` deep; what is deeper, or is not understood, may be anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ MAX_DEPTH: Final = 24
 MAX_TYPES: Final = 1_024
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_PYTHON_SCALARS: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+_PYTHON_SCALARS: Final = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "null": "None",
+}
 _TS_SCALARS: Final = {
     "string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null",
 }  # fmt: skip
@@ -65,7 +71,7 @@ def typescript(panel: str, tools: Sequence[Tool]) -> str:
         "/** `panel.call` with these types: `const call = panel.call.bind(panel) as Call;` */",
         "export type Call = <Name extends keyof Tools>(",
         '  tool: Name, args: Tools[Name]["args"], options?: object,',
-        ') => Promise<{ readonly value: Tools[Name]["returns"]; readonly seq: number; readonly key: string }>;',
+        ') => Promise<{ readonly value: Tools[Name]["returns"]; readonly seq: number }>;',
     ]
     return "\n".join(lines) + "\n"
 
@@ -113,7 +119,9 @@ class _Schemas:
             parts = schema["$ref"].split("/")
             found: Any = self.root
             for part in parts[1:] if parts[0] == "#" else ("",):
-                found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+                found = (
+                    found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+                )
             schema = found
         return None
 
@@ -154,7 +162,9 @@ def _variants(schema: Mapping[str, Any]) -> list[Any] | None:
 def _properties(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     """Name, schema and whether it is required, of each property."""
     properties, required = schema.get("properties"), schema.get("required")
-    needed = set(required) if isinstance(required, list) and all(isinstance(n, str) for n in required) else set()
+    needed = (
+        set(required) if isinstance(required, list) and all(isinstance(n, str) for n in required) else set()
+    )
     for name, inner in properties.items() if isinstance(properties, dict) else ():
         yield name, inner, name in needed
 
@@ -241,7 +251,7 @@ def _is_scalar(value: object) -> bool:
 
 
 class _Python(_Schemas):
-    """Types as Python writes them; an object with properties is a ``TypedDict`` of its own, in ``classes``."""
+    """Types as Python writes them; an object with properties is a ``TypedDict`` in ``classes``."""
 
     __slots__ = ("classes", "names")
 
@@ -256,7 +266,9 @@ class _Python(_Schemas):
         if not isinstance(schema, dict) or self.exhausted(depth):
             return "Any"
         if (literals := _literals(schema)) is not None:
-            if not literals or not all(value is None or isinstance(value, bool | int | str) for value in literals):
+            if not literals or not all(
+                value is None or isinstance(value, bool | int | str) for value in literals
+            ):
                 return "Any"
             return f"Literal[{', '.join(ascii(value) for value in literals)}]"
         if (variants := _variants(schema)) is not None:
@@ -285,7 +297,7 @@ class _Python(_Schemas):
         members = []
         for key, inner, needed in properties:
             text = self.text(inner, f"{chosen}{_camel(key, set())}", depth + 1)
-            members.append(f"{ascii(key)}: {text if needed else f'NotRequired[{text}]'}")
+            members.append(f"{key!a}: {text if needed else f'NotRequired[{text}]'}")
         # the form with a call: a key may be no identifier, or a keyword
         self.classes.append(f'{chosen} = TypedDict("{chosen}", {{{", ".join(members)}}})')
         return chosen

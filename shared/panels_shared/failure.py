@@ -33,8 +33,8 @@ def is_code(text: object) -> bool:
 def read_details(text: bytes) -> Any:
     """The value that ``text``, the JSON of a failure's details, holds.
 
-    At most ``MAX_HANDLER_DETAILS_BYTES``, nested one level less than a value may be, because it is sent inside
-    of an object. Raises ``InvalidJsonError``.
+    At most ``MAX_HANDLER_DETAILS_BYTES``, nested one level less than a value may be, because it is sent
+    inside of an object. Raises ``InvalidJsonError``.
     """
     if len(text) > MAX_HANDLER_DETAILS_BYTES:
         raise InvalidJsonError(f"expected at most {MAX_HANDLER_DETAILS_BYTES} bytes, got {len(text)}")

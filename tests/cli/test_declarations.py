@@ -46,7 +46,7 @@ def test_typescript_has_arguments_and_value_of_each_tool() -> None:
 def test_python_has_arguments_and_value_of_each_tool() -> None:
     text = python("kanban", [ADD, PLAIN])
     names: dict[str, Any] = {}
-    exec(compile(text, "types", "exec"), names)  # noqa: S102 - that it can be is what is tested
+    exec(compile(text, "types", "exec"), names)  # that it can be is what is tested
     assert names["AddArgs"].__required_keys__ == {"title"}
     assert names["AddArgs"].__optional_keys__ == {"column", "a-b", "by", "labels", "more"}
     assert names["AddArgsBy"].__required_keys__ == {"name"}
@@ -87,7 +87,9 @@ def test_schema_that_contains_itself_ends() -> None:
 
 
 hostile = st.one_of(
-    st.sampled_from(['*/ evil()', '"""\nevil()', "a\nevil()", "\\", '"); evil(); ("', "class", "\u2028evil()", "1"]),
+    st.sampled_from(
+        ["*/ evil()", '"""\nevil()', "a\nevil()", "\\", '"); evil(); ("', "class", "\u2028evil()", "1"]
+    ),
     st.text(max_size=12),
 )
 schemas = st.recursive(
@@ -106,7 +108,9 @@ schemas = st.recursive(
 
 @given(hostile, hostile, hostile, schemas)
 def test_nothing_of_a_definition_becomes_code(panel: str, name: str, description: str, schema: Any) -> None:
-    tools = tools_of({"tools": [{"name": name, "description": description, "args": schema, "returns": schema}]})
+    tools = tools_of(
+        {"tools": [{"name": name, "description": description, "args": schema, "returns": schema}]}
+    )
     tree = ast.parse(python(panel, tools))
     allowed = {"TypedDict"}
     for node in ast.walk(tree):
@@ -119,7 +123,9 @@ def test_nothing_of_a_definition_becomes_code(panel: str, name: str, description
     assert all(line.isascii() or line.lstrip().startswith(("/**", "//")) for line in text.split("\n"))
 
 
-TSC = shutil.which("tsc") or str(Path(__file__).parents[2] / "clients" / "typescript" / "node_modules" / ".bin" / "tsc")
+TSC = shutil.which("tsc") or str(
+    Path(__file__).parents[2] / "clients" / "typescript" / "node_modules" / ".bin" / "tsc"
+)
 
 
 @pytest.mark.skipif(not Path(TSC).exists(), reason="needs the TypeScript compiler of clients/typescript")
@@ -135,7 +141,15 @@ def test_typescript_compiles_and_checks_calls(tmp_path: Path) -> None:
         'await call("remove", id);\n'
         "export {};\n"
     )
-    flags = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--allowImportingTsExtensions"]
+    flags = [
+        "--noEmit",
+        "--strict",
+        "--target",
+        "es2022",
+        "--module",
+        "nodenext",
+        "--allowImportingTsExtensions",
+    ]
     done = subprocess.run([TSC, *flags, "use.ts"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
 

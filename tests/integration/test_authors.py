@@ -124,7 +124,11 @@ def test_arguments_are_checked_by_the_tools_schema_before_anything_is_queued(sys
     panel = system.make_panel(script("add", "return $args.title;", args=schema, returns=returns))
     with system.connect(panel) as client:
         assert client.call("add", {"title": "a", "by": "ann"}) == "a"
-        for args, path in ((None, "args"), ({"title": "abcdef"}, "args.title"), ({"title": "a", "by": "A"}, "args.by")):
+        for args, path in (
+            (None, "args"),
+            ({"title": "abcdef"}, "args.title"),
+            ({"title": "a", "by": "A"}, "args.by"),
+        ):
             error = client.trigger("add", args).final
             assert (error["code"], error["details"]) == ("INVALID_ARGUMENTS", {"path": path})
     answer = system.http.post(f"/panels/{panel}/trigger/add", json={"args": {"title": 5}})

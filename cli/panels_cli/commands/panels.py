@@ -1,5 +1,5 @@
-"""`panels ls`, `get`, `types`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and what is
-in them.
+"""`panels ls`, `get`, `types`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and what
+is in them.
 """
 
 from __future__ import annotations

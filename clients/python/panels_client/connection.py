@@ -188,8 +188,8 @@ class Panel:
         """Runs a tool, once, however often the connection breaks; the answer.
 
         ``timeout`` is in seconds, None for none. ``key`` is the idempotency key, at random without one. With
-        ``expected_seq``, such as ``seq``, it runs at that version of the panel only; ``CONFLICT`` otherwise. If the
-        caller is cancelled the call is forgotten, and may run all the same.
+        ``expected_seq``, such as ``seq``, it runs at that version of the panel only; ``CONFLICT`` otherwise.
+        If the caller is cancelled the call is forgotten, and may run all the same.
 
         Raises ``CallError``, ``OutcomeUnknownError``, ``CallTimeoutError``, ``ClosedError``,
         ``TooManyError``, and ``ValueError`` or ``TypeError`` for arguments that cannot be sent.

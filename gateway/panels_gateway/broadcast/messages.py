@@ -52,8 +52,8 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
-    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. ``expectedSeq`` is the version that
-    the panel must have then, None for any.
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. ``expectedSeq`` is the version
+    that the panel must have then, None for any.
     """
 
     tool: str

@@ -297,8 +297,8 @@ class Dispatcher:
         return self._backlog.take_failures()
 
     def take_outdated(self) -> list[Trigger]:
-        """The triggers that were not run because their panel had another version than they expect, since the last
-        call."""
+        """The triggers that were not run because their panel had another version than they expect, since the
+        last call."""
         outdated, self._outdated = self._outdated, []
         return outdated
 

@@ -18,9 +18,9 @@ class Sender:
 
     ``window`` bounds the runs of one lane in flight. The cost is O(1) for each run that is sent.
 
-    A run of a trigger that expects a version of its panel is sent when nothing of its lane is in flight: all before
-    it is settled then. ``outdated`` are the runs that were taken out of their lanes because the panel had another
-    version when their turn came; the caller takes them, and puts their lanes.
+    A run of a trigger that expects a version of its panel is sent when nothing of its lane is in flight: all
+    before it is settled then. ``outdated`` are the runs that were taken out of their lanes because the panel
+    had another version when their turn came; the caller takes them, and puts their lanes.
     """
 
     __slots__ = ("_epochs", "_fleet", "_sendings", "_window", "outdated")

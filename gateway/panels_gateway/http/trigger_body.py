@@ -21,8 +21,8 @@ from panels_shared.errors import Code, InvalidJsonError, RequestError
 
 
 class Asked(NamedTuple):
-    """What a body asks for: ``args`` is JSON. ``expected_seq`` is the version that the panel must have, None for
-    any.
+    """What a body asks for. ``args`` is JSON; ``expected_seq`` is the version that the panel must have, None
+    for any.
     """
 
     args: bytes
@@ -60,9 +60,9 @@ def decode(body: bytes, header: str | None) -> Asked:
             decoded = _decoder.decode(body)
         except (InvalidJsonError, msgspec.DecodeError, UnicodeError, RecursionError):
             raise RequestError(Code.PARSE_ERROR, _explain(body)) from None
-        if (
-            decoded.requestId is not None and check_request_id(decoded.requestId) is not None
-        ) or check_seq(decoded.expectedSeq) is not None:
+        if (decoded.requestId is not None and check_request_id(decoded.requestId) is not None) or check_seq(
+            decoded.expectedSeq
+        ) is not None:
             raise RequestError(Code.PARSE_ERROR, _explain(body))
     request_id = decoded.requestId
     if request_id is None and header is not None:

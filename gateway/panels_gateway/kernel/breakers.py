@@ -1,7 +1,7 @@
 """The circuit breakers of tools: which triggers are refused because their tool keeps failing.
 
-Each caller, as the trigger's subject names it, has breakers of its own: whoever makes a tool fail by what they
-ask of it suspends it for themselves. A tool that is broken is soon suspended for everybody who calls it.
+Each caller, as the trigger's subject names it, has breakers of its own: whoever makes a tool fail by what
+they ask of it suspends it for themselves. A tool that is broken is soon suspended for everybody who calls it.
 
     intake  ── refusal ──▶ nothing, or CIRCUIT_OPEN
     commits ── ended ────▶ counted; True when the tool was suspended by it

@@ -33,7 +33,7 @@ MAX_SCHEMAS: Final = 512
 MAX_SCHEMA_DEPTH: Final = 24
 MAX_PATTERN_CHARS: Final = 256
 MAX_OVERLAPS: Final = 64
-#: What checking arguments may cost, in looks at eight bytes of them; a security limit. So many take some 100 ms.
+#: What checking arguments may cost, in looks at eight bytes of them; a security limit.
 MAX_STEPS: Final = 16 * MIB
 #: What is told of a problem with arguments, in characters.
 MAX_PROBLEM_CHARS: Final = 300
@@ -68,9 +68,7 @@ _BESIDE: Final = frozenset(
 _COUNTS: Final = frozenset(
     f"{bound}{what}" for bound in ("min", "max") for what in ("Length", "Items", "Properties", "Contains")
 )
-_NUMBERS: Final = frozenset(
-    ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-)
+_NUMBERS: Final = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
 _OTHERS: Final = frozenset(
     ("type", "enum", "const", "required", "dependentRequired", "uniqueItems", "pattern")
 )
@@ -147,13 +145,11 @@ def read(value: object) -> bytes:
 
 
 def _refusal(path: str, problem: str) -> RequestError:
-    return RequestError(
-        Code.INVALID_ARGUMENTS, f"{path}: {problem[:MAX_PROBLEM_CHARS]}", {"path": path}
-    )
+    return RequestError(Code.INVALID_ARGUMENTS, f"{path}: {problem[:MAX_PROBLEM_CHARS]}", {"path": path})
 
 
 class _Tree:
-    """A schema whose references are resolved. ``weight`` is the most that is looked at for one value of it."""
+    """A schema whose references are resolved."""
 
     def __init__(self, root: object) -> None:
         self._root = root
@@ -165,13 +161,14 @@ class _Tree:
 
     @property
     def weight(self) -> int:
+        """The most that is looked at for one value, once the schema is resolved."""
         return (1 + self._overlaps) * self._heaviest
 
-    def resolved(self) -> object:
+    def resolved(self) -> dict[str, Any] | bool:
         """The schema without references, definitions and annotations. Raises ``SchemaError``."""
         return self._schema(self._root, "", 0)
 
-    def _schema(self, schema: object, path: str, depth: int) -> object:
+    def _schema(self, schema: object, path: str, depth: int) -> dict[str, Any] | bool:
         self._schemas += 1
         if self._schemas > MAX_SCHEMAS:
             raise SchemaError(path, f"expected at most {MAX_SCHEMAS} schemas within one, got more")
@@ -181,7 +178,7 @@ class _Tree:
             return schema
         if not isinstance(schema, dict):
             raise SchemaError(path, "expected a schema: an object, true or false")
-        made: dict[str, object] = {}
+        made: dict[str, Any] = {}
         weight = 1
         for name, value in schema.items():
             where = f"{path}.{name}" if path else name

@@ -132,7 +132,11 @@ BAD: list[tuple[str, list[str], str]] = [
     ("relative endpoint", ["--no-auth", "--workers-endpoint", "ipc://x"], "absolute path"),
     ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "107 bytes"),
     ("buffers", ["--no-auth", "--send-buffer-soft-bytes=2MiB"], "send-buffer-soft-bytes"),
-    ("claims", ["--no-auth", "--scope-claims", ",".join(f"c{n}" for n in range(17))], "at most 16 names, got 17"),
+    (
+        "claims",
+        ["--no-auth", "--scope-claims", ",".join(f"c{n}" for n in range(17))],
+        "at most 16 names, got 17",
+    ),
     ("claim of its own", ["--no-auth", "--scope-claims", "team,clientId"], "got clientId; take it away"),
     ("long claim", ["--no-auth", "--scope-claims", "x" * 65], "1 to 64 printable characters"),
     ("config file", ["--no-auth", "--config", "/nowhere/x.toml"], "No such file"),

@@ -1,4 +1,4 @@
-"""Schemas of tools: what is taken, what arguments they refuse, and that no schema is a way to harm the gateway."""
+"""Schemas of tools: what is taken, what arguments they refuse, and that none is a way to harm the gateway."""
 
 from __future__ import annotations
 
@@ -115,9 +115,15 @@ def test_values_are_not_quoted() -> None:
         ({"$ref": 5}, "$ref"),
         ({"$ref": "#/$defs/missing"}, "$ref"),
         ({"$ref": "#/properties/a", "properties": {"a": True}}, "$ref"),
-        ({"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}}, "$defs.a.items.$ref"),
         (
-            {"$ref": "#/$defs/a", "$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"not": {"$ref": "#/$defs/a"}}}},
+            {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}},
+            "$defs.a.items.$ref",
+        ),
+        (
+            {
+                "$ref": "#/$defs/a",
+                "$defs": {"a": {"not": {"$ref": "#/$defs/b"}}, "b": {"not": {"$ref": "#/$defs/a"}}},
+            },
             "$defs.b.not.$ref",
         ),
         ({"type": "strin"}, ""),
@@ -184,7 +190,9 @@ def test_depth_and_overlaps_are_bounded() -> None:
         pytest.param({"uniqueItems": True}, list(range(20_000)), id="items that differ"),
         pytest.param({"uniqueItems": True}, [[n] for n in range(20_000)], id="lists that differ"),
         pytest.param(
-            {"anyOf": [{"items": {"anyOf": [{"minimum": n + 1}]}} for n in range(30)]}, [0] * 20_000, id="overlaps"
+            {"anyOf": [{"items": {"anyOf": [{"minimum": n + 1}]}} for n in range(30)]},
+            [0] * 20_000,
+            id="overlaps",
         ),
         pytest.param({"multipleOf": 1e-300}, 1e300, id="a fraction"),
         pytest.param({"maxLength": 1}, "\U0001f600" * 20_000, id="characters"),

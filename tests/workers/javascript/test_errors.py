@@ -133,7 +133,9 @@ def test_hostile_report_never_breaks_the_message(
     found = json.loads(failed.details)
     assert is_code(found.get("handlerCode", "A"))
     assert "handlerDetails" not in found or "handlerCode" in found
-    assert len(json.dumps(found.get("handlerDetails"), separators=(",", ":"))) <= 6 * MAX_HANDLER_DETAILS_BYTES
+    assert (
+        len(json.dumps(found.get("handlerDetails"), separators=(",", ":"))) <= 6 * MAX_HANDLER_DETAILS_BYTES
+    )
     assert isinstance(failed, Failed)
     assert failed.usage == Usage()
 

@@ -3,9 +3,9 @@ source. Pure.
 
 A parser stops at the first thing that is wrong, so a source that is cut behind that thing has the same error,
 and one that is cut before it has another: bisection finds the place. Words are not cut in two: ``export d``
-is an error that ``export default`` is not. And where a property is read of null, a name is not defined, or null
-is taken apart, QuickJS knows the function only, but the message says what it was: if that is in one place, it
-was there."""
+is an error that ``export default`` is not. And where a property is read of null, a name is not defined, or
+null is taken apart, QuickJS knows the function only, but the message says what it was: if that is in one
+place, it was there."""
 
 from __future__ import annotations
 
@@ -140,8 +140,9 @@ def find_name(source: str, message: str, line: int, column: int) -> tuple[int, i
 
 
 def find_pattern(source: str, message: str) -> tuple[int, int, str] | None:
-    """Where values are taken out of null or undefined by a pattern such as ``const { a } = …``, if ``message``
-    says that this happened and the source has one such place; and the pattern, cut to 60 characters.
+    """Where values are taken out of null or undefined by a pattern such as ``const { a } = …``, if
+    ``message`` says that this happened and the source has one such place; and the pattern, cut to 60
+    characters.
     """
     opening = "{" if message == _NO_OBJECT else "[" if _NO_ITERATOR.match(message) else ""
     if not opening or len(source) > MAX_SEARCHED_CHARS:
