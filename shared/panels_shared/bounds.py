@@ -269,6 +269,8 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
              "INVALID_REQUEST"),
             ("panels.schema.MAX_STEPS", "what checking arguments may cost", "steps", "refused",
              "INVALID_ARGUMENTS"),
+            ("panels.schema.MAX_EXPLAINED_STEPS", "the same, where the place is told of what does not match",
+             "steps", "cut", ""),
             ("panels.schema.MAX_PROBLEM_CHARS", "what is told of arguments that do not match", "characters",
              "cut", ""),
             ("panels.panel.MAX_KEY_CHARS", "a key of the state", "characters", "fails", "LIMIT_EXCEEDED"),

@@ -34,7 +34,9 @@ MAX_SCHEMA_DEPTH: Final = 24
 MAX_PATTERN_CHARS: Final = 256
 MAX_OVERLAPS: Final = 64
 #: What checking arguments may cost, in looks at eight bytes of them; a security limit.
-MAX_STEPS: Final = 16 * MIB
+MAX_STEPS: Final = 4 * MIB
+#: Up to so many, what does not match is told with its place.
+MAX_EXPLAINED_STEPS: Final = 64 * KIB
 #: What is told of a problem with arguments, in characters.
 MAX_PROBLEM_CHARS: Final = 300
 
@@ -107,15 +109,21 @@ class Schema:
                 validator = self._compile()
             except SchemaError as exc:
                 raise _refusal("args", f"the tool's schema cannot be used any more: {exc.problem}") from None
-        if self._weight * (len(args) // 8 + 1) > MAX_STEPS:
+        steps = self._weight * (len(args) // 8 + 1)
+        if steps > MAX_STEPS:
             text = f"expected fewer bytes, got {len(args)}: checking them by the schema costs too much"
             raise _refusal("args", text)
-        error = next(validator.iter_errors(jsonvalue.decode(args)), None)
-        if error is not None:
-            path = "args" + "".join(
-                f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
-            )
-            raise _refusal(path[:MAX_PROBLEM_CHARS], error.message)
+        value = jsonvalue.decode(args)
+        if validator.is_valid(value):
+            return
+        if steps > MAX_EXPLAINED_STEPS:
+            raise _refusal("args", "expected what the tool's schema describes, got something else")
+        # all problems are collected, with those of each branch of anyOf: far more work than to judge
+        error = next(validator.iter_errors(value))
+        path = "args" + "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
+        )
+        raise _refusal(path[:MAX_PROBLEM_CHARS], error.message)
 
     def _compile(self) -> jsonschema_rs.Draft202012Validator:
         tree = _Tree(jsonvalue.decode(self._text))
@@ -274,6 +282,8 @@ def _checked(name: str, value: Any, where: str) -> int:
         if not isinstance(value, list):
             raise SchemaError(where, "expected a list")
         return len(jsonvalue.encode(value)) // 8
+    elif name == "uniqueItems":
+        return 8
     elif name in ("const", "dependentRequired"):
         return len(jsonvalue.encode(value)) // 8
     elif name not in _OTHERS:
