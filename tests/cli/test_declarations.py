@@ -147,7 +147,9 @@ def test_typescript_compiles_and_checks_calls(tmp_path: Path) -> None:
         "--target",
         "es2022",
         "--module",
-        "nodenext",
+        "esnext",
+        "--moduleResolution",
+        "bundler",
         "--allowImportingTsExtensions",
     ]
     done = subprocess.run([TSC, *flags, "use.ts"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
