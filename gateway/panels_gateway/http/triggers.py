@@ -135,8 +135,9 @@ class TriggerRoutes:
         waiter = Waiter(self._kernel.turn)
         key = header_text(request, "idempotency-key")
         accepted = intake.accept(
-            waiter, resident.panel, tool, args, principal, request_id, key, expected_seq=expected
-        )
+            waiter, resident.panel, tool, args, principal, request_id, key, expected_seq=expected,
+            traceparent=request.headers.get("traceparent"),
+        )  # fmt: skip
         intake.submit(accepted)
         intake.patient.add(waiter.hurry)
         try:

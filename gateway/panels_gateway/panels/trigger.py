@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from panels_gateway.journal.records import Key
+from panels_gateway.observe.tracing import Context
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code
 from panels_shared.messages import Answered, Tool
@@ -98,6 +99,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     given back. ``expected_seq`` is the version that the panel must have when it runs, None for any.
     ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due time that a
     tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are empty then.
+    ``trace`` says where its spans hang, None where it is not traced.
     """
 
     panel: Panel
@@ -115,6 +117,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     depth: int = 0
     due_ms: int | None = None
     resume: Resumption | None = None
+    trace: Context | None = None
 
     def with_tool(self, tool: Tool) -> Trigger:
         """The same trigger, to be run by ``tool``: its panel was given another definition before it ran."""
