@@ -61,6 +61,7 @@ def root(
 
 app.command("ls")(panels.list_panels)
 app.command("get")(panels.get)
+app.command("types")(panels.types)
 app.command("state")(panels.state)
 app.command("history")(panels.history)
 app.command("revert")(panels.revert)

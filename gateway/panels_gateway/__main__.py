@@ -352,7 +352,12 @@ def _die(error: JournalError) -> None:
 def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
     if not auth.enabled:
         return None
-    rules = TokenRules(audience=auth.audience, issuer=auth.issuer, max_lifetime_s=auth.max_lifetime_s)
+    rules = TokenRules(
+        audience=auth.audience,
+        issuer=auth.issuer,
+        max_lifetime_s=auth.max_lifetime_s,
+        scope_claims=auth.scope_claims,
+    )
     keyring = load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms)
     return TokenVerifier(keyring, rules, clock=time.time)
 

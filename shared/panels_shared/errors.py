@@ -33,6 +33,7 @@ class Code(str, Enum):
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
+    INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     PANEL_EXISTS = "PANEL_EXISTS"
     CONFLICT = "CONFLICT"
     HISTORY_GONE = "HISTORY_GONE"
@@ -75,9 +76,15 @@ CODES: Mapping[Code, CodeInfo] = {
         400, False, "The request body is not valid; details.path names the field."
     ),
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
+    Code.INVALID_ARGUMENTS: CodeInfo(
+        400, False, "The arguments do not match the schema of the tool; details.path says where."
+    ),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
     Code.CONFLICT: CodeInfo(
-        409, False, "The idempotency key was used for something else, or the question is not open."
+        409,
+        False,
+        "The idempotency key was used for something else, the question is not open, or the panel is not at "
+        "expectedSeq.",
     ),
     Code.HISTORY_GONE: CodeInfo(410, False, "The panel's history does not reach back so far."),
     Code.TOO_MANY_PANELS: CodeInfo(429, True, "The gateway holds as many panels as it may."),

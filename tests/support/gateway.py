@@ -241,6 +241,8 @@ class Gateway:
         for _, messages in dispatcher.drain(self.now_s):
             for message in messages:
                 self._receive(message)
+        for trigger in dispatcher.take_outdated():
+            kernel.outdated(trigger)
         if self._inbox:
             self.request_turn()
         kernel.flush()
@@ -347,12 +349,17 @@ class Gateway:
         caller: Caller | None = None,
         name: str | None = None,
         principal: Principal = ANONYMOUS,
+        expected_seq: int | None = None,
     ) -> Caller:
         """Triggers ``tool`` and returns at once; the answer will be the caller's."""
         caller = caller if caller is not None else Caller()
         encoded = json.dumps(args).encode()
         intake = self.kernel.intake
-        intake.submit(intake.accept(caller, resident.panel, tool, encoded, principal, name, key))
+        intake.submit(
+            intake.accept(
+                caller, resident.panel, tool, encoded, principal, name, key, expected_seq=expected_seq
+            )
+        )
         return caller
 
     async def trigger(

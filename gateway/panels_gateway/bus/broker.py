@@ -91,6 +91,10 @@ class Results(Protocol):
         """Answers a trigger that has waited for too long."""
         ...
 
+    def outdated(self, trigger: Trigger) -> None:
+        """Answers a trigger whose panel has another version than it expects."""
+        ...
+
     def tick(self) -> None:
         """Time has passed."""
         ...
@@ -477,6 +481,8 @@ class Broker:
                 self._sessions.pop(peer, None)
                 dispatcher.lost(peer, now)
                 self.request_flush()
+        for trigger in dispatcher.take_outdated():
+            self._kernel.outdated(trigger)
         self._kernel.flush()
 
     def _look_again(self) -> None:

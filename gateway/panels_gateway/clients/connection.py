@@ -292,6 +292,8 @@ class Connection:
                 self.principal,
                 request_id,
                 _given(message.idempotencyKey),
+                client_id=self.client_id,
+                expected_seq=message.expectedSeq,
                 traceparent=self._traceparent
                 if message.traceparent is msgspec.UNSET
                 else message.traceparent,

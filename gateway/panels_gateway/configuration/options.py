@@ -166,6 +166,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="How far in the future a token's exp may be, in seconds.",
     ),
     Option(
+        name="scope-claims", group=AUTH, kind="list",
+        help="Claims of tokens that handlers see in $scope beside sub, like team, roles; at most 16 names, and 2 KiB of JSON in all. "
+        "They are written down with every commit.",
+    ),
+    Option(
         name="token-warning-s", group=AUTH, kind="number", default=60.0, maximum=86_400,
         help="How long before its token expires a WebSocket is sent TOKEN_EXPIRING, in seconds; 0 sends none.",
     ),

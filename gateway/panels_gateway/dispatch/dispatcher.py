@@ -61,7 +61,7 @@ class Dispatcher:
     Obligations of the caller:
 
     - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures``, ``overdue``,
-      ``withdraw`` or ``remove_panel``.
+      ``take_outdated``, ``withdraw`` or ``remove_panel``.
     - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the
       order of ``accept``. Its commit, if it has one, raises the panel's version before the next call of any
       method. Other calls may come between that and ``confirm``. After ``refuse``, the runs of that panel
@@ -102,6 +102,7 @@ class Dispatcher:
             self._fleet, self._mover, self._placement, self._backlog, self.limits.queue_timeout_s
         )
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self._outdated: list[Trigger] = []
 
     # -- panels --------------------------------------------------------------------------------------
 
@@ -310,6 +311,12 @@ class Dispatcher:
         client."""
         return self._backlog.take_failures()
 
+    def take_outdated(self) -> list[Trigger]:
+        """The triggers that were not run because their panel had another version than they expect, since the
+        last call."""
+        outdated, self._outdated = self._outdated, []
+        return outdated
+
     # -- peers ---------------------------------------------------------------------------------------
 
     @property
@@ -401,6 +408,11 @@ class Dispatcher:
                 if worker.ring:
                     for lane in self._sender.fill(worker, messages, now):
                         self._mover.block(lane, worker, now)
+                    for run in self._sender.outdated:
+                        self._backlog.release(len(run.trigger.args))
+                        self._outdated.append(run.trigger)
+                        self._mover.put(run.lane)
+                    self._sender.outdated.clear()
                 if messages:
                     sends.append((worker.id, messages))
         for pool in self._fleet.pools.values():

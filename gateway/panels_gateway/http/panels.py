@@ -173,6 +173,10 @@ def _quota(quota: Quota | None) -> dict[str, object] | None:
     return {"fuel": quota.fuel or None, "timeMs": quota.time_ms or None, "windowS": quota.window_s}
 
 
+def _raw(text: bytes | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text)
+
+
 def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str, object]:
     panel = resident.panel
     made = panel.definition
@@ -196,6 +200,8 @@ def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str
                     "logBytes": tool.limits.log_bytes,
                 },
                 "quota": _quota(tool.quota),
+                "args": _raw(tool.args),
+                "returns": _raw(tool.returns),
                 "circuit": circuits[tool.name],
             }
             for tool in made.tools

@@ -271,7 +271,7 @@ class CallMaker:
             call.args,
             origin.panel.id,
             suspension.record.tool,
-            _subject(origin.scope),
+            origin.subject,
             suspension.name,
             f"{origin.panel.number}.{name}",
             parent,
@@ -398,11 +398,3 @@ def _trigger_args(call: ExtensionCall) -> tuple[str, str, bytes]:
     except msgspec.DecodeError:
         raise problem from None
     return panel_id, tool, bytes(parts[2]) if len(parts) == 3 else b"null"
-
-
-def _subject(scope: bytes) -> str:
-    try:
-        found = msgspec.json.decode(scope, type=dict[str, Any]).get("sub")
-    except msgspec.DecodeError:
-        return ""
-    return found if isinstance(found, str) else ""

@@ -100,14 +100,18 @@ class Intake:
         request_id: str | None,
         idempotency_key: str | None = None,
         *,
+        client_id: str | None = None,
+        expected_seq: int | None = None,
         depth: int = 0,
         due_ms: int | None = None,
+        checked: bool = True,
         traceparent: str | None = None,
     ) -> Trigger:
-        """A trigger that may be submitted, now or later.
+        """A trigger that may be submitted, now or later. ``client_id`` is that of the connection it came by.
+        ``checked``: whether its args have to match the tool's schema.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
-        UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, INVALID_ARGUMENTS, PARSE_ERROR
+        (the key), UNAVAILABLE.
         """
         if self._residents.of(panel) is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -124,6 +128,8 @@ class Intake:
             raise RequestError(
                 Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000}
             )
+        if checked and (schema := panel.definition.schemas.get(tool_name)) is not None:
+            schema.check(args)
         key = None
         if idempotency_key is not None:
             key = make_key(principal.subject or "", idempotency_key, tool_name, args)
@@ -131,13 +137,15 @@ class Intake:
             panel=panel,
             tool=tool,
             args=args,
-            scope=principal.scope,
+            scope=principal.scope_in(panel.id, request_id, client_id),
+            subject=principal.subject or "",
             now_ms=float(int(self._wall_clock() * 1000)),
             seed=self._random_bits(64),
             submitted_s=self.clock(),
             reply_to=reply_to,
             request_id=request_id,
             key=key,
+            expected_seq=expected_seq,
             depth=depth,
             due_ms=due_ms,
             trace=self.tracing.take(traceparent) if self.tracing is not None else None,

@@ -317,6 +317,13 @@ class Kernel:
         else:
             self._answering.refuse(trigger, waited(message))
 
+    def outdated(self, trigger: Trigger) -> None:
+        """A trigger was not run: its panel had another version than it expects."""
+        expected, seq = trigger.expected_seq, trigger.panel.seq
+        message = f"expected the panel at version {expected}, and it is at {seq}; look at what has changed"
+        details = {"expectedSeq": expected, "seq": seq}
+        self._answering.refuse(trigger, Refused(Code.CONFLICT, message, details))
+
     def tick(self) -> None:
         """Time has passed: answers what has stood behind an exclusive handler for too long."""
         self.fuel.look(self.clock())

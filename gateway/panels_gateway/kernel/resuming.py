@@ -200,6 +200,7 @@ class Resuming:
             seed=self._random_bits(64),
             submitted_s=self._clock(),
             key=None,
+            expected_seq=None,
             resume=Resumption(suspension.number, image, answers),
             trace=origin.trace.below(self._random_bits(64)) if origin.trace is not None else None,
         )

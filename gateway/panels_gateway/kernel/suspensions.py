@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from panels_gateway.access.tokens import subject_of
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.journal.records import Exchange, Parked, Ran, Returned, Unparked
@@ -331,6 +332,7 @@ class Suspensions:
                 tool=tool if tool is not None else _missing_tool(record),
                 args=record.args,
                 scope=record.scope,
+                subject=subject_of(record.scope),
                 now_ms=float(record.at_ms),
                 seed=0,
                 submitted_s=self._clock(),

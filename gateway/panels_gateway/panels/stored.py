@@ -26,6 +26,8 @@ class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str | None = None
     exclusive: bool = False
     quota: Quota | None = None
+    args: msgspec.Raw | None = None
+    returns: msgspec.Raw | None = None
 
 
 class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,6 +60,8 @@ def encode(definition: PanelDefinition) -> bytes:
                     description=tool.description,
                     exclusive=tool.exclusive,
                     quota=tool.quota,
+                    args=None if tool.args is None else msgspec.Raw(tool.args),
+                    returns=None if tool.returns is None else msgspec.Raw(tool.returns),
                 )
                 for tool in definition.tools
             ),
@@ -102,6 +106,8 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
                 limits=tool.limits,
                 exclusive=tool.exclusive,
                 quota=tool.quota,
+                args=None if tool.args is None else bytes(tool.args),
+                returns=None if tool.returns is None else bytes(tool.returns),
             )
             for tool in stored.tools
         ),

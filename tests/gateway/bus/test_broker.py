@@ -43,6 +43,9 @@ class NoResults:
     def overdue(self, trigger: Trigger, message: str) -> None:
         raise AssertionError
 
+    def outdated(self, trigger: Trigger) -> None:
+        raise AssertionError
+
     def tick(self) -> None:
         return
 

@@ -132,6 +132,13 @@ BAD: list[tuple[str, list[str], str]] = [
     ("relative endpoint", ["--no-auth", "--workers-endpoint", "ipc://x"], "absolute path"),
     ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "107 bytes"),
     ("buffers", ["--no-auth", "--send-buffer-soft-bytes=2MiB"], "send-buffer-soft-bytes"),
+    (
+        "claims",
+        ["--no-auth", "--scope-claims", ",".join(f"c{n}" for n in range(17))],
+        "at most 16 names, got 17",
+    ),
+    ("claim of its own", ["--no-auth", "--scope-claims", "team,clientId"], "got clientId; take it away"),
+    ("long claim", ["--no-auth", "--scope-claims", "x" * 65], "1 to 64 printable characters"),
     ("config file", ["--no-auth", "--config", "/nowhere/x.toml"], "No such file"),
 ]
 
@@ -301,3 +308,8 @@ def test_config_takes_an_address_for_administrators(given: str, expected: tuple[
 def test_config_refuses_another_address_for_administrators(given: str) -> None:
     with pytest.raises(ConfigError, match="admin-listen: expected an address and a port"):
         configure(f"--admin-listen={given}")
+
+
+def test_config_takes_names_of_claims_once() -> None:
+    assert configure().auth.scope_claims == ()
+    assert configure("--scope-claims=team, roles,team").auth.scope_claims == ("team", "roles")
