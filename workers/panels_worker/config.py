@@ -15,6 +15,7 @@ from typing import Final
 from panels_shared.buskey import BUS_KEY_HINT
 from panels_shared.endpoint import MAX_KEY_FILE_BYTES, CurveKeys, is_tcp, parse_endpoint, parse_one_key
 from panels_shared.errors import ConfigError
+from panels_shared.keyfiles import exposure
 from panels_shared.limits import MIB
 from panels_shared.messages import MAX_LABELS
 from panels_shared.names import NAME_RULE, is_name
@@ -250,7 +251,7 @@ def _curve(values: Values, gateway: str) -> CurveKeys | None:
         )
     import zmq
 
-    secret = _key("curve-secret-key-file", secret_file)
+    secret = _key("curve-secret-key-file", secret_file, secret=True)
     server = _key("curve-server-key-file", server_file)
     return CurveKeys(public=zmq.curve_public(secret), secret=secret, peers=frozenset([server]))
 
@@ -265,14 +266,17 @@ def _bus_key_file(values: Values, gateway: str) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _key(option: str, path: Path) -> bytes:
+def _key(option: str, path: Path, *, secret: bool = False) -> bytes:
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             content = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as exc:
         raise ConfigError(f"{option}: expected a file to read, got: {exc.strerror} ({path})") from None
     if len(content) > MAX_KEY_FILE_BYTES:
         raise ConfigError(f"{option}: expected at most {MAX_KEY_FILE_BYTES} bytes in {path}, got more")
+    if secret and (warning := exposure(mode, option=option, path=str(path))) is not None:
+        _log.warning("%s", warning)
     return parse_one_key(content, option=option, path=str(path))
 
 

@@ -33,6 +33,7 @@ import zmq
 
 from panels_gateway.bus import budgets
 from panels_gateway.bus.admission import Admission, Role, Standing, Verdict
+from panels_gateway.bus.attendance import Attendance
 from panels_gateway.bus.budgets import Budgets
 from panels_gateway.dispatch.allowance import UNASKED_BYTES, result_bytes
 from panels_gateway.dispatch.dispatcher import Dispatcher
@@ -132,6 +133,7 @@ class Broker:
         self._fd = -1
         self._budgets = Budgets()
         self._log = RateLimitedLog(logger)
+        self._attendance = Attendance(endpoint)
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
         self._look_due = False
@@ -168,7 +170,6 @@ class Broker:
     def _bind(self, socket: zmq.Socket[bytes]) -> None:
         if self.endpoint.startswith("ipc://"):
             path = Path(self.endpoint.removeprefix("ipc://"))
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with suppress(FileNotFoundError):
                 if stat.S_ISSOCK(path.stat().st_mode):
                     path.unlink()  # a gateway that was killed leaves its socket behind
@@ -519,10 +520,17 @@ class Broker:
         # a gateway that did not run for a while has not listened either: hear everybody before
         # anyone counts as silent
         self._look_again()
-        self._dispatcher.tick(self._clock())
+        now = self._clock()
+        self._dispatcher.tick(now)
+        self._log_attendance(now)
         self._kernel.tick()
         self._flush()
         self._after(self._dispatcher.next_tick_s(), self._tick)
+
+    def _log_attendance(self, now: float) -> None:
+        line = self._attendance.look(self._dispatcher.sandboxes, self._dispatcher.unanswered, now)
+        if line is not None:
+            self._log.log(now, line.level, "%s", line.text)
 
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         assert self._loop is not None
