@@ -37,6 +37,7 @@ from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.quotas import QuotaLimits
+from panels_gateway.observe.access_log import AccessLog
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.refusals import RefusalLog
 from panels_gateway.panels.breaker import BreakerLimits
@@ -77,6 +78,7 @@ class GatewayApp:
         refusals: RefusalCounters,
         refusal_log: RefusalLog,
         admin: ASGIApp,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.http = http
         self.admin = admin
@@ -85,6 +87,7 @@ class GatewayApp:
         self.counters = counters
         self.refusals = refusals
         self._refusal_log = refusal_log
+        self._access_log = access_log
 
     def change(self, config: GatewayConfig) -> None:
         """Goes by the names and the limits for addresses of ``config`` from the next request on."""
@@ -97,10 +100,18 @@ class GatewayApp:
         """ASGI 3."""
         if scope["type"] == "http":
             self._gate.open(scope)
-            await self._serve_http(scope, receive, send)
+            if self._access_log is None:
+                await self._serve_http(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._serve_http(scope, receive, access.listen(send))
         elif scope["type"] == "websocket":
             self._gate.open(scope)
-            await self._upgrades.serve(scope, receive, send)
+            if self._access_log is None:
+                await self._upgrades.serve(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._upgrades.serve(scope, receive, access.listen(send))
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -267,7 +278,16 @@ def create_app(
         on_refused=refusals.count,
         log=refusal_log,
     )
-    return GatewayApp(http, upgrades, gate, counters, refusals, refusal_log, _of_hosts(admin, admin_policy))
+    return GatewayApp(
+        http,
+        upgrades,
+        gate,
+        counters,
+        refusals,
+        refusal_log,
+        _of_hosts(admin, admin_policy),
+        AccessLog() if config.access_log else None,
+    )
 
 
 def _of_hosts(app: ASGIApp, policy: HostPolicy) -> ASGIApp:

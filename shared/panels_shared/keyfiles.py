@@ -16,6 +16,7 @@ def exposure(mode: int, *, option: str, path: str) -> str | None:
     if not mode & stat.S_IROTH:
         return None
     return (
-        f"{option}: expected a file that only its owner can read, got mode {stat.S_IMODE(mode):03o} on {path}: "
+        f"{option}: expected a file that only its owner can read, got mode {stat.S_IMODE(mode):03o} on "
+        f"{path}: "
         f"everybody on this machine can read the secret; chmod 600 {path}"
     )

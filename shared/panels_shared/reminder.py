@@ -1,5 +1,5 @@
-"""When the log is told of something that lasts: late enough that a short pause is not mentioned, and then again
-and again, ever more rarely, so that nobody who looks at a log finds silence.
+"""When the log is told of something that lasts: late enough that a short pause is not mentioned, and then
+again and again, ever more rarely, so that nobody who looks at a log finds silence.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _BEARER_PREFIX: Final = "bearer."
 #: Parts of a query string that are looked at; a security limit.
 _MAX_QUERY_PARTS: Final = 64
 #: What is quoted of an origin that is refused, in characters.
-MAX_SHOWN_CHARS: Final = 80
+_MAX_SHOWN_CHARS: Final = 80
 
 
 class CredentialsError(PanelsError):
@@ -103,13 +103,15 @@ class OriginPolicy:
         """The first origin in these headers that is not allowed; None if the request may be served."""
         if self._any:
             return None
-        return next((value for name, value in headers if name == b"origin" and value not in self._allowed), None)
+        return next(
+            (value for name, value in headers if name == b"origin" and value not in self._allowed), None
+        )
 
 
 def shown_origin(origin: bytes) -> str:
     """An origin that somebody sent, quoted and cut, for a log or an answer."""
     text = origin.decode("latin-1")
-    return repr(text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "…")
+    return repr(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…")
 
 
 def own_origins(host: str, port: int, public_url: str | None) -> tuple[str, ...]:

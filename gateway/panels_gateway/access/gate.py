@@ -108,8 +108,10 @@ class Gate:
             self._on_refused("origin")
             raise RequestError(
                 Code.FORBIDDEN,
-                f"expected a web page of an allowed origin, got {shown_origin(stranger)}; if this page may connect, "
-                "name its origin in --allowed-origins, or, if it is the address at which a proxy serves the gateway, "
+                f"expected a web page of an allowed origin, got {shown_origin(stranger)}; if this page may "
+                "connect, "
+                "name its origin in --allowed-origins, or, if it is the address at which a proxy serves the "
+                "gateway, "
                 "by --public-url",
             )
 

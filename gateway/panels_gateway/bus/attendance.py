@@ -49,11 +49,14 @@ class Attendance:
         lasted_s = self._vacancy.due(now_s)
         if lasted_s is None:
             return None
-        what = f"no sandbox has been here for {lasted_s:.0f} s" if lasted_s >= 1 else "the last sandbox is gone"
+        what = (
+            f"no sandbox has been here for {lasted_s:.0f} s" if lasted_s >= 1 else "the last sandbox is gone"
+        )
         return Line(
             logging.WARNING,
             f"{what}; {waiting} triggers wait, and are answered UNAVAILABLE when they have waited for "
-            f"--queue-timeout-s; look whether panels-worker runs with --gateway {self._endpoint}, and what its "
+            f"--queue-timeout-s; look whether panels-worker runs with --gateway {self._endpoint}, and what "
+            "its "
             "log says",
         )
 

@@ -48,7 +48,7 @@ from panels_shared.limits import MIB
 from panels_shared.messages import PoolId, Refusal, ToWorker, WorkerId
 from panels_shared.outcome import Outcome, Reason
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.gateway.bus")
 
 #: Frames read in one go before clients get their turn.
 FRAMES_PER_TURN: Final = 64
@@ -437,7 +437,8 @@ class Broker:
         # a session of its own each time: whatever the peer had from before is void, here too
         self._sessions[peer] = os.urandom(_SESSION_BYTES)
         text = "%s %s of process %d is here"
-        self._log.log(now, logging.INFO, text, message.role, peer.hex()[:16], message.pid)
+        name = peer.hex()[:16]
+        self._log.log(now, logging.INFO, text, message.role, name, message.pid, worker=name, pid=message.pid)
         if message.missing:
             missing = ascii("; ".join(message.missing))
             self._log.log(now, logging.WARNING, "sandbox %s runs without %s", peer.hex()[:16], missing)

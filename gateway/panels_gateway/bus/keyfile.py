@@ -50,7 +50,8 @@ def _require_directory(endpoint: str) -> None:
     directory = Path(endpoint.removeprefix("ipc://")).parent
     if not directory.is_dir():
         raise ConfigError(
-            f"workers-endpoint: expected a directory for the socket at {directory}, got none; make it for the "
+            f"workers-endpoint: expected a directory for the socket at {directory}, got none; make it for "
+            "the "
             f"gateway's user alone: install -d -m 700 {directory}"
         )
 

@@ -83,12 +83,13 @@ class PanelRoutes:
         return Response(body, media_type="application/json")
 
     async def socket(self, request: Request) -> Response:
-        """GET of a WebSocket's path by something that is none: a browser's address bar, or a proxy that drops the
-        headers of the upgrade. It says so to everybody, whether there is such a panel or not.
+        """GET of a WebSocket's path by something that is none: a browser's address bar, or a proxy that
+        drops the headers of the upgrade. It says so to everybody, whether there is such a panel or not.
         """
         raise RequestError(
             Code.UPGRADE_REQUIRED,
-            "expected a WebSocket here, got a request without 'Upgrade: websocket'; use a WebSocket client, and if a "
+            "expected a WebSocket here, got a request without 'Upgrade: websocket'; use a WebSocket client, "
+            "and if a "
             "proxy stands in front of the gateway, have it pass on the headers Upgrade and Connection",
         )
 

@@ -46,7 +46,7 @@ from panels_gateway.journal.records import Batch, Changed, Ran, Revoked
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("panels.gateway.journal")
 
 _T = TypeVar("_T")
 

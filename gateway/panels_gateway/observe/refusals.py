@@ -1,7 +1,7 @@
 """What the log says of requests that are refused: one line that says what came, from where, and why.
 
-Strangers cause these lines, so they are rate-limited. Refusals that an operator can mend (403: an origin, a host,
-a permission) have a limit of their own, so that a flood of bad tokens cannot hide them.
+Strangers cause these lines, so they are rate-limited. Refusals that an operator can mend (403: an origin, a
+host, a permission) have a limit of their own, so that a flood of bad tokens cannot hide them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from panels_shared.errors import CODES, Code, RequestError
 _log = logging.getLogger("panels.gateway.refusals")
 
 #: What is quoted of a path and of an origin, in characters.
-MAX_PATH_CHARS: Final = 160
-MAX_ORIGIN_CHARS: Final = 80
+_MAX_PATH_CHARS: Final = 160
+_MAX_ORIGIN_CHARS: Final = 80
 #: What is worth a line; anything else is a request that went wrong, which its sender was told.
 _LOGGED: Final = frozenset({Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UPGRADE_REQUIRED})
 #: Of what is OVERLOADED, what an address or a subject has too many of.
@@ -53,17 +53,25 @@ class RefusalLog:
             "refused with %d: %s %s from %s, origin %s: %s",
             CODES[error.code].http_status,
             scope.get("method", "upgrade at"),
-            _shown(scope["path"], MAX_PATH_CHARS),
-            address or "an unknown address",
+            _shown(scope["path"], _MAX_PATH_CHARS),
+            address or _peer(scope),
             _origin(scope["headers"]),
             error.message,
+            address=address or None,
+            status=CODES[error.code].http_status,
         )
+
+
+def _peer(scope: Mapping[str, Any]) -> str:
+    """Who sent the request, where limits do not count its address: on this machine, or through a socket."""
+    client = scope.get("client")
+    return str(client[0]) if client else "an unknown address"
 
 
 def _origin(headers: Any) -> str:
     """The web page's origin, as the log shows it."""
     values = [value for name, value in headers if name == b"origin"]
-    return _shown(values[0].decode("latin-1"), MAX_ORIGIN_CHARS) if values else "none"
+    return _shown(values[0].decode("latin-1"), _MAX_ORIGIN_CHARS) if values else "none"
 
 
 def _shown(text: str, maximum: int) -> str:

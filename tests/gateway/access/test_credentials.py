@@ -117,7 +117,10 @@ def test_origin_policy_compares_byte_by_byte(origin: bytes | None, allowed: bool
 
 
 def test_origin_policy_refuses_two_origins_when_one_is_bad() -> None:
-    assert ALLOWED.stranger([(b"origin", b"https://good.example"), (b"origin", b"https://evil.example")]) is not None
+    assert (
+        ALLOWED.stranger([(b"origin", b"https://good.example"), (b"origin", b"https://evil.example")])
+        is not None
+    )
 
 
 def test_origin_policy_allows_only_its_own_by_default() -> None:

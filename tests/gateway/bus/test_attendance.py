@@ -22,7 +22,9 @@ def test_attendance_warns_at_once_when_the_last_sandbox_is_gone() -> None:
 def test_attendance_repeats_itself_and_says_for_how_long() -> None:
     attendance = Attendance("ipc:///w.sock")
     attendance.look(1, 0, 0.0)
-    said = [(now, line.text) for now in range(1, 60) if (line := attendance.look(0, 0, float(now))) is not None]
+    said = [
+        (now, line.text) for now in range(1, 60) if (line := attendance.look(0, 0, float(now))) is not None
+    ]
     assert [now for now, _ in said] == [1, 7, 43]
     assert said[1][1].startswith("no sandbox has been here for 6 s")
 

@@ -42,7 +42,9 @@ def test_endpoint_in_a_directory_that_is_missing_is_refused_and_nothing_is_made(
     key = tmp_path / "key"
     key.touch(mode=0o600)
     key.write_bytes(format_bus_key(b"k" * 32))
-    with pytest.raises(ConfigError, match=rf"directory for the socket at {tmp_path}/no/such, got none; make it"):
+    with pytest.raises(
+        ConfigError, match=rf"directory for the socket at {tmp_path}/no/such, got none; make it"
+    ):
         load_bus_key(config(f"ipc://{tmp_path}/no/such/w.sock", key if named else None))
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
 

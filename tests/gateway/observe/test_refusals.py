@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from panels_gateway.observe.rate_limited import LINES
-from panels_gateway.observe.refusals import MAX_ORIGIN_CHARS, MAX_PATH_CHARS, RefusalLog
+from panels_gateway.observe.refusals import _MAX_ORIGIN_CHARS, _MAX_PATH_CHARS, RefusalLog
 from panels_shared.errors import Code, RequestError
 
 DENIED = RequestError(Code.FORBIDDEN, "expected something else")
@@ -26,8 +26,7 @@ def test_line_says_what_came_from_where_and_why(caplog: pytest.LogCaptureFixture
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            "refused with 403: upgrade at '/panels/p/ws' from 10.0.0.7, origin 'https://app.example': "
-            "expected something else",
+            "refused with 403: upgrade at '/panels/p/ws' from 10.0.0.7, origin 'https://app.example': expected something else",
         ),
         (
             "INFO",
@@ -39,7 +38,7 @@ def test_line_says_what_came_from_where_and_why(caplog: pytest.LogCaptureFixture
 def test_line_is_short_whatever_came(caplog: pytest.LogCaptureFixture) -> None:
     RefusalLog(lambda: 1.0).write(DENIED, scope("/" + "x" * 10_000, origin=b"o\n" * 10_000), "10.0.0.7")
     (line,) = caplog.messages
-    assert len(line) < 3 * (MAX_PATH_CHARS + MAX_ORIGIN_CHARS)
+    assert len(line) < 3 * (_MAX_PATH_CHARS + _MAX_ORIGIN_CHARS)
     assert "\n" not in line
 
 

@@ -20,7 +20,7 @@ from panels_shared.wire import encode
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer, Phase
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 #: Frames read in one turn.
 MAX_READS: Final = 64
