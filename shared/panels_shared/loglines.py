@@ -37,9 +37,12 @@ LogFormat = Literal["json", "text"]
 LOG_FORMATS: Final = ("auto", "json", "text")
 
 REDACTED: Final = "[token]"
-# base64url of '{"' is where every JWT header begins; a token in a URL is caught by its parameter as well
+# base64url of '{"' is where every JWT header begins; a token in a URL, in a header or among offered
+# subprotocols is caught by its place as well
 _TOKEN_PATTERN: Final = re.compile(
-    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_=-]*){0,2}|(?<=[?&]token=)[^&\s\"']+"
+    r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_=-]*){0,2}"
+    r"|(?<=[?&]token=)[^&\s\"']+"
+    r"|(?<=[Bb]earer[ .])[A-Za-z0-9._~+/=-]{8,}"
 )
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 

@@ -92,7 +92,7 @@ def test_what_is_no_line_of_ours_is_a_warning(data: bytes) -> None:
 
 
 def test_line_that_a_child_makes_as_long_as_it_can_fits_and_is_taken() -> None:
-    data = encoded("\x00" * 10**5, **dict.fromkeys(FIELDS, "\x00" * 10000))
+    data = encoded("\x00" * 10**5, fields=dict.fromkeys(FIELDS, "\x00" * 10_000))
     assert len(data) <= MAX_LINE_BYTES
     assert len(decode(data, logger=LOGGER).text) == MAX_EVENT_CHARS
 

@@ -41,6 +41,8 @@ def render(
         f"GET /panels/p/ws?a=1&token={TOKEN}&b=2",
         "GET /panels/p/ws?token=not-even-a-jwt HTTP/1.1",
         f"Authorization: Bearer {TOKEN}",
+        "Sec-WebSocket-Protocol: panels.v1, bearer.not-even-a-jwt",
+        "Authorization: Bearer not-even-a-jwt",
         f"Sec-WebSocket-Protocol: panels.v1, bearer.{TOKEN}",
         TOKEN.rpartition(".")[0],
     ],
