@@ -67,7 +67,7 @@ def use(system: System, tokens: list[str]) -> None:
         for options in ({"subprotocols": offered}, {"additional_headers": {"Origin": "https://app.example"}}):
             with contextlib.suppress(InvalidStatus):
                 url = system.socket_url("p") + ("" if "subprotocols" in options else f"?token={token}")
-                with connect(url, proxy=None, compression=None, **options) as socket:  # type: ignore[arg-type]
+                with connect(url, proxy=None, compression=None, **options) as socket:
                     socket.recv(20)
 
 
