@@ -206,6 +206,8 @@ class GatewayConfig:
     log_format: str
     access_log: bool
     stage_sampling: int
+    #: of triggers without a traceparent, how many are traced; None: nothing is
+    trace_ratio: float | None
     client: ClientConfig
     panels: PanelsConfig
     waiting: WaitingConfig
@@ -259,6 +261,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         log_format=values.get("log_format", str),
         access_log=values.get("access_log", bool),
         stage_sampling=values.get("stage_sampling", int),
+        trace_ratio=values.get("trace_ratio", float) if values.get("traces", bool) else None,
         client=_client(values),
         panels=PanelsConfig(
             count=values.get("max_panels", int),
