@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
         read = partial(load, arguments, dict(os.environ), directory=Path.cwd())
         config = read()
-        configure_logging(config.log_level)
+        configure_logging(config.log_level, config.log_format)
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)

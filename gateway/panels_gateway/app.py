@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -38,7 +38,9 @@ from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.quotas import QuotaLimits
+from panels_gateway.observe.access_log import AccessLog
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
+from panels_gateway.observe.refusals import RefusalLog
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
@@ -76,7 +78,9 @@ class GatewayApp:
         gate: Gate,
         counters: HttpCounters,
         refusals: RefusalCounters,
+        refusal_log: RefusalLog,
         admin: ASGIApp,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.http = http
         self.admin = admin
@@ -84,6 +88,8 @@ class GatewayApp:
         self._gate = gate
         self.counters = counters
         self.refusals = refusals
+        self._refusal_log = refusal_log
+        self._access_log = access_log
 
     def change(self, config: GatewayConfig) -> None:
         """Goes by the names and the limits for addresses of ``config`` from the next request on."""
@@ -96,10 +102,18 @@ class GatewayApp:
         """ASGI 3."""
         if scope["type"] == "http":
             self._gate.open(scope)
-            await self._serve_http(scope, receive, send)
+            if self._access_log is None:
+                await self._serve_http(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._serve_http(scope, receive, access.listen(send))
         elif scope["type"] == "websocket":
             self._gate.open(scope)
-            await self._upgrades.serve(scope, receive, send)
+            if self._access_log is None:
+                await self._upgrades.serve(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._upgrades.serve(scope, receive, access.listen(send))
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -113,15 +127,12 @@ class GatewayApp:
 
         try:
             self._gate.check_host(scope)
+            if scope["method"] in _CHANGING:
+                self._gate.check_origin(scope)
         except RequestError as error:
+            self._refusal_log.write(error, scope, self._gate.address(scope))
             await error_response(error)(scope, receive, counted)
             return
-        if scope["method"] in _CHANGING:
-            try:
-                self._gate.check_origin(scope)
-            except RequestError as error:
-                await error_response(error)(scope, receive, counted)
-                return
         try:
             await self.http(scope, receive, counted)
         except asyncio.CancelledError:
@@ -205,7 +216,7 @@ def create_app(
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
-    refusals = RefusalCounters()
+    refusals, refusal_log = RefusalCounters(), RefusalLog()
     gate = Gate(
         verifier,
         host_policy(config),
@@ -254,7 +265,7 @@ def create_app(
             ).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
-        exception_handlers=_ANSWERS,
+        exception_handlers={**_ANSWERS, RequestError: _logging(refusal_log, gate)},
     )
     admin = Starlette(routes=service.routes(public=False), exception_handlers=_ANSWERS)
     admin_hosts = own_hosts(listen.admin[0] if listen.admin else listen.host, listen.public_url)
@@ -269,8 +280,18 @@ def create_app(
         max_per_address=listen.max_connections_per_address,
         token_warning_s=config.auth.token_warning_s,
         on_refused=refusals.count,
+        log=refusal_log,
     )
-    return GatewayApp(http, upgrades, gate, counters, refusals, _of_hosts(admin, admin_policy))
+    return GatewayApp(
+        http,
+        upgrades,
+        gate,
+        counters,
+        refusals,
+        refusal_log,
+        _of_hosts(admin, admin_policy),
+        AccessLog() if config.access_log else None,
+    )
 
 
 def _of_hosts(app: ASGIApp, policy: HostPolicy) -> ASGIApp:
@@ -313,6 +334,17 @@ def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
             ],
         )
     ]
+
+
+def _logging(log: RefusalLog, gate: Gate) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Starlette's hook for ``RequestError`` that has refusals logged."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        log.write(error, request.scope, gate.address(request.scope))
+        return error_response(error)
+
+    return answer
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

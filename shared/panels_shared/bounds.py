@@ -470,6 +470,13 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
             ("compiling.compiler.MAX_REMEMBERED", "refused handlers that a pool remembers", "handlers",
              "oldest forgotten", ""),
         ),
+        *_of(
+            "panels_shared.loglines.",
+            ("MAX_LINE_BYTES", "a line that a sandbox or the extension process logs", "bytes", "cut", ""),
+            ("MAX_EVENT_CHARS", "the text in it", "characters", "cut", ""),
+            ("MAX_TRACE_CHARS", "the traceback in it", "characters", "cut", ""),
+            ("MAX_FIELD_CHARS", "an id or a path beside a line of the log", "characters", "cut", ""),
+        ),
     ),
     "Panel folders": _of(
         "panels_shared.",
@@ -522,6 +529,7 @@ INTERNAL: Final = frozenset(
         "panels_shared.endpoint.MAX_KEY_FILE_BYTES",
         "panels_shared.options.MAX_CONFIG_FILE_BYTES",
         "panels_shared.snippet.MAX_SNIPPET_CHARS",
+        "panels_shared.options.MAX_LOGGERS",
         "panels_worker.bus.peer.MAX_SESSION_BYTES",
         "panels_worker.compiling.compile.MAX_REQUEST_BYTES",
         "panels_worker.config.MAX_PROCESSES",

@@ -41,6 +41,7 @@ class Code(str, Enum):
     TOO_LARGE = "TOO_LARGE"
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    UPGRADE_REQUIRED = "UPGRADE_REQUIRED"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
@@ -91,6 +92,7 @@ CODES: Mapping[Code, CodeInfo] = {
     Code.TOO_LARGE: CodeInfo(413, False, "The request body is too large."),
     Code.NOT_FOUND: CodeInfo(404, False, "There is nothing at this path."),
     Code.METHOD_NOT_ALLOWED: CodeInfo(405, False, "This path does not take that method."),
+    Code.UPGRADE_REQUIRED: CodeInfo(426, False, "This path speaks WebSocket only, and the request was none."),
     Code.UNAVAILABLE: CodeInfo(
         503, True, "No worker could do it in time, or the gateway is shutting down; nothing was done."
     ),

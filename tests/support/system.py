@@ -35,6 +35,9 @@ START_TIMEOUT_S: Final = 40.0
 STOP_TIMEOUT_S: Final = 25.0
 PR_SET_PDEATHSIG: Final = 1
 
+#: Tests read logs as people do, although nobody sits in front of them.
+READABLE: Final = {"PANELS_LOG_FORMAT": "text", "PANELS_WORKER_LOG_FORMAT": "text"}
+
 _LISTENING: Final = re.compile(r"listening on http://[^ ]*?:(\d+)")
 _libc = ctypes.CDLL(None)
 
@@ -98,7 +101,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**inherited, **(environment or {})},
+                env={**inherited, **READABLE, **(environment or {})},
                 start_new_session=True,
                 pass_fds=descriptors,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call

@@ -211,6 +211,8 @@ class GatewayConfig:
     auth: AuthConfig
     data_dir: Path
     log_level: str
+    log_format: str
+    access_log: bool
     stage_sampling: int
     #: of triggers without a traceparent, how many are traced; None: nothing is
     trace_ratio: float | None
@@ -234,7 +236,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory:
     Raises ``ConfigError``; ``SystemExit`` after --help and --version.
     """
     values = TABLE.read(arguments, environment, directory=directory, read_file=_read_file)
-    return _build(values, directory, tuple(TABLE.mistyped(environment)))
+    return _build(values, directory, tuple(TABLE.unknown(environment)))
 
 
 def load_data_dir(
@@ -264,6 +266,8 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         auth=_auth(values),
         data_dir=data_dir,
         log_level=values.get("log_level", str),
+        log_format=values.get("log_format", str),
+        access_log=values.get("access_log", bool),
         stage_sampling=values.get("stage_sampling", int),
         trace_ratio=values.get("trace_ratio", float) if values.get("traces", bool) else None,
         client=_client(values),

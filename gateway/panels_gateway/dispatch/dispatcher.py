@@ -320,6 +320,11 @@ class Dispatcher:
     # -- peers ---------------------------------------------------------------------------------------
 
     @property
+    def sandboxes(self) -> int:
+        """How many sandboxes are connected."""
+        return len(self._fleet.workers)
+
+    @property
     def ready(self) -> bool:
         """Whether a worker can run a trigger: one is there, and so is its pool, which prepares handlers."""
         return any(True for _ in self._fleet.able())

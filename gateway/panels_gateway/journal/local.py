@@ -49,7 +49,7 @@ from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWrite
 from panels_gateway.journal.store import Folded, Store
 from panels_gateway.observe.histogram import Histogram
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("panels.gateway.journal")
 
 _T = TypeVar("_T")
 

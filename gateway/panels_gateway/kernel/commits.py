@@ -94,7 +94,8 @@ class Commits:
             return self.on_own(run, outcome)
         self._quotas.charge(trigger, outcome.usage, self._clock())
         if outcome.log:
-            self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
+            name = trigger.tool.name
+            self._handler_log.write(panel.key, panel.id, name, outcome.log, self._clock(), **_ids(run))
         if outcome.log or type(outcome) is Failed:
             self._keep_lines(trigger, outcome)
         if trigger.trace is not None:
@@ -403,6 +404,16 @@ class _Committed(NamedTuple):
     effects: bool
     mutations: list[Mutation]
     events: list[tuple[str, bytes]]
+
+
+def _ids(run: Run) -> dict[str, object]:
+    """What tells a run from all others, in the gateway's log and in its worker's."""
+    worker = run.worker
+    return {
+        "job": run.id,
+        "request": run.trigger.request_id,
+        "worker": worker.id.hex()[:16] if worker is not None else None,
+    }
 
 
 def with_steps(outcome: Failed, steps: int) -> Failed:

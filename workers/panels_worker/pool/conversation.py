@@ -15,17 +15,18 @@ import zmq
 
 from panels_shared.endpoint import CurveKeys
 from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, PoolReport, Prepare, Replace, ToGateway
+from panels_shared.reminder import Reminder
 from panels_shared.wire import encode
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer, Phase
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 #: Frames read in one turn.
 MAX_READS: Final = 64
 #: Messages that wait for a connection, at most.
 MAX_UNSENT: Final = 4_096
-#: After how many seconds without a Welcome that is said in the log, once.
+#: After how many seconds without a Welcome that is said in the log, and then ever more rarely.
 PATIENCE_S: Final = 10.0
 
 
@@ -51,8 +52,8 @@ class Conversation:
         self._hello = hello
         self._report = report
         self._endpoint = endpoint
-        self._alone_since_s: float | None = now_s
-        self._complained = False
+        self._alone = Reminder(first_s=PATIENCE_S)
+        self._alone.begin(now_s)
         #: The gateway does not know our CURVE key; there will be no connection.
         self.refused = False
         self._peer = Peer(hello, now_s=now_s, drainable=False)
@@ -134,21 +135,20 @@ class Conversation:
             self._unsent = [message for message in renewed if message is not None]
 
     def _complain(self, now_s: float) -> None:
-        """Says once that no gateway welcomes us, and once that one does after all."""
+        """Says that no gateway welcomes us, ever more rarely, and once that one does after all."""
         if self._peer.phase is not Phase.JOINING:
-            if self._complained:
+            if self._alone.told:
                 logger.info("the gateway at %s is there", self._endpoint)
-            self._alone_since_s, self._complained = None, False
+            self._alone.end()
             return
-        if self._alone_since_s is None:
-            self._alone_since_s = now_s
-        if now_s - self._alone_since_s >= PATIENCE_S and not self._complained:
-            self._complained = True
+        self._alone.begin(now_s)
+        lasted_s = self._alone.due(now_s)
+        if lasted_s is not None:
             logger.warning(
-                "the gateway at %s has not welcomed this pool for %d s; look whether it runs, whether both "
-                "have the same bus key, and what the gateway's log says",
+                "the gateway at %s has not welcomed this pool for %.0f s, and no handler runs here: %s",
                 self._endpoint,
-                PATIENCE_S,
+                lasted_s,
+                link.look_at(self._endpoint),
             )
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ from panels_worker.status import Exit, describe
 from panels_worker.title import set_title
 from panels_worker.versions import versions
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 #: The longest sleep, in seconds.
 MAX_WAIT_S: Final = 0.5
