@@ -57,8 +57,11 @@ def test_installation_has_users_keys_configuration_units_and_documents(tmp_path:
         assert re.fullmatch(rb"[0-9a-f]{64}\n", found[key][1])
         assert found[key][1].decode().strip() not in said, "a key must not be shown"
     assert stat.S_IMODE(found["etc/panels"][0]) == 0o755
-    for name in ("panels-gateway.service", "panels-gateway.socket", "panels-worker.service"):
-        assert found[f"etc/systemd/system/{name}"][1] == (ROOT / "deploy" / name).read_bytes()
+    for path in (ROOT / "deploy").glob("panels-*.*"):
+        if path.suffix not in (".service", ".socket", ".timer"):
+            continue
+        name = path.name
+        assert found[f"etc/systemd/system/{name}"][1] == path.read_bytes()
     assert "etc/panels/panels.toml" in found
     # the units name documents
     for document in re.findall(r"file://(\S+)", (ROOT / "deploy" / "panels-gateway.service").read_text()):
@@ -120,7 +123,7 @@ def test_uninstallation_leaves_keys_data_and_users_and_purging_leaves_nothing(tm
     assert "Kept: /etc/panels, /var/lib/panels" in said
     assert data.exists()
     assert (tmp_path / KEYS[0]).exists()
-    assert not list(tmp_path.rglob("*.service")) + list(tmp_path.rglob("*.socket"))
+    assert not [path for kind in ("service", "socket", "timer") for path in tmp_path.rglob(f"*.{kind}")]
     assert "panels:" in (tmp_path / "etc" / "passwd").read_text()
     install(tmp_path, "--uninstall", "--purge")
     files = [path for path in tmp_path.rglob("*panels*") if path.is_file()]

@@ -20,7 +20,10 @@ from tests.support.system import System, eventually
 from tests.support.unit import SYSTEMD_ANALYZE, Unit
 
 DEPLOY: Final = ROOT / "deploy"
-UNITS: Final = ("panels-gateway.service", "panels-gateway.socket", "panels-worker.service")
+UNITS: Final = (
+    "panels-gateway.service", "panels-gateway.socket", "panels-worker.service", "panels-backup.service",
+    "panels-backup.timer",
+)  # fmt: skip
 DROP_INS: Final = {
     "jwks.conf": "panels-gateway.service",
     "network.conf": "panels-gateway.service",
@@ -44,7 +47,7 @@ def install(folder: Path, drop_ins: tuple[str, ...] = ()) -> list[str]:
     """Copies the units to ``folder``, for programs that are there; their paths."""
     programs = folder / "bin"
     programs.mkdir()
-    for name in ("panels-gateway", "panels-worker"):
+    for name in ("panels-gateway", "panels-worker", "panels-backup"):
         program = programs / name
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
