@@ -79,7 +79,11 @@ def faults(text: str) -> list[str]:
     checks = [rest for word, rest in steps if word == "HEALTHCHECK"]
     if not checks or "/health/ready" not in checks[-1]:
         found.append("no HEALTHCHECK by /health/ready")
-    found += [f"a secret in {rest[:40]!r}" for word, rest in steps if word in ("ARG", "ENV") and _SECRET.search(rest)]
+    found += [
+        f"a secret in {rest[:40]!r}"
+        for word, rest in steps
+        if word in ("ARG", "ENV") and _SECRET.search(rest)
+    ]
     return found
 
 

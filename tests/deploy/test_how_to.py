@@ -17,10 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from panels_gateway.access.keys import load_keyring
-from panels_gateway.access.tokens import TokenRules, TokenVerifier
+from panels_gateway.access.tokens import TokenError, TokenRules, TokenVerifier
 from panels_gateway.configuration.config import GatewayConfig, load
 from panels_gateway.configuration.options import OPTIONS
-from panels_shared.errors import RequestError
 from panels_worker.config import OPTIONS as WORKER_OPTIONS
 from tests.integration.conftest import MakeSystem
 from tests.integration.guests import ROOT, counter
@@ -76,7 +75,7 @@ def test_gateway_behind_a_proxy_is_configured_so(tmp_path: Path) -> None:
     assert (listen.host, listen.port) == ("127.0.0.1", 3001)
     assert listen.public_url == "https://panels.example.org"
     assert listen.admin == ("127.0.0.1", 9001)
-    assert list(map(str, listen.trusted_proxies)) == ["127.0.0.1/32"]
+    assert [str(network).partition("/")[0] for network in listen.trusted_proxies] == ["127.0.0.1"]
 
 
 class Issuer:
@@ -84,7 +83,9 @@ class Issuer:
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-        self.tables: dict[str, Any] = {"keys": [self._jwk("enc", "RSA-OAEP", "e1"), self._jwk("sig", "RS256", "s1")]}
+        self.tables: dict[str, Any] = {
+            "keys": [self._jwk("enc", "RSA-OAEP", "e1"), self._jwk("sig", "RS256", "s1")]
+        }
 
     def _jwk(self, use: str, algorithm: str, kid: str) -> dict[str, Any]:
         public = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
@@ -119,13 +120,15 @@ def test_tokens_of_an_identity_provider_are_taken(
     assert principal.may_trigger("team-7-log", "add")
     assert not principal.may_trigger("other", "add")
     for wrong in ({"iss": issuer + "x", "aud": audience}, {"iss": issuer, "aud": "account"}, {"iss": issuer}):
-        with pytest.raises(RequestError):
+        with pytest.raises(TokenError):
             verifier.verify(provider.token(**wrong))
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_action_gives_everybody_the_claim_that_says_what_they_may_do() -> None:
-    code = (EXAMPLES / "auth0-action.js").read_text() + """
+    code = (
+        (EXAMPLES / "auth0-action.js").read_text()
+        + """
     const claims = [];
     const api = { accessToken: { setCustomClaim: (name, value) => claims.push([name, value]) } };
     const ask = (user, identifier) => exports.onExecutePostLogin({ user, resource_server: { identifier } }, api);
@@ -133,6 +136,7 @@ def test_action_gives_everybody_the_claim_that_says_what_they_may_do() -> None:
     Promise.all([ask({}, ours), ask({ app_metadata: { panels: grants } }, ours), ask({}, "https://other")])
       .then(() => console.log(JSON.stringify(claims)));
     """
+    )
     ran = subprocess.run(
         ["node", "--eval", code], capture_output=True, text=True, check=True, timeout=60
     )  # fmt: skip

@@ -86,7 +86,7 @@ def test_second_installation_changes_nothing_and_says_so(tmp_path: Path) -> None
 def test_installation_again_keeps_keys_and_configuration_and_renews_units(tmp_path: Path) -> None:
     install(tmp_path)
     configuration = tmp_path / "etc" / "panels" / "panels.toml"
-    configuration.write_text('port = 4001\n')
+    configuration.write_text("port = 4001\n")
     secret = (tmp_path / KEYS[0]).read_bytes()
     (tmp_path / KEYS[0]).chmod(0o644)
     unit = tmp_path / "etc" / "systemd" / "system" / "panels-worker.service"

@@ -129,7 +129,8 @@ def proxy(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "panels.conf").write_text(text)
     main = folder / "nginx.conf"
     temporary = "".join(
-        f"  {name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"  {name}_temp_path {folder}/{name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     user = "user root;\n" if Path("/proc/self").stat().st_uid == 0 else ""
     main.write_text(

@@ -196,8 +196,10 @@ def test_programs_run_with_the_rights_of_their_units(tmp_path: Path) -> None:
             before = {process.pid for process in system.sandboxes()}
             system.pool.signal(signal.SIGHUP)
             eventually(
-                lambda: len(system.sandboxes()) == 2
-                and not before & {process.pid for process in system.sandboxes()},
+                lambda: (
+                    len(system.sandboxes()) == 2
+                    and not before & {process.pid for process in system.sandboxes()}
+                ),
                 within_s=60,
                 what="the sandboxes to be replaced",
             )

@@ -118,7 +118,7 @@ def test_text_that_a_handler_refuses_comes_back_into_the_field(
 def test_token_that_is_refused_stops_the_page_and_keeps_what_is_typed(
     browser: Browser, origin: str, system: System
 ) -> None:
-    page = opened(browser, origin, system, "todo", width=NARROW, token="nonsense")  # noqa: S106 - no secret
+    page = opened(browser, origin, system, "todo", width=NARROW, token="nonsense")
     page.wait_for("#status", "stopped: the token is refused")
     page.wait_for("#notice", "with the link that scripts/demo prints")
     assert page.in_sight("#notice")
@@ -140,7 +140,9 @@ def test_error_is_in_sight_on_a_narrow_window_wherever_somebody_has_scrolled(
     browser: Browser, origin: str, system: System
 ) -> None:
     page = connected(opened(browser, origin, system, "hostile", width=NARROW))
-    page.tab.evaluate("[...document.querySelectorAll('#view button')].find((b) => b.textContent === 'reach').click()")
+    page.tab.evaluate(
+        "[...document.querySelectorAll('#view button')].find((b) => b.textContent === 'reach').click()"
+    )
     page.wait_for("#notice", "reach failed")
     assert page.in_sight("#notice")
     page.tab.evaluate("scrollTo(0, document.body.scrollHeight)")

@@ -22,7 +22,7 @@ class Unit:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The unit of a file. Raises ``ValueError`` for a line that is neither section, setting nor comment."""
+        """The unit of a file. Raises ``ValueError`` for a line that says nothing."""
         found: dict[tuple[str, str], list[str]] = {}
         section = ""
         for line in _lines(path.read_text()):
@@ -52,7 +52,7 @@ class Unit:
         return self.one(name) in ("yes", "true", "on", "1")
 
     def system_calls(self) -> set[str]:
-        """The names of the calls that ``SystemCallFilter=`` lets through, which begins with a list of those that
+        """The names of the calls that ``SystemCallFilter=`` lets through, whose first list is of those that
         are allowed; needs systemd-analyze.
         """
         allowed: set[str] = set()

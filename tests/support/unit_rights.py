@@ -33,7 +33,16 @@ _CAPABILITIES: Final = {
 _CAP_SETPCAP, _LAST_CAPABILITY = 8, 40
 _FAMILIES: Final = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 #: CLONE_NEW* of every kind: cgroup, uts, ipc, user, pid, net, mount, time.
-_NAMESPACES: Final = (0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000, 0x00020000, 0x80)
+_NAMESPACES: Final = (
+    0x02000000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+    0x00020000,
+    0x80,
+)
 #: SCHED_FIFO, SCHED_RR and SCHED_DEADLINE.
 _REALTIME: Final = (1, 2, 6)
 
