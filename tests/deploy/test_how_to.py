@@ -1,4 +1,4 @@
-"""The guides: every snippet is a part of a file, the files are right, and the gateway takes the configuration."""
+"""The guides: every snippet is a part of a file, and the files do what the guides say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ from panels_gateway.access.tokens import TokenError, TokenRules, TokenVerifier
 from panels_gateway.configuration.config import GatewayConfig, load
 from panels_gateway.configuration.options import OPTIONS
 from panels_worker.config import OPTIONS as WORKER_OPTIONS
-from tests.integration.conftest import MakeSystem
 from tests.integration.guests import ROOT, counter
+from tests.support.system import System, running_system
 
 DEPLOY: Final = ROOT / "deploy"
 EXAMPLES: Final = DEPLOY / "examples"
@@ -146,8 +147,13 @@ def test_action_gives_everybody_the_claim_that_says_what_they_may_do() -> None:
 # -- backup ------------------------------------------------------------------------------------------
 
 
-def test_backup_is_tried_and_the_oldest_go(make_system: MakeSystem, tmp_path: Path) -> None:
-    system = make_system(processes=1)
+@pytest.fixture
+def system() -> Iterator[System]:
+    with running_system(processes=1) as started:
+        yield started
+
+
+def test_backup_is_tried_and_the_oldest_go(system: System, tmp_path: Path) -> None:
     panel = system.make_panel(counter(), state={"count": 0})
     assert system.http.post(f"/panels/{panel}/trigger/count").status_code == 200
     folder = tmp_path / "backups"

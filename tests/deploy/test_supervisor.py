@@ -32,7 +32,7 @@ WITHIN_S: Final = 60.0
 
 
 class Supervised(System):
-    """A system whose programs are started by supervisord, as its configuration says, in a folder of its own."""
+    """A system whose programs supervisord starts, as its configuration says, in a folder of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,8 @@ def test_restart_of_each_program_is_orderly(supervised: Supervised) -> None:
     assert call_again(supervised, panel) == 3
     assert not before & {process.pid for process in supervised.sandboxes()}
     daemon, children = supervised.daemon, supervised.daemon.children() if supervised.daemon else []
-    assert daemon is not None and daemon.stop() == 0
+    assert daemon is not None
+    assert daemon.stop() == 0
     assert psutil.wait_procs(children, timeout=WITHIN_S)[1] == []
     assert "Traceback" not in supervised.log
 

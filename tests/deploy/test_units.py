@@ -136,6 +136,8 @@ def test_every_line_of_the_example_configuration_is_an_option(tmp_path: Path, na
     text = re.sub(r"^#(?=[a-z-]+ = )", "", (DEPLOY / name).read_text(), flags=re.MULTILINE)
     options = tomllib.loads(text)
     assert len(options) >= 3
+    # this machine may have fewer CPUs
+    text = text.replace('"2-7"', '"0"')
     (tmp_path / name).write_text(text)
     arguments = ["--config", str(tmp_path / name)]
     if name == "panels.toml":

@@ -1,4 +1,4 @@
-"""examples/browser.html in a real browser: offline, with a bad token, on a narrow window, by keyboard, by ear."""
+"""examples/browser.html in a real browser: offline, with a bad token, narrow, by keyboard, by ear."""
 
 from __future__ import annotations
 
