@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -23,6 +24,9 @@ from panels_gateway.journal.segments import Segment, SegmentWriter
 
 #: How many bytes the writing thread takes at once, so that no segment outgrows its bound by more than this.
 GROUP_BYTES: Final = 4 * 1_048_576
+#: How long a busy thread waits between a sync and the next, in seconds: what an answer makes its client send
+#: next then shares that one. A thread that has nothing to do syncs what comes at once.
+GATHER_S: Final = 0.000_15
 
 
 @dataclass(slots=True)
@@ -203,6 +207,9 @@ class PowerLog:
             self._writer.write(data, last=last)
             self._writer.sync()
             self._say(self._synced, last, len(taken), len(data))
+            if self._waiting:
+                # more has come meanwhile, so it is busy: what the answers bring may share the next one
+                time.sleep(GATHER_S)
         if rotate or end or self._writer.full:
             sealed = self._writer.rotate()
             if sealed is not None:
