@@ -16,6 +16,7 @@ from typing import Any, Final
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenError, TokenRules, TokenVerifier
@@ -89,7 +90,7 @@ class Issuer:
         }
 
     def _jwk(self, use: str, algorithm: str, kid: str) -> dict[str, Any]:
-        public = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        public = RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {**public, "use": use, "alg": algorithm, "kid": kid}
 
     def token(self, **claims: object) -> str:

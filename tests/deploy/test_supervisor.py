@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -161,7 +162,7 @@ def call_again(system: Supervised, panel: str) -> object:
 def test_every_process_that_is_killed_comes_back_and_nothing_is_lost(supervised: Supervised) -> None:
     supervised.start_supervised()
     panel = supervised.make_panel(counter(), state={"count": 0})
-    victims = (
+    victims: tuple[Callable[[], psutil.Process], ...] = (
         lambda: supervised.process("panels-gateway"),
         lambda: supervised.process("panels-worker"),
         lambda: supervised.descendant("panels-gateway", "fold"),
@@ -222,12 +223,17 @@ def test_replacement_of_all_sandboxes_under_load_fails_no_trigger(supervised: Su
     asyncio.run(replace())
 
 
+def has_exited(system: Supervised, program: str) -> bool:
+    """Whether supervisord takes the program's end for final."""
+    return system.state_of(program) == "EXITED"
+
+
 def test_configuration_that_cannot_work_is_not_tried_again(supervised: Supervised) -> None:
     for name in ("panels.toml", "panels-worker.toml"):
         (supervised.folder / name).write_text("nonsense = 1\n")
     supervised.supervise()
     for program in ("panels-gateway", "panels-worker"):
-        eventually(lambda name=program: supervised.state_of(name) == "EXITED", within_s=WITHIN_S)
+        eventually(partial(has_exited, supervised, program), within_s=WITHIN_S, what=f"{program} to end")
     # each turn of supervisord's loop would start them again
     for _ in range(3):
         supervised.control("status")
