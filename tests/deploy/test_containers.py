@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from tests.support.unit import Unit
 
 DEPLOY: Final = ROOT / "deploy"
 CONTAINERFILE: Final = DEPLOY / "Containerfile"
+HADOLINT: Final = shutil.which("hadolint")
 COMPOSE: Final = DEPLOY / "compose.yaml"
 #: What an instruction may be; others are misspelt, or have no business here.
 INSTRUCTIONS: Final = {
@@ -91,11 +94,20 @@ def test_containerfile_has_no_fault() -> None:
     assert faults(CONTAINERFILE.read_text()) == []
 
 
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
+def test_hadolint_has_nothing_to_say() -> None:
+    assert HADOLINT is not None
+    said = subprocess.run(
+        [HADOLINT, str(CONTAINERFILE)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (said.returncode, said.stdout) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
         ("3.11.14-slim-bookworm", "latest", "not pinned"),
-        ("USER panels\n", "", "root"),
+        ("USER 970:970\n", "", "root"),
         ("/health/ready", "/", "HEALTHCHECK"),
         ("--no-install-recommends ", "", "apt-get"),
         ("--require-hashes ", "", "no hash"),
