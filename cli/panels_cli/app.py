@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from panels_cli.commands import calls, contexts, doctor, folders, panels, suspensions, tokens, watch
+from panels_cli.commands import (
+    calls,
+    contexts,
+    doctor,
+    folders,
+    logs,
+    panels,
+    replay,
+    suspensions,
+    tokens,
+    top,
+    watch,
+)
 from panels_cli.session import Session
 from panels_shared import __version__
 
@@ -51,13 +63,16 @@ app.command("get")(panels.get)
 app.command("state")(panels.state)
 app.command("history")(panels.history)
 app.command("revert")(panels.revert)
+app.command("replay")(replay.replay)
 app.command("fork")(panels.fork)
 app.command("rm")(panels.remove)
 app.command("call")(calls.call)
 app.command("watch")(watch.watch)
+app.command("logs")(logs.logs)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
 app.command("token")(tokens.token)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.add_typer(suspensions.app, name="suspensions")
 app.add_typer(contexts.app, name="context")

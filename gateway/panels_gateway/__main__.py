@@ -40,6 +40,7 @@ import fcntl
 import gc
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -48,7 +49,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
@@ -77,12 +78,16 @@ from panels_gateway.notifier import Notifier
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.reloading import Reloader
 from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
 from panels_shared.notices import READY, STOPPING, Notices
+
+if TYPE_CHECKING:
+    from panels_gateway.observe.otel import OtelExport
 
 _log = logging.getLogger("panels.gateway")
 
@@ -194,6 +199,10 @@ async def _serve_from(
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
+    export = _make_export(config)
+    if export is not None:
+        assert config.trace_ratio is not None
+        kernel.trace(Tracing(export, ratio=config.trace_ratio, random_bits=random.getrandbits))
     await kernel.revoking.restore()
     admission = Admission(load_bus_key(config.workers), BrokerCounters())
     broker = Broker(config.workers.endpoint, dispatcher, kernel, admission=admission, curve=curve)
@@ -248,6 +257,19 @@ async def _serve_from(
             found.cancel()
     finally:
         await broker.stop()
+        if export is not None:
+            await asyncio.to_thread(export.close)
+
+
+def _make_export(config: GatewayConfig) -> OtelExport | None:
+    """What takes spans away; None where nothing is traced."""
+    if config.trace_ratio is None:
+        return None
+    try:
+        from panels_gateway.observe.otel import OtelExport
+    except ImportError as exc:
+        raise ConfigError(f"traces: expected OpenTelemetry, got {exc}; install panels-kernel[otel]") from None
+    return OtelExport(time.monotonic)
 
 
 def _administering(

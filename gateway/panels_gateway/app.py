@@ -25,6 +25,7 @@ from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
 from panels_gateway.http.answers import answer_disconnect, answer_request_error, error_response
 from panels_gateway.http.desk import Desk, release
+from panels_gateway.http.handler_logs import HandlerLogRoutes
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
@@ -240,6 +241,7 @@ def create_app(
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *StreamRoutes(desk, readers).routes(),
+            *HandlerLogRoutes(desk, readers).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
             *ToolRoutes(desk).routes(),

@@ -275,9 +275,10 @@ class Gateway:
             self._compile(message)
 
     def _run(self, job: m.Job | m.Resume) -> None:
-        panel = next((r.panel for r in self.kernel.residents if r.panel.key == job.panel), None)
-        if panel is None:
+        lane = self.dispatcher._fleet.lanes.get(job.panel)
+        if lane is None:
             return
+        panel = lane.panel
         tool = self._tools[job.tool]
         if isinstance(job, m.Resume):
             call = Call(panel.id, tool, None, panel.state, job, job.answers, job.image)

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,15 @@ _LISTENING: Final = re.compile(r"listening on http://[^ ]*?:(\d+)")
 _libc = ctypes.CDLL(None)
 
 T = TypeVar("T")
+
+#: What a service manager does between fork and exec: the socket becomes descriptor 3, and says whose it is.
+HAND_OVER: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def eventually(look: Callable[[], T], *, within_s: float = 20.0, what: str = "") -> T:
@@ -221,6 +231,12 @@ class System:
         if wait:
             self.await_listening()
         return self.gateway
+
+    def start_gateway_behind(self, listener: socket.socket) -> Process:
+        """Starts the gateway with ``listener``, as a service manager does, and does not wait for it."""
+        descriptor = listener.fileno()
+        under = (sys.executable, "-c", HAND_OVER, str(descriptor))
+        return self.start_gateway(wait=False, under=under, descriptors=[descriptor])
 
     def start_pool(
         self,

@@ -167,12 +167,12 @@ export class Panel<S = State> {
     selector: string | ((state: S) => unknown),
     callback: (value: never, before: never) => void,
   ): Unsubscribe {
-    const select =
-      typeof selector === "string" ? (state: S) => (state as { [key: string]: unknown })[selector] : selector;
-    let last = select(this.state);
+    const select = (): unknown =>
+      typeof selector === "string" ? this.#core.replica.value(selector) : selector(this.state);
+    let last = select();
     const look = (): void => {
       const before = last;
-      this.#guard(() => void (last = select(this.state)));
+      this.#guard(() => void (last = select()));
       if (!Object.is(last, before)) this.#guard(() => callback(last as never, before as never));
     };
     this.#subscribers.add(look);

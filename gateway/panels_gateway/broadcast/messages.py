@@ -49,12 +49,15 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
-    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent."""
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. A ``traceparent`` that is not one
+    is as good as none.
+    """
 
     tool: str
     args: msgspec.Raw = _NULL
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
     idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
@@ -178,6 +181,10 @@ def check_call(value: object) -> str | None:
     return None
 
 
+def _check_string(value: object) -> str | None:
+    return None if isinstance(value, str) else f"expected a string, got {kind_of(value)}"
+
+
 _TOPICS: Final[Mapping[str, Field]] = {
     "topics": Field(check_texts(MAX_TOPICS_PER_MESSAGE, MAX_TOPIC_CHARS), "an array of strings"),
     "requestId": Field(check_request_id),
@@ -189,6 +196,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "args": Field(check_anything),
         "requestId": Field(check_request_id),
         "idempotencyKey": Field(check_key),
+        "traceparent": Field(_check_string),
     },
     "SUBSCRIBE": _TOPICS,
     "UNSUBSCRIBE": _TOPICS,

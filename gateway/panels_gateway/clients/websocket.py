@@ -493,6 +493,7 @@ async def serve(
                 client_id=secrets.token_urlsafe(12),
                 limits=limits,
                 topics=asked.topics,
+                traceparent=asked.traceparent,
             )
             session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
             connection.session = session

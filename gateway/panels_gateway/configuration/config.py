@@ -204,6 +204,8 @@ class GatewayConfig:
     data_dir: Path
     log_level: str
     stage_sampling: int
+    #: of triggers without a traceparent, how many are traced; None: nothing is
+    trace_ratio: float | None
     client: ClientConfig
     panels: PanelsConfig
     waiting: WaitingConfig
@@ -255,6 +257,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         data_dir=data_dir,
         log_level=values.get("log_level", str),
         stage_sampling=values.get("stage_sampling", int),
+        trace_ratio=values.get("trace_ratio", float) if values.get("traces", bool) else None,
         client=_client(values),
         panels=PanelsConfig(
             count=values.get("max_panels", int),

@@ -81,6 +81,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="One of so many triggers is timed for the histograms of /metrics; 0 times none.",
     ),
     Option(
+        name="traces", group=LISTEN, kind="flag", default=False,
+        help="Send spans of triggers to an OpenTelemetry collector; OTEL_EXPORTER_OTLP_ENDPOINT and the other variables of "
+        "OpenTelemetry say where and how. It needs panels-kernel[otel].",
+    ),
+    Option(
+        name="trace-ratio", group=LISTEN, kind="number", default=1.0, maximum=1,
+        help="With traces: how many of the triggers are traced that come without a traceparent, from 0 to 1.",
+    ),
+    Option(
         name="workers-endpoint", group=WORKERS, kind="text",
         help="Where workers connect: ipc:///path or tcp://address:port. Without it, at workers.sock in the data directory. "
         "tcp needs both CURVE key files and bus-key-file.",

@@ -33,9 +33,10 @@ from panels_shared.messages import PoolId, ToWorker, WorkerId
 
 #: Workers whose replica of one panel is remembered.
 MAX_POSITIONS: Final = 4
-#: How much work may be sent to a worker ahead, in microseconds of its own time: enough to cover a round trip, and
-#: the gateway's turns, which are long when it refuses thousands of triggers a second. With half of it workers ran
-#: dry at five times the rate that they could sustain, and goodput was 0.79 of the peak, and not 0.98.
+#: How much work may be sent to a worker ahead, in microseconds of its own time: enough to cover a round
+#: trip, and the gateway's turns, which are long when it refuses thousands of triggers a second. With half of
+#: it workers ran dry at five times the rate that they could sustain, and goodput was 0.79 of the peak, and
+#: not 0.98.
 CREDIT_US: Final = 4_000.0
 #: Bounds of what that comes to, in runs.
 MIN_CREDIT: Final = 2

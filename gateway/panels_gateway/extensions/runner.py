@@ -55,6 +55,7 @@ class Runner:
             principal=call.principal,
             suspension=call.suspension,
             idempotency_key=call.idempotency_key,
+            traceparent=call.traceparent,
         )
         try:
             result = await self._result(call, context)

@@ -134,7 +134,10 @@ class TriggerRoutes:
         args, request_id = trigger_body.decode(body, header_text(request, "x-request-id"))
         waiter = Waiter(self._kernel.turn)
         key = header_text(request, "idempotency-key")
-        accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
+        accepted = intake.accept(
+            waiter, resident.panel, tool, args, principal, request_id, key,
+            traceparent=request.headers.get("traceparent"),
+        )  # fmt: skip
         intake.submit(accepted)
         intake.patient.add(waiter.hurry)
         try:

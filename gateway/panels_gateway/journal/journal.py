@@ -146,6 +146,10 @@ class Archive(Protocol):
         """The record of the trigger that came under this key."""
         ...
 
+    async def source(self, digest: bytes) -> Source | None:
+        """The handler of that digest; None if no panel's definition and no commit that is kept names it."""
+        ...
+
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         """A suspension with its image, None if there is none."""
         ...

@@ -42,7 +42,7 @@ from panels_gateway.journal.journal import (
 )
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
 from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
-from panels_gateway.journal.records import Batch, Changed, Ran, Revoked
+from panels_gateway.journal.records import Batch, Changed, Ran, Revoked, Source
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
 
@@ -234,6 +234,9 @@ class LocalJournal:
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
         return await self._read(lambda: self._store.answer(panel, subject, key))
+
+    async def source(self, digest: bytes) -> Source | None:
+        return await self._read(lambda: self._store.source(digest))
 
     async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
         await self._fold()

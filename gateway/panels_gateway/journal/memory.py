@@ -262,6 +262,9 @@ class MemoryJournal:
         found = self._panels.get(panel)
         return found.answers.get((subject, key)) if found is not None else None
 
+    async def source(self, digest: bytes) -> Source | None:
+        return self._sources.get(digest)
+
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         found = self._panels.get(panel)
         parked = found.parked.get(suspension) if found is not None else None

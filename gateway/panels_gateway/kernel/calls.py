@@ -31,6 +31,7 @@ from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension
+from panels_gateway.observe.tracing import Tracing, traceparent
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Succeeded, Trigger
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import ExtensionCall
@@ -93,6 +94,10 @@ class CallMaker:
         self._wall_clock = wall_clock
         self._timers: dict[tuple[Suspension, int], asyncio.TimerHandle] = {}
         self._open: dict[CallId, tuple[Suspension, ExtensionCall, Call]] = {}
+        #: who takes the spans of calls; None while nothing is traced
+        self.tracing: Tracing | None = None
+        #: the span of each traced call, and when it was made, by the monotonic clock
+        self._spans: dict[CallId, tuple[int, float]] = {}
         #: how often each of these was lost with the extension process
         self._losses: dict[CallId, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,6 +126,8 @@ class CallMaker:
             timer.cancel()
         name = _name(suspension, call)
         self._losses.pop(name, None)
+        if name in self._spans:
+            self._traced(name, suspension, call, "cancelled")
         if self._open.pop(name, None) is not None and self.client is not None:
             self.client.cancel(name)
 
@@ -215,6 +222,7 @@ class CallMaker:
                 None,
                 f"{origin.panel.number}.{_name(suspension, call)}",
                 depth=origin.depth + 1,
+                traceparent=_parent(origin),
             )
         except RequestError as exc:
             self._fail(suspension, call, exc.code.value, exc.message)
@@ -242,6 +250,11 @@ class CallMaker:
             return
         origin = suspension.origin
         name = _name(suspension, call)
+        parent = ""
+        if origin.trace is not None and self.tracing is not None:
+            span_id = self.tracing.new_id()
+            self._spans[name] = span_id, self._intake.clock()
+            parent = traceparent(origin.trace.trace_id, span_id)
         made = Call(
             name,
             call.extension,
@@ -252,6 +265,7 @@ class CallMaker:
             _subject(origin.scope),
             suspension.name,
             f"{origin.panel.number}.{name}",
+            parent,
         )
         self._open[name] = suspension, call, made
         client.call(made)
@@ -275,6 +289,8 @@ class CallMaker:
                 return
         del self._open[returned.id]
         self._losses.pop(returned.id, None)
+        if returned.id in self._spans:
+            self._traced(returned.id, suspension, call, "" if error is None else error.code.value)
         exchanges = tuple(_exchange(call.call, entry) for entry in returned.ledger)
         for exchange in exchanges:
             _egress_log.info(
@@ -290,6 +306,21 @@ class CallMaker:
             assert returned.result is not None
             ok, value = True, returned.result
         self._answers.answered(suspension, call.call, ok=ok, value=value, exchanges=exchanges)
+
+    def _traced(self, name: CallId, suspension: Suspension, call: ExtensionCall, error: str) -> None:
+        span_id, made_s = self._spans.pop(name)
+        context = suspension.origin.trace
+        if context is None or self.tracing is None:
+            return
+        self.tracing.called(
+            context,
+            span_id,
+            f"{call.extension}.{call.method}",
+            made_s=made_s,
+            now_s=self._intake.clock(),
+            attributes={"panels.panel": suspension.origin.panel.id, "panels.suspension": suspension.name},
+            error=error,
+        )
 
 
 class _Reply:
@@ -313,6 +344,12 @@ class _Reply:
 
     def progress(self, trigger: Trigger, progress: Progress) -> None:
         return
+
+
+def _parent(origin: Trigger) -> str | None:
+    """What a panel that is triggered by another one's handler is told of the trace."""
+    context = origin.trace
+    return traceparent(context.trace_id, context.span_id) if context is not None else None
 
 
 def _name(suspension: Suspension, call: ExtensionCall) -> CallId:

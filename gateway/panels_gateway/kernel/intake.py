@@ -28,6 +28,7 @@ from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.turn import Turn
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict, Running
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Progress, Refused, ReplyTo, Trigger
@@ -71,6 +72,8 @@ class Intake:
         self.closing = False
         self.backlog_bytes = backlog_bytes
         self.clock = clock
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
         self._dispatcher = dispatcher
         self._residents = residents
         self._answering = answering
@@ -99,6 +102,7 @@ class Intake:
         *,
         depth: int = 0,
         due_ms: int | None = None,
+        traceparent: str | None = None,
     ) -> Trigger:
         """A trigger that may be submitted, now or later.
 
@@ -136,6 +140,7 @@ class Intake:
             key=key,
             depth=depth,
             due_ms=due_ms,
+            trace=self.tracing.take(traceparent) if self.tracing is not None else None,
         )
 
     def submit(self, trigger: Trigger) -> None:

@@ -38,6 +38,7 @@ from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
+from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
@@ -45,6 +46,7 @@ from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.trigger import Refused
 from panels_shared.errors import Code
@@ -115,7 +117,7 @@ class Kernel:
         self.images = Images(limits.sending_bytes)
         self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
-        self._answering = answering = Answering(self.residents, self.counters)
+        self._answering = answering = Answering(self.residents, self.counters, clock)
         self.suspensions = Suspensions(
             dispatcher,
             self.residents,
@@ -147,6 +149,17 @@ class Kernel:
         )
         self.timers = Timers(self.intake, self.counters, wall_clock)
         self.residents.on_loaded = self._loaded
+        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
+        self.replays = Replays(
+            dispatcher,
+            self.residents,
+            self.histories,
+            journal,
+            self.preparer,
+            self.turn,
+            quotas,
+            clock=clock,
+        )
         self.commits = Commits(
             dispatcher,
             self.residents,
@@ -162,9 +175,9 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
         )
+        self.commits.on_own = self.replays.finish
         self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
         self.suspensions.callers = self.calls
-        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(
             self.residents,
             journal,
@@ -181,6 +194,10 @@ class Kernel:
         )
 
         self.revoking = Revoking(self.turn, journal, self.making.watchers, wall_clock=wall_clock)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Gives the spans of triggers that are taken from now on to ``tracing``."""
+        self.intake.tracing = self.commits.tracing = self._answering.tracing = self.calls.tracing = tracing
 
     @property
     def ready(self) -> bool:

@@ -210,6 +210,7 @@ class Resuming:
             submitted_s=self._clock(),
             key=None,
             resume=Resumption(suspension.number, image, answers),
+            trace=origin.trace.below(self._random_bits(64)) if origin.trace is not None else None,
         )
         try:
             self._dispatcher.offer(trigger, self._clock())

@@ -292,7 +292,7 @@ class Suspensions:
             record = Ran(
                 resident.panel.number, 0, self.now_ms(), origin.tool.name, origin.tool.digest, origin.args,
                 origin.scope, origin.now_ms, origin.seed, outcome, 0, 0, origin.key,
-                suspension.take_exchanges(),
+                suspension.take_exchanges(), steps,
             )  # fmt: skip
             self._residents.recorded(resident, record, self._turn.record(record))
         self._answering.settle(origin, Failure(outcome), record, resident)

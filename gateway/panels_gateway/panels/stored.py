@@ -95,7 +95,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         tools=tuple(
             ToolDefinition(
                 name=tool.name,
-                handler=_handler(known[bytes.fromhex(tool.digest)]),
+                handler=handler(known[bytes.fromhex(tool.digest)]),
                 trigger=tool.trigger,
                 description=tool.description,
                 capabilities=tool.capabilities,
@@ -126,7 +126,8 @@ def heading(data: bytes) -> tuple[str, str | None]:
     return found.kind, found.title
 
 
-def _handler(source: Source) -> HandlerSource:
+def handler(source: Source) -> HandlerSource:
+    """The handler that a record has."""
     return HandlerSource(
         msgspec.convert(source.language, Language), source.entry, source.source, Digest(source.digest)
     )

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from panels_gateway.journal.records import Key
+from panels_gateway.observe.tracing import Context
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code
 from panels_shared.messages import Answered, Tool
@@ -96,7 +97,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     monotonic clock. ``key`` is the idempotency key that it came under, None for none; ``request_id`` is only
     given back. ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due
     time that a tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are
-    empty then.
+    empty then. ``trace`` says where its spans hang, None where it is not traced.
     """
 
     panel: Panel
@@ -112,6 +113,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     depth: int = 0
     due_ms: int | None = None
     resume: Resumption | None = None
+    trace: Context | None = None
 
     def with_tool(self, tool: Tool) -> Trigger:
         """The same trigger, to be run by ``tool``: its panel was given another definition before it ran."""

@@ -323,6 +323,15 @@ class JournalContract:
 
         self.run(tmp_path, test)
 
+    def test_source_is_kept_while_a_commit_names_it(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), ran(1, 1, put("a", "1")))
+            await driver.folded()
+            assert await driver.journal.source(SOURCE.digest) == SOURCE
+            assert await driver.journal.source(b"x" * 32) is None
+
+        self.run(tmp_path, test)
+
     @given(data=st.data())
     @settings(
         max_examples=5,
