@@ -11,7 +11,7 @@ from panels_gateway.configuration.options import TABLE as GATEWAY
 from panels_shared.options import OptionTable
 from panels_worker.config import TABLE as WORKER
 
-ANNOTATED = Path(__file__).parents[1] / "deploy" / "panels.toml"
+ANNOTATED = Path(__file__).parents[1] / "docs" / "panels.toml"
 OTHERS = {
     "PANELS_TEST_PROCESSES",
     "PANELS_URL",
@@ -82,7 +82,7 @@ def annotated() -> str:
 
 def test_annotated_file_is_the_one_that_is_shipped() -> None:
     """After a change of options: (python -m panels_gateway.configuration.options toml; echo; python -m
-    panels_worker.config toml) > deploy/panels.toml
+    panels_worker.config toml) > docs/panels.toml
     """
     assert ANNOTATED.read_text() == annotated()
 

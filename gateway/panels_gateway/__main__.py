@@ -329,6 +329,7 @@ def _secret_paths(config: GatewayConfig) -> list[Path]:
     files = (
         config.auth.secret_file,
         config.auth.jwks_file,
+        config.workers.bus_key_file,
         config.workers.curve_secret_key_file,
         config.workers.curve_worker_keys_file,
         config.waiting.extensions,

@@ -246,12 +246,18 @@ class System:
         under = (sys.executable, "-c", HAND_OVER, str(descriptor))
         return self.start_gateway(wait=False, under=under, descriptors=[descriptor])
 
-    def start_pool(self, *, processes: int = 2, environment: Mapping[str, str] | None = None) -> Process:
-        """Starts another pool."""
+    def start_pool(
+        self,
+        *,
+        processes: int = 2,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts another pool, by the command ``under`` if there is one."""
         arguments = ["panels_worker", "--gateway", self.endpoint, "--processes", str(processes)]
         arguments += ["--cache-dir", str(self.cache_dir), *self._pool_arguments]
         self._started += 1
-        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment)
+        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment, under=under)
         self.pools.append(pool)
         return pool
 

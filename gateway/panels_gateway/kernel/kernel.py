@@ -250,6 +250,7 @@ class Kernel:
         """
         self.intake.closing = True
         self.preparer.close()
+        self.suspensions.resuming.close()
         for hurry in list(self.intake.patient):
             hurry()
         self.give_up(everything=False)
@@ -257,6 +258,7 @@ class Kernel:
     def give_up(self, *, everything: bool) -> None:
         """Answers the triggers that no worker can run any more, or all that have no answer. A handler of an
         exclusive tool may have begun to wait since the last call: what stands behind it is answered too.
+        Handlers that were about to go on wait again, for the next gateway.
         """
         self.suspensions.refuse_held(waited(STOPPING), before_s=float("inf"))
         if everything:
@@ -311,11 +313,20 @@ class Kernel:
             self.on_failure(exc)
 
     def overdue(self, trigger: Trigger, message: str) -> None:
-        """A trigger has waited for too long, and was not run."""
+        """A trigger has waited for too long, and was not run. A resumption comes here only while the gateway
+        stops: its handler goes on waiting, and the next gateway resumes it.
+        """
         if trigger.reply_to is self.readiness:
             self.readiness.answer(trigger, waited(message))
-        else:
-            self._answering.refuse(trigger, waited(message))
+            return
+        if trigger.resume is not None:
+            resident = self.residents.of(trigger.panel)
+            if resident is None:
+                self.suspensions.came_back(trigger)
+            else:
+                self.suspensions.take_back(trigger, resident)
+            return
+        self._answering.refuse(trigger, waited(message))
 
     def outdated(self, trigger: Trigger) -> None:
         """A trigger was not run: its panel had another version than it expects."""
