@@ -24,6 +24,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/decisions/*.md",
+    "docs/how-to/*.md",
     "benchmarks/*.md",
     "clients/*/README.md",
     "examples/README.md",
@@ -47,8 +48,14 @@ html_theme_options = {"navigation_with_keys": True}
 SIDEBAR: Final[dict[str, tuple[str, ...]]] = {
     "Tutorial": ("docs/tutorial",),
     "How to": (
-        "docs/cli", "docs/panel-folders", "docs/clients", "docs/handlers", "docs/extensions",
-        "docs/operations", "examples/README",
+        "docs/cli",
+        "docs/panel-folders",
+        "docs/clients",
+        "docs/handlers",
+        "docs/extensions",
+        "docs/operations",
+        "docs/how-to/README",
+        "examples/README",
     ),
     "Reference": (
         "docs/protocol", "docs/configuration", "docs/limits",
@@ -89,9 +96,9 @@ def _amend(app: Sphinx, document: str, source: list[str]) -> None:
     text = _LINK.sub(name, source[0])
     if document == root_doc:
         text += "".join(_toctree(documents, caption) for caption, documents in SIDEBAR.items())
-    elif document == "docs/decisions/README":
-        pages = sorted(path.stem for path in (ROOT / "docs" / "decisions").glob("0*.md"))
-        text += _toctree(tuple(f"docs/decisions/{page}" for page in pages))
+    elif document in ("docs/decisions/README", "docs/how-to/README"):
+        pages = sorted(path.stem for path in folder.glob("*.md") if path.stem != "README")
+        text += _toctree(tuple(f"{Path(document).parent}/{page}" for page in pages))
     source[0] = text
 
 

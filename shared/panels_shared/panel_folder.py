@@ -220,7 +220,7 @@ def _schema(path: str, file: str, read: Read) -> Any:
     try:
         return jsonvalue.decode(read(file, MAX_PANEL_FILE_BYTES))
     except InvalidJsonError as exc:
-        raise UsageError(f"{file}: {exc.problem}") from None
+        raise FolderError(f"{file}: {exc.problem}") from None
 
 
 def _source(file: str, language: Language, content: bytes) -> str:
