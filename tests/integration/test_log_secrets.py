@@ -64,7 +64,11 @@ def use(system: System, tokens: list[str]) -> None:
             trust_env=False,
         )
         offered = [Subprotocol("panels.v1"), Subprotocol(f"bearer.{token}")]
-        for options in ({"subprotocols": offered}, {"additional_headers": {"Origin": "https://app.example"}}):
+        ways: list[dict[str, Any]] = [
+            {"subprotocols": offered},
+            {"additional_headers": {"Origin": "https://app.example"}},
+        ]
+        for options in ways:
             with contextlib.suppress(InvalidStatus):
                 url = system.socket_url("p") + ("" if "subprotocols" in options else f"?token={token}")
                 with connect(url, proxy=None, compression=None, **options) as socket:
