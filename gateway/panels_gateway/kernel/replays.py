@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from panels_gateway.dispatch.dispatcher import Dispatcher, OverloadedError
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.journal import Journal, JournalError
@@ -176,18 +174,20 @@ class Replays:
         return stored.handler(source)
 
     async def _run(self, panel: Panel, tool: Tool, record: Ran, principal: Principal) -> Outcome:
-        caller = _Caller(principal.scope)
+        caller = _Caller()
         trigger = Trigger(
             panel=panel,
             tool=tool,
             args=record.args,
             scope=record.scope,
+            # who replays is charged, and the handler sees who triggered
+            subject=principal.subject or "",
             now_ms=record.now_ms,
             seed=record.seed,
             submitted_s=self._clock(),
             reply_to=caller,
         )
-        refused = self._quotas.exceeded(caller.charged(trigger), trigger.submitted_s)
+        refused = self._quotas.exceeded(trigger, trigger.submitted_s)
         if refused is not None:
             raise RequestError(refused.code, refused.message, refused.details)
         self._residents.attach(panel)
@@ -211,7 +211,7 @@ class Replays:
         caller = self._running.get(trigger.panel.key)
         if caller is None:
             return True
-        self._quotas.charge(caller.charged(trigger), outcome.usage, self._clock())
+        self._quotas.charge(trigger, outcome.usage, self._clock())
         honest = True
         if not isinstance(outcome, Failed):
             try:
@@ -227,17 +227,12 @@ class Replays:
 
 
 class _Caller:
-    """Who waits for one replay. ``scope`` is who is charged; the handler sees that of the record."""
+    """Who waits for one replay."""
 
-    __slots__ = ("outcome", "scope")
+    __slots__ = ("outcome",)
 
-    def __init__(self, scope: bytes) -> None:
-        self.scope = scope
+    def __init__(self) -> None:
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    def charged(self, trigger: Trigger) -> Trigger:
-        """The trigger as it counts for quotas."""
-        return msgspec.structs.replace(trigger, scope=self.scope)
 
     def answer(self, trigger: Trigger, answer: Answer) -> None:
         """The trigger was not run, or no worker could."""
