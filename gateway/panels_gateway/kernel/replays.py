@@ -180,6 +180,8 @@ class Replays:
             tool=tool,
             args=record.args,
             scope=record.scope,
+            # who replays is charged, and the handler sees who triggered
+            subject=principal.subject or "",
             now_ms=record.now_ms,
             seed=record.seed,
             submitted_s=self._clock(),
