@@ -44,7 +44,8 @@ html_theme_options = {"navigation_with_keys": True}
 SIDEBAR: Final[dict[str, tuple[str, ...]]] = {
     "How to": (
         "docs/cli", "docs/panel-folders", "docs/clients", "docs/handlers", "docs/extensions",
-        "docs/operations", "examples/README",
+        "docs/operations", "docs/how-to/README", "docs/how-to/reverse-proxy", "docs/how-to/identity-provider",
+        "docs/how-to/backup-and-upgrade", "docs/how-to/sizing", "docs/how-to/harden", "examples/README",
     ),
     "Reference": (
         "docs/protocol", "docs/configuration", "docs/limits", "docs/abi", "docs/language-features",
