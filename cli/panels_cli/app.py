@@ -17,6 +17,7 @@ from panels_cli.commands import (
     suspensions,
     tokens,
     top,
+    up,
     watch,
 )
 from panels_cli.session import Session
@@ -71,6 +72,7 @@ app.command("watch")(watch.watch)
 app.command("logs")(logs.logs)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
+app.command("up")(up.up)
 app.command("token")(tokens.token)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)

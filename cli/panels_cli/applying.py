@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from panels_cli import diff
 from panels_cli.faults import RefusedError
-from panels_cli.folder import FINGERPRINT, PANEL_FILE, Folder, FolderTool
 from panels_shared.errors import Code
+from panels_shared.panel_folder import FINGERPRINT, PANEL_FILE, Folder, FolderTool
+from panels_shared.snippet import caret
 
 Verdict = Literal["added", "changed", "removed"]
 
@@ -117,11 +118,14 @@ def explained(folder: Folder, path: str, error: RefusedError) -> RefusedError:
     """An error of the gateway about a folder, with the file that it is about."""
     details = error.details
     if error.code == Code.INVALID_HANDLER:
-        file = next((tool.file for tool in folder.tools if tool.name == details.get("tool")), None)
-        if file is not None:
+        tool = next((tool for tool in folder.tools if tool.name == details.get("tool")), None)
+        if tool is not None:
             line, column = details.get("line"), details.get("column")
             place = "".join(f":{number}" for number in (line, column) if number is not None)
-            return RefusedError(error.code, f"{path}/{file}{place}: {error.message}", details)
+            said = RefusedError(error.code, f"{path}/{tool.file}{place}: {error.message}", details)
+            if isinstance(line, int) and tool.language != "wasm":
+                said.appendix = caret(tool.source.decode(errors="replace"), line, column)
+            return said
     if error.code == Code.INVALID_REQUEST:
         return RefusedError(error.code, f"{path}/{PANEL_FILE}: {_by_name(folder, error.message)}", details)
     return error

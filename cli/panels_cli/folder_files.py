@@ -1,55 +1,33 @@
-"""The files of a panel's folder on disk: reading them, and making a new folder from a template."""
+"""A panel's folder on disk, for a command: reading it, and making a new one from a template."""
 
 from __future__ import annotations
 
-import stat
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
-from panels_cli import folder
 from panels_cli.faults import UsageError
-from panels_cli.folder import Folder
+from panels_shared import panel_files
 from panels_shared.names import NAME_RULE, is_name
+from panels_shared.panel_folder import PANEL_FILE, Folder, FolderError
 
 Template = Literal["js", "ts", "wasm"]
 
 _FILES: Final[dict[Template, str]] = {"js": "add.js", "ts": "add.ts", "wasm": "add.wat"}
 
 
-def load(path: Path) -> Folder:
-    """The folder at ``path``. Raises ``UsageError``, whose text begins with the file."""
-
-    def read(name: str, maximum: int) -> bytes:
-        return read_file(path, name, maximum)
-
+def load(path: Path, *, shown: Path | None = None, filled: bool = False) -> Folder:
+    """See ``panel_files.load``. Raises ``UsageError``."""
     try:
-        return folder.load(read)
-    except UsageError as exc:
-        raise UsageError(f"{path}/{exc}") from None
+        return panel_files.load(path, shown=shown, filled=filled)
+    except FolderError as exc:
+        fault = UsageError(f"{exc}; panels init NAME makes a folder" if _is_missing(exc) else str(exc))
+        fault.appendix = exc.snippet
+        raise fault from None
 
 
-def read_file(base: Path, name: str, maximum: int) -> bytes:
-    """The content of the file ``name`` below ``base``.
-
-    Raises ``UsageError``, also for a link that leads out of it.
-    """
-    try:
-        real = (base / name).resolve(strict=True)
-        if not real.is_relative_to(base.resolve()):
-            raise UsageError(f"{name}: expected a file within the folder, got a link that leads out of it")
-        if not stat.S_ISREG(real.stat().st_mode):
-            raise UsageError(f"{name}: expected a file, got something else")
-        with real.open("rb") as file:
-            content = file.read(maximum + 1)
-    except FileNotFoundError:
-        made = "; panels init NAME makes a folder" if name == folder.PANEL_FILE else ""
-        raise UsageError(f"{name}: expected a file, found none{made}") from None
-    except (OSError, RuntimeError) as exc:
-        raise UsageError(f"{name}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
-    if len(content) > maximum:
-        raise UsageError(f"{name}: expected at most {maximum} bytes, got more")
-    return content
+def _is_missing(error: FolderError) -> bool:
+    return str(error).endswith(f"{PANEL_FILE}: expected a file, found none")
 
 
 def create(path: Path, template: Template) -> list[str]:
@@ -63,9 +41,10 @@ def create(path: Path, template: Template) -> list[str]:
     templates = resources.files("panels_cli") / "templates"
     handler = _FILES[template]
     contents = {
-        folder.PANEL_FILE: _panel_file(name, handler),
+        PANEL_FILE: _panel_file(name, handler),
         handler: (templates / handler).read_text(),
-        "README.md": f"# {name}\n\n`panels apply {name}` makes this panel, `panels watch {name}` shows it.\n",
+        "README.md": f"# {name}\n\n`panels up {name}` runs this panel here while you write it, and\n"
+        f"`panels apply {name}` makes it on a gateway.\n",
     }
     try:
         path.mkdir()

@@ -22,7 +22,8 @@ root_doc = "README"
 extensions = ["myst_parser"]
 include_patterns = [
     "*.md",
-    "docs/**/*.md",
+    "docs/*.md",
+    "docs/decisions/*.md",
     "benchmarks/*.md",
     "clients/*/README.md",
     "examples/README.md",
@@ -30,6 +31,8 @@ include_patterns = [
 ]
 exclude_patterns = [".*", "build", "dist", "**/node_modules"]
 myst_heading_anchors = 4
+# signatures and JSX are shown as what they are nearest to
+suppress_warnings = ["misc.highlighting_failure"]
 highlight_language = "none"
 html_theme = "furo"
 html_title = "panels"
@@ -42,13 +45,15 @@ html_theme_options = {"navigation_with_keys": True}
 
 #: The sidebar: headings, and the documents below each.
 SIDEBAR: Final[dict[str, tuple[str, ...]]] = {
+    "Tutorial": ("docs/tutorial",),
     "How to": (
         "docs/cli", "docs/panel-folders", "docs/clients", "docs/handlers", "docs/extensions",
         "docs/operations", "docs/how-to/README", "docs/how-to/reverse-proxy", "docs/how-to/identity-provider",
         "docs/how-to/backup-and-upgrade", "docs/how-to/sizing", "docs/how-to/harden", "examples/README",
     ),
     "Reference": (
-        "docs/protocol", "docs/configuration", "docs/limits", "docs/abi", "docs/language-features",
+        "docs/protocol", "docs/configuration", "docs/limits",
+        "docs/metrics", "docs/abi", "docs/language-features",
         "docs/ecmascript", "docs/journal", "docs/conformance", "tests/vectors/resume/README",
         "clients/python/README", "clients/typescript/README",
     ),

@@ -54,10 +54,18 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 import uvloop
 
+from panels_gateway import folders
 from panels_gateway.access.keys import load_keyring
 from panels_gateway.access.tokens import TokenRules, TokenVerifier
 from panels_gateway.activation import inherited_listener
-from panels_gateway.app import GatewayApp, breaker_limits, create_app, quota_limits, state_limits
+from panels_gateway.app import (
+    GatewayApp,
+    breaker_limits,
+    create_app,
+    definition_limits,
+    quota_limits,
+    state_limits,
+)
 from panels_gateway.bus.admission import Admission
 from panels_gateway.bus.broker import Broker, BrokerError
 from panels_gateway.bus.curve import load_curve_keys
@@ -204,12 +212,22 @@ async def _serve_from(
         assert config.trace_ratio is not None
         kernel.trace(Tracing(export, ratio=config.trace_ratio, random_bits=random.getrandbits))
     await kernel.revoking.restore()
+    where = config.waiting.folders
+    panel_folders = [] if where is None else folders.read(where, definition_limits(config.panels))
     admission = Admission(load_bus_key(config.workers), BrokerCounters())
     broker = Broker(config.workers.endpoint, dispatcher, kernel, admission=admission, curve=curve)
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
-    app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
+    app = create_app(
+        kernel,
+        config,
+        verifier,
+        bus=broker.counters,
+        port=port,
+        pools=admission.pools,
+        reports=broker.reports,
+    )
     server = GatewayServer(
         server_config(app, config.listen, app.refusals.count),
         kernel,
@@ -253,8 +271,10 @@ async def _serve_from(
     try:
         async with _extensions(config, kernel), _administering(app, config, admin), notifier.watched():
             found = asyncio.create_task(kernel.suspensions.find_all())
+            loading = asyncio.create_task(folders.load(panel_folders, kernel))
             await server.serve(sockets=[listener])
             found.cancel()
+            loading.cancel()
     finally:
         await broker.stop()
         if export is not None:

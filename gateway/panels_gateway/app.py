@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.observe.fleet import PoolSummary
+    from panels_gateway.observe.pools import PoolReports
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 
@@ -195,11 +196,12 @@ def create_app(
     bus: BrokerCounters,
     port: int,
     pools: Callable[[], Sequence[PoolSummary]] = tuple,
+    reports: PoolReports | None = None,
 ) -> GatewayApp:
     """The application.
 
     ``verifier`` None lets everybody in; ``port`` is the one that is really listened on; ``pools`` tells which
-    pools of workers are there.
+    pools of workers are there, and ``reports`` has what they say of themselves.
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
@@ -218,7 +220,7 @@ def create_app(
         on_refused=refusals.count,
     )
     counters, clients = HttpCounters(), ClientCounters()
-    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals)
+    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals, reports=reports)
     desk = Desk(
         kernel,
         gate,
@@ -237,7 +239,7 @@ def create_app(
     service = ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools)
     http = Starlette(
         routes=[
-            *(service.routes() if listen.admin is None else service.public_routes()),
+            *(service.routes(public=True) if listen.admin is None else service.public_routes()),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *StreamRoutes(desk, readers).routes(),
@@ -254,7 +256,7 @@ def create_app(
         middleware=_cross_origin(listen.allowed_origins),
         exception_handlers=_ANSWERS,
     )
-    admin = Starlette(routes=service.routes(), exception_handlers=_ANSWERS)
+    admin = Starlette(routes=service.routes(public=False), exception_handlers=_ANSWERS)
     admin_hosts = own_hosts(listen.admin[0] if listen.admin else listen.host, listen.public_url)
     admin_policy = HostPolicy((*admin_hosts, *(listen.allowed_hosts or ())), addresses=True)
     http.router.redirect_slashes = admin.router.redirect_slashes = False

@@ -450,6 +450,16 @@ BOUNDS: Final[dict[str, tuple[Bound, ...]]] = {
              "oldest forgotten", ""),
         ),
     ),
+    "Panel folders": _of(
+        "panels_shared.",
+        ("panel_folder.MAX_PANEL_FILE_BYTES", "panel.toml", "bytes", "refused", ""),
+        ("panel_folder.MAX_HANDLER_BYTES", "the file of a handler", "bytes", "refused", ""),
+        ("panel_folder.MAX_STATE_FILE_BYTES", "the file of an initial state", "bytes", "refused", ""),
+        ("panel_folder.MAX_TOOLS", "tools of a folder; the gateway's bound is lower", "tools", "refused", ""),
+        ("panel_files.MAX_FOLDERS", "panel folders below one folder", "folders", "refused", ""),
+        ("panel_files.MAX_DEPTH", "how deep they are looked for", "folders", "cut", ""),
+        ("panel_files.MAX_VISITED", "folders that are looked into for them", "folders", "cut", ""),
+    ),
 }  # fmt: skip
 
 #: Constants named MAX_* that are no bound of what anybody sends or keeps: how much is done or shown at a
@@ -475,6 +485,7 @@ INTERNAL: Final = frozenset(
         "panels_gateway.kernel.listing.MAX_LOOKED_AT",
         "panels_gateway.kernel.residents.MAX_DAMAGED",
         "panels_gateway.kernel.streams.MAX_RECENT",
+        "panels_gateway.observe.fuel.MAX_PANELS",
         "panels_shared.messages.MAX_CPU_MS",
         "panels_shared.messages.MAX_ID_BYTES",
         "panels_shared.messages.MAX_LAYERS",
@@ -489,6 +500,7 @@ INTERNAL: Final = frozenset(
         "panels_shared.endpoint.MAX_IPC_PATH_BYTES",
         "panels_shared.endpoint.MAX_KEY_FILE_BYTES",
         "panels_shared.options.MAX_CONFIG_FILE_BYTES",
+        "panels_shared.snippet.MAX_SNIPPET_CHARS",
         "panels_worker.bus.peer.MAX_SESSION_BYTES",
         "panels_worker.compiling.compile.MAX_REQUEST_BYTES",
         "panels_worker.config.MAX_PROCESSES",

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from panels_cli import folder
 from panels_cli.applying import ToolChange, explained, plan
 from panels_cli.faults import RefusedError
-from panels_cli.folder import FINGERPRINT, Folder
+from panels_shared import panel_folder as folder
+from panels_shared.panel_folder import FINGERPRINT, Folder
 
 TOML = b"""\
 id = "p"

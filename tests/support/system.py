@@ -126,7 +126,12 @@ class Process:
             found = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        living: list[psutil.Process] = []
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    living.append(process)
+        return living
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal."""

@@ -48,6 +48,11 @@ def test_config_takes_the_command_line_before_the_environment() -> None:
     assert parsed(PANELS_PROCESSES="", PANELS_SPIN_US="0").spin_us == 0
 
 
+def test_config_runs_jobs_twice_only_when_asked() -> None:
+    assert not parsed().verify_replay
+    assert parsed("--verify-replay").verify_replay
+
+
 def test_config_counts_processes_by_the_cpus_that_it_may_use() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     assert parsed().processes == parsed("--processes", "auto").processes == min(256, len(cpus))

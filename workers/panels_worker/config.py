@@ -95,6 +95,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
              "in quick succession; with 0 it sleeps at once.",
     ),
     Option(
+        name="verify-replay", group=SANDBOXES, kind="flag", default=False,
+        help="For development: runs every job twice, drops what the second run does, and warns if the "
+             "two differ. Handlers take twice as long.",
+    ),
+    Option(
         name="replica-bytes", group=SANDBOXES, kind="bytes", default=256 * MIB, minimum=MIB,
         maximum=1024 * GIB,
         help="How much panel state a sandbox keeps in all.",
@@ -186,6 +191,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
             grace_s=values.get("grace_s", int),
         ),
         log_level=values.get("log_level", str),
+        verify_replay=values.get("verify_replay", bool),
     )
 
 

@@ -57,7 +57,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``ticket`` admits ``worker`` to the bus, and nobody else. ``artifact_key`` authenticates what is loaded
     from ``cache_dir``. ``uid`` and ``gid`` are -1 for a process that keeps its user. ``seccomp_filter`` is
-    None where no filter could be built. ``nice`` is added to the process's niceness.
+    None where no filter could be built. ``nice`` is added to the process's niceness. ``verify_replay`` runs
+    every job twice.
     """
 
     endpoint: str
@@ -78,6 +79,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     data_bytes: int
     nice: int
     log_level: str
+    verify_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,4 +106,5 @@ class PoolConfig:
     nice: int = 0
     bounds: Bounds = field(default_factory=Bounds)
     log_level: str = "info"
+    verify_replay: bool = False
     sandbox_command: tuple[str, ...] | None = None

@@ -11,10 +11,10 @@ from panels_cli import applying, folder_files
 from panels_cli.api import Api, panel_path
 from panels_cli.applying import Plan, ToolChange
 from panels_cli.faults import CommandError, RefusedError
-from panels_cli.folder import Folder
 from panels_cli.output import Output
 from panels_cli.session import Json, session_of
 from panels_shared.errors import Code
+from panels_shared.panel_folder import Folder
 
 
 def init(
@@ -32,7 +32,7 @@ def init(
         output.value({"folder": str(name), "files": files})
         return
     output.line(f"made {name} with {', '.join(files)}")
-    output.line(f"next: panels apply {name}")
+    output.line(f"next: panels up {name}, or panels apply {name} where a gateway runs")
 
 
 def apply(
@@ -50,9 +50,9 @@ def apply(
     folder = folder_files.load(path)
     output = session.output(json)
     with session.api() as api:
-        plan = applying.plan(folder, _panel(api, folder.id))
+        plan = applying.plan(folder, find_panel(api, folder.id))
         if not json:
-            _print(output, folder, plan)
+            show_plan(output, folder, plan)
         applied = plan.method is not None and not dry_run
         if applied:
             if plan.removed and not prune:
@@ -60,14 +60,15 @@ def apply(
                     f"{folder.id} has tools that {path} has not: {', '.join(plan.removed)}; "
                     "--prune removes them"
                 )
-            _send(api, path, folder, plan)
+            send(api, path, folder, plan)
     if json:
-        output.value(_shown(folder, plan, applied))
+        output.value(shown_plan(folder, plan, applied))
     elif applied:
         output.line(f"made {folder.id}" if plan.method == "POST" else f"{folder.id} is up to date now")
 
 
-def _panel(api: Api, panel: str) -> Any:
+def find_panel(api: Api, panel: str) -> Any:
+    """The panel as the gateway shows it, None where there is none. Raises ``CommandError``."""
     try:
         return api.ask("GET", panel_path(panel)).value
     except RefusedError as exc:
@@ -76,7 +77,8 @@ def _panel(api: Api, panel: str) -> Any:
         raise
 
 
-def _send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
+def send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
+    """Carries out a plan. Raises ``CommandError``, which names the file that is at fault."""
     try:
         if plan.method == "POST":
             api.ask("POST", "/panels", body=plan.body)
@@ -86,7 +88,8 @@ def _send(api: Api, path: Path, folder: Folder, plan: Plan) -> None:
         raise applying.explained(folder, str(path), exc) from None
 
 
-def _print(output: Output, folder: Folder, plan: Plan) -> None:
+def show_plan(output: Output, folder: Folder, plan: Plan) -> None:
+    """Prints what a plan does."""
     if plan.method is None:
         output.line(f"{folder.id} is as the folder says")
         return
@@ -105,7 +108,8 @@ def _digests(change: ToolChange) -> str:
     return f"{digests}  {', '.join(change.fields)}".rstrip()
 
 
-def _shown(folder: Folder, plan: Plan, applied: bool) -> dict[str, object]:
+def shown_plan(folder: Folder, plan: Plan, applied: bool) -> dict[str, object]:
+    """A plan for programs; ``applied`` says whether it was carried out."""
     return {
         "id": folder.id,
         "request": plan.method,

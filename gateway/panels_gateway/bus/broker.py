@@ -37,6 +37,7 @@ from panels_gateway.bus.budgets import Budgets
 from panels_gateway.dispatch.allowance import UNASKED_BYTES, result_bytes
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
+from panels_gateway.observe.pools import PoolReports
 from panels_gateway.observe.rate_limited import RateLimitedLog
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
@@ -119,6 +120,8 @@ class Broker:
     ) -> None:
         self.endpoint = endpoint
         self.counters = admission.counters
+        #: What pools say of themselves, for metrics.
+        self.reports = PoolReports()
         self._admission = admission
         self._next_refusal_log_s = float("-inf")
         self._dispatcher = dispatcher
@@ -404,6 +407,8 @@ class Broker:
                 return self._hello(peer, message, now)
             case m.Heartbeat():
                 dispatcher.heard(WorkerId(message.worker), now)
+                if message.report is not None and standing is not None and standing.role is Role.POOL:
+                    self.reports.take(peer, message.report)
             case m.Missing():
                 dispatcher.missing(peer, message, now)
             case m.Prepared():
@@ -510,7 +515,9 @@ class Broker:
 
     def _beat(self) -> None:
         """The gateway's heartbeat: a Welcome to everyone, again."""
-        self._admission.retain(set(self._dispatcher.peers()))
+        peers = set(self._dispatcher.peers())
+        self._admission.retain(peers)
+        self.reports.retain(peers)
         for peer in list(self._dispatcher.peers()):
             self._welcome(peer)
         self._after(self._heartbeat_s, self._beat)

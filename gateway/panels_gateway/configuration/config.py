@@ -182,11 +182,12 @@ class RecordConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingConfig:
-    """What handlers may call (None: no more than the kernel itself offers), and how many may wait, with how
-    many bytes, and for how long.
+    """What handlers may call (None: no more than the kernel itself offers), how many may wait, with how many
+    bytes, and for how long; and where the panel folders are that are loaded at start, None for none.
     """
 
     extensions: Path | None
+    folders: Path | None
     per_panel: int
     total: int
     bytes_per_panel: int
@@ -269,6 +270,7 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         ),
         waiting=WaitingConfig(
             extensions=values.maybe("extensions", Path),
+            folders=values.maybe("panels", Path),
             per_panel=values.get("max_suspensions_per_panel", int),
             total=values.get("max_suspensions", int),
             bytes_per_panel=values.get("max_suspension_bytes_per_panel", int),

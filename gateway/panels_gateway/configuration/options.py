@@ -34,8 +34,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="admin-listen", group=LISTEN, kind="text",
-        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001. With "
-        "it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
+        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001; the "
+        "panels that use the most fuel are named in /metrics there. With it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
     ),
     Option(
         name="public-url", group=LISTEN, kind="text",
@@ -247,6 +247,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         name="max-send-bytes", group=CLIENTS, kind="bytes", default=256 * MIB, minimum=64 * MIB, maximum=64 * GIB,
         help="How much memory large answers and states may take in all until clients have taken them; what many clients are "
         "sent alike counts once. Above it, more of them are answered OVERLOADED.",
+    ),
+    Option(
+        name="panels", group=PANELS, kind="path",
+        help="Folder with panel folders in it, or one of them: panels that are not there are made once workers are, and those "
+        "that differ are given the definition in the folder. Their state stays; see docs/panel-folders.md.",
     ),
     Option(
         name="extensions", group=PANELS, kind="path",

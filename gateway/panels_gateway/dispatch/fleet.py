@@ -169,15 +169,22 @@ class Pool:
     It runs and compiles for panels with one of its ``labels``; the label "" is that of panels without one.
     ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for,
     and has not answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
+    ``replaces``: it understands ``Replace``.
     """
 
-    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing")
+    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing", "replaces")
 
     def __init__(
-        self, pool_id: PoolId, liveness: Liveness, labels: frozenset[str] = frozenset(("",))
+        self,
+        pool_id: PoolId,
+        liveness: Liveness,
+        labels: frozenset[str] = frozenset(("",)),
+        *,
+        replaces: bool = False,
     ) -> None:
         self.id = pool_id
         self.labels = labels
+        self.replaces = replaces
         self.liveness = liveness
         self.prepared: set[bytes] = set()
         self.preparing: dict[bytes, float] = {}

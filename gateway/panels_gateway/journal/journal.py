@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Revoked, Source
+from panels_gateway.observe.histogram import Histogram
 from panels_shared.errors import PanelsError
 
 
@@ -114,6 +115,15 @@ class FoldingState:
 
     up: bool
     deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of the store and of the log, and those that are free for this user on their file system."""
+
+    store_bytes: int
+    log_bytes: int
+    free_bytes: int
 
 
 class Archive(Protocol):
@@ -231,6 +241,15 @@ class Journal(Archive, Protocol):
         """How folding is at the moment."""
         ...
 
+    def disk(self) -> Disk:
+        """What the record takes on the disk, and what is left there. It may cost some microseconds."""
+        ...
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        """How long writing and waiting for the disk took, each time; empty where nobody waits for it."""
+        ...
+
     @property
     def syncs(self) -> int:
         """How often it has waited for the disk to have everything: turns that waited together share one."""
@@ -242,6 +261,14 @@ class Journal(Archive, Protocol):
         Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A
         batch may not be larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what
         one turn brings.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Returns when whoever writes has shown that it can: everything appended before is durable, and the
+        disk has answered where batches wait for it. Writes nothing.
+
+        Raises ``JournalError`` where nothing can be appended any more.
         """
         ...
 

@@ -34,6 +34,12 @@ class Answering:
             self._counters.joined += 1
             follower.reply_to.answer(follower, answer)
 
+    def turn_away(self, trigger: Trigger, refused: Refused) -> None:
+        """Answers a trigger that was not run, and leaves what is known of its key as it is."""
+        counted = self._counters.refused
+        counted[refused.code] = counted.get(refused.code, 0) + 1
+        trigger.reply_to.answer(trigger, refused)
+
     def refuse(self, trigger: Trigger, refused: Refused) -> None:
         """Answers a trigger that was not run. Its key stays unused: sent again, it runs."""
         if trigger.trace is not None and self.tracing is not None:
@@ -45,7 +51,7 @@ class Answering:
                 attributes={"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name},
                 error=refused.code.value,
             )
-        trigger.reply_to.answer(trigger, refused)
+        self.turn_away(trigger, refused)
         if trigger.key is None:
             return
         resident = self._residents.of(trigger.panel)

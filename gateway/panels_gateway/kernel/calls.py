@@ -27,6 +27,7 @@ from panels_gateway.extensions.messages import Call, CallId, LedgerEntry
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Exchange
+from panels_gateway.kernel.counters import EXTENSION_CALLS, Counters
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Resident, Residents
@@ -85,12 +86,18 @@ class CallMaker:
     """See the module's docstring. ``client`` None: no extension is configured."""
 
     def __init__(
-        self, answers: Answers, residents: Residents, intake: Intake, wall_clock: Callable[[], float]
+        self,
+        answers: Answers,
+        residents: Residents,
+        intake: Intake,
+        counters: Counters,
+        wall_clock: Callable[[], float],
     ) -> None:
         self.client: ExtensionClient | None = None
         self._answers = answers
         self._residents = residents
         self._intake = intake
+        self._counters = counters
         self._wall_clock = wall_clock
         self._timers: dict[tuple[Suspension, int], asyncio.TimerHandle] = {}
         self._open: dict[CallId, tuple[Suspension, ExtensionCall, Call]] = {}
@@ -104,6 +111,8 @@ class CallMaker:
 
     def call(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
         """Makes a call. ``again``: it may have been made before, by a gateway that ended."""
+        kind = call.extension if call.extension in EXTENSION_CALLS else "extension"
+        self._counters.extension_calls[kind] += 1
         if call.extension == "time":
             self._sleep(suspension, call)
         elif call.extension == "panels":
@@ -300,6 +309,8 @@ class CallMaker:
                 exchange.bytes_received, exchange.ms,
                 ", ".join(exchange.secrets) or "none",
             )  # fmt: skip
+        lost = error is not None and error.code == "extension_lost"
+        self._counters.extension_answers["lost" if lost else "ok" if error is None else "failed"] += 1
         if error is not None:
             ok, value = False, failure(error.code, error.message)
         else:

@@ -63,12 +63,13 @@ class Commits:
         self._turn = turn
         self._counters = counters
         self._stages = stages
+        self._completed = stages.whole["completed"]
         self._handler_log = handler_log
         self._suspensions = suspensions
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
-        #: takes how a run of one of the gateway's own panels ended; see ``Replays.finish``
+        #: takes how a run of one of the gateway's own panels ended; see ``Kernel._own``
         self.on_own: Callable[[Run, Outcome], bool] = _nobodys
         #: what handlers logged lately, for whoever looks on
         self.recent_lines = RecentLines()
@@ -102,6 +103,7 @@ class Commits:
             return True
         if isinstance(outcome, Failed):
             self._dispatcher.confirm(run)
+            self._handler_log.failed(panel.key, panel.id, trigger.tool.name, outcome, self._clock())
             suspended = self._breakers.ended(trigger, resident, outcome.reason)
             self._failed(trigger, outcome)
             if suspended:
@@ -165,12 +167,10 @@ class Commits:
         suspension = self._suspensions.of(trigger, resident) if trigger.resume is not None else None
         origin = trigger if suspension is None else suspension.origin
         now = self._clock()
-        answer = Succeeded(
-            outcome,
-            seq.version,
-            int((run.sent_s - trigger.submitted_s) * 1e6),
-            int((now - origin.submitted_s) * 1e6),
-        )
+        total_us = int((now - origin.submitted_s) * 1e6)
+        answer = Succeeded(outcome, seq.version, int((run.sent_s - trigger.submitted_s) * 1e6), total_us)
+        if suspension is None:
+            self._completed.add_us(total_us)
         record = None
         if seq.effects or origin.key is not None:
             version = seq.version if seq.effects else 0
@@ -315,6 +315,8 @@ class Commits:
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1
+        if trigger.resume is None:
+            self._stages.whole["failed"].add(self._clock() - trigger.submitted_s)
         record = None
         exchanges: tuple[Exchange, ...] = ()
         step = 0

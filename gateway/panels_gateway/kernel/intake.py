@@ -149,7 +149,7 @@ class Intake:
         resident = self._residents.of(trigger.panel)
         if resident is None or resident.ending:
             message = f"there is no panel {trigger.panel.id!r} any more"
-            trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
+            self._answering.turn_away(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
             tool = resident.panel.tools.get(trigger.tool.name)
             if tool is None:
@@ -245,7 +245,7 @@ class Intake:
             return False
         if isinstance(known, Conflict):
             message = "this idempotency key was used for another tool or other arguments; use a new one"
-            trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
+            self._answering.turn_away(trigger, Refused(Code.CONFLICT, message))
         elif isinstance(known, Running):
             if len(known.followers) < MAX_FOLLOWERS:
                 known.followers.append(trigger)
@@ -253,7 +253,7 @@ class Intake:
             else:
                 message = f"expected at most {MAX_FOLLOWERS} triggers that wait under one idempotency key"
                 details = {"retryAfterMs": 100, "scope": "key"}
-                trigger.reply_to.answer(trigger, Refused(Code.OVERLOADED, message, details))
+                self._answering.turn_away(trigger, Refused(Code.OVERLOADED, message, details))
         elif known.record is not None:
             self._answering.repeat(trigger, known.record)
         else:
@@ -264,7 +264,7 @@ class Intake:
         if len(self._lookups) >= MAX_LOOKUPS:
             details = {"retryAfterMs": 100, "scope": "journal"}
             message = "too many stored answers are being read; try again later"
-            trigger.reply_to.answer(trigger, Refused(Code.OVERLOADED, message, details))
+            self._answering.turn_away(trigger, Refused(Code.OVERLOADED, message, details))
             return
         task = asyncio.create_task(self._answer_stored(trigger, key, resident))
         self._lookups.add(task)
@@ -282,7 +282,7 @@ class Intake:
             # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it
             # ended is not
             message = "this idempotency key was answered before, and the answer is no longer kept"
-            trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
+            self._answering.turn_away(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()
 
 

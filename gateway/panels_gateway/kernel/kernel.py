@@ -38,21 +38,23 @@ from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
+from panels_gateway.kernel.readiness import Readiness
 from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
+from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
 from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
-from panels_gateway.panels.trigger import Refused
+from panels_gateway.panels.trigger import Failure, Refused
 from panels_shared.errors import Code
 from panels_shared.limits import MIB
 from panels_shared.messages import Refusal
-from panels_shared.outcome import Outcome, Reason
+from panels_shared.outcome import Failed, Outcome, Reason, Usage
 
 if TYPE_CHECKING:
     from panels_gateway.panels.panel import Panel
@@ -131,7 +133,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
-        self.quotas = quotas = Quotas(limits.quotas, self.counters)
+        self.fuel = TopFuel(clock())
+        self.quotas = quotas = Quotas(limits.quotas, self.counters, self.fuel)
         self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
             dispatcher,
@@ -175,8 +178,17 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
         )
-        self.commits.on_own = self.replays.finish
-        self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
+        self.readiness = Readiness(
+            dispatcher,
+            self.intake,
+            self.turn,
+            journal,
+            clock=clock,
+            wall_clock=wall_clock,
+            random_bits=random_bits,
+        )
+        self.commits.on_own = self._own
+        self.calls = CallMaker(self.suspensions, self.residents, self.intake, self.counters, wall_clock)
         self.suspensions.callers = self.calls
         self.making = Making(
             self.residents,
@@ -274,6 +286,11 @@ class Kernel:
             if resident is not None and len(resident.room) == 0:
                 self.timers.left(resident)
 
+    def _own(self, run: Run, outcome: Outcome) -> bool:
+        """A run of one of the gateway's own panels ended."""
+        own = self.readiness if run.trigger.reply_to is self.readiness else self.replays
+        return own.finish(run, outcome)
+
     # -- the broker ----------------------------------------------------------------------------------
 
     def finish(self, run: Run, outcome: Outcome) -> bool:
@@ -286,6 +303,10 @@ class Kernel:
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run a trigger."""
+        if trigger.reply_to is self.readiness:
+            # nobody's: it is not counted among the triggers of clients
+            self.readiness.answer(trigger, Failure(Failed(Usage(), reason, message)))
+            return
         try:
             self.commits.failed(trigger, reason, message)
         except JournalError as exc:
@@ -302,10 +323,14 @@ class Kernel:
             else:
                 self.suspensions.take_back(trigger, resident)
             return
-        self._answering.refuse(trigger, waited(message))
+        if trigger.reply_to is self.readiness:
+            self.readiness.answer(trigger, waited(message))
+        else:
+            self._answering.refuse(trigger, waited(message))
 
     def tick(self) -> None:
         """Time has passed: answers what has stood behind an exclusive handler for too long."""
+        self.fuel.look(self.clock())
         timeout_s = self.dispatcher.limits.queue_timeout_s
         self.suspensions.refuse_held(
             waited(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.panels.quota import Accounts, Quota, Shortage
 from panels_gateway.panels.trigger import Refused, Trigger
 from panels_shared.errors import Code
@@ -39,8 +40,10 @@ class Quotas:
     methods do nothing.
     """
 
-    def __init__(self, limits: QuotaLimits, counters: Counters) -> None:
+    def __init__(self, limits: QuotaLimits, counters: Counters, top: TopFuel | None = None) -> None:
         self._counters = counters
+        self._top = top if top is not None else TopFuel(0.0)
+        self._fuel = self._top.used
         self._subjects: Accounts[bytes] = Accounts(limits.subject)
         self._panels: Accounts[int] = Accounts(limits.panel)
         self._tools: Accounts[tuple[int, str]] = Accounts(limits.tool)
@@ -81,6 +84,10 @@ class Quotas:
         counters = self._counters
         counters.fuel += fuel
         counters.execution_us += time_us
+        try:
+            self._fuel[trigger.panel.id] += fuel
+        except KeyError:
+            self._top.charge(trigger.panel.id, fuel)
         own = trigger.panel.definition.quotas
         if not (self._is_set or own):
             return

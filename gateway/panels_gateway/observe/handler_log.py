@@ -16,7 +16,7 @@ from typing import Final
 
 from panels_shared.limits import KIB, MIB
 from panels_shared.messages import PanelKey
-from panels_shared.outcome import LogLine
+from panels_shared.outcome import Failed, LogLine
 from panels_shared.rate import RateLimit, TokenBucket
 
 _log = logging.getLogger("panels.handler")
@@ -77,6 +77,17 @@ class HandlerLog:
                 _log.warning("%s: %d lines of its handlers were not logged: too many", panel_id, own.dropped)
                 own.dropped = 0
             _log.log(level, "%s/%s: %s", panel_id, tool, line.text)
+
+    def failed(self, panel: PanelKey, panel_id: str, tool: str, outcome: Failed, now_s: float) -> None:
+        """Logs at debug how a job failed: its caller was told, and who develops the handler reads it
+        here. The line counts as one of the handler's.
+        """
+        if not _log.isEnabledFor(logging.DEBUG):
+            return
+        place = f" at line {outcome.line}" if outcome.line else ""
+        place += f", column {outcome.column}" if place and outcome.column else ""
+        line = LogLine(0, f"failed{place}: {outcome.message} ({outcome.reason.value})")
+        self.write(panel, panel_id, tool, (line,), now_s)
 
     def forget(self, panel: PanelKey) -> None:
         """The panel is gone."""

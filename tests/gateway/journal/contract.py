@@ -550,6 +550,32 @@ class JournalContract:
 
         asyncio.run(run())
 
+    # -- being alive
+
+    def test_ping_writes_nothing_and_comes_behind_what_was_appended(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            journal = driver.journal
+            await journal.ping()
+            position = driver.append(SOURCE, created())
+            await journal.ping()
+            assert journal.durable == position == journal.position
+            await driver.folded()
+            before = journal.backlog_bytes
+            for _ in range(20):
+                await journal.ping()
+            assert (journal.position, journal.backlog_bytes) == (position, before)
+
+        self.run(tmp_path, test)
+
+    def test_journal_that_has_been_closed_answers_no_ping(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with self.driving(tmp_path) as driver:
+                pass
+            with pytest.raises(JournalError):
+                await driver.journal.ping()
+
+        asyncio.run(run())
+
     # -- opening again
 
     def test_journal_that_is_opened_again_goes_on(self, tmp_path: Path) -> None:

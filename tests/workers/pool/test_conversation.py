@@ -12,7 +12,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from panels_shared.endpoint import CurveKeys
-from panels_shared.messages import Abandon, Exited, Goodbye, Hello, PoolId, Prepare, Prepared
+from panels_shared.messages import Abandon, Exited, Goodbye, Hello, PoolId, Prepare, Prepared, Replace
 from panels_worker.pool.conversation import MAX_UNSENT, PATIENCE_S, Conversation
 from tests.support.fake_gateway import FakeGateway
 from tests.support.system import eventually
@@ -33,7 +33,7 @@ def begin(endpoint: str) -> Conversation:
     return Conversation(endpoint, None, pool=POOL, hello=lambda: HELLO, now_s=time.monotonic())
 
 
-def turn(conversation: Conversation) -> list[Prepare | Abandon]:
+def turn(conversation: Conversation) -> list[Prepare | Abandon | Replace]:
     conversation.socket.poll(5, conversation.wanted_events)
     wanted = conversation.read(time.monotonic())
     conversation.say(time.monotonic())
@@ -56,7 +56,7 @@ def test_conversation_passes_on_what_is_to_be_prepared_and_answers(endpoint: str
     with FakeGateway(endpoint) as gateway:
         gateway.wait(lambda: not turn(conversation) and POOL in gateway.pools)
         gateway.send(POOL, request)
-        wanted: list[Prepare | Abandon] = []
+        wanted: list[Prepare | Abandon | Replace] = []
 
         def asked() -> bool:
             wanted.extend(turn(conversation))

@@ -58,6 +58,7 @@ class Child:
         os.set_blocking(self.log_fd, False)
         self.pidfd = os.pidfd_open(self.pid)
         self._psutil = psutil.Process(self.pid)
+        self._cpu_ms = 0
         self._reports = b""
         self._log = b""
         self._logged_bytes = 0
@@ -93,6 +94,15 @@ class Child:
             return int(self._psutil.memory_info().rss)
         except psutil.Error:
             return 0
+
+    def cpu_ms(self) -> int:
+        """The CPU time that it has used, measured from outside; what was measured last when it is gone."""
+        try:
+            times = self._psutil.cpu_times()
+        except psutil.Error:
+            return self._cpu_ms
+        self._cpu_ms = int((times.user + times.system) * 1000)
+        return self._cpu_ms
 
     def send_signal(self, number: signal.Signals) -> None:
         """Sends it a signal, by its pidfd, so that no other process with the same pid can get it."""

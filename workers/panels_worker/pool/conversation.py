@@ -14,7 +14,7 @@ from typing import Final
 import zmq
 
 from panels_shared.endpoint import CurveKeys
-from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, Prepare, ToGateway
+from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, PoolReport, Prepare, Replace, ToGateway
 from panels_shared.wire import encode
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer, Phase
@@ -32,9 +32,9 @@ PATIENCE_S: Final = 10.0
 class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
-    ``hello`` makes the next Hello, or None while there is none to say. In each turn the owner calls
-    ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or until ``socket`` is ready for
-    ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
+    ``hello`` makes the next Hello, or None while there is none to say, and ``report`` what a heartbeat tells.
+    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
+    until ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
     """
 
     def __init__(
@@ -44,10 +44,12 @@ class Conversation:
         *,
         pool: PoolId,
         hello: Callable[[], Hello | None],
+        report: Callable[[], PoolReport | None] = lambda: None,
         now_s: float,
     ) -> None:
         self._pool = pool
         self._hello = hello
+        self._report = report
         self._endpoint = endpoint
         self._alone_since_s: float | None = now_s
         self._complained = False
@@ -78,12 +80,12 @@ class Conversation:
             times.append(self._next_beat_s)
         return min((at_s for at_s in times if at_s is not None), default=None)
 
-    def read(self, now_s: float) -> list[Prepare | Abandon]:
+    def read(self, now_s: float) -> list[Prepare | Abandon | Replace]:
         """What the gateway wants, in order."""
         if how := link.broke(self.watch):
             self.refused = self.refused or how is link.Break.REFUSED
             self._peer.rejoin(now_s)  # whoever listens there next may not know us
-        wanted: list[Prepare | Abandon] = []
+        wanted: list[Prepare | Abandon | Replace] = []
         for _ in range(MAX_READS):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)
@@ -93,11 +95,11 @@ class Conversation:
             if self._peer.take_reset():
                 self._unsent.clear()  # meant for a gateway that is gone
             for message in messages:
-                if isinstance(message, Prepare | Abandon):
+                if isinstance(message, Prepare | Abandon | Replace):
                     wanted.append(message)
                 else:
                     logger.warning(
-                        "expected Prepare or Abandon from the gateway, got %s", type(message).__name__
+                        "expected what a pool is told, got %s from the gateway", type(message).__name__
                     )
         return wanted
 
@@ -114,7 +116,7 @@ class Conversation:
         self._unsent += peer.drain()
         if peer.session is not None and now_s >= self._next_beat_s:
             self._next_beat_s = now_s + peer.heartbeat_s
-            self._unsent.append(Heartbeat(self._pool, 0))
+            self._unsent.append(Heartbeat(self._pool, 0, self._report()))
         self._renew_hello()
         if not self._unsent:
             return

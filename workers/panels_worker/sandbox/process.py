@@ -50,6 +50,7 @@ from panels_worker.javascript.engines import carried, engine_digest
 from panels_worker.sandbox.loader import ArtifactLoader
 from panels_worker.sandbox.loop import Loop
 from panels_worker.sandbox.replica import Replicas
+from panels_worker.sandbox.reruns import RerunLoader
 from panels_worker.sandbox.sandbox import Sandbox
 from panels_worker.sandbox.spin import Spin
 from panels_worker.sandbox.ticker import Shared, Ticker
@@ -120,7 +121,9 @@ def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:
     confinement.before_threads()
 
     sandbox = Sandbox(
-        loader, replicas=Replicas(max_bytes=config.replica_bytes), max_programs=config.max_programs
+        RerunLoader(loader) if config.verify_replay else loader,
+        replicas=Replicas(max_bytes=config.replica_bytes),
+        max_programs=config.max_programs,
     )
     shared = Shared()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_cli import folder
-from panels_cli.faults import UsageError
+from panels_shared import panel_folder as folder
 from panels_shared.handlers import handler_digest
+from panels_shared.panel_folder import FolderError
 
 HEAD = 'id = "p"\nkind = "k"\n'
 
@@ -22,7 +22,7 @@ def reading(toml: str, **files: bytes) -> Callable[[str, int], bytes]:
 
     def read(name: str, maximum: int) -> bytes:
         if name not in contents:
-            raise UsageError(f"{name}: expected a file, found none")
+            raise FolderError(f"{name}: expected a file, found none")
         return contents[name]
 
     return read
@@ -74,7 +74,7 @@ def test_fingerprint_ignores_order_and_state_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("x", "panel.toml: expected TOML"),
+        ("x", "panel.toml:1:2: expected TOML"),
         ("", "panel.toml: id: expected a text, got none"),
         ('id = "p"', "panel.toml: kind"),
         ('id = "a b"\nkind = "k"', "panel.toml: id: expected 1 to 128"),
@@ -103,7 +103,7 @@ def test_fingerprint_ignores_order_and_state_and_nothing_else() -> None:
 )  # fmt: skip
 def test_folder_that_is_not_right_is_refused_with_file_and_field(toml: str, said: str) -> None:
     files = {"a_js": b"1", "a_wat": b"(module)", "l_json": b"[]", "bad_json": b"{", "bad_js": b"\xff"}
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(FolderError) as caught:
         folder.load(reading(toml, **files))
     assert str(caught.value).startswith(said)
 
@@ -112,5 +112,5 @@ def test_folder_that_is_not_right_is_refused_with_file_and_field(toml: str, said
 def test_any_bytes_are_a_folder_or_a_usage_error(content: bytes) -> None:
     try:
         folder.load(lambda name, maximum: content)
-    except UsageError:
+    except FolderError:
         pass

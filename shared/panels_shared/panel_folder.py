@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-from panels_cli.faults import UsageError
 from panels_shared import jsonvalue
-from panels_shared.errors import InvalidJsonError
+from panels_shared.errors import InvalidJsonError, PanelsError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, DEFAULT_ENTRY, handler_digest
 from panels_shared.messages import Language
 from panels_shared.names import NAME_RULE, is_name
+from panels_shared.snippet import caret
 
 PANEL_FILE: Final = "panel.toml"
 #: Bytes of ``panel.toml``, of a handler, and of a file with the initial state; the gateway's are lower.
@@ -48,7 +49,16 @@ _TOOL_FIELDS: Final = frozenset(
     {"handler", "entry", "description", "trigger", "exclusive", "capabilities", "limits", "quota"}
 )
 
-#: Gives the content of a file by its name, at most so many bytes. Raises ``UsageError``.
+
+class FolderError(PanelsError):
+    """A folder is not as expected: one sentence that begins with the file. ``snippet`` is the source at the
+    place that it names, empty where it names none.
+    """
+
+    snippet: tuple[str, ...] = ()
+
+
+#: Gives the content of a file by its name, at most so many bytes. Raises ``FolderError``.
 Read = Callable[[str, int], bytes]
 
 
@@ -61,6 +71,7 @@ class FolderTool:
     language: str
     file: str
     fields: Mapping[str, Any] = field(repr=False)
+    source: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ class Folder:
 
 
 def load(read: Read) -> Folder:
-    """The folder whose files ``read`` gives. Raises ``UsageError``, which names file and field."""
+    """The folder whose files ``read`` gives. Raises ``FolderError``, which names file and field."""
     panel = _table(read(PANEL_FILE, MAX_PANEL_FILE_BYTES))
     _check_fields("", panel, _PANEL_FIELDS)
     panel_id, kind, title = (_text(panel, name, name != "title") for name in ("id", "kind", "title"))
@@ -118,11 +129,22 @@ def _table(content: bytes) -> dict[str, Any]:
     try:
         panel = tomllib.loads(content.decode())
     except UnicodeDecodeError:
-        raise UsageError(f"{PANEL_FILE}: expected UTF-8, got other bytes") from None
+        raise FolderError(f"{PANEL_FILE}: expected UTF-8, got other bytes") from None
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise UsageError(f"{PANEL_FILE}: expected TOML: {exc}") from None
+        raise _not_toml(content.decode(), str(exc)) from None
     _check_json("", panel, jsonvalue.MAX_DEPTH)
     return panel
+
+
+def _not_toml(text: str, problem: str) -> FolderError:
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", problem)
+    if place is None:
+        return FolderError(f"{PANEL_FILE}: expected TOML: {problem}")
+    lines = text.rstrip().splitlines() or [""]
+    line, column = (int(place[1]), int(place[2])) if place[1] else (len(lines), len(lines[-1]) + 1)
+    fault = FolderError(f"{PANEL_FILE}:{line}:{column}: expected TOML: {problem[: place.start()]}")
+    fault.snippet = caret(text, line, column)
+    return fault
 
 
 def _check_json(path: str, value: Any, depth: int) -> None:
@@ -183,6 +205,7 @@ def _tool(
         file,
         # what the panel's list, or the default, gives to a tool without one
         {"capabilities": panel.get("capabilities", list(DEFAULT_CAPABILITIES)), **fields},
+        source,
     )
     return tool, {"name": name, "handler": handler, **fields}
 
@@ -193,7 +216,7 @@ def _source(file: str, language: Language, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise UsageError(f"{file}: expected UTF-8, got other bytes") from None
+        raise FolderError(f"{file}: expected UTF-8, got other bytes") from None
 
 
 def is_inside(file: str) -> bool:
@@ -212,9 +235,9 @@ def _state(value: Any, read: Read) -> Any:
     try:
         state = jsonvalue.decode(read(value, MAX_STATE_FILE_BYTES))
     except InvalidJsonError as exc:
-        raise UsageError(f"{value}: {exc.problem}") from None
+        raise FolderError(f"{value}: {exc.problem}") from None
     if not _is_table(state):
-        raise UsageError(f"{value}: expected a JSON object, got something else")
+        raise FolderError(f"{value}: expected a JSON object, got something else")
     return state
 
 
@@ -242,5 +265,5 @@ def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict)
 
 
-def _wrong(path: str, problem: str) -> UsageError:
-    return UsageError(f"{PANEL_FILE}: {path}: {problem}" if path else f"{PANEL_FILE}: {problem}")
+def _wrong(path: str, problem: str) -> FolderError:
+    return FolderError(f"{PANEL_FILE}: {path}: {problem}" if path else f"{PANEL_FILE}: {problem}")
