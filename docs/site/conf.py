@@ -24,6 +24,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/decisions/*.md",
+    "docs/how-to/*.md",
     "benchmarks/*.md",
     "clients/*/README.md",
     "examples/README.md",
