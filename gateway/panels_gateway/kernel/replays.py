@@ -186,7 +186,6 @@ class Replays:
             seed=record.seed,
             submitted_s=self._clock(),
             reply_to=caller,
-            subject=principal.subject or "",
         )
         refused = self._quotas.exceeded(trigger, trigger.submitted_s)
         if refused is not None:
