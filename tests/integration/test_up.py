@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -21,6 +22,7 @@ from panels_cli import development
 from tests.integration.conftest import MakeSystem
 from tests.integration.test_printed_commands import free_port
 from tests.support.backdoor import taken_over
+from tests.support.browser import running_browser
 from tests.support.system import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -187,6 +189,28 @@ def attack(captive):
         assert lines[0].text.startswith("p/random: ")
         assert "differs in mutations" in lines[0].text
         assert system.http.get("/panels/p/state").json()["seq"] == 2, "the second runs had no effects"
+
+
+def test_page_shows_the_panel_and_calls_its_tools(place: Place, tmp_path: Path) -> None:
+    with running_browser(tmp_path) as browser, place.up():
+        (link,) = re.findall(r"http://127\.0\.0\.1:\d+/[\w-]{16}/#tally", place.log.read_text())
+        tab = browser.open(link, width=360)
+        tab.wait("document.querySelector('#status').textContent.startsWith('connected')")
+        tab.wait("document.querySelector('#tool').value === 'add'")
+        assert place.call() == "1"
+        tab.wait("""document.querySelector('#state').textContent.includes('"count": 1')""")
+        tab.evaluate("document.querySelector('#args').value = ''")
+        tab.type("#args", '{"by": 4}')
+        tab.wait("document.querySelector('#answer').textContent === '5'")
+        tab.wait("document.querySelector('#events').firstChild.textContent === 'counted 5'")
+        tab.evaluate("document.querySelector('#args').value = ''")
+        tab.type("#args", '{"by": "two"}')
+        tab.wait("document.querySelector('#answer').textContent.includes('whole number')")
+        assert tab.problems == []
+        # without the secret path there is no page, and no token
+        origin = link.split("/#")[0].rpartition("/")[0]
+        for path in ("/", "/panels.json", "/AAAAAAAAAAAAAAAA/panels.json"):
+            assert httpx.get(origin + path, trust_env=False).status_code == 404
 
 
 def test_new_and_removed_folders_are_noticed(place: Place) -> None:

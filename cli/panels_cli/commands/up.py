@@ -1,8 +1,8 @@
 """`panels up`: a gateway and workers for development, and panels that follow the files they are made of.
 
-Processes: this one, the gateway, and the worker pool, which starts its sandboxes. Threads: one that watches
-the files, and one for each of the two programs, which reads what it writes; they only put events into one
-queue, which the main thread takes from. Bound: ``MAX_EVENTS`` events wait; while the queue is full, the
+Processes: this one, the gateway, and the worker pool, which starts its sandboxes. Threads: those of
+the page (``page``), one that watches the files, and one for each of the two programs, which reads what it
+writes; the last three only put events into one queue, which the main thread takes from. Bound: ``MAX_EVENTS`` events wait; while the queue is full, the
 threads wait too, and with them the programs' writing. Shutdown: Ctrl-C and SIGTERM stop the gateway first,
 which answers what is in flight and needs workers for it, then the workers.
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -32,6 +32,7 @@ from panels_cli.context import Context
 from panels_cli.development import Watched
 from panels_cli.faults import CommandError, RefusedError, UnreachableError, UsageError
 from panels_cli.output import Output
+from panels_cli.page import Page
 from panels_cli.session import Json, Session, session_of
 from panels_cli.workspace import Workspace
 from panels_shared import panel_files
@@ -115,6 +116,7 @@ class Development:
         self._renew_s = 0.0
         self._context = Context("")
         self._stopping = threading.Event()
+        self._page = Page(self._described)
 
     def run(self, port: int, processes: int) -> None:
         """Runs until Ctrl-C. Raises ``CommandError``."""
@@ -136,6 +138,14 @@ class Development:
                 threading.Thread(target=self._drain, name="drain", daemon=True).start()
                 for child in children:
                     child.stop()
+                self._page.close()
+
+    def _described(self) -> dict[str, Any]:
+        """What the page connects to. Called in another thread: it only reads."""
+        tools: dict[str, list[str]] = {}
+        for panel, tool in tuple(self._sources):
+            tools.setdefault(panel, []).append(tool)
+        return {"gateway": self._context.url, "token": self._context.token, "tools": tools}
 
     def _drain(self) -> None:
         # the programs still write while they stop, and must not wait for somebody who reads it
@@ -150,7 +160,7 @@ class Development:
         access = ["--no-auth"] if self._no_token else ["--jwt-secret-file", str(space.secret_file)]
         gateway = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(space.data), *access]
         # at debug the gateway tells how handlers failed
-        gateway += ["--log-level", "debug"]
+        gateway += ["--log-level", "debug", "--allowed-origins", self._page.origin]
         endpoint = f"ipc://{sockets}/workers.sock"
         gateway += ["--workers-endpoint", endpoint]
         pool = ["--gateway", endpoint, "--processes", str(processes), "--verify-replay"]
@@ -158,6 +168,7 @@ class Development:
             children.append(Child(name, arguments, space.hidden / f"{name}.log", self._heard))
         for child in children:
             child.listen()
+        self._page.start()
 
     def _heard(self, name: str, line: str | None) -> None:
         self._events.put(_Line(name, line))
@@ -224,7 +235,13 @@ class Development:
     # -- the panels --------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._tell("ready", f"panels up at {self._context.url}", url=self._context.url, context=self._name)
+        self._tell(
+            "ready",
+            f"panels up at {self._context.url}",
+            url=self._context.url,
+            context=self._name,
+            page=self._page.link(""),
+        )
         watching = threading.Thread(target=self._watch, name="files", daemon=True)
         watching.start()
         try:
@@ -334,7 +351,8 @@ class Development:
             self._suggest(folder)
 
     def _suggest(self, folder: Folder) -> None:
-        """What to paste into another terminal."""
+        """What to click, and what to paste into another terminal."""
+        self._output.line(f"    {self._page.link(folder.id)}")
         self._output.line(f"    {self._command} watch {folder.id}")
         if folder.tools:
             self._output.line(f"    {self._command} call {folder.id} {shlex.quote(folder.tools[0].name)}")
