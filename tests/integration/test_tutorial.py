@@ -75,6 +75,6 @@ def test_tutorial_can_be_followed_to_the_letter(tmp_path: Path) -> None:
         place.shows(re.sub(r"^    ", "", failed, flags=re.MULTILINE))
         follow("break")
         assert "    ✗ tally/add.js:\n" in TUTORIAL
-        print(place.shows("    const = 1;\n"))
+        place.shows("    const = 1;\n")
         follow("broken")
         place.shows("tally is as the folder says")

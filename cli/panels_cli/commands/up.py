@@ -2,8 +2,9 @@
 
 Processes: this one, the gateway, and the worker pool, which starts its sandboxes. Threads: those of
 the page (``page``), one that watches the files, and one for each of the two programs, which reads what it
-writes; the last three only put events into one queue, which the main thread takes from. Bound: ``MAX_EVENTS`` events wait; while the queue is full, the
-threads wait too, and with them the programs' writing. Shutdown: Ctrl-C and SIGTERM stop the gateway first,
+writes; the last three only put events into one queue, which the main thread takes from. Bound:
+``MAX_EVENTS`` events wait; while the queue is full, the threads wait too, and with them the programs'
+writing. Shutdown: Ctrl-C and SIGTERM stop the gateway first,
 which answers what is in flight and needs workers for it, then the workers.
 """
 
