@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from panels_shared.snippet import caret
 
 #: Seconds after which a folder that could not be read is read again before its problem is told.
@@ -20,7 +22,6 @@ SECOND_LOOK_S: Final = 0.15
 #: Seconds after which a folder is applied again that the gateway could not take.
 AGAIN_S: Final = 1.0
 
-_RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) ([\w.]+): (.*)", re.DOTALL)
 _LISTENING: Final = re.compile(r"listening on (http://\S+?);")
 _FAILED: Final = re.compile(r"[^/ ]+/[^: ]+: failed\b")
 _UNREPEATED: Final = re.compile(r"[^/ ]+/[^: ]+: would not replay\b")
@@ -108,6 +109,17 @@ class Logged:
     text: str
 
 
+class _Record(msgspec.Struct):
+    """A line of a log as JSON: what is looked at."""
+
+    level: str
+    logger: str
+    event: str
+
+
+_decoder: Final = msgspec.json.Decoder(_Record)
+
+
 def listening(line: str) -> str | None:
     """The URL, if the gateway says by ``line`` that it listens."""
     found = _LISTENING.search(line)
@@ -115,20 +127,23 @@ def listening(line: str) -> str | None:
 
 
 def logged(line: str, *, quiet: frozenset[str] = frozenset()) -> Logged | None:
-    """What to show of a line of a log, None for nothing. ``quiet`` are texts that are expected here."""
-    found = _RECORD.fullmatch(line)
-    if found is None:
+    """What to show of a line of a log in JSON, None for nothing. ``quiet`` are texts that are expected
+    here.
+    """
+    try:
+        record = _decoder.decode(line)
+    except (msgspec.MsgspecError, RecursionError):
         return None
-    level, logger, text = found.groups()
+    level, logger, text = record.level, record.logger, record.event
     if any(part in text for part in quiet):
         return None
     if logger == "panels.handler":
         if _UNREPEATED.match(text):
             return Logged("warning", text)
         return Logged("failed" if _FAILED.match(text) else "handler", text)
-    if level in ("ERROR", "CRITICAL"):
+    if level in ("error", "critical"):
         return Logged("error", text)
-    return Logged("warning", text) if level == "WARNING" else None
+    return Logged("warning", text) if level == "warning" else None
 
 
 def failure(text: str, files: Mapping[tuple[str, str], tuple[Path, str]]) -> tuple[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,11 @@ def test_owners_are_the_folders_of_the_paths() -> None:
     assert development.owners([A, B], ["/w/b"]) == [B]
 
 
-STAMP = "2026-11-26 10:10:37,513 "
+def record(line: str) -> str:
+    """The line as the programs write it."""
+    level, logger, text = line.split(" ", 2)
+    fields = {"time": "2026-11-26T10:10:37Z", "level": level.lower(), "logger": logger[:-1], "event": text}
+    return json.dumps(fields)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ STAMP = "2026-11-26 10:10:37,513 "
     ],
 )
 def test_logged_shows_handlers_and_warnings(line: str, shown: Logged | None) -> None:
-    assert development.logged(STAMP + line, quiet=frozenset({"as expected"})) == shown
+    assert development.logged(record(line), quiet=frozenset({"as expected"})) == shown
 
 
 def test_logged_ignores_what_is_no_record() -> None:
@@ -96,8 +101,8 @@ def test_logged_ignores_what_is_no_record() -> None:
 
 
 def test_listening_finds_the_url() -> None:
-    line = f"{STAMP}INFO panels.gateway: listening on http://127.0.0.1:3977; workers connect to ipc:///x"
-    assert development.listening(line) == "http://127.0.0.1:3977"
+    line = "INFO panels.gateway: listening on http://127.0.0.1:3977; workers connect to ipc:///x"
+    assert development.listening(record(line)) == "http://127.0.0.1:3977"
     assert development.listening("") is None
 
 
