@@ -169,6 +169,7 @@ def attack(captive):
     pass
 """,
         pool=["--verify-replay"],
+        gateway=["--log-format", "json"],
     ) as taken:
         system = taken.system
         system.await_ready()
