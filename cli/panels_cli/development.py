@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from panels_shared.loglines import printable
 from panels_shared.snippet import caret
 
 #: Seconds after which a folder that could not be read is read again before its problem is told.
@@ -26,6 +27,17 @@ _LISTENING: Final = re.compile(r"listening on (http://\S+?);")
 _FAILED: Final = re.compile(r"[^/ ]+/[^: ]+: failed\b")
 _UNREPEATED: Final = re.compile(r"[^/ ]+/[^: ]+: would not replay\b")
 _PLACE: Final = re.compile(r"\bline (\d+)(?:, column (\d+))?")
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What matters here of a line that the gateway or the pool logs with ``--log-format json``."""
+
+    level: str
+    logger: str
+    event: str
+
+
+_decoder: Final = msgspec.json.Decoder(_Record)
 
 
 @dataclass(slots=True)
@@ -109,17 +121,6 @@ class Logged:
     text: str
 
 
-class _Record(msgspec.Struct):
-    """A line of a log as JSON: what is looked at."""
-
-    level: str
-    logger: str
-    event: str
-
-
-_decoder: Final = msgspec.json.Decoder(_Record)
-
-
 def listening(line: str) -> str | None:
     """The URL, if the gateway says by ``line`` that it listens."""
     found = _LISTENING.search(line)
@@ -127,14 +128,12 @@ def listening(line: str) -> str | None:
 
 
 def logged(line: str, *, quiet: frozenset[str] = frozenset()) -> Logged | None:
-    """What to show of a line of a log in JSON, None for nothing. ``quiet`` are texts that are expected
-    here.
-    """
+    """What to show of a line of a log in JSON, None for nothing. ``quiet`` are texts expected here."""
     try:
         record = _decoder.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.MsgspecError:
         return None
-    level, logger, text = record.level, record.logger, record.event
+    level, logger, text = record.level, record.logger, printable(record.event)
     if any(part in text for part in quiet):
         return None
     if logger == "panels.handler":

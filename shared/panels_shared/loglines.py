@@ -53,7 +53,10 @@ def redact(text: str) -> str:
     This is the second line of defence, against libraries that log what they parse and against our own
     mistakes. The first is that requests lose their credentials before anything can log them.
     """
-    return _TOKEN_PATTERN.sub(REDACTED, text)
+    # a look for what every match has in it: the pattern tries each of its forms at each character
+    if "eyJ" in text or "token=" in text or "earer" in text:
+        return _TOKEN_PATTERN.sub(REDACTED, text)
+    return text
 
 
 def printable(text: str, *, lines: bool = False) -> str:

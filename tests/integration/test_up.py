@@ -168,8 +168,8 @@ JavaScriptProgram.run = lambda self, task: run(self, replace(task, seed=next(see
 def attack(captive):
     pass
 """,
+        gateway=["--log-format=json"],
         pool=["--verify-replay"],
-        gateway=["--log-format", "json"],
     ) as taken:
         system = taken.system
         system.await_ready()

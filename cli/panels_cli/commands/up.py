@@ -161,12 +161,12 @@ class Development:
         access = ["--no-auth"] if self._no_token else ["--jwt-secret-file", str(space.secret_file)]
         gateway = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(space.data), *access]
         # at debug the gateway tells how handlers failed
-        gateway += ["--log-level", "debug", "--log-format", "json", "--allowed-origins", self._page.origin]
+        gateway += ["--log-level", "debug", "--allowed-origins", self._page.origin]
         endpoint = f"ipc://{sockets}/workers.sock"
         gateway += ["--workers-endpoint", endpoint]
         pool = ["--gateway", endpoint, "--processes", str(processes), "--verify-replay"]
-        pool += ["--log-format", "json"]
         for name, arguments in ((GATEWAY, gateway), (POOL, pool)):
+            arguments += ["--log-format", "json"]  # which ``development.logged`` reads
             children.append(Child(name, arguments, space.hidden / f"{name}.log", self._heard))
         for child in children:
             child.listen()
