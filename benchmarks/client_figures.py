@@ -84,18 +84,26 @@ async def feeding(greeting: bytes, rest: bytes) -> AsyncIterator[str]:
     """A server that greets everybody, answers the first PING, and then sends ``rest``."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             found = re.search(r"(?i)sec-websocket-key: *(\S+)", head)
             assert found is not None
             proof = base64.b64encode(hashlib.sha1((found[1] + _GUID).encode()).digest()).decode()
+            offered = re.search(r"(?i)sec-websocket-protocol: *([^\s,]+)", head)
+            chosen = f"Sec-WebSocket-Protocol: {offered[1]}\r\n" if offered is not None else ""
             writer.write(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Accept: {proof}\r\n\r\n".encode()
+                f"Sec-WebSocket-Accept: {proof}\r\n{chosen}\r\n".encode()
             )
-            writer.write(greeting + frame({"type": "PONG"}))
+            writer.write(greeting)
             await writer.drain()
-            await asyncio.sleep(0.2)  # what follows is not read together with the state
+            # the loop by hand asks nothing; and what follows is not to be read together with the state
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await reader.read(65_536)
+            writer.write(frame({"type": "PONG"}))
+            await writer.drain()
+            await asyncio.sleep(0.2)
             writer.write(rest)
             await writer.drain()
             await reader.read()

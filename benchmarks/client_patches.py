@@ -22,7 +22,10 @@ async def loop(url: str, count: int) -> float:
     """Milliseconds of CPU of a loop by hand."""
     state: dict[str, object] = {}
     began = 0.0
-    async with open_socket(f"{url}/panels/p/ws", max_size=None, compression=None, proxy=None) as socket:
+    connecting = open_socket(
+        f"{url}/panels/p/ws", max_size=None, compression=None, proxy=None, close_timeout=0
+    )
+    async with connecting as socket:
         async for text in socket:
             message = json.loads(text)
             if message["type"] == "CONNECTED":
