@@ -1,10 +1,11 @@
 """How long `panels up` takes to the first answer of a handler, and from a saved handler to its answer.
 
-Each round starts `panels up` in a folder of its own, with the console scripts that are installed, and calls the
-tool over one HTTP connection. "To the first RESULT" begins before the program is started; what a client of this
-program costs is in it, what typing `panels call` in a second terminal costs is not. "To the new handler" begins
-when the file has been written. The reference is what the machine takes to start Python and import the command
-line, `panels --version`, in the same round. Compiled handlers are cached from the second round on.
+Each round starts `panels up` in a folder of its own, with the console scripts that are installed, and calls
+the tool over one HTTP connection. "To the first RESULT" begins before the program is started; what a client
+of this program costs is in it, what typing `panels call` in a second terminal costs is not. "To the new
+handler" begins when the file has been written. The reference is what the machine takes to start Python and
+import the command line, `panels --version`, in the same round. Compiled handlers are cached from the second
+round on.
 """
 
 from __future__ import annotations

@@ -129,7 +129,26 @@ def _narrow(bench: Bench) -> object:
     return replace(bench.system, token=bench.narrow).http("GET", "/panels?limit=1")
 
 
+def _plain_upgrade(bench: Bench) -> object:
+    """A GET of the WebSocket's path that asks for no upgrade: 426."""
+    try:
+        return bench.ask("GET", "/panels/large/ws")
+    except RuntimeError as exc:
+        if ": 426:" not in str(exc):
+            raise
+        return None
+
+
 CASES: Final = (
+    Case("GET /health/live", "", lambda b: b.ask("GET", "/health/live")),
+    Case("GET /health/ready", "", lambda b: b.ask("GET", "/health/ready")),
+    Case("GET /panels/{id}/ws", "without an upgrade", _plain_upgrade),
+    Case("GET /panels/{id}/logs", "", lambda b: b.ask("GET", "/panels/busy/logs")),
+    Case(
+        "POST /panels/{id}/replay",
+        "small",
+        lambda b: b.ask("POST", "/panels/busy/replay", {"seq": b.ask("GET", "/panels/busy")["seq"]}),
+    ),
     Case("GET /health", "", lambda b: b.ask("GET", "/health")),
     Case("GET /metrics", "", lambda b: b.system.text("/metrics")),
     Case("GET /panels", f"limit=1, {GRANTS} grants", _narrow),

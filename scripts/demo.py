@@ -127,6 +127,7 @@ class Child:
         log = folder / f"{name}.log"
         # PANELS_ variables of whoever runs this are about another installation
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PANELS_")}
+        environment |= {"PANELS_LOG_FORMAT": "text", "PANELS_WORKER_LOG_FORMAT": "text"}
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],

@@ -229,7 +229,7 @@ def resident(system: System) -> dict[str, int]:
 
 def layers(system: System) -> str:
     """The layers of confinement that the sandboxes say they have, and what they do without."""
-    found = re.findall(r"ready; confined by (.+)", system.pool.text)
+    found = re.findall(r"ready; confined by ([^\[\n]+[^\[\s])", system.pool.text)
     if not found:
         return "unknown"
     # nothing is missing where a pool that is not root keeps its user: it could not do otherwise

@@ -114,6 +114,20 @@ class Api:
             content = self._content(response)
         return self._taken(response, content)
 
+    def text(self, path: str) -> str:
+        """What the gateway answers with success as text, not as JSON. Raises ``RefusedError``,
+        ``UnreachableError``.
+        """
+        headers = {"accept": "text/plain"}
+        if self._context.token is not None:
+            headers["authorization"] = f"Bearer {self._context.token}"
+        url = f"{self._context.url}{path}"
+        with self._reaching(), self._client.stream("GET", url, headers=headers) as response:
+            content = self._content(response)
+        if response.status_code != 200:
+            raise refusal(self._context.url, response.status_code, self._taken(response, content).value)
+        return content.decode(errors="replace")
+
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         url = self._context.url

@@ -11,9 +11,12 @@ from panels_cli.commands import (
     contexts,
     doctor,
     folders,
+    logs,
     panels,
+    replay,
     suspensions,
     tokens,
+    top,
     up,
     watch,
 )
@@ -58,17 +61,21 @@ def root(
 
 app.command("ls")(panels.list_panels)
 app.command("get")(panels.get)
+app.command("types")(panels.types)
 app.command("state")(panels.state)
 app.command("history")(panels.history)
 app.command("revert")(panels.revert)
+app.command("replay")(replay.replay)
 app.command("fork")(panels.fork)
 app.command("rm")(panels.remove)
 app.command("call")(calls.call)
 app.command("watch")(watch.watch)
+app.command("logs")(logs.logs)
 app.command("init")(folders.init)
 app.command("apply")(folders.apply)
 app.command("up")(up.up)
 app.command("token")(tokens.token)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.add_typer(suspensions.app, name="suspensions")
 app.add_typer(contexts.app, name="context")

@@ -94,6 +94,8 @@ def _settings(tool: FolderTool, shown: Mapping[str, Any]) -> Iterator[str]:
         ("description", wanted.get("description")),
         ("exclusive", wanted.get("exclusive", False)),
         ("capabilities", wanted.get("capabilities")),
+        ("args", wanted.get("args")),
+        ("returns", wanted.get("returns")),
     ):
         if not diff.same(value, shown.get(name)):
             yield name

@@ -79,6 +79,16 @@ def health(report: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+def ready(status: int, answer: object) -> Iterator[Finding]:
+    """Whether a trigger works, by the status and the JSON of /health/ready; nothing where there is none."""
+    if status == 200:
+        yield Finding("trigger", "ok", "a trigger of the gateway's own was run")
+    elif status == 503:
+        reason = answer.get("reason") if isinstance(answer, Mapping) else None
+        text = str(reason or "a trigger of the gateway's own was not run")
+        yield Finding("trigger", "wrong", text, "look at the logs of the gateway and of the pool")
+
+
 def _mend(problem: str) -> str:
     if "no worker" in problem:
         return "start one: panels-worker --gateway ENDPOINT, the gateway's --workers-endpoint"

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
+from panels_shared.loglines import printable
 from panels_shared.snippet import caret
 
 #: Seconds after which a folder that could not be read is read again before its problem is told.
@@ -20,11 +23,21 @@ SECOND_LOOK_S: Final = 0.15
 #: Seconds after which a folder is applied again that the gateway could not take.
 AGAIN_S: Final = 1.0
 
-_RECORD: Final = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) ([\w.]+): (.*)", re.DOTALL)
 _LISTENING: Final = re.compile(r"listening on (http://\S+?);")
 _FAILED: Final = re.compile(r"[^/ ]+/[^: ]+: failed\b")
 _UNREPEATED: Final = re.compile(r"[^/ ]+/[^: ]+: would not replay\b")
 _PLACE: Final = re.compile(r"\bline (\d+)(?:, column (\d+))?")
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What matters here of a line that the gateway or the pool logs with ``--log-format json``."""
+
+    level: str
+    logger: str
+    event: str
+
+
+_decoder: Final = msgspec.json.Decoder(_Record)
 
 
 @dataclass(slots=True)
@@ -115,20 +128,21 @@ def listening(line: str) -> str | None:
 
 
 def logged(line: str, *, quiet: frozenset[str] = frozenset()) -> Logged | None:
-    """What to show of a line of a log, None for nothing. ``quiet`` are texts that are expected here."""
-    found = _RECORD.fullmatch(line)
-    if found is None:
+    """What to show of a line of a log in JSON, None for nothing. ``quiet`` are texts expected here."""
+    try:
+        record = _decoder.decode(line)
+    except msgspec.MsgspecError:
         return None
-    level, logger, text = found.groups()
+    level, logger, text = record.level, record.logger, printable(record.event)
     if any(part in text for part in quiet):
         return None
     if logger == "panels.handler":
         if _UNREPEATED.match(text):
             return Logged("warning", text)
         return Logged("failed" if _FAILED.match(text) else "handler", text)
-    if level in ("ERROR", "CRITICAL"):
+    if level in ("error", "critical"):
         return Logged("error", text)
-    return Logged("warning", text) if level == "WARNING" else None
+    return Logged("warning", text) if level == "warning" else None
 
 
 def failure(text: str, files: Mapping[tuple[str, str], tuple[Path, str]]) -> tuple[str, tuple[str, ...]]:

@@ -86,6 +86,11 @@ class Output:
             soft_wrap=True,
         )
 
+    @property
+    def console(self) -> Console:
+        """Where pictures that change are drawn. What is drawn has to be cleaned before."""
+        return self._console
+
     # -- for programs --------------------------------------------------------------------------------
 
     def value(self, value: Any) -> None:

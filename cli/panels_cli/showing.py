@@ -1,4 +1,4 @@
-"""What `panels watch` prints of what it heard: differences of values, leaf by leaf. Pure."""
+"""What `panels watch` and `panels replay` print: differences of values, leaf by leaf. Pure."""
 
 from __future__ import annotations
 
@@ -40,8 +40,13 @@ def lines(heard: Heard) -> Iterator[list[Part]]:
         yield [("● the token expires soon", "yellow")]
 
 
-def _differences(old: object, new: object) -> Iterator[list[Part]]:
-    for number, difference in enumerate(differences(old, new)):
+def compared(name: str, old: object, new: object) -> Iterator[list[Part]]:
+    """The lines that say how the value ``name`` was and is."""
+    yield from _differences(old, new, name)
+
+
+def _differences(old: object, new: object, path: str = "") -> Iterator[list[Part]]:
+    for number, difference in enumerate(differences(old, new, path)):
         if number == MAX_LINES:
             yield [("  … and more", "dim")]
             return

@@ -55,12 +55,20 @@ export function open(panelId, draw) {
   return panel;
 }
 
+/**
+ * What people read of an error: where the handler gave it a code, its own sentence; otherwise what the client says, with the
+ * code of the protocol before it.
+ */
+export function sentence(error) {
+  return error.details?.handlerCode ? error.message.slice(error.code.length + 2) : error.message;
+}
+
 /** Calls a tool and shows what goes wrong; undefined then. */
 export async function call(panel, tool, args, options) {
   try {
     return (await panel.call(tool, args, options)).value;
   } catch (error) {
-    complain(error.message);
+    complain(sentence(error));
     return undefined;
   }
 }

@@ -57,6 +57,11 @@ void panels_result(const char *value, size_t length);
 PANELS_IMPORT("fail")
 void panels_fail(const char *message, size_t length);
 
+/* What a failure says to programs: a code, a letter and then up to 63 of A-Z a-z 0-9 . _ : -, and details, which are
+   JSON; a length of 0 for none. The last one counts. 0, or PANELS_INVALID. */
+PANELS_IMPORT("fail_code")
+int32_t panels_fail_code(const char *code, size_t code_length, const char *details, size_t length);
+
 /* Writes a line to the gateway's log: level 0 debug, 1 info, 2 warning, 3 error. */
 PANELS_IMPORT("log")
 void panels_log(int32_t level, const char *text, size_t length);

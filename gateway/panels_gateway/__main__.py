@@ -40,6 +40,7 @@ import fcntl
 import gc
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -48,7 +49,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
@@ -85,12 +86,16 @@ from panels_gateway.notifier import Notifier
 from panels_gateway.observe.counters import BrokerCounters
 from panels_gateway.observe.logs import configure_logging
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.answers import AnswerLimits
 from panels_gateway.reloading import Reloader
 from panels_gateway.server import BACKLOG, AdminServer, GatewayServer, admin_config, server_config
 from panels_shared.endpoint import CurveKeys
 from panels_shared.errors import ConfigError
 from panels_shared.notices import READY, STOPPING, Notices
+
+if TYPE_CHECKING:
+    from panels_gateway.observe.otel import OtelExport
 
 _log = logging.getLogger("panels.gateway")
 
@@ -112,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notifier = Notifier(Notices.take(os.environ, pid=os.getpid()))
         read = partial(load, arguments, dict(os.environ), directory=Path.cwd())
         config = read()
-        configure_logging(config.log_level)
+        configure_logging(config.log_level, config.log_format)
         for warning in config.warnings:
             _log.warning("%s", warning)
         verifier, curve = _make_verifier(config.auth), load_curve_keys(config.workers)
@@ -202,6 +207,10 @@ async def _serve_from(
         stages=Stages(config.stage_sampling),
         seal_key=None if config.record.durability == "none" else load_seal_key(config.data_dir),
     )
+    export = _make_export(config)
+    if export is not None:
+        assert config.trace_ratio is not None
+        kernel.trace(Tracing(export, ratio=config.trace_ratio, random_bits=random.getrandbits))
     await kernel.revoking.restore()
     where = config.waiting.folders
     panel_folders = [] if where is None else folders.read(where, definition_limits(config.panels))
@@ -210,7 +219,15 @@ async def _serve_from(
     kernel.turn.request_seal = broker.request_flush
     kernel.on_failure = _die
     host, port = listener.getsockname()[:2]
-    app = create_app(kernel, config, verifier, bus=broker.counters, port=port, pools=admission.pools)
+    app = create_app(
+        kernel,
+        config,
+        verifier,
+        bus=broker.counters,
+        port=port,
+        pools=admission.pools,
+        reports=broker.reports,
+    )
     server = GatewayServer(
         server_config(app, config.listen, app.refusals.count),
         kernel,
@@ -260,6 +277,19 @@ async def _serve_from(
             loading.cancel()
     finally:
         await broker.stop()
+        if export is not None:
+            await asyncio.to_thread(export.close)
+
+
+def _make_export(config: GatewayConfig) -> OtelExport | None:
+    """What takes spans away; None where nothing is traced."""
+    if config.trace_ratio is None:
+        return None
+    try:
+        from panels_gateway.observe.otel import OtelExport
+    except ImportError as exc:
+        raise ConfigError(f"traces: expected OpenTelemetry, got {exc}; install panels-kernel[otel]") from None
+    return OtelExport(time.monotonic)
 
 
 def _administering(
@@ -299,6 +329,7 @@ def _secret_paths(config: GatewayConfig) -> list[Path]:
     files = (
         config.auth.secret_file,
         config.auth.jwks_file,
+        config.workers.bus_key_file,
         config.workers.curve_secret_key_file,
         config.workers.curve_worker_keys_file,
         config.waiting.extensions,
@@ -322,7 +353,12 @@ def _die(error: JournalError) -> None:
 def _make_verifier(auth: AuthConfig) -> TokenVerifier | None:
     if not auth.enabled:
         return None
-    rules = TokenRules(audience=auth.audience, issuer=auth.issuer, max_lifetime_s=auth.max_lifetime_s)
+    rules = TokenRules(
+        audience=auth.audience,
+        issuer=auth.issuer,
+        max_lifetime_s=auth.max_lifetime_s,
+        scope_claims=auth.scope_claims,
+    )
     keyring = load_keyring(auth.secret_file, auth.jwks_file, auth.algorithms)
     return TokenVerifier(keyring, rules, clock=time.time)
 

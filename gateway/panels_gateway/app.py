@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from panels_gateway.clients.connection import ClientLimits
 from panels_gateway.clients.upgrade import Upgrades
 from panels_gateway.http.answers import answer_disconnect, answer_request_error, error_response
 from panels_gateway.http.desk import Desk, release
+from panels_gateway.http.handler_logs import HandlerLogRoutes
 from panels_gateway.http.histories import HistoryRoutes
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.http.panels import PanelRoutes
@@ -37,7 +38,9 @@ from panels_gateway.http.tools import ToolRoutes
 from panels_gateway.http.triggers import TriggerRoutes
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.kernel.quotas import QuotaLimits
+from panels_gateway.observe.access_log import AccessLog
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
+from panels_gateway.observe.refusals import RefusalLog
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.definition import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     )
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.observe.fleet import PoolSummary
+    from panels_gateway.observe.pools import PoolReports
 
 _CHANGING: Final = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 
@@ -74,7 +78,9 @@ class GatewayApp:
         gate: Gate,
         counters: HttpCounters,
         refusals: RefusalCounters,
+        refusal_log: RefusalLog,
         admin: ASGIApp,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.http = http
         self.admin = admin
@@ -82,6 +88,8 @@ class GatewayApp:
         self._gate = gate
         self.counters = counters
         self.refusals = refusals
+        self._refusal_log = refusal_log
+        self._access_log = access_log
 
     def change(self, config: GatewayConfig) -> None:
         """Goes by the names and the limits for addresses of ``config`` from the next request on."""
@@ -94,10 +102,18 @@ class GatewayApp:
         """ASGI 3."""
         if scope["type"] == "http":
             self._gate.open(scope)
-            await self._serve_http(scope, receive, send)
+            if self._access_log is None:
+                await self._serve_http(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._serve_http(scope, receive, access.listen(send))
         elif scope["type"] == "websocket":
             self._gate.open(scope)
-            await self._upgrades.serve(scope, receive, send)
+            if self._access_log is None:
+                await self._upgrades.serve(scope, receive, send)
+            else:
+                with self._access_log.of(scope, self._gate.address(scope)) as access:
+                    await self._upgrades.serve(scope, receive, access.listen(send))
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
@@ -111,15 +127,12 @@ class GatewayApp:
 
         try:
             self._gate.check_host(scope)
+            if scope["method"] in _CHANGING:
+                self._gate.check_origin(scope)
         except RequestError as error:
+            self._refusal_log.write(error, scope, self._gate.address(scope))
             await error_response(error)(scope, receive, counted)
             return
-        if scope["method"] in _CHANGING:
-            try:
-                self._gate.check_origin(scope)
-            except RequestError as error:
-                await error_response(error)(scope, receive, counted)
-                return
         try:
             await self.http(scope, receive, counted)
         except asyncio.CancelledError:
@@ -194,15 +207,16 @@ def create_app(
     bus: BrokerCounters,
     port: int,
     pools: Callable[[], Sequence[PoolSummary]] = tuple,
+    reports: PoolReports | None = None,
 ) -> GatewayApp:
     """The application.
 
     ``verifier`` None lets everybody in; ``port`` is the one that is really listened on; ``pools`` tells which
-    pools of workers are there.
+    pools of workers are there, and ``reports`` has what they say of themselves.
     """
     listen = config.listen
     own = own_origins(listen.host, port, listen.public_url)
-    refusals = RefusalCounters()
+    refusals, refusal_log = RefusalCounters(), RefusalLog()
     gate = Gate(
         verifier,
         host_policy(config),
@@ -217,7 +231,7 @@ def create_app(
         on_refused=refusals.count,
     )
     counters, clients = HttpCounters(), ClientCounters()
-    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals)
+    metrics = Metrics(kernel, http=counters, clients=clients, bus=bus, refusals=refusals, reports=reports)
     desk = Desk(
         kernel,
         gate,
@@ -236,10 +250,11 @@ def create_app(
     service = ServiceRoutes(kernel, metrics, durability=config.record.durability, pools=pools)
     http = Starlette(
         routes=[
-            *(service.routes() if listen.admin is None else service.public_routes()),
+            *(service.routes(public=True) if listen.admin is None else service.public_routes()),
             *PanelRoutes(desk).routes(),
             *HistoryRoutes(desk).routes(),
             *StreamRoutes(desk, readers).routes(),
+            *HandlerLogRoutes(desk, readers).routes(),
             *TriggerRoutes(desk).routes(),
             *SuspensionRoutes(desk).routes(),
             *ToolRoutes(desk).routes(),
@@ -250,9 +265,9 @@ def create_app(
             ).routes(),
         ],
         middleware=_cross_origin(listen.allowed_origins),
-        exception_handlers=_ANSWERS,
+        exception_handlers={**_ANSWERS, RequestError: _logging(refusal_log, gate)},
     )
-    admin = Starlette(routes=service.routes(), exception_handlers=_ANSWERS)
+    admin = Starlette(routes=service.routes(public=False), exception_handlers=_ANSWERS)
     admin_hosts = own_hosts(listen.admin[0] if listen.admin else listen.host, listen.public_url)
     admin_policy = HostPolicy((*admin_hosts, *(listen.allowed_hosts or ())), addresses=True)
     http.router.redirect_slashes = admin.router.redirect_slashes = False
@@ -265,8 +280,18 @@ def create_app(
         max_per_address=listen.max_connections_per_address,
         token_warning_s=config.auth.token_warning_s,
         on_refused=refusals.count,
+        log=refusal_log,
     )
-    return GatewayApp(http, upgrades, gate, counters, refusals, _of_hosts(admin, admin_policy))
+    return GatewayApp(
+        http,
+        upgrades,
+        gate,
+        counters,
+        refusals,
+        refusal_log,
+        _of_hosts(admin, admin_policy),
+        AccessLog() if config.access_log else None,
+    )
 
 
 def _of_hosts(app: ASGIApp, policy: HostPolicy) -> ASGIApp:
@@ -309,6 +334,17 @@ def _cross_origin(allowed: tuple[str, ...] | None) -> list[Middleware]:
             ],
         )
     ]
+
+
+def _logging(log: RefusalLog, gate: Gate) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Starlette's hook for ``RequestError`` that has refusals logged."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)
+        log.write(error, request.scope, gate.address(request.scope))
+        return error_response(error)
+
+    return answer
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

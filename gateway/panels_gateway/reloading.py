@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from panels_gateway.access.keys import load_keyring
-from panels_gateway.observe.logs import set_level
 from panels_shared.errors import ConfigError
+from panels_shared.logs import set_levels
 
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import TokenVerifier
@@ -58,7 +58,7 @@ class Reloader:
         config = replace(config, listen=replace(config.listen, host=self._started.listen.host))
         before, self._current = self._current, config
         self._app.change(config)
-        set_level(config.log_level)
+        set_levels(config.log_level)
         taken = _changed(before, config) & LIVE
         _log.info("configuration read again; changed: %s", _names(taken) or "nothing")
         if waiting := _changed(self._started, config) - LIVE:

@@ -33,6 +33,7 @@ class Code(str, Enum):
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_HANDLER = "INVALID_HANDLER"
+    INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     PANEL_EXISTS = "PANEL_EXISTS"
     CONFLICT = "CONFLICT"
     HISTORY_GONE = "HISTORY_GONE"
@@ -40,6 +41,7 @@ class Code(str, Enum):
     TOO_LARGE = "TOO_LARGE"
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    UPGRADE_REQUIRED = "UPGRADE_REQUIRED"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
@@ -75,15 +77,22 @@ CODES: Mapping[Code, CodeInfo] = {
         400, False, "The request body is not valid; details.path names the field."
     ),
     Code.INVALID_HANDLER: CodeInfo(422, False, "A handler was refused; details says which and why."),
+    Code.INVALID_ARGUMENTS: CodeInfo(
+        400, False, "The arguments do not match the schema of the tool; details.path says where."
+    ),
     Code.PANEL_EXISTS: CodeInfo(409, False, "A panel of that id exists."),
     Code.CONFLICT: CodeInfo(
-        409, False, "The idempotency key was used for something else, or the question is not open."
+        409,
+        False,
+        "The idempotency key was used for something else, the question is not open, or the panel is not at "
+        "expectedSeq.",
     ),
     Code.HISTORY_GONE: CodeInfo(410, False, "The panel's history does not reach back so far."),
     Code.TOO_MANY_PANELS: CodeInfo(429, True, "The gateway holds as many panels as it may."),
     Code.TOO_LARGE: CodeInfo(413, False, "The request body is too large."),
     Code.NOT_FOUND: CodeInfo(404, False, "There is nothing at this path."),
     Code.METHOD_NOT_ALLOWED: CodeInfo(405, False, "This path does not take that method."),
+    Code.UPGRADE_REQUIRED: CodeInfo(426, False, "This path speaks WebSocket only, and the request was none."),
     Code.UNAVAILABLE: CodeInfo(
         503, True, "No worker could do it in time, or the gateway is shutting down; nothing was done."
     ),

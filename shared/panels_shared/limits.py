@@ -30,6 +30,9 @@ MAX_EXTENSION_NAME_CHARS = 64
 #: A call's arguments, and an answer's value, in bytes of JSON.
 MAX_CALL_ARGS_BYTES = MIB
 MAX_ANSWER_BYTES = 4 * MIB
+#: What a handler says of its failure to programs: characters of the code, bytes of JSON of the details.
+MAX_HANDLER_CODE_CHARS = 64
+MAX_HANDLER_DETAILS_BYTES = 4 * KIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

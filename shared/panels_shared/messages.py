@@ -47,6 +47,8 @@ MAX_REFUSAL_CHARS: Final = 16_384
 
 ShortText = Annotated[str, Meta(max_length=MAX_SHORT_CHARS)]
 ReasonText = Annotated[str, Meta(max_length=MAX_REASON_CHARS)]
+#: What a pool counts or measures; a security limit, so that sums stay exact as floats.
+Amount = Annotated[int, Meta(ge=0, le=2**50)]
 _Id = Annotated[bytes, Meta(max_length=MAX_ID_BYTES)]
 _Tools = Annotated[tuple[int, ...], Meta(max_length=MAX_ELEMENTS)]
 
@@ -186,6 +188,14 @@ class Abandon(msgspec.Struct, frozen=True, array_like=True, tag=11):
     digest: bytes
 
 
+class Replace(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """gateway → pool. This sandbox lives and does not answer a run that should have ended long ago: kill it,
+    and start another. It is said to pools whose Hello says that they understand it.
+    """
+
+    worker: _Id
+
+
 # -- sandbox or pool → gateway -----------------------------------------------------------------------
 
 
@@ -197,6 +207,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     (``missing``). That is what was true when it started: it is no proof.
 
     A pool with ``labels`` runs panels that name one of them and no others; those of a sandbox are its pool's.
+    ``replaces``: the pool understands ``Replace``.
     """
 
     role: Literal["sandbox", "pool"]
@@ -207,17 +218,36 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=32):
     active: Annotated[tuple[ShortText, ...], Meta(max_length=MAX_LAYERS)] = ()
     missing: Annotated[tuple[ReasonText, ...], Meta(max_length=MAX_LAYERS)] = ()
     labels: Annotated[tuple[Label, ...], Meta(max_length=MAX_LABELS)] = ()
+    replaces: bool = False
+
+
+class PoolReport(msgspec.Struct, frozen=True, array_like=True):
+    """What a pool measures of its sandboxes, from outside.
+
+    ``processes`` are wanted and ``ready`` of them serve; ``rss_bytes`` is their resident memory. Since the
+    pool began, ``started`` were started, ``crashed`` ended without having been told to, ``killed`` were
+    killed by the pool because they hung or stayed, and all of them used ``cpu_ms`` of CPU time.
+    """
+
+    processes: Amount
+    ready: Amount
+    rss_bytes: Amount
+    started: Amount
+    crashed: Amount
+    killed: Amount
+    cpu_ms: Amount
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=33):
     """Says *alive*, not *making progress*: the dispatcher's job deadlines watch progress.
 
     ``worker`` is the peer it speaks for, because a sandbox beats on a second socket while its
-    first is busy running a job.
+    first is busy running a job. ``report`` is a pool's, for metrics; nothing is decided by it.
     """
 
     worker: _Id
     rss_bytes: int
+    report: PoolReport | None = None
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, tag=34, gc=False):
@@ -277,5 +307,7 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=38):
     draining: bool
 
 
-ToWorker = Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare | Abandon
+ToWorker = (
+    Tool | Snapshot | Delta | Job | Resume | Revoke | Forget | Drain | Welcome | Prepare | Abandon | Replace
+)
 ToGateway = Hello | Heartbeat | Result | Missing | Prepared | Exited | Goodbye

@@ -93,7 +93,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
 
     ``line``, ``column`` are 1-based positions in the handler's own source, 0 where not known. ``details``
     is a JSON object with more for the client (``stack``, ``snippet``, ``errorName``,
-    ``path``), ``{}`` for none.
+    ``path``, and ``handlerCode`` with ``handlerDetails``, see ``failure``), ``{}`` for none.
     """
 
     usage: Usage

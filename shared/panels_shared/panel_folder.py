@@ -47,6 +47,7 @@ _PANEL_FIELDS: Final = frozenset(
 )
 _TOOL_FIELDS: Final = frozenset(
     {"handler", "entry", "description", "trigger", "exclusive", "capabilities", "limits", "quota"}
+    | {"args", "returns"}
 )
 
 
@@ -198,6 +199,9 @@ def _tool(
     if entry:
         handler["entry"] = entry
     fields = {key: value for key, value in table.items() if key not in ("handler", "entry")}
+    for schema in ("args", "returns"):
+        if isinstance(fields.get(schema), str):
+            fields[schema] = _schema(f"{path}.{schema}", fields[schema], read)
     tool = FolderTool(
         name,
         handler_digest(language, entry, source).hex(),
@@ -208,6 +212,15 @@ def _tool(
         source,
     )
     return tool, {"name": name, "handler": handler, **fields}
+
+
+def _schema(path: str, file: str, read: Read) -> Any:
+    if not is_inside(file) or not file.endswith(".json"):
+        raise _wrong(path, 'expected a JSON Schema: a table, or the name of a file like "add.args.json"')
+    try:
+        return jsonvalue.decode(read(file, MAX_PANEL_FILE_BYTES))
+    except InvalidJsonError as exc:
+        raise FolderError(f"{file}: {exc.problem}") from None
 
 
 def _source(file: str, language: Language, content: bytes) -> str:

@@ -77,7 +77,15 @@ def secret_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch, secret_file: Path, panels: Terminal) -> Iterator[str]:
+def gateway() -> Gateway:
+    """The gateway behind ``url``."""
+    return Gateway(respond=respond)
+
+
+@pytest.fixture
+def url(
+    monkeypatch: pytest.MonkeyPatch, secret_file: Path, panels: Terminal, gateway: Gateway
+) -> Iterator[str]:
     """A gateway in a thread, whose URL and a token for it are in the environment."""
     ports: list[int] = []
     ready, stop = threading.Event(), asyncio.Event()
@@ -85,7 +93,7 @@ def url(monkeypatch: pytest.MonkeyPatch, secret_file: Path, panels: Terminal) ->
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        async with serving(Gateway(respond=respond), secret_file=secret_file) as (port, _):
+        async with serving(gateway, secret_file=secret_file) as (port, _):
             ports.append(port)
             ready.set()
             await stop.wait()

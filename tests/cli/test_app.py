@@ -10,7 +10,20 @@ from tests.cli.conftest import Terminal
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
 COMMANDS = [
-    *(["ls"], ["get"], ["state"], ["history"], ["revert"], ["fork"], ["rm"], ["call"], ["watch"]),
+    *(
+        ["ls"],
+        ["get"],
+        ["state"],
+        ["history"],
+        ["revert"],
+        ["replay"],
+        ["logs"],
+        ["top"],
+        ["fork"],
+        ["rm"],
+        ["call"],
+        ["watch"],
+    ),
     *(["init"], ["apply"], ["token"], ["doctor"]),
     *(["suspensions", name] for name in ("ls", "answer", "cancel")),
     *(["context", name] for name in ("add", "use", "ls", "rm")),

@@ -90,3 +90,12 @@ def test_this_machine_is_known_by_its_names() -> None:
     assert [checks.is_loopback(f"http://{h}") for h in ("localhost:1", "127.0.0.9", "[::1]:3", "h")] == [
         True, True, True, False,
     ]  # fmt: skip
+
+
+def test_a_trigger_that_was_not_run_is_wrong_and_an_older_gateway_says_nothing_of_it() -> None:
+    assert [finding.level for finding in checks.ready(200, {"status": "ready"})] == ["ok"]
+    (finding,) = checks.ready(503, {"status": "unavailable", "reason": "the queue of the gateway is full"})
+    assert (finding.level, finding.text) == ("wrong", "the queue of the gateway is full")
+    (finding,) = checks.ready(503, None)
+    assert finding.text == "a trigger of the gateway's own was not run"
+    assert list(checks.ready(404, {})) == []

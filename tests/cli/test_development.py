@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
 
 from panels_cli import development
 from panels_cli.development import AGAIN_S, SECOND_LOOK_S, Logged, Watched
+from panels_shared.logs import formatter
 
 A, B = Path("/w/a"), Path("/w/b")
 
@@ -64,7 +67,11 @@ def test_owners_are_the_folders_of_the_paths() -> None:
     assert development.owners([A, B], ["/w/b"]) == [B]
 
 
-STAMP = "2026-11-26 10:10:37,513 "
+def record(line: str) -> str:
+    """A line as ``LEVEL LOGGER: TEXT`` says, as the programs write it with ``--log-format json``."""
+    level, logger, event = re.fullmatch(r"([A-Z]+) ([\w.]+): (.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    made = logging.LogRecord(logger, logging.getLevelNamesMapping()[level], "f", 1, event, (), None)
+    return formatter("json").format(made)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,7 @@ STAMP = "2026-11-26 10:10:37,513 "
             Logged("warning", "p/add: would not replay: it differs"),
         ),
         ("WARNING panels.gateway: disk", Logged("warning", "disk")),
+        ("INFO panels.handler: p/add: \x1b[2J\nWARNING", Logged("handler", "p/add: \\x1b[2J\\nWARNING")),
         ("CRITICAL panels.gateway: disk", Logged("error", "disk")),
         ("WARNING panels.gateway: as expected", None),
         ("INFO panels.gateway: listening", None),
@@ -88,15 +96,22 @@ STAMP = "2026-11-26 10:10:37,513 "
     ],
 )
 def test_logged_shows_handlers_and_warnings(line: str, shown: Logged | None) -> None:
-    assert development.logged(STAMP + line, quiet=frozenset({"as expected"})) == shown
+    assert development.logged(record(line), quiet=frozenset({"as expected"})) == shown
 
 
 def test_logged_ignores_what_is_no_record() -> None:
-    assert development.logged("Traceback (most recent call last):") is None
+    for line in (
+        "Traceback (most recent call last):",
+        "",
+        "{}",
+        "[1]",
+        '{"level":1,"logger":"a","event":"b"}',
+    ):
+        assert development.logged(line) is None
 
 
 def test_listening_finds_the_url() -> None:
-    line = f"{STAMP}INFO panels.gateway: listening on http://127.0.0.1:3977; workers connect to ipc:///x"
+    line = record("INFO panels.gateway: listening on http://127.0.0.1:3977; workers connect to ipc:///x")
     assert development.listening(line) == "http://127.0.0.1:3977"
     assert development.listening("") is None
 

@@ -39,7 +39,7 @@ class Gateway:
                 [sys.executable, "-m", "panels_gateway", "--port=0", f"--data-dir={data_dir}", *flags],
                 stderr=log,
                 stdout=log,
-                env={"PATH": os.environ["PATH"]},
+                env={"PATH": os.environ["PATH"], "PANELS_LOG_FORMAT": "text"},
             )
 
     @property

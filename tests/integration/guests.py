@@ -28,6 +28,7 @@ _IMPORTS = """
   (import "panels" "view" (func $view (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "panels" "result" (func $result (param i32 i32)))
   (import "panels" "fail" (func $fail (param i32 i32)))
+  (import "panels" "fail_code" (func $fail_code (param i32 i32 i32 i32) (result i32)))
   (import "panels" "log" (func $log (param i32 i32 i32)))
   (import "panels" "now_ms" (func $now_ms (result f64)))
 """
@@ -116,6 +117,13 @@ def returns_keys() -> Step:
     return code(
         "(local.set $n (call $state_keys (i32.const 65536) (i32.const 65536)))"
         "(call $result (i32.const 65536) (local.get $n))"
+    )
+
+
+def fails_with_code(code: str, details: object) -> Step:
+    """fail_code, for a failure that comes behind it."""
+    return lambda literals: (
+        f"(drop (call $fail_code {literals.place(code)} {literals.place(_json(details))}))"
     )
 
 

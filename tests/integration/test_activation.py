@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from collections import Counter
 
@@ -12,28 +11,11 @@ import httpx
 from tests.integration.guests import counter
 from tests.support.system import System
 
-#: What a service manager does between fork and exec: the socket becomes descriptor 3, and says whose it is.
-HAND_OVER = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.set_inheritable(3, True)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def start_behind(system: System, listener: socket.socket) -> None:
-    """Starts the gateway with ``listener``, as a service manager does."""
-    descriptor = listener.fileno()
-    system.start_gateway(
-        wait=False, under=(sys.executable, "-c", HAND_OVER, str(descriptor)), descriptors=[descriptor]
-    )
-
 
 def test_restarting_behind_an_inherited_socket_refuses_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2_048) as listener, System() as system:
         system.port = 1  # which it could not listen on: it takes what it is handed
-        start_behind(system, listener)
+        system.start_gateway_behind(listener)
         system.start_pool()
         system.await_listening()
         assert system.port == listener.getsockname()[1]
@@ -63,7 +45,7 @@ def test_restarting_behind_an_inherited_socket_refuses_nobody() -> None:
                 assert system.the_gateway().stop() == 0
                 # nobody listens now but whoever keeps the socket: this client waits for the next gateway
                 with socket.create_connection(("127.0.0.1", system.port)) as waiting:
-                    start_behind(system, listener)
+                    system.start_gateway_behind(listener)
                     system.await_listening()
                     waiting.sendall(b"GET /panels HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                     assert waiting.recv(12) == b"HTTP/1.1 401"

@@ -91,6 +91,32 @@ def test_gateway_told_to_stop_answers_what_no_worker_will_run(make_system: MakeS
     assert system.defects() == []
 
 
+def test_gateway_told_to_stop_leaves_a_handler_that_is_to_go_on_to_the_next_one(
+    make_system: MakeSystem,
+) -> None:
+    """No worker can resume it any more: the gateway waited for all of its grace, and warned of it."""
+    system = make_system(processes=1)
+    source = "await $ext.human.ask('go on?'); $state.done = true;"
+    capabilities = ["ext:*", "state:write:*"]
+    panel = system.make_panel({"name": "ask", "handler": source, "capabilities": capabilities}, state={})
+    with system.connect(panel) as client:
+        client.send_trigger("ask")
+        suspension = client.receive_type("PROGRESS")["suspensionId"]
+        system.pool.stop()
+        eventually(lambda: system.health() == 503, what="the gateway to notice")
+        answered = system.http.post(f"/panels/{panel}/suspensions/{suspension}/answer", json={"value": 1})
+        assert answered.status_code == 204, answered.text
+        eventually(partial(jobs_are, system, 1), what="the handler to wait for a worker")
+        system.close_http()
+        stopping = system.the_gateway()
+        stopping.signal(signal.SIGTERM)
+        assert client.await_close()[0] == 1012
+    assert stopping.wait() == 0
+    assert "did not end in time" not in stopping.text
+    system.start(processes=1)
+    eventually(lambda: system.state(panel) == {"done": True}, what="the handler to go on")
+
+
 def test_honest_definition_is_answered_while_64_compile_bombs_are_compiled(system: System) -> None:
     """By one subject, in eight definitions: the first refusal of a definition ends the rest of it."""
     seed = 3_000 + secrets.randbelow(100)

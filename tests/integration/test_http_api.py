@@ -710,7 +710,7 @@ def test_metrics_are_in_the_format_of_prometheus(system: System) -> None:
     assert response.headers["content-type"].startswith("text/plain")
     lines = response.text.splitlines()
     names = {line.split("{")[0].split(" ")[0] for line in lines if line and not line.startswith("#")}
-    assert all(name.startswith("panels_") for name in names), names
+    assert all(name.startswith(("panels_", "process_")) for name in names), names
     typed = {line.split(" ")[2] for line in lines if line.startswith("# TYPE")}
     assert names <= typed | {
         name + suffix for name in typed for suffix in ("_bucket", "_sum", "_count", "_total")

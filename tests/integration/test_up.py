@@ -168,6 +168,7 @@ JavaScriptProgram.run = lambda self, task: run(self, replace(task, seed=next(see
 def attack(captive):
     pass
 """,
+        gateway=["--log-format=json"],
         pool=["--verify-replay"],
     ) as taken:
         system = taken.system

@@ -17,8 +17,8 @@ from panels_shared.outcome import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [bound for bounds in BOUNDS.values() for bound in bounds]
-#: Options with a number that bounds nothing: a port, a sample, a wait.
-NO_BOUNDS = {"--port", "--stage-sampling", "panels-worker --nice", "panels-worker --spin-us"}
+#: Options with a number that bounds nothing: a port, samples, a wait.
+NO_BOUNDS = {"--port", "--stage-sampling", "--trace-ratio", "panels-worker --nice", "panels-worker --spin-us"}
 
 
 def constants() -> Iterator[str]:

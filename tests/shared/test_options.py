@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from panels_shared.errors import ConfigError
-from panels_shared.options import MAX_CONFIG_FILE_BYTES, Option, OptionTable, Values
+from panels_shared.options import (
+    MAX_CONFIG_FILE_BYTES,
+    MAX_LOGGERS,
+    Option,
+    OptionTable,
+    Values,
+    parse_levels,
+)
 
 TABLE = OptionTable(
     program="demo",
@@ -28,6 +36,7 @@ TABLE = OptionTable(
             maximum=1_000,
             help="A count.",
         ),
+        Option(name="guard", group="Some", kind="text", guards=True, help="A check."),
         Option(name="size", group="More", kind="bytes", default=2048, minimum=1024, help="A size."),
         Option(name="share", group="More", kind="number", default=0.5, maximum=1, help="A share."),
         Option(name="on", group="More", kind="flag", default=False, help="A switch."),
@@ -62,7 +71,7 @@ def test_flag_wins_over_environment_over_file_over_default() -> None:
     assert values.get("size", int) == 2048
     assert [values.source(key) for key in ("name", "mode", "count_of", "size")] == [
         "--name",
-        "/etc/demo.toml",
+        "/etc/demo.toml:2",
         "PANELS_COUNT_OF",
         "the default",
     ]
@@ -118,10 +127,13 @@ def test_bad_value_is_refused_with_a_sentence(arguments: list[str], sentence: st
     [
         (
             b"count_off = 1",
-            "config: expected options, got 'count_off' in /etc/demo.toml; did you mean count-of?",
+            "config: expected options, got 'count_off' in /etc/demo.toml:1; did you mean count-of?",
         ),
         (b"zzz = 1", "see demo --help"),
-        (b"count-of = true", "count-of: expected a whole number, 1 to 1000, got True (from /etc/demo.toml)"),
+        (
+            b"count-of = true",
+            "count-of: expected a whole number, 1 to 1000, got True (from /etc/demo.toml:1)",
+        ),
         (b"size = 2.0", "size: expected"),
         (b"share = '1'x", "config: expected TOML"),
         (b"share = inf", "share: expected"),
@@ -138,18 +150,55 @@ def test_bad_file_is_refused_with_a_sentence(file: bytes, sentence: str) -> None
     assert sentence in refusal(file=file)
 
 
-def test_empty_variable_is_a_value_unless_the_table_ignores_it() -> None:
-    assert "from PANELS_NAME" in refusal(PANELS_NAME="")
-    lenient = OptionTable(
-        program="demo",
-        version="9",
-        description="",
-        options=TABLE.options,
-        config_variable="X",
-        ignore_empty=True,
+def test_empty_variable_counts_as_absent() -> None:
+    assert read(PANELS_NAME="", PANELS_COUNT_OF="").get("count_of", int) == 2
+    assert read(file=b'name = "file"', PANELS_NAME="").get("name", str) == "file"
+
+
+def test_empty_variable_that_would_switch_a_check_off_is_an_error_unless_a_flag_decides() -> None:
+    assert "guard: expected a value, or no such variable, got '' (from PANELS_GUARD)" in refusal(
+        PANELS_GUARD=""
     )
-    values = lenient.read([], {"PANELS_NAME": ""}, directory=Path("/"), read_file=Path.read_bytes)
-    assert values.get("name", str) == "anna"
+    assert read("--guard=on", PANELS_GUARD="").get("guard", str) == "on"
+
+
+def test_line_of_an_option_is_that_of_its_own_table() -> None:
+    table = dataclasses.replace(TABLE, section="demo")
+    file = b'[other]\nname = 1\n\n[demo]\n"name" = 2\n'
+    with pytest.raises(ConfigError, match=r"got 2 \(from /f:5\)"):
+        table.read(["--config=/f"], {}, directory=Path("/"), read_file=lambda _: file)
+
+
+def test_file_of_another_program_only_is_no_table_of_ours() -> None:
+    table = dataclasses.replace(TABLE, foreign_sections=frozenset({"worker"}))
+    values = table.read(
+        ["--config=/f"], {}, directory=Path("/"), read_file=lambda _: b"name = 'x'\n[worker]\nzzz = 1\n"
+    )
+    assert values.get("name", str) == "x"
+    with pytest.raises(ConfigError, match="got 'other'"):
+        table.read(["--config=/f"], {}, directory=Path("/"), read_file=lambda _: b"[other]\nzzz = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("info", ("info", {})),
+        ("warning,panels.gateway.bus=debug", ("warning", {"panels.gateway.bus": "debug"})),
+        ("info, uvicorn=info", ("info", {"uvicorn": "info"})),
+        ("loud", None),
+        ("", None),
+        ("panels=debug", None),
+        ("info,panels", None),
+        ("info,panels=loud", None),
+        ("info,pa nels=info", None),
+        ("info,a=info,a=debug", None),
+        ("info," + ",".join(f"l{n}=info" for n in range(MAX_LOGGERS + 1)), None),
+    ],
+)
+def test_levels_are_one_for_all_and_others_for_single_loggers(
+    text: str, expected: tuple[str, dict[str, str]] | None
+) -> None:
+    assert parse_levels(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,16 +210,26 @@ def test_empty_variable_is_a_value_unless_the_table_ignores_it() -> None:
     ],
 )
 def test_mistyped_variable_is_named_with_what_was_meant(name: str, meant: str) -> None:
-    assert TABLE.mistyped({name: "1"}) == [
+    assert TABLE.unknown({name: "1"}) == [
         f"the variable {name} is no option and is ignored; did you mean {meant}?"
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["PANELS_NAME", "PANELS_DEMO_CONFIG", "PANELS_WHATEVER", "COUNT_OFF", "PANELS_"]
-)
+@pytest.mark.parametrize("name", ["PANELS_NAME", "PANELS_DEMO_CONFIG", "COUNT_OFF", "PATH"])
 def test_other_variables_are_left_alone(name: str) -> None:
-    assert TABLE.mistyped({name: "1"}) == []
+    assert TABLE.unknown({name: "1"}) == []
+
+
+def test_variable_that_is_like_no_option_is_named_too() -> None:
+    assert TABLE.unknown({"PANELS_ZZZ": "1"}) == [
+        "the variable PANELS_ZZZ is no option and is ignored; see demo --help"
+    ]
+
+
+def test_variables_are_named_one_by_one_up_to_a_bound() -> None:
+    said = TABLE.unknown({f"PANELS_ZZZ_{n}": "" for n in range(1_000)})
+    assert len(said) == 17
+    assert said[-1] == "984 more variables PANELS_... are no options either"
 
 
 def test_reference_has_a_row_for_each_option() -> None:

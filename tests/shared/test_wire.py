@@ -29,6 +29,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "welcome": [m.Welcome(b"s" * 16, 500)],
     "prepare": [m.Prepare(b"d" * 32, "javascript", "default", b"return 1")],
     "abandon": [m.Abandon(b"d" * 32)],
+    "replace": [m.Replace(b"w" * 16)],
     "resume": [
         m.Resume(
             10,
@@ -59,9 +60,12 @@ REPLIES: dict[str, list[Any]] = {
             ("seccomp",),
             ("landlock (none here)",),
         ),
-        m.Hello("pool", b"", 1, {}, labels=("gpu",)),
+        m.Hello("pool", b"", 1, {}, labels=("gpu",), replaces=True),
     ],
-    "heartbeat": [m.Heartbeat(b"w" * 16, 30_000_000)],
+    "heartbeat": [
+        m.Heartbeat(b"w" * 16, 30_000_000),
+        m.Heartbeat(b"p" * 16, 0, m.PoolReport(4, 3, 120_000_000, 6, 1, 1, 5_000)),
+    ],
     "completed": [
         m.Result(
             9,

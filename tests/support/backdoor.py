@@ -73,11 +73,12 @@ def taken_over(
     *,
     honest: int = 0,
     processes: int = 1,
+    gateway: Sequence[str] = (),
     pool: Sequence[str] = (),
     cache_dir: Path | None = None,
 ) -> Iterator[TakenOver]:
     """A gateway, ``honest`` sandboxes in a pool of their own that are ready, and the attacker's pool."""
-    with System(cache_dir=cache_dir) as system:
+    with System(gateway=gateway, cache_dir=cache_dir) as system:
         if honest:
             system.start(processes=honest)
         else:

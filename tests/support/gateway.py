@@ -35,7 +35,7 @@ from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
-from panels_gateway.panels.panel import Mutation
+from panels_gateway.panels.panel import OWN_PANEL, Mutation
 from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m
 from panels_shared.errors import CloseCode
@@ -182,6 +182,8 @@ class Gateway:
         self.now_s = 100.0
         self.wall_s = 1_000_000.0
         self.respond = respond
+        #: What the worker answers to the trigger of `/health/ready`, by its argument.
+        self.respond_own: Callable[[int], Outcome | None] = lambda number: completed(number + 1)
         self.refusals: dict[bytes, Refusal] = {}
         self.compiling = True
         self.dead = False  # killed: it does nothing any more, whatever its timers say
@@ -239,6 +241,8 @@ class Gateway:
         for _, messages in dispatcher.drain(self.now_s):
             for message in messages:
                 self._receive(message)
+        for trigger in dispatcher.take_outdated():
+            kernel.outdated(trigger)
         if self._inbox:
             self.request_turn()
         kernel.flush()
@@ -275,9 +279,16 @@ class Gateway:
             self._compile(message)
 
     def _run(self, job: m.Job | m.Resume) -> None:
-        panel = next((r.panel for r in self.kernel.residents if r.panel.key == job.panel), None)
-        if panel is None:
+        if isinstance(job, m.Job) and job.panel == OWN_PANEL:
+            if (own := self.respond_own(int(job.args))) is None:
+                self._held.append(job)
+            else:
+                self._finish(job, own)
             return
+        lane = self.dispatcher._fleet.lanes.get(job.panel)
+        if lane is None:
+            return
+        panel = lane.panel
         tool = self._tools[job.tool]
         if isinstance(job, m.Resume):
             call = Call(panel.id, tool, None, panel.state, job, job.answers, job.image)
@@ -338,12 +349,17 @@ class Gateway:
         caller: Caller | None = None,
         name: str | None = None,
         principal: Principal = ANONYMOUS,
+        expected_seq: int | None = None,
     ) -> Caller:
         """Triggers ``tool`` and returns at once; the answer will be the caller's."""
         caller = caller if caller is not None else Caller()
         encoded = json.dumps(args).encode()
         intake = self.kernel.intake
-        intake.submit(intake.accept(caller, resident.panel, tool, encoded, principal, name, key))
+        intake.submit(
+            intake.accept(
+                caller, resident.panel, tool, encoded, principal, name, key, expected_seq=expected_seq
+            )
+        )
         return caller
 
     async def trigger(

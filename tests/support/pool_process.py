@@ -32,7 +32,7 @@ class PoolProcess:
         self.log: list[str] = []
         command = [
             *(sys.executable, "-m", "panels_worker", "--gateway", endpoint, "--cache-dir", str(cache_dir)),
-            *("--processes", str(processes), "--log-level", "debug", *arguments),
+            *("--processes", str(processes), "--log-level", "debug", "--log-format", "text", *arguments),
         ]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})}

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,10 +35,22 @@ START_TIMEOUT_S: Final = 40.0
 STOP_TIMEOUT_S: Final = 25.0
 PR_SET_PDEATHSIG: Final = 1
 
+#: Tests read logs as people do, although nobody sits in front of them.
+READABLE: Final = {"PANELS_LOG_FORMAT": "text", "PANELS_WORKER_LOG_FORMAT": "text"}
+
 _LISTENING: Final = re.compile(r"listening on http://[^ ]*?:(\d+)")
 _libc = ctypes.CDLL(None)
 
 T = TypeVar("T")
+
+#: What a service manager does between fork and exec: the socket becomes descriptor 3, and says whose it is.
+HAND_OVER: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def eventually(look: Callable[[], T], *, within_s: float = 20.0, what: str = "") -> T:
@@ -88,7 +101,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**inherited, **(environment or {})},
+                env={**inherited, **READABLE, **(environment or {})},
                 start_new_session=True,
                 pass_fds=descriptors,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call
@@ -116,7 +129,12 @@ class Process:
             found = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        living: list[psutil.Process] = []
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    living.append(process)
+        return living
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal."""
@@ -222,12 +240,24 @@ class System:
             self.await_listening()
         return self.gateway
 
-    def start_pool(self, *, processes: int = 2, environment: Mapping[str, str] | None = None) -> Process:
-        """Starts another pool."""
+    def start_gateway_behind(self, listener: socket.socket) -> Process:
+        """Starts the gateway with ``listener``, as a service manager does, and does not wait for it."""
+        descriptor = listener.fileno()
+        under = (sys.executable, "-c", HAND_OVER, str(descriptor))
+        return self.start_gateway(wait=False, under=under, descriptors=[descriptor])
+
+    def start_pool(
+        self,
+        *,
+        processes: int = 2,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts another pool, by the command ``under`` if there is one."""
         arguments = ["panels_worker", "--gateway", self.endpoint, "--processes", str(processes)]
         arguments += ["--cache-dir", str(self.cache_dir), *self._pool_arguments]
         self._started += 1
-        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment)
+        pool = Process.start(f"pool-{self._started}", self.folder, arguments, environment, under=under)
         self.pools.append(pool)
         return pool
 

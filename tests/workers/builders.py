@@ -28,6 +28,7 @@ ABI = """
   (import "panels" "view" (func $view (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "panels" "result" (func $result (param i32 i32)))
   (import "panels" "fail" (func $fail (param i32 i32)))
+  (import "panels" "fail_code" (func $fail_code (param i32 i32 i32 i32) (result i32)))
   (import "panels" "log" (func $log (param i32 i32 i32)))
   (import "panels" "now_ms" (func $now_ms (result f64)))
   (import "panels" "random" (func $random (param i32 i32)))

@@ -43,9 +43,9 @@ def test_config_finds_the_cache_where_the_user_keeps_it(
 
 
 def test_config_takes_the_command_line_before_the_environment() -> None:
-    assert parsed(PANELS_PROCESSES="3").processes == 3
-    assert parsed("--processes", "4", PANELS_PROCESSES="3").processes == 4
-    assert parsed(PANELS_PROCESSES="", PANELS_SPIN_US="0").spin_us == 0
+    assert parsed(PANELS_WORKER_PROCESSES="3").processes == 3
+    assert parsed("--processes", "4", PANELS_WORKER_PROCESSES="3").processes == 4
+    assert parsed(PANELS_WORKER_PROCESSES="", PANELS_WORKER_SPIN_US="0").spin_us == 0
 
 
 def test_config_runs_jobs_twice_only_when_asked() -> None:
@@ -145,16 +145,20 @@ def test_config_refuses_with_a_sentence(argv: list[str], sentence: str) -> None:
 
 def test_config_refuses_a_log_level_from_the_environment() -> None:
     with pytest.raises(
-        ConfigError, match=r"log-level: expected one of .*, got 'loud' \(from PANELS_LOG_LEVEL\)"
+        ConfigError, match=r"log-level: expected one of .*, got 'loud' \(from PANELS_WORKER_LOG_LEVEL\)"
     ):
-        parsed(PANELS_LOG_LEVEL="loud")
+        parsed(PANELS_WORKER_LOG_LEVEL="loud")
 
 
 def test_config_reads_a_file_below_environment_and_flags(tmp_path: Path) -> None:
     file = tmp_path / "worker.toml"
     file.write_text('processes = 2\nmax_jobs = 10\ngrace-s = 3\ncache-dir = "cache"\nspin-us = 0\n')
     config = parsed(
-        "--max-jobs", "30", PANELS_WORKER_CONFIG=str(file), PANELS_MAX_JOBS="20", PANELS_GRACE_S="4"
+        "--max-jobs",
+        "30",
+        PANELS_WORKER_CONFIG=str(file),
+        PANELS_WORKER_MAX_JOBS="20",
+        PANELS_WORKER_GRACE_S="4",
     )
     assert (config.processes, config.bounds.max_jobs, config.bounds.grace_s, config.spin_us) == (2, 30, 4, 0)
     assert config.cache_dir == tmp_path / "cache"
@@ -168,11 +172,58 @@ def test_config_leaves_the_gateways_file_alone(tmp_path: Path) -> None:
         parsed("--config", str(file))
 
 
-def test_config_warns_of_a_mistyped_variable(caplog: pytest.LogCaptureFixture) -> None:
-    parsed(PANELS_PROCESES="3", PANELS_MAX_PANELS="5")
-    assert caplog.messages == [
-        "the variable PANELS_PROCESES is no option and is ignored; did you mean PANELS_PROCESSES?"
-    ]
+def test_config_warns_of_variables_that_are_none() -> None:
+    config = parsed(PANELS_WORKER_PROCESES="3", PANELS_MAX_PANELS="5", PANELS_PROCESSES="9")
+    assert config.processes != 9
+    assert config.warnings == (
+        "the variable PANELS_WORKER_PROCESES is no option and is ignored; did you mean PANELS_WORKER_PROCESSES?",
+        "the variable PANELS_PROCESSES is not read; did you mean PANELS_WORKER_PROCESSES?",
+    )
+
+
+def test_config_leaves_what_both_programs_call_alike_to_the_gateway(tmp_path: Path) -> None:
+    config = parsed(
+        PANELS_LOG_LEVEL="debug", PANELS_CURVE_SECRET_KEY_FILE="/none", PANELS_BUS_KEY_FILE="/none"
+    )
+    assert (config.log_level, config.curve, config.bus_key_file, config.warnings) == ("info", None, None, ())
+
+
+def test_config_takes_its_table_of_a_file_that_is_the_gateways_too(tmp_path: Path) -> None:
+    file = tmp_path / "panels.toml"
+    file.write_text("max-panels = 1\n\n[worker]\nprocesses = 2\n")
+    assert parsed("--config", str(file)).processes == 2
+    file.write_text("max-panels = 1\n\n[worker]\nprocesses = 0\n")
+    with pytest.raises(ConfigError, match=rf"got 0 \(from {file}:4\)"):
+        parsed("--config", str(file))
+
+
+def test_config_warns_of_a_secret_that_everybody_can_read(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(zmq.curve_keypair()[1])
+    (tmp_path / "key").chmod(0o644)
+    config = parsed(
+        *("--gateway", "tcp://x:1"),
+        *("--curve-secret-key-file", str(tmp_path / "key")),
+        *("--curve-server-key-file", str(tmp_path / "key")),
+        *("--bus-key-file", str(tmp_path / "bus")),
+    )
+    (warning,) = config.warnings
+    assert warning.startswith(
+        "curve-secret-key-file: expected a file that only its owner can read, got mode 644"
+    )
+
+
+def test_main_checks_the_configuration_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--processes", "2"]) == Exit.OK
+    assert capsys.readouterr().out == "the configuration is good\n"
+    assert main(["check-config", "--processes", "0"]) == Exit.BOOT
+    assert capsys.readouterr().err.startswith("panels-worker: processes: expected")
+
+
+def test_main_says_an_unknown_flag_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--proceses", "2"]) == Exit.BOOT
+    error = capsys.readouterr().err
+    assert "--proceses" in error
+    assert error.count("\n") == 1
 
 
 def test_document_holds_the_reference_of_the_worker() -> None:

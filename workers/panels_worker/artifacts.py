@@ -37,7 +37,7 @@ from typing import Final
 
 from panels_shared.limits import MIB
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.artifacts")
 
 #: One artifact, in bytes: a 2 MiB module compiles to about 10 MiB.
 MAX_ARTIFACT_BYTES: Final = 64 * MIB

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,16 @@ from typing import Final
 from panels_shared.buskey import BUS_KEY_HINT
 from panels_shared.endpoint import MAX_KEY_FILE_BYTES, CurveKeys, is_tcp, parse_endpoint, parse_one_key
 from panels_shared.errors import ConfigError
+from panels_shared.keyfiles import exposure
 from panels_shared.limits import MIB
+from panels_shared.loglines import LOG_FORMATS
 from panels_shared.messages import MAX_LABELS
 from panels_shared.names import NAME_RULE, is_name
 from panels_shared.options import GIB, MAX_CONFIG_FILE_BYTES, Option, OptionTable, Values
 from panels_worker.settings import CONFINEMENT_MODES, Bounds, PoolConfig
 from panels_worker.versions import versions
 
-_log = logging.getLogger("panels.worker")
-
 MAX_PROCESSES: Final = 256
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _BOUNDS: Final = Bounds()
 _CPUS_PATTERN: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
@@ -72,11 +70,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="File with the gateway's CURVE public key: one line of 40 characters (Z85).",
     ),
     Option(
-        name="log-level", group=POOL, kind="text", default="info", choices=LOG_LEVELS,
-        help="What is logged, to stderr.",
+        name="log-level", group=POOL, kind="levels", default="info",
+        help="What is logged, to stderr: debug, info, warning or error, and behind it the levels of single "
+             "loggers, "
+             "like info,panels.worker.pool=debug.",
+    ),
+    Option(
+        name="log-format", group=POOL, kind="text", default="auto", choices=LOG_FORMATS,
+        help="How lines are written: json for programs, text for people; auto writes text to a terminal and "
+             "JSON "
+             "elsewhere.",
     ),
     Option(
         name="confinement", group=SANDBOXES, kind="text", default="auto", choices=tuple(CONFINEMENT_MODES),
+        guards=True,
         help="How each sandbox locks itself in (rlimits, user, Landlock, seccomp): auto uses what this "
              "system has and logs what is missing, strict refuses to run if something is missing, off is for "
              "debugging.",
@@ -143,12 +150,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
 TABLE: Final = OptionTable(
     program="panels-worker",
     version=versions()["panels"],
+    usage="panels-worker [check-config] [OPTION ...]",
     description="Runs the handlers of panels in sandboxed processes, for one panels-gateway.\n"
-    "It may be started before or after the gateway, and survives its restarts.",
+    "It may be started before or after the gateway, and survives its restarts.\n\n"
+    "With check-config as its first argument it reads its configuration, says what is\nwrong, and ends.",
     options=OPTIONS,
-    # not PANELS_CONFIG: one environment may serve both programs, and each refuses the other's keys
+    # one environment and one file may serve both programs
+    prefix="PANELS_WORKER_",
     config_variable="PANELS_WORKER_CONFIG",
-    ignore_empty=True,
+    section="worker",
+    # options of the gateway, which are called as ours are
+    foreign_variables=frozenset(
+        ["PANELS_BUS_KEY_FILE", "PANELS_CURVE_SECRET_KEY_FILE", "PANELS_LOG_FORMAT", "PANELS_LOG_LEVEL"]
+    ),
 )
 
 
@@ -158,8 +172,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
     Raises ``ConfigError``; prints and raises ``SystemExit`` for ``--help`` and ``--version``.
     """
     values = TABLE.read(argv, environ, directory=Path.cwd(), read_file=_read_file)
-    for warning in TABLE.mistyped(environ):
-        _log.warning("%s", warning)
+    warnings = TABLE.unknown(environ)
     endpoint = values.maybe("gateway", str)
     gateway = (
         default_endpoint()
@@ -175,7 +188,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         nice=values.get("nice", int),
         labels=_labels(values.maybe("labels", tuple) or ()),
         cache_dir=(values.maybe("cache_dir", Path) or default_cache_dir(environ)).absolute(),
-        curve=_curve(values, gateway),
+        curve=_curve(values, gateway, warnings),
         bus_key_file=_bus_key_file(values, gateway),
         confinement=CONFINEMENT_MODES[values.get("confinement", str)],
         user=values.get("user", str),
@@ -192,6 +205,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> PoolConfig:
         ),
         log_level=values.get("log_level", str),
         verify_replay=values.get("verify_replay", bool),
+        log_format=values.get("log_format", str),
+        warnings=tuple(warnings),
     )
 
 
@@ -239,7 +254,7 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
     return Path(".panels/cache")
 
 
-def _curve(values: Values, gateway: str) -> CurveKeys | None:
+def _curve(values: Values, gateway: str, warnings: list[str]) -> CurveKeys | None:
     secret_file = values.maybe("curve_secret_key_file", Path)
     server_file = values.maybe("curve_server_key_file", Path)
     if not is_tcp(gateway):
@@ -256,7 +271,7 @@ def _curve(values: Values, gateway: str) -> CurveKeys | None:
         )
     import zmq
 
-    secret = _key("curve-secret-key-file", secret_file)
+    secret = _key("curve-secret-key-file", secret_file, warnings)
     server = _key("curve-server-key-file", server_file)
     return CurveKeys(public=zmq.curve_public(secret), secret=secret, peers=frozenset([server]))
 
@@ -271,14 +286,20 @@ def _bus_key_file(values: Values, gateway: str) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _key(option: str, path: Path) -> bytes:
+def _key(option: str, path: Path, warnings: list[str] | None = None) -> bytes:
+    """The key in a file. Where there are ``warnings`` it is a secret, and they are told of one that is
+    exposed.
+    """
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             content = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as exc:
         raise ConfigError(f"{option}: expected a file to read, got: {exc.strerror} ({path})") from None
     if len(content) > MAX_KEY_FILE_BYTES:
         raise ConfigError(f"{option}: expected at most {MAX_KEY_FILE_BYTES} bytes in {path}, got more")
+    if warnings is not None and (warning := exposure(mode, option=option, path=str(path))) is not None:
+        warnings.append(warning)
     return parse_one_key(content, option=option, path=str(path))
 
 
@@ -290,4 +311,4 @@ def _read_file(path: Path) -> bytes:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(TABLE.reference())
+    sys.stdout.write(TABLE.annotated() if sys.argv[1:] == ["toml"] else TABLE.reference())

@@ -87,7 +87,7 @@ class PoolConfig:
     """What the pool is told. ``user`` is the name or number of the user that sandboxes become when the pool
     is root. ``bus_key_file`` None means the file beside the gateway's socket. ``sandbox_command`` starts a
     sandbox process; only tests set it. ``cpus`` are those that the pool and all its processes may use; empty
-    means all.
+    means all. ``warnings`` are sentences for the log, which is not set up before this has been read.
     """
 
     gateway: str
@@ -107,4 +107,6 @@ class PoolConfig:
     bounds: Bounds = field(default_factory=Bounds)
     log_level: str = "info"
     verify_replay: bool = False
+    log_format: str = "auto"
+    warnings: tuple[str, ...] = ()
     sandbox_command: tuple[str, ...] | None = None

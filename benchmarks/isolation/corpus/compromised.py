@@ -99,7 +99,9 @@ SNIPPETS: Final[tuple[Snippet, ...]] = (
         ("removing an artifact", "os.unlink(artifact); got = 1"),
         ("renaming an artifact", "os.rename(artifact, 'other'); got = 1"),
         ("the mode of an artifact", "os.chmod(artifact, 0o777); got = 1"),
-        ("the pool's key", "got = open('key', 'rb').read()"),
+        # a sandbox has it in memory, to check artifacts; where it is the pool's own user it may read the
+        # file as well, and must not be able to write it
+        ("the pool's key", "got = open('key', 'rb').read() if os.stat('key').st_uid != os.getuid() else os.open('key', 1)"),
         ("the bus's key", "got = open(bus_key, 'rb').read()"),
         ("listing the artifacts", "got = os.listdir('.')"),
     ),

@@ -39,10 +39,32 @@ def binary(data: bytes) -> dict[str, str]:
 def _cut(good: bytes) -> list[Call]:
     """A sound module that ends early."""
     step = max(1, len(good) // 60)
+    end = _last_needed(good)
     return [
         call(f"{size} bytes", binary(good[:size]), "refused:*" if size else "http:400")
-        for size in range(0, len(good) - 1, step)
+        for size in range(0, end, step)
     ]
+
+
+def _last_needed(module: bytes) -> int:
+    """Where the last section ends that a module needs: what follows are names, and without them it is
+    sound.
+    """
+    at = end = 8
+    while at < len(module):
+        section, size, shift = module[at], 0, 0
+        at += 1
+        while True:
+            byte = module[at]
+            at += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        at += size
+        if section != 0:
+            end = at
+    return end
 
 
 def _damaged(good: bytes) -> list[Call]:

@@ -35,6 +35,7 @@ _RANGES: Final[dict[str, tuple[int, ...]]] = {
     "view": (0, 2, 4),
     "result": (0,),
     "fail": (0,),
+    "fail_code": (0, 2),
     "log": (1,),
     "random": (0,),
     "ext_call": (0, 2, 4),

@@ -79,6 +79,9 @@ def look(api: Api, target: Target) -> Iterator[Finding]:
         return
     yield Finding("gateway", "ok", f"{url} answers (URL from {target.url_from})")
     yield from checks.health(answer.value)
+    if answer.status == 200:  # otherwise it has been said why not
+        ready = api.look("GET", "/health/ready")
+        yield from checks.ready(ready.status, ready.value)
     metrics = api.look("GET", "/metrics")
     yield checks.workers(metrics.text if metrics.status == 200 else "")
     if checks.is_loopback(url):

@@ -1,13 +1,16 @@
-"""`panels ls`, `get`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and their state."""
+"""`panels ls`, `get`, `types`, `state`, `history`, `revert`, `fork`, `rm`: which panels there are, and what
+is in them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
 
+from panels_cli import declarations
 from panels_cli.api import Api, panel_path
 from panels_cli.output import Output, one_line, when
 from panels_cli.session import Json, PanelId, Yes, confirm, session_of
@@ -80,6 +83,22 @@ def get(ctx: typer.Context, panel: PanelId, json: Json = False) -> None:
         for tool in shown["tools"]
     ]
     output.table(("TOOL", "LANGUAGE", "DIGEST", "RUNS", "CIRCUIT", "DESCRIPTION"), rows)
+
+
+def types(
+    ctx: typer.Context,
+    panel: PanelId,
+    language: Annotated[
+        Literal["typescript", "python"], typer.Option("--language", "-l", help="typescript or python.")
+    ] = "typescript",
+) -> None:
+    """Print the types of a panel's tools, made from their schemas, as a module of TypeScript or Python."""
+    session = session_of(ctx)
+    with session.api() as api:
+        shown = api.ask("GET", panel_path(panel)).value
+    tools = declarations.tools_of(shown)
+    made = declarations.python if language == "python" else declarations.typescript
+    session.output(False).block(made(panel, tools).rstrip("\n"))
 
 
 def state(ctx: typer.Context, panel: PanelId, seq: Seq = None, json: Json = False) -> None:

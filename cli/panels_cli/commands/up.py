@@ -165,6 +165,7 @@ class Development:
         gateway += ["--workers-endpoint", endpoint]
         pool = ["--gateway", endpoint, "--processes", str(processes), "--verify-replay"]
         for name, arguments in ((GATEWAY, gateway), (POOL, pool)):
+            arguments += ["--log-format", "json"]  # which ``development.logged`` reads
             children.append(Child(name, arguments, space.hidden / f"{name}.log", self._heard))
         for child in children:
             child.listen()

@@ -63,11 +63,21 @@ class Pending:
     waits: bool
 
 
-def trigger(key: str, tool: str, args: Any, *, options: Options, deadline: float | None) -> Call:
+def trigger(
+    key: str,
+    tool: str,
+    args: Any,
+    *,
+    options: Options,
+    deadline: float | None,
+    expected_seq: int | None = None,
+) -> Call:
     """A TRIGGER. Raises ``ValueError`` or ``TypeError`` for what JSON cannot hold and what is too large."""
     body: dict[str, Any] = {"type": "TRIGGER", "tool": tool, "requestId": key, "idempotencyKey": key}
     if args is not None:
         body["args"] = args
+    if expected_seq is not None:
+        body["expectedSeq"] = expected_seq
     if not 0 < len(key) <= 128 or not key.isprintable():
         raise ValueError(f"expected a key of 1 to 128 printable characters, got {key!r}")
     return Call(key, "TRIGGER", tool, _encode(body, options), deadline)

@@ -183,17 +183,26 @@ class Panel:
         optimistic: Optimistic | None = None,
         timeout: float | None = 60.0,  # noqa: ASYNC109 - the core counts it, across reconnections
         key: str | None = None,
+        expected_seq: int | None = None,
     ) -> Result:
         """Runs a tool, once, however often the connection breaks; the answer.
 
-        ``timeout`` is in seconds, None for none. ``key`` is the idempotency key, at random without one. If
-        the caller is cancelled the call is forgotten, and may run all the same.
+        ``timeout`` is in seconds, None for none. ``key`` is the idempotency key, at random without one. With
+        ``expected_seq``, such as ``seq``, it runs at that version of the panel only; ``CONFLICT`` otherwise.
+        If the caller is cancelled the call is forgotten, and may run all the same.
 
         Raises ``CallError``, ``OutcomeUnknownError``, ``CallTimeoutError``, ``ClosedError``,
         ``TooManyError``, and ``ValueError`` or ``TypeError`` for arguments that cannot be sent.
         """
         name = secrets.token_hex(16) if key is None else key
-        made = calls.trigger(name, tool, args, options=self.options, deadline=self._deadline(timeout))
+        made = calls.trigger(
+            name,
+            tool,
+            args,
+            options=self.options,
+            deadline=self._deadline(timeout),
+            expected_seq=expected_seq,
+        )
         expects = optimistic(self.state) if callable(optimistic) else optimistic
         return await self._settled(made, on_progress, None if expects is None else dict(expects))
 

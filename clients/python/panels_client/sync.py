@@ -90,11 +90,18 @@ class Panel:
         optimistic: Optimistic | None = None,
         timeout: float | None = 60.0,
         key: str | None = None,
+        expected_seq: int | None = None,
     ) -> Result:
         """As ``connection.Panel.call``, and blocks until the answer."""
         return self._run(
             self._panel.call(
-                tool, args, on_progress=on_progress, optimistic=optimistic, timeout=timeout, key=key
+                tool,
+                args,
+                on_progress=on_progress,
+                optimistic=optimistic,
+                timeout=timeout,
+                key=key,
+                expected_seq=expected_seq,
             )
         )
 

@@ -50,6 +50,8 @@ export interface CallOptions<S = State> {
   onProgress?: ((progress: Progress) => void) | undefined;
   /** What the call is expected to change. It is shown at once, until the call has ended. */
   optimistic?: ((draft: Draft<S>) => void) | undefined;
+  /** Runs the tool at this version of the panel only, `panel.seq` for the state that is shown; `CONFLICT` otherwise. */
+  expectedSeq?: number | undefined;
 }
 
 export interface LogEntry {
@@ -139,6 +141,11 @@ export class Panel<S = State> {
     return this.#core.status;
   }
 
+  /** The version up to which everything was heard; with topics, the last one that concerned them. */
+  get seq(): number {
+    return this.#core.replica.position;
+  }
+
   /** Why `status` is `closed`; empty otherwise. */
   get reason(): string {
     return this.#core.reason;
@@ -167,12 +174,12 @@ export class Panel<S = State> {
     selector: string | ((state: S) => unknown),
     callback: (value: never, before: never) => void,
   ): Unsubscribe {
-    const select =
-      typeof selector === "string" ? (state: S) => (state as { [key: string]: unknown })[selector] : selector;
-    let last = select(this.state);
+    const select = (): unknown =>
+      typeof selector === "string" ? this.#core.replica.value(selector) : selector(this.state);
+    let last = select();
     const look = (): void => {
       const before = last;
-      this.#guard(() => void (last = select(this.state)));
+      this.#guard(() => void (last = select()));
       if (!Object.is(last, before)) this.#guard(() => callback(last as never, before as never));
     };
     this.#subscribers.add(look);
@@ -199,12 +206,12 @@ export class Panel<S = State> {
    * reason; with what `optimistic` throws; and with a `TypeError` if `args` is no JSON.
    */
   call<T = Json>(tool: string, args?: unknown, options: CallOptions<S> = {}): Promise<Result<T>> {
-    const { signal, onProgress, optimistic } = options;
+    const { signal, onProgress, optimistic, expectedSeq } = options;
     return this.#wait<T>(signal, onProgress, (id) => {
       if (typeof args === "function" || typeof args === "symbol")
         throw new TypeError(`expected args to be JSON, got a ${typeof args}`);
       const key = uuid();
-      const text = JSON.stringify({ type: "TRIGGER", tool, args, requestId: id, idempotencyKey: key });
+      const text = JSON.stringify({ type: "TRIGGER", tool, args, requestId: id, idempotencyKey: key, expectedSeq });
       const overlay = optimistic ? record(this.#core.replica.shown, optimistic as never) : null;
       return { kind: "call", id, what: tool, key, text, overlay };
     });

@@ -66,6 +66,13 @@ export class Replica {
     return this.#shown;
   }
 
+  /** One value of the state to show, at a cost that does not grow with the state. */
+  value(key: string): Json | undefined {
+    let value = this.#base.get(key);
+    for (const overlay of this.#overlays.values()) if (overlay.has(key)) value = overlay.get(key);
+    return value;
+  }
+
   /** What CONNECTED means for what was known before. Throws `Violation`. */
   connected(message: Connected): Greeting {
     let greeting: Greeting = "recovered";

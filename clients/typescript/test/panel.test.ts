@@ -502,3 +502,15 @@ test("the log is bounded, and holds no token", async () => {
   assert.equal(panel.log.length, 256);
   assert.ok(!JSON.stringify(panel.log).includes("secret"));
 });
+
+test("a call may expect the version that is shown", async () => {
+  const { world, panel } = live({}, { n: 1 });
+  assert.equal(panel.seq, 0);
+  world.socket.say(patch(1, { n: 2 }));
+  const call = panel.call("t", null, { expectedSeq: panel.seq });
+  const [sent] = world.socket.of("TRIGGER");
+  assert.equal(sent?.["expectedSeq"], 1);
+  world.socket.say(failure(sent, "CONFLICT", { expectedSeq: 1, seq: 2 }));
+  const error = await errorOf(call);
+  assert.deepEqual([error.code, error.ran], ["CONFLICT", false]);
+});

@@ -1,13 +1,13 @@
 const KEPT = 200; // messages
 const text = String($args?.text ?? "").trim();
-if (!text || text.length > 500) throw new Error("expected a text of 1 to 500 characters");
+if (!text || text.length > 500) $fail("BAD_TEXT", "expected a text of 1 to 500 characters");
 const from = $scope.sub ?? "somebody";
 
 const word = $state.forbidden.find((each) => text.toLowerCase().includes(each));
 if (word !== undefined) {
   // From here on the handler is data, for minutes or days, and others go on talking.
   const approved = await $ext.human.approve(`${from} writes “${text}”, which has the word “${word}”.`);
-  if (!approved) throw new Error("a moderator has refused the message");
+  if (!approved) $fail("REFUSED", "a moderator has refused the message");
 }
 
 // Read after the wait: others have been talking meanwhile.

@@ -1,7 +1,7 @@
 const key = `card:${$args?.id}`;
 const card = $state[key];
-if (!card) throw new Error("the card is not there any more");
-if (!$state.columns.some((column) => column.id === $args.column)) throw new Error("there is no such column");
+if (!card) $fail("NO_CARD", "the card is not there any more");
+if (!$state.columns.some((column) => column.id === $args.column)) $fail("NO_COLUMN", "there is no such column");
 
 // Cards are sorted by `order`, which is a fraction, so that a move changes one card and not all behind it.
 const others = $state.keys()

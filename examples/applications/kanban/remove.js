@@ -1,4 +1,4 @@
 const key = `card:${$args?.id}`;
-if (!$state.has(key)) throw new Error("the card is not there any more");
+if (!$state.has(key)) $fail("NO_CARD", "the card is not there any more");
 delete $state[key];
 return null;

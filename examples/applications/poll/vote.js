@@ -1,4 +1,4 @@
-if (!$state.isOpen) throw new Error("the poll is closed");
+if (!$state.isOpen) $fail("CLOSED", "the poll is closed");
 const option = $args?.option;
 if (!Number.isInteger(option) || !(option in $state.options)) {
   throw new Error(`expected the index of an option, from 0 to ${$state.options.length - 1}`);

@@ -1,5 +1,5 @@
 const text = String($args?.text ?? "").trim();
-if (!text || text.length > 500) throw new Error("expected a task of 1 to 500 characters");
+if (!text || text.length > 500) $fail("BAD_TASK", "expected a task of 1 to 500 characters");
 $state.task = text;
 $state.steps = [];
 $state.isDone = false;

@@ -33,6 +33,9 @@ declare function host_result(value: usize, length: usize): void;
 @external("panels", "fail")
 declare function host_fail(message: usize, length: usize): void;
 // @ts-ignore: decorator
+@external("panels", "fail_code")
+declare function host_fail_code(code: usize, codeLength: usize, details: usize, length: usize): i32;
+// @ts-ignore: decorator
 @external("panels", "log")
 declare function host_log(level: i32, text: usize, length: usize): void;
 // @ts-ignore: decorator
@@ -133,6 +136,15 @@ export function result(json: string): void {
 export function fail(message: string): void {
   const why = utf8(message);
   host_fail(address(why), why.byteLength);
+}
+
+/**
+ * What a failure says to programs: a code, a letter and then up to 63 of `A-Z a-z 0-9 . _ : -`, and details, which are
+ * JSON; "" for none. The last one counts. Whether they are kept.
+ */
+export function failCode(code: string, details: string = ""): bool {
+  const name = utf8(code), value = utf8(details);
+  return host_fail_code(address(name), name.byteLength, address(value), value.byteLength) == 0;
 }
 
 /** Writes a line to the gateway's log: level 0 debug, 1 info, 2 warning, 3 error. */

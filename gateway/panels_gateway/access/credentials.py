@@ -17,6 +17,8 @@ SUBPROTOCOL: Final = "panels.v1"
 _BEARER_PREFIX: Final = "bearer."
 #: Parts of a query string that are looked at; a security limit.
 _MAX_QUERY_PARTS: Final = 64
+#: What is quoted of an origin that is refused, in characters.
+_MAX_SHOWN_CHARS: Final = 80
 
 
 class CredentialsError(PanelsError):
@@ -97,9 +99,19 @@ class OriginPolicy:
         self._any = "*" in origins
         self._allowed = frozenset(origin.encode() for origin in origins)
 
-    def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a request with these headers may be served."""
-        return self._any or all(value in self._allowed for name, value in headers if name == b"origin")
+    def stranger(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """The first origin in these headers that is not allowed; None if the request may be served."""
+        if self._any:
+            return None
+        return next(
+            (value for name, value in headers if name == b"origin" and value not in self._allowed), None
+        )
+
+
+def shown_origin(origin: bytes) -> str:
+    """An origin that somebody sent, quoted and cut, for a log or an answer."""
+    text = origin.decode("latin-1")
+    return repr(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…")
 
 
 def own_origins(host: str, port: int, public_url: str | None) -> tuple[str, ...]:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from panels_gateway.access.addresses import Addresses, AddressRates
-from panels_gateway.access.credentials import Credentials, CredentialsError, OriginPolicy, take_credentials
+from panels_gateway.access.credentials import (
+    Credentials,
+    CredentialsError,
+    OriginPolicy,
+    shown_origin,
+    take_credentials,
+)
 from panels_gateway.access.hosts import HostPolicy
 from panels_gateway.access.revocations import Revocations
 from panels_gateway.access.tokens import ANONYMOUS, Principal, TokenError, TokenVerifier
@@ -97,9 +103,17 @@ class Gate:
 
     def check_origin(self, scope: MutableMapping[str, Any]) -> None:
         """Raises ``RequestError`` FORBIDDEN for a web page that may not speak to the gateway."""
-        if not self._origins.allows(scope["headers"]):
+        stranger = self._origins.stranger(scope["headers"])
+        if stranger is not None:
             self._on_refused("origin")
-            raise RequestError(Code.FORBIDDEN, "this web page's origin is not among the allowed ones")
+            raise RequestError(
+                Code.FORBIDDEN,
+                f"expected a web page of an allowed origin, got {shown_origin(stranger)}; if this page may "
+                "connect, "
+                "name its origin in --allowed-origins, or, if it is the address at which a proxy serves the "
+                "gateway, "
+                "by --public-url",
+            )
 
     def address(self, scope: MutableMapping[str, Any]) -> str:
         """The address that the request comes from, as limits count it."""

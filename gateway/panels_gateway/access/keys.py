@@ -29,6 +29,7 @@ from jwt.exceptions import PyJWTError
 
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
 from panels_shared.errors import ConfigError
+from panels_shared.keyfiles import exposure
 from panels_shared.limits import KIB, MIB
 
 _log = logging.getLogger("panels.gateway.keys")
@@ -127,7 +128,7 @@ def load_keyring(secret_file: Path | None, jwks_file: Path | None, algorithms: S
 
 
 def _load_secret(path: Path, algorithms: Sequence[str]) -> VerificationKey:
-    secret = read_key_file(path, "jwt-secret-file", MAX_SECRET_FILE_BYTES)
+    secret = read_key_file(path, "jwt-secret-file", MAX_SECRET_FILE_BYTES, secret=True)
     # an editor or `openssl rand -hex 32 > file` ends the file with a newline that is not part of the secret
     secret = secret.removesuffix(b"\n").removesuffix(b"\r")
     chosen = tuple(name for name in algorithms if name in HMAC_KEY_BYTES) if algorithms else ("HS256",)
@@ -256,8 +257,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…"
 
 
-def read_key_file(path: Path, option: str, maximum: int) -> bytes:
-    """The content of a key file, at most ``maximum`` bytes. Raises ``ConfigError``, naming ``option``."""
+def read_key_file(path: Path, option: str, maximum: int, *, secret: bool = False) -> bytes:
+    """The content of a key file, at most ``maximum`` bytes.
+
+    A ``secret`` that everybody can read is taken, with a warning. Raises ``ConfigError``, naming ``option``.
+    """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -269,6 +273,8 @@ def read_key_file(path: Path, option: str, maximum: int) -> bytes:
             f"{option}: expected a file that only its owner can write, got mode "
             f"{mode:03o} on {path}; chmod 600"
         )
+    if secret and (warning := exposure(mode, option=option, path=str(path))) is not None:
+        _log.warning("%s", warning)
     if len(content) > maximum:
         raise ConfigError(f"{option}: expected at most {maximum} bytes in {path}, got more")
     return content

@@ -9,6 +9,8 @@ A token is a JWS in compact form (RFC 7519). It is checked in this order, the ch
 ``panels`` is optional: ``[{"id": "team-*", "allow": ["read", "trigger:add", "manage"]}]``. Without it the
 bearer may do everything; with it, only what it lists. If it is malformed, the whole token is refused.
 
+The claims that ``TokenRules.scope_claims`` names are shown to handlers, as they stand in the token.
+
 ``panels_admin: true`` lets the bearer revoke tokens. Nothing else does, and it allows nothing else.
 
 What this does not protect against: a stolen token works until it expires, unless somebody revokes it
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
 import re
 from collections import OrderedDict
@@ -31,7 +34,8 @@ import msgspec
 from panels_gateway.access.keys import Keyring
 from panels_gateway.access.reach import EVERYTHING, Reach
 from panels_gateway.access.strict_json import StrictJsonError, decode_strict
-from panels_shared.errors import PanelsError
+from panels_shared import jsonvalue
+from panels_shared.errors import InvalidJsonError, PanelsError
 from panels_shared.limits import KIB
 from panels_shared.names import Pattern, is_name_pattern
 
@@ -41,14 +45,25 @@ MAX_SUBJECT_CHARS: Final = 256
 MAX_TOKEN_ID_CHARS: Final = 256
 MAX_GRANTS: Final = 256
 MAX_PERMISSIONS_PER_GRANT: Final = 64
+#: What the claims that handlers see may take in all, as JSON. Every record of a commit has them.
+MAX_SCOPE_CLAIMS_BYTES: Final = 2 * KIB
 #: How many verified tokens are remembered; the least recently used one is forgotten first.
 MAX_CACHED_TOKENS: Final = 1_024
 
 _TOKEN_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+_NO_CLAIMS: Final[Mapping[str, Any]] = {}
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class TokenError(PanelsError):
     """A token that is not trusted. ``str()`` may be told to its bearer; it never quotes the token."""
+
+
+class _Scope(msgspec.Struct):
+    sub: str | None = None
+
+
+_scope_decoder: Final = msgspec.json.Decoder(_Scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ class Principal:
     - ``subject``: the token's ``sub``, None when it has none and for the anonymous principal;
     - ``expires_at``: Unix seconds, None for never;
     - ``grants``: None for everything; permissions do not imply each other;
-    - ``scope``: JSON that handlers see as ``$scope``: ``{"sub": ...}``. Never the token;
+    - ``scope``: JSON of what handlers see of the token: ``{"sub": ..., <claims>}``. Never the token itself;
     - ``token_id``: the token's ``jti``, ``issued_at`` its ``iat`` in Unix seconds, None where it has none;
     - ``admin``: whether they may revoke tokens, which no grant says;
     - ``readable``: the ids that the grants allow to read.
@@ -88,6 +103,19 @@ class Principal:
         grants = self.grants
         readable = EVERYTHING if grants is None else Reach.of(g.panels for g in grants if g.read)
         object.__setattr__(self, "readable", readable)
+
+    def scope_in(self, panel_id: str, request_id: str | None, client_id: str | None) -> bytes:
+        """The JSON that a handler sees as ``$scope`` when they trigger it: their ``scope``, and where it was.
+        ``client_id`` is that of their connection, None over HTTP.
+        """
+        # an id of a panel has no character that JSON escapes
+        parts = [self.scope[:-1], b',"panelId":"%b"' % panel_id.encode()]
+        if request_id is not None:
+            parts.append(b',"requestId":%b' % _encode(request_id))
+        if client_id is not None:
+            parts.append(b',"clientId":%b' % _encode(client_id))
+        parts.append(b"}")
+        return b"".join(parts)
 
     def may_read(self, panel_id: str) -> bool:
         """Whether they may watch the panel and fetch its state."""
@@ -117,10 +145,25 @@ class Principal:
 
 
 def principal_of(
-    subject: str | None, *, expires_at: float | None, grants: tuple[Grant, ...] | None
+    subject: str | None,
+    *,
+    expires_at: float | None,
+    grants: tuple[Grant, ...] | None,
+    claims: Mapping[str, Any] = _NO_CLAIMS,
 ) -> Principal:
-    """A principal with the scope that handlers see."""
-    return Principal(subject, expires_at, grants, msgspec.json.encode({"sub": subject}))
+    """A principal with the scope that handlers see: the subject, and these claims.
+
+    Raises ``UnicodeEncodeError``.
+    """
+    return Principal(subject, expires_at, grants, _encode({"sub": subject, **claims}))
+
+
+def subject_of(scope: bytes) -> str:
+    """The subject in a ``Principal.scope`` or what ``scope_in`` made of it; "" where it has none."""
+    try:
+        return _scope_decoder.decode(scope).sub or ""
+    except msgspec.DecodeError:
+        return ""
 
 
 #: Everybody, when the gateway runs without authentication.
@@ -131,12 +174,16 @@ NOBODY: Final = principal_of(None, expires_at=None, grants=())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
-    """What claims must say. ``audience`` and ``issuer`` None: not checked. All times in seconds."""
+    """What claims must say. ``audience`` and ``issuer`` None: not checked. All times in seconds.
+
+    ``scope_claims`` are the names of claims that handlers see.
+    """
 
     audience: str | None = None
     issuer: str | None = None
     leeway_s: float = 5.0
     max_lifetime_s: float = 24 * 3_600.0
+    scope_claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +303,10 @@ def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
     admin = claims.get("panels_admin", False)
     if not isinstance(admin, bool):
         raise TokenError("expected panels_admin to be true or false")
+    shown = _shown(claims, rules.scope_claims)
     try:
         principal = replace(
-            principal_of(subject, expires_at=expires_at, grants=_grants(claims)),
+            principal_of(subject, expires_at=expires_at, grants=_grants(claims), claims=shown),
             token_id=token_id,
             issued_at=issued_at,
             admin=admin,
@@ -266,6 +314,24 @@ def _verify_claims(payload: bytes, rules: TokenRules, now: float) -> _Verified:
     except UnicodeEncodeError:
         raise TokenError("expected a subject of well-formed Unicode (sub)") from None
     return _Verified(principal, max(issued_at or 0.0, not_before or 0.0))
+
+
+def _shown(claims: Mapping[str, Any], names: tuple[str, ...]) -> Mapping[str, Any]:
+    """The claims that handlers see, which are of bounded size and hold what every JSON reader can read."""
+    found = {name: claims[name] for name in names if name in claims}
+    if not found:
+        return found
+    try:
+        # unlike msgspec, this refuses numbers that are infinite
+        text = json.dumps(found, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        jsonvalue.validate(text)
+    except (InvalidJsonError, ValueError, RecursionError):
+        raise TokenError(f"expected {', '.join(found)} to hold JSON that handlers can read") from None
+    if len(text) > MAX_SCOPE_CLAIMS_BYTES:
+        raise TokenError(
+            f"expected {', '.join(found)} to take at most {MAX_SCOPE_CLAIMS_BYTES} bytes, got {len(text)}"
+        )
+    return found
 
 
 def _check_times(verified: _Verified, rules: TokenRules, now: float) -> None:

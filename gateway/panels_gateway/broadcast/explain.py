@@ -19,6 +19,8 @@ from panels_shared import jsonvalue
 from panels_shared.errors import InvalidJsonError
 
 MAX_REQUEST_ID_CHARS: Final = 256
+#: The largest version that a client may expect of a panel.
+MAX_SEQ: Final = 2**63 - 1
 #: How many tokens of a text are examined, which takes a few milliseconds; a longer text is judged as a
 #: whole. A security limit.
 MAX_TOKENS: Final = 20_000
@@ -178,6 +180,17 @@ check_request_id: Final = check_text(MAX_REQUEST_ID_CHARS)
 def check_optional_request_id(value: Any) -> str | None:
     """A requestId, or null for none."""
     return None if value is None else check_request_id(value)
+
+
+def check_seq(value: Any) -> str | None:
+    """A version of a panel, or null for any."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"expected a number, got {kind_of(value)}"
+    if not 0 <= value <= MAX_SEQ or value != int(value):
+        return "expected a version, a whole number from 0, got another"
+    return None
 
 
 def check_anything(value: Any) -> str | None:

@@ -14,9 +14,11 @@ import msgspec
 from panels_gateway.access.tokens import MAX_TOKEN_CHARS
 from panels_gateway.broadcast.explain import (
     MAX_REQUEST_ID_CHARS,
+    MAX_SEQ,
     Field,
     check_anything,
     check_request_id,
+    check_seq,
     check_text,
     check_texts,
     kind_of,
@@ -31,6 +33,7 @@ from panels_gateway.panels.panel import Mutation
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Refused, Succeeded
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
+from panels_shared.failure import CODE_FIELD, DETAILS_FIELD, vetted
 from panels_shared.limits import KIB
 from panels_shared.outcome import Completed, Failed, Usage
 
@@ -49,12 +52,16 @@ _NULL: Final = msgspec.Raw(b"null")
 
 
 class Trigger(msgspec.Struct, frozen=True, tag="TRIGGER", tag_field="type", gc=False):
-    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent."""
+    """TRIGGER: run ``tool``. ``args`` is any JSON value, null when absent. ``expectedSeq`` is the version
+    that the panel must have then, None for any. A ``traceparent`` that is not one is as good as none.
+    """
 
     tool: str
     args: msgspec.Raw = _NULL
     requestId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
     idempotencyKey: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    expectedSeq: int | None = None  # noqa: N815 - the protocol's name
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag="SUBSCRIBE", tag_field="type"):
@@ -127,10 +134,12 @@ def decode(text: bytes | str) -> ClientMessage:
         if type(message) is Trigger:
             request_id = message.requestId
             key = message.idempotencyKey
+            expected = message.expectedSeq
             sound = (
                 len(message.tool) <= MAX_TOOL_CHARS
                 and (request_id is msgspec.UNSET or len(request_id) <= MAX_REQUEST_ID_CHARS)
                 and (key is msgspec.UNSET or (0 < len(key) <= MAX_KEY_CHARS and key.isprintable()))
+                and (expected is None or 0 <= expected <= MAX_SEQ)
             )
             jsonvalue.validate(bytes(message.args))
         elif isinstance(message, AnswerQuestion):
@@ -178,6 +187,10 @@ def check_call(value: object) -> str | None:
     return None
 
 
+def _check_string(value: object) -> str | None:
+    return None if isinstance(value, str) else f"expected a string, got {kind_of(value)}"
+
+
 _TOPICS: Final[Mapping[str, Field]] = {
     "topics": Field(check_texts(MAX_TOPICS_PER_MESSAGE, MAX_TOPIC_CHARS), "an array of strings"),
     "requestId": Field(check_request_id),
@@ -189,6 +202,8 @@ _FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "args": Field(check_anything),
         "requestId": Field(check_request_id),
         "idempotencyKey": Field(check_key),
+        "expectedSeq": Field(check_seq),
+        "traceparent": Field(_check_string),
     },
     "SUBSCRIBE": _TOPICS,
     "UNSUBSCRIBE": _TOPICS,
@@ -448,7 +463,7 @@ def failure_details(failed: Failed) -> dict[str, object]:
         except InvalidJsonError:
             extra = None
         if isinstance(extra, dict):
-            details.update(extra)
+            details.update(vetted(extra) if CODE_FIELD in extra or DETAILS_FIELD in extra else extra)
     details["reason"] = failed.reason.value
     if failed.line > 0:
         details["location"] = {"line": failed.line, "column": failed.column}

@@ -19,6 +19,7 @@ import msgspec
 
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
+from panels_gateway.observe.counters import OutboxCounters
 from panels_gateway.panels.panel import Mutation
 from panels_shared.limits import KIB, MIB
 
@@ -50,12 +51,16 @@ class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class Outbox:
-    """The queue; see the module's docstring for its bound and overflow policy."""
+    """The queue; see the module's docstring for its bound and overflow policy.
 
-    __slots__ = ("_bytes", "_items", "_limits", "_merge_at")
+    What waits is counted in ``waiting`` too, until ``clear`` is called.
+    """
 
-    def __init__(self, limits: OutboxLimits) -> None:
+    __slots__ = ("_bytes", "_items", "_limits", "_merge_at", "_waiting")
+
+    def __init__(self, limits: OutboxLimits, waiting: OutboxCounters | None = None) -> None:
         self._limits = limits
+        self._waiting = waiting if waiting is not None else OutboxCounters()
         self._items: list[Commit | bytes] = []
         self._bytes = 0
         self._merge_at = limits.soft_bytes
@@ -70,6 +75,7 @@ class Outbox:
 
     def put(self, items: Iterable[Commit | bytes]) -> bool:
         """Appends frames and commits; False when the client has fallen too far behind."""
+        before = self._bytes
         for item in items:
             self._items.append(item)
             self._bytes += _size(item)
@@ -77,6 +83,7 @@ class Outbox:
             self._merge()
             # merging again only pays once as much has come as is left now
             self._merge_at = max(self._limits.soft_bytes, 2 * self._bytes)
+        self._waiting.bytes += self._bytes - before
         return self._bytes <= self._limits.hard_bytes
 
     def drain(self, budget_bytes: int) -> bytes:
@@ -91,9 +98,16 @@ class Outbox:
         frames = b"".join([item if isinstance(item, bytes) else item.frames for item in self._items[:count]])
         del self._items[:count]
         self._bytes -= taken
+        self._waiting.bytes -= taken
         if not self._items:
             self._merge_at = self._limits.soft_bytes
         return frames
+
+    def clear(self) -> None:
+        """The client is gone, and nothing waits for it any more."""
+        self._waiting.bytes -= self._bytes
+        self._items = []
+        self._bytes = 0
 
     def _merge(self) -> None:
         patched = [item for item in self._items if isinstance(item, Commit) and item.patch_frame]
@@ -118,6 +132,7 @@ class Outbox:
                 items.append(item)
             elif item.event_frames:
                 items.append(item.event_frames)
+        self._waiting.merged += 1
         self._items = items
         self._bytes = sum(map(_size, items))
 

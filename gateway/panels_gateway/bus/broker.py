@@ -33,10 +33,12 @@ import zmq
 
 from panels_gateway.bus import budgets
 from panels_gateway.bus.admission import Admission, Role, Standing, Verdict
+from panels_gateway.bus.attendance import Attendance
 from panels_gateway.bus.budgets import Budgets
 from panels_gateway.dispatch.allowance import UNASKED_BYTES, result_bytes
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
+from panels_gateway.observe.pools import PoolReports
 from panels_gateway.observe.rate_limited import RateLimitedLog
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
@@ -47,7 +49,7 @@ from panels_shared.limits import MIB
 from panels_shared.messages import PoolId, Refusal, ToWorker, WorkerId
 from panels_shared.outcome import Outcome, Reason
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.gateway.bus")
 
 #: Frames read in one go before clients get their turn.
 FRAMES_PER_TURN: Final = 64
@@ -90,6 +92,10 @@ class Results(Protocol):
         """Answers a trigger that has waited for too long."""
         ...
 
+    def outdated(self, trigger: Trigger) -> None:
+        """Answers a trigger whose panel has another version than it expects."""
+        ...
+
     def tick(self) -> None:
         """Time has passed."""
         ...
@@ -119,6 +125,8 @@ class Broker:
     ) -> None:
         self.endpoint = endpoint
         self.counters = admission.counters
+        #: What pools say of themselves, for metrics.
+        self.reports = PoolReports()
         self._admission = admission
         self._next_refusal_log_s = float("-inf")
         self._dispatcher = dispatcher
@@ -132,6 +140,7 @@ class Broker:
         self._fd = -1
         self._budgets = Budgets()
         self._log = RateLimitedLog(logger)
+        self._attendance = Attendance(endpoint)
         self._sessions: dict[bytes, bytes] = {}
         self._flush_due = False
         self._look_due = False
@@ -168,7 +177,6 @@ class Broker:
     def _bind(self, socket: zmq.Socket[bytes]) -> None:
         if self.endpoint.startswith("ipc://"):
             path = Path(self.endpoint.removeprefix("ipc://"))
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with suppress(FileNotFoundError):
                 if stat.S_ISSOCK(path.stat().st_mode):
                     path.unlink()  # a gateway that was killed leaves its socket behind
@@ -404,6 +412,8 @@ class Broker:
                 return self._hello(peer, message, now)
             case m.Heartbeat():
                 dispatcher.heard(WorkerId(message.worker), now)
+                if message.report is not None and standing is not None and standing.role is Role.POOL:
+                    self.reports.take(peer, message.report)
             case m.Missing():
                 dispatcher.missing(peer, message, now)
             case m.Prepared():
@@ -436,7 +446,8 @@ class Broker:
         # a session of its own each time: whatever the peer had from before is void, here too
         self._sessions[peer] = os.urandom(_SESSION_BYTES)
         text = "%s %s of process %d is here"
-        self._log.log(now, logging.INFO, text, message.role, peer.hex()[:16], message.pid)
+        name = peer.hex()[:16]
+        self._log.log(now, logging.INFO, text, message.role, name, message.pid, worker=name, pid=message.pid)
         if message.missing:
             missing = ascii("; ".join(message.missing))
             self._log.log(now, logging.WARNING, "sandbox %s runs without %s", peer.hex()[:16], missing)
@@ -472,6 +483,8 @@ class Broker:
                 self._sessions.pop(peer, None)
                 dispatcher.lost(peer, now)
                 self.request_flush()
+        for trigger in dispatcher.take_outdated():
+            self._kernel.outdated(trigger)
         self._kernel.flush()
 
     def _look_again(self) -> None:
@@ -510,7 +523,9 @@ class Broker:
 
     def _beat(self) -> None:
         """The gateway's heartbeat: a Welcome to everyone, again."""
-        self._admission.retain(set(self._dispatcher.peers()))
+        peers = set(self._dispatcher.peers())
+        self._admission.retain(peers)
+        self.reports.retain(peers)
         for peer in list(self._dispatcher.peers()):
             self._welcome(peer)
         self._after(self._heartbeat_s, self._beat)
@@ -519,10 +534,17 @@ class Broker:
         # a gateway that did not run for a while has not listened either: hear everybody before
         # anyone counts as silent
         self._look_again()
-        self._dispatcher.tick(self._clock())
+        now = self._clock()
+        self._dispatcher.tick(now)
+        self._log_attendance(now)
         self._kernel.tick()
         self._flush()
         self._after(self._dispatcher.next_tick_s(), self._tick)
+
+    def _log_attendance(self, now: float) -> None:
+        line = self._attendance.look(self._dispatcher.sandboxes, self._dispatcher.unanswered, now)
+        if line is not None:
+            self._log.log(now, line.level, "%s", line.text)
 
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         assert self._loop is not None

@@ -32,4 +32,4 @@ def load_curve_keys(config: WorkersConfig) -> CurveKeys | None:
 
 
 def _content(path: Path, option: str) -> bytes:
-    return read_key_file(path, option, MAX_KEY_FILE_BYTES)
+    return read_key_file(path, option, MAX_KEY_FILE_BYTES, secret=option == _OWN)

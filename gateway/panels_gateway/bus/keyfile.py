@@ -17,6 +17,7 @@ from panels_shared.buskey import (
     key_file_beside,
     parse_bus_key,
 )
+from panels_shared.endpoint import is_tcp
 from panels_shared.errors import ConfigError
 
 _log = logging.getLogger("panels.gateway.bus")
@@ -28,11 +29,12 @@ def load_bus_key(config: WorkersConfig) -> bytes:
     With an ``ipc://`` endpoint and no file named, it is the one beside the socket, which is made if it is
     missing and kept if it is good. Raises ``ConfigError``.
     """
+    if not is_tcp(config.endpoint):
+        _require_directory(config.endpoint)
     if config.bus_key_file is not None:
         return _read(config.bus_key_file)
     path = Path(key_file_beside(config.endpoint))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _make(path)
     except OSError as exc:
@@ -41,6 +43,17 @@ def load_bus_key(config: WorkersConfig) -> bytes:
             f"--bus-key-file; {BUS_KEY_HINT}"
         ) from None
     return _read(path)
+
+
+def _require_directory(endpoint: str) -> None:
+    """A path that is mistyped must not become a tree of directories, made by root and left behind."""
+    directory = Path(endpoint.removeprefix("ipc://")).parent
+    if not directory.is_dir():
+        raise ConfigError(
+            f"workers-endpoint: expected a directory for the socket at {directory}, got none; make it for "
+            "the "
+            f"gateway's user alone: install -d -m 700 {directory}"
+        )
 
 
 def _make(path: Path) -> None:

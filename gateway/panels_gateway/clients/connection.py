@@ -94,6 +94,7 @@ class Connection:
         "_messages",
         "_opening",
         "_stages",
+        "_traceparent",
         "_transport",
         "admitted",
         "backlog",
@@ -120,8 +121,10 @@ class Connection:
         client_id: str,
         limits: ClientLimits,
         topics: Topics | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self._kernel = kernel
+        self._traceparent = traceparent
         self._limits = limits
         self._transport = transport
         self._bucket = TokenBucket(limits.rate, kernel.clock()) if limits.rate.per_s else None
@@ -289,6 +292,11 @@ class Connection:
                 self.principal,
                 request_id,
                 _given(message.idempotencyKey),
+                client_id=self.client_id,
+                expected_seq=message.expectedSeq,
+                traceparent=self._traceparent
+                if message.traceparent is msgspec.UNSET
+                else message.traceparent,
             )
         except RequestError as exc:
             self.send(messages.error(exc.code, exc.message, request_id, exc.details))

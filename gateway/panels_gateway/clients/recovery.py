@@ -25,6 +25,7 @@ from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.history import Histories, events_of, mutations_of, record_bytes
 from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.residents import Resident
+from panels_gateway.observe.tracing import MAX_CHARS
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
@@ -48,13 +49,14 @@ MAX_SINCE_DIGITS: Final = 16
 class Asked:
     """What the query of an upgrade asks for. ``since`` None: to start over with the whole state, which the
     client says when it had a state that it cannot use any more (``since=none``). ``topics`` None: the default
-    ones.
+    ones. ``traceparent`` is what triggers without one of their own hang from; it is not checked.
     """
 
     resumes: bool = False
     epoch: str = ""
     since: int | None = None
     topics: Topics | None = None
+    traceparent: str | None = None
 
 
 def parse(query: bytes) -> Asked:
@@ -64,21 +66,22 @@ def parse(query: bytes) -> Asked:
     fields: dict[str, str] = {}
     for part in query.decode("latin-1").split("&"):
         name, _, value = part.partition("=")
-        if name in ("epoch", "since", "topics"):
+        if name in ("epoch", "since", "topics", "traceparent"):
             if name in fields:
                 raise _invalid(name, "expected it once, got it twice")
             fields[name] = value
     topics = parse_topics(fields["topics"]) if "topics" in fields else None
+    parent = fields["traceparent"][:MAX_CHARS] if "traceparent" in fields else None
     if "since" not in fields:
-        return Asked(topics=topics)
+        return Asked(topics=topics, traceparent=parent)
     epoch, since = unquote_plus(fields.get("epoch", "")), unquote_plus(fields["since"])
     if len(epoch) > MAX_EPOCH_CHARS:
         raise _invalid("epoch", f"expected at most {MAX_EPOCH_CHARS} characters, got {len(epoch)}")
     if since == "none":
-        return Asked(True, epoch, None, topics)
+        return Asked(True, epoch, None, topics, parent)
     if not (since.isascii() and since.isdigit()) or len(since) > MAX_SINCE_DIGITS:
         raise _invalid("since", "expected the seq that you have, as a number of digits, or none")
-    return Asked(True, epoch, int(since), topics)
+    return Asked(True, epoch, int(since), topics, parent)
 
 
 def _invalid(path: str, problem: str) -> RequestError:

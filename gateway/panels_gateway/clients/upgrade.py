@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
     from panels_gateway.kernel.residents import Resident
     from panels_gateway.observe.counters import ClientCounters
+    from panels_gateway.observe.refusals import RefusalLog
 
 _PATH_PATTERN: Final = re.compile(r"/panels/([^/]+)/ws")
 
@@ -36,6 +37,7 @@ class Upgrades:
     """Accepts and refuses upgrades, and counts the open WebSockets of each subject and each address.
 
     ``token_warning_s`` before its token expires, a client is warned; 0 warns nobody.
+    ``log`` is told of each refusal.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Upgrades:
         token_warning_s: float,
         clock: Callable[[], float] = time.time,
         on_refused: Callable[[str], None] = lambda reason: None,
+        log: RefusalLog,
     ) -> None:
         self._kernel = kernel
         self._gate = gate
@@ -57,6 +60,7 @@ class Upgrades:
         self._client_limits = client_limits
         self._max_per_subject = max_per_subject
         self._on_refused = on_refused
+        self._log = log
         self._rules = SessionRules(
             gate=gate, warning_s=token_warning_s, clock=clock, monotonic=time.monotonic
         )
@@ -69,12 +73,12 @@ class Upgrades:
             resident, principal = await self._check(scope)
             asked = recovery.parse(scope["query_string"])
         except RequestError as error:
-            await self._refuse(error, send)
+            await self._refuse(error, scope, send)
             return
         subject, address = principal.subject, self._gate.address(scope)
         if not self._by_address.enter(address):
             self._on_refused("connections")
-            await self._refuse(_too_many(self._by_address.maximum), send)
+            await self._refuse(_too_many(self._by_address.maximum), scope, send)
             return
         self._open[subject] = self._open.get(subject, 0) + 1
         resident.holds += 1
@@ -94,7 +98,7 @@ class Upgrades:
                 asked=asked,
             )
         except RequestError as error:
-            await self._refuse(error, send)
+            await self._refuse(error, scope, send)
         finally:
             resident.holds -= 1
             self._by_address.leave(address)
@@ -139,7 +143,8 @@ class Upgrades:
             )
         return resident, principal
 
-    async def _refuse(self, error: RequestError, send: Send) -> None:
+    async def _refuse(self, error: RequestError, scope: Scope, send: Send) -> None:
+        self._log.write(error, scope, self._gate.address(scope))
         response = error_response(error)
         self._counters.count_rejected_upgrade(response.status_code)
         await send(

@@ -201,6 +201,7 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
         self._end_large()
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._outbox.clear()
             connection.lost()
         super().connection_lost(exc)
 
@@ -493,10 +494,11 @@ async def serve(
                 client_id=secrets.token_urlsafe(12),
                 limits=limits,
                 topics=asked.topics,
+                traceparent=asked.traceparent,
             )
             session = Session(connection, rules, address=address, call_later=protocol.loop.call_later)
             connection.session = session
-            protocol.attach(connection, Outbox(limits.outbox), counters, session)
+            protocol.attach(connection, Outbox(limits.outbox, counters.outboxes), counters, session)
             image = await _open(kernel, resident, connection, recovery, image, protocol)
             session.start()
     finally:

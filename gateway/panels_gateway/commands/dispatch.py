@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from panels_gateway.commands.backups import backup, restore
+from panels_gateway.commands.checking import check_config
 from panels_gateway.commands.exits import EXIT_INTERRUPTED, EXPECTED, end
 from panels_gateway.commands.panel_files import export, import_
 from panels_gateway.commands.parsing import Where
@@ -17,6 +18,7 @@ from panels_shared.errors import ConfigError
 Command = Callable[[Sequence[str], Where], int]
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "check-config": check_config,
     "backup": backup,
     "restore": restore,
     "export": export,

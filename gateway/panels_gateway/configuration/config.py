@@ -27,6 +27,12 @@ from panels_shared.rate import RateLimit
 #: BSD's EX_CONFIG: a supervisor should not start this again before somebody changed something.
 EXIT_CONFIG: Final = 78
 
+#: Claims that handlers are shown, and the characters of their names; security limits.
+MAX_SCOPE_CLAIMS: Final = 16
+MAX_CLAIM_CHARS: Final = 64
+#: What handlers find in their scope anyway.
+OWN_SCOPE: Final = ("sub", "panelId", "requestId", "clientId")
+
 _HOST_PATTERN: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253}")
 _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -91,6 +97,7 @@ class AuthConfig:
     audience: str | None
     issuer: str | None
     max_lifetime_s: float
+    scope_claims: tuple[str, ...]
     conceal_panels: bool
     token_warning_s: float
 
@@ -204,7 +211,11 @@ class GatewayConfig:
     auth: AuthConfig
     data_dir: Path
     log_level: str
+    log_format: str
+    access_log: bool
     stage_sampling: int
+    #: of triggers without a traceparent, how many are traced; None: nothing is
+    trace_ratio: float | None
     client: ClientConfig
     panels: PanelsConfig
     waiting: WaitingConfig
@@ -225,7 +236,7 @@ def load(arguments: Sequence[str], environment: Mapping[str, str], *, directory:
     Raises ``ConfigError``; ``SystemExit`` after --help and --version.
     """
     values = TABLE.read(arguments, environment, directory=directory, read_file=_read_file)
-    return _build(values, directory, tuple(TABLE.mistyped(environment)))
+    return _build(values, directory, tuple(TABLE.unknown(environment)))
 
 
 def load_data_dir(
@@ -255,7 +266,10 @@ def _build(values: Values, directory: Path, warnings: tuple[str, ...]) -> Gatewa
         auth=_auth(values),
         data_dir=data_dir,
         log_level=values.get("log_level", str),
+        log_format=values.get("log_format", str),
+        access_log=values.get("access_log", bool),
         stage_sampling=values.get("stage_sampling", int),
+        trace_ratio=values.get("trace_ratio", float) if values.get("traces", bool) else None,
         client=_client(values),
         panels=PanelsConfig(
             count=values.get("max_panels", int),
@@ -473,9 +487,26 @@ def _auth(values: Values) -> AuthConfig:
         audience=values.maybe("jwt_audience", str),
         issuer=values.maybe("jwt_issuer", str),
         max_lifetime_s=values.get("jwt_max_lifetime_s", float),
+        scope_claims=_scope_claims(values.maybe("scope_claims", tuple) or ()),
         conceal_panels=values.get("conceal_panels", bool),
         token_warning_s=values.get("token_warning_s", float),
     )
+
+
+def _scope_claims(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > MAX_SCOPE_CLAIMS:
+        raise ConfigError(f"scope-claims: expected at most {MAX_SCOPE_CLAIMS} names, got {len(names)}")
+    for name in names:
+        if not (1 <= len(name) <= MAX_CLAIM_CHARS and name.isprintable()):
+            raise ConfigError(
+                f"scope-claims: expected 1 to {MAX_CLAIM_CHARS} printable characters, got {name[:80]!r}"
+            )
+        if name in OWN_SCOPE:
+            raise ConfigError(
+                f"scope-claims: expected none of {', '.join(OWN_SCOPE)}, which handlers find in $scope "
+                f"anyway, got {name}; take it away"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _maxima(values: Values) -> Limits:

@@ -9,6 +9,7 @@ from typing import Final
 
 from panels_shared import __version__
 from panels_shared.limits import DEFAULT_MAXIMA, KIB, MIB
+from panels_shared.loglines import LOG_FORMATS
 from panels_shared.options import GIB, Option, OptionTable
 
 # Spelt out here and not imported: reading the configuration must not load the cryptography library.
@@ -33,9 +34,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Port for HTTP and WebSocket; 0 takes a free one and logs it.",
     ),
     Option(
-        name="admin-listen", group=LISTEN, kind="text",
-        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001. With "
-        "it, the port of clients answers 404 for /metrics and says in /health only whether the gateway is ready.",
+        name="admin-listen", group=LISTEN, kind="text", guards=True,
+        help="Address and port that serve /metrics and /health to whoever looks after the gateway, like 127.0.0.1:9001; the "
+        "panels that use the most fuel are named in /metrics there. With it, the port of clients answers 404 for "
+        "/metrics and says in /health only whether the gateway is ready.",
     ),
     Option(
         name="public-url", group=LISTEN, kind="text",
@@ -43,7 +45,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Without it, wsUrl is made from the Host header.",
     ),
     Option(
-        name="allowed-hosts", group=LISTEN, kind="list",
+        name="allowed-hosts", group=LISTEN, kind="list", guards=True,
         help="Names and addresses that a request's Host may have, like panels.example.org; * for any. Without it, any with "
         "authentication; with no-auth localhost, 127.0.0.1, [::1], host and the host of public-url.",
     ),
@@ -73,12 +75,31 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Seconds that running triggers are given when the gateway is told to stop.",
     ),
     Option(
-        name="log-level", group=LISTEN, kind="text", default="info", choices=("debug", "info", "warning", "error"),
-        help="What is logged, to stderr.",
+        name="log-level", group=LISTEN, kind="levels", default="info",
+        help="What is logged, to stderr: debug, info, warning or error, and behind it the levels of single loggers, like "
+        "info,panels.gateway.bus=debug.",
+    ),
+    Option(
+        name="log-format", group=LISTEN, kind="text", default="auto", choices=LOG_FORMATS,
+        help="How lines are written: json for programs, text for people; auto writes text to a terminal and JSON elsewhere.",
+    ),
+    Option(
+        name="access-log", group=LISTEN, kind="flag", default=False,
+        help="Log each HTTP request that was answered and each WebSocket that was closed: method, path without its query, "
+        "status, milliseconds and address.",
     ),
     Option(
         name="stage-sampling", group=LISTEN, kind="integer", default=64, minimum=0, maximum=1_000_000,
         help="One of so many triggers is timed for the histograms of /metrics; 0 times none.",
+    ),
+    Option(
+        name="traces", group=LISTEN, kind="flag", default=False,
+        help="Send spans of triggers to an OpenTelemetry collector; OTEL_EXPORTER_OTLP_ENDPOINT and the other variables of "
+        "OpenTelemetry say where and how. It needs panels-kernel[otel].",
+    ),
+    Option(
+        name="trace-ratio", group=LISTEN, kind="number", default=1.0, maximum=1,
+        help="With traces: how many of the triggers are traced that come without a traceparent, from 0 to 1.",
     ),
     Option(
         name="workers-endpoint", group=WORKERS, kind="text",
@@ -150,11 +171,22 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Algorithms that tokens may be signed with. Without it, HS256 for the secret, and for each key of the "
         "set its alg, or the usual algorithm of its kind if it has none.",
     ),
-    Option(name="jwt-audience", group=AUTH, kind="text", help="What a token's aud must be, or contain if it is a list. Without it, aud is not checked."),
-    Option(name="jwt-issuer", group=AUTH, kind="text", help="What a token's iss must be. Without it, iss is not checked."),
+    Option(
+        name="jwt-audience", group=AUTH, kind="text", guards=True,
+        help="What a token's aud must be, or contain if it is a list. Without it, aud is not checked.",
+    ),
+    Option(
+        name="jwt-issuer", group=AUTH, kind="text", guards=True,
+        help="What a token's iss must be. Without it, iss is not checked.",
+    ),
     Option(
         name="jwt-max-lifetime-s", group=AUTH, kind="number", default=86_400.0, minimum=1, maximum=31_536_000,
         help="How far in the future a token's exp may be, in seconds.",
+    ),
+    Option(
+        name="scope-claims", group=AUTH, kind="list",
+        help="Claims of tokens that handlers see in $scope beside sub, like team, roles; at most 16 names, and 2 KiB of JSON in all. "
+        "They are written down with every commit.",
     ),
     Option(
         name="token-warning-s", group=AUTH, kind="number", default=60.0, maximum=86_400,
@@ -165,7 +197,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="Let everybody do everything. For development on one machine.",
     ),
     Option(
-        name="conceal-panels", group=AUTH, kind="flag", default=False,
+        name="conceal-panels", group=AUTH, kind="flag", default=False, guards=True,
         help="Check the token before the panel on upgrade, and answer 404 for panels that the token may not read, so that "
         "nobody learns which ids exist.",
     ),
@@ -340,7 +372,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     *(
         Option(
-            name=f"quota-{unit}-per-{kind}", group=QUOTAS, kind="integer", default=0, maximum=10**15,
+            name=f"quota-{unit}-per-{kind}", group=QUOTAS, kind="integer", default=0, maximum=10**15, guards=True,
             help=f"{what} that {whose} may use in each window; beyond it, its triggers are answered QUOTA_EXCEEDED. "
             "0 sets no quota.",
         )
@@ -368,9 +400,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
 TABLE: Final = OptionTable(
     program="panels-gateway",
     version=__version__,
-    usage="panels-gateway [OPTION ...]\n       panels-gateway COMMAND [OPTION ...]",
+    usage="panels-gateway [COMMAND] [OPTION ...]",
     description="Serves panels to WebSocket and HTTP clients and has workers run their handlers.\n\n"
-    "With a command as its first argument it looks after the data directory instead:\n\n"
+    "With a command as its first argument it does that instead:\n\n"
+    "  panels-gateway check-config           say what is wrong with the options\n"
     "  panels-gateway backup FILE            copy everything into one file\n"
     "  panels-gateway restore FILE           make a data directory of such a file\n"
     "  panels-gateway export PANEL [FILE]    write one panel as JSON\n"
@@ -379,11 +412,14 @@ TABLE: Final = OptionTable(
     "Each of them has a --help of its own.",
     options=OPTIONS,
     config_variable="PANELS_CONFIG",
-    foreign_variables=frozenset(["PANELS_CURVE_SERVER_KEY_FILE"]),  # a worker's
+    foreign_prefixes=("PANELS_WORKER_", "PANELS_TEST_"),
+    # the command line's
+    foreign_variables=frozenset(["PANELS_URL", "PANELS_TOKEN", "PANELS_CLI_CONFIG"]),
+    foreign_sections=frozenset(["worker"]),
 )
 
 
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(TABLE.reference())
+    sys.stdout.write(TABLE.annotated() if sys.argv[1:] == ["toml"] else TABLE.reference())

@@ -41,7 +41,7 @@ from panels_gateway.dispatch.preparations import Preparations
 from panels_gateway.dispatch.rings import Rings
 from panels_gateway.dispatch.sender import Sender
 from panels_gateway.dispatch.watch import Verdict, allowed_s, watch
-from panels_gateway.panels.panel import Panel
+from panels_gateway.panels.panel import OWN_PANEL, Panel
 from panels_gateway.panels.trigger import Trigger
 from panels_shared import messages as m
 from panels_shared.messages import PoolId, ToWorker, WorkerId
@@ -61,7 +61,7 @@ class Dispatcher:
     Obligations of the caller:
 
     - Each trigger that ``offer`` takes comes back once: from ``accept``, ``take_failures``, ``overdue``,
-      ``withdraw`` or ``remove_panel``.
+      ``take_outdated``, ``withdraw`` or ``remove_panel``.
     - A run from ``accept`` is passed to ``confirm`` or to ``refuse``, once, and the runs of a panel in the
       order of ``accept``. Its commit, if it has one, raises the panel's version before the next call of any
       method. Other calls may come between that and ``confirm``. After ``refuse``, the runs of that panel
@@ -102,6 +102,7 @@ class Dispatcher:
             self._fleet, self._mover, self._placement, self._backlog, self.limits.queue_timeout_s
         )
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self._outdated: list[Trigger] = []
 
     # -- panels --------------------------------------------------------------------------------------
 
@@ -115,6 +116,21 @@ class Dispatcher:
         self._fleet.lanes[panel.key] = Lane(panel, tuple(tool.tool for tool in tools), label)
         self._handlers[panel.key] = list(handlers)
         self.catalog.acquire(handlers)
+
+    def relabel(self, panel: Panel, label: str, now: float) -> None:
+        """From now on ``panel``, which has nothing waiting or in flight, runs on workers of pools with
+        ``label``.
+        """
+        lane = self._fleet.lanes[panel.key]
+        assert not self.busy(panel), "only an idle panel changes its label"
+        lane.label = label
+        self._mover.move(lane, None, now)
+
+    def label_served(self) -> str:
+        """A label whose panels can be run: "" where that is one, else the first by name; "" for none."""
+        pools = self._fleet.pools
+        labels = {label for worker in self._fleet.able() for label in pools[worker.pool].labels}
+        return min(labels, default="")
 
     def remove_panel(self, panel: Panel) -> list[Trigger]:
         """Ends dispatching for ``panel``. Returns its triggers, in order: the caller answers or offers them
@@ -295,7 +311,18 @@ class Dispatcher:
         client."""
         return self._backlog.take_failures()
 
+    def take_outdated(self) -> list[Trigger]:
+        """The triggers that were not run because their panel had another version than they expect, since the
+        last call."""
+        outdated, self._outdated = self._outdated, []
+        return outdated
+
     # -- peers ---------------------------------------------------------------------------------------
+
+    @property
+    def sandboxes(self) -> int:
+        """How many sandboxes are connected."""
+        return len(self._fleet.workers)
 
     @property
     def ready(self) -> bool:
@@ -356,6 +383,8 @@ class Dispatcher:
             verdict = watch(worker, now)
             if verdict is Verdict.LOST:
                 self._members.lose(worker, now, blame=True)
+            elif verdict is Verdict.HANGS:
+                self._members.replace(worker, now)
             elif verdict is Verdict.RELEASED:
                 self._rings.mark(worker)
             elif verdict is Verdict.STALLED:
@@ -384,6 +413,11 @@ class Dispatcher:
                 if worker.ring:
                     for lane in self._sender.fill(worker, messages, now):
                         self._mover.block(lane, worker, now)
+                    for run in self._sender.outdated:
+                        self._backlog.release(len(run.trigger.args))
+                        self._outdated.append(run.trigger)
+                        self._mover.put(run.lane)
+                    self._sender.outdated.clear()
                 if messages:
                     sends.append((worker.id, messages))
         for pool in self._fleet.pools.values():
@@ -399,21 +433,28 @@ class Dispatcher:
 
     def stats(self) -> dict[str, int]:
         """Counts since the start, and what there is now, for ``metrics``."""
-        fleet = self._fleet
+        fleet, backlog = self._fleet, self._backlog
+        in_flight = sum(len(worker.outstanding) for worker in fleet.workers.values())
         return {
             **self._counts,
             "workers_lost": self._members.workers_lost,
+            "hung": self._members.hung,
             "refused": self._members.returns.refused,
             "moves": self._mover.moves,
             "epochs": self._epochs.begun,
             "snapshots": self._epochs.snapshots,
             "deltas": self._epochs.deltas,
-            "jobs": self._backlog.runs,
-            "job_bytes": self._backlog.size_bytes,
-            "in_flight": sum(len(worker.outstanding) for worker in fleet.workers.values()),
+            "jobs": backlog.runs,
+            "job_bytes": backlog.size_bytes,
+            # a worker may still be asked for a run that was revoked and waits again
+            "waiting": max(0, backlog.runs - backlog.reserved - in_flight),
+            "held": backlog.reserved,
+            "in_flight": in_flight,
+            "compiling": sum(len(pool.preparing) for pool in fleet.pools.values()),
+            "compiles_wanted": self.preparations.wanted,
             "workers": len(fleet.workers),
             "pools": len(fleet.pools),
-            "panels": len(fleet.lanes),
+            "panels": len(fleet.lanes) - (OWN_PANEL in fleet.lanes),
         }
 
     def _unanswerable(self, worker: Worker, why: Unanswerable) -> None:

@@ -33,9 +33,10 @@ from panels_shared.messages import PoolId, ToWorker, WorkerId
 
 #: Workers whose replica of one panel is remembered.
 MAX_POSITIONS: Final = 4
-#: How much work may be sent to a worker ahead, in microseconds of its own time: enough to cover a round trip, and
-#: the gateway's turns, which are long when it refuses thousands of triggers a second. With half of it workers ran
-#: dry at five times the rate that they could sustain, and goodput was 0.79 of the peak, and not 0.98.
+#: How much work may be sent to a worker ahead, in microseconds of its own time: enough to cover a round
+#: trip, and the gateway's turns, which are long when it refuses thousands of triggers a second. With half of
+#: it workers ran dry at five times the rate that they could sustain, and goodput was 0.79 of the peak, and
+#: not 0.98.
 CREDIT_US: Final = 4_000.0
 #: Bounds of what that comes to, in runs.
 MIN_CREDIT: Final = 2
@@ -168,15 +169,22 @@ class Pool:
     It runs and compiles for panels with one of its ``labels``; the label "" is that of panels without one.
     ``prepared`` holds the digests that its workers can run; ``preparing`` maps those that it was asked for,
     and has not answered, to the time of asking. ``outbox`` is sent, whole, by the next ``drain``.
+    ``replaces``: it understands ``Replace``.
     """
 
-    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing")
+    __slots__ = ("id", "labels", "liveness", "outbox", "prepared", "preparing", "replaces")
 
     def __init__(
-        self, pool_id: PoolId, liveness: Liveness, labels: frozenset[str] = frozenset(("",))
+        self,
+        pool_id: PoolId,
+        liveness: Liveness,
+        labels: frozenset[str] = frozenset(("",)),
+        *,
+        replaces: bool = False,
     ) -> None:
         self.id = pool_id
         self.labels = labels
+        self.replaces = replaces
         self.liveness = liveness
         self.prepared: set[bytes] = set()
         self.preparing: dict[bytes, float] = {}

@@ -32,7 +32,8 @@ class Members:
 
     A peer is lost after ``misses`` intervals of ``heartbeat_s`` in which nothing came from it. Bounds:
     ``MAX_WORKERS`` and ``MAX_POOLS``; above them a Hello is refused. ``workers_lost`` counts workers that
-    left with or without notice, except those that drained.
+    left with or without notice, except those that drained; ``hung`` those that were lost because a run did
+    not end.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Members:
         "_placement",
         "_preparations",
         "_rings",
+        "hung",
         "returns",
         "workers_lost",
     )
@@ -70,6 +72,7 @@ class Members:
         self._misses = misses
         self.returns = Returns()
         self.workers_lost = 0
+        self.hung = 0
 
     def peers(self) -> Iterable[WorkerId]:
         """Everyone who is to hear the gateway's heartbeat."""
@@ -86,7 +89,7 @@ class Members:
             if len(fleet.pools) >= MAX_POOLS or not self.returns.admit(peer_id, now):
                 return False
             labels = frozenset(message.labels or ("",))
-            fleet.pools[pool_id] = Pool(pool_id, liveness, labels)
+            fleet.pools[pool_id] = Pool(pool_id, liveness, labels, replaces=message.replaces)
             for worker in [each for each in fleet.workers.values() if each.pool == pool_id]:
                 # a pool that was here before with other labels: they are not its panels any more
                 for lane in [lane for lane in worker.lanes if lane.label not in labels]:
@@ -148,6 +151,16 @@ class Members:
             self.lose(worker, now, blame=False)
         else:
             self.lose_pool(PoolId(peer_id), now)
+
+    def replace(self, worker: Worker, now: float) -> None:
+        """The worker lives and does not answer: it counts as lost, and its pool is told to kill it, which
+        sees only that it is alive.
+        """
+        self.hung += 1
+        pool = self._fleet.pools.get(worker.pool)
+        if pool is not None and pool.replaces:
+            pool.outbox.append(m.Replace(worker.id))
+        self.lose(worker, now, blame=True)
 
     def lose_pool(self, pool_id: PoolId, now: float) -> None:
         """The pool, if there is one, is gone. Its workers stay until they are lost themselves."""

@@ -2,7 +2,7 @@
 
 A lane's triggers stand in the order in which they came, so the first one that is not overdue ends the look at
 a lane. Resumptions stand among them and are passed over: a handler that was suspended waits on purpose, and
-goes on whenever a worker is there.
+goes on whenever a worker is there. When the gateway stops, they are given back and wait for the next one.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ class Overdue:
             self._give_up(lane, before_s, f"{which} could run it within {self.timeout_s:g} s")
 
     def strand(self, message: str) -> None:
-        """Gives up everything that stands in a lane which no worker serves."""
+        """Gives up everything that stands in a lane which no worker serves, resumptions included."""
         for lane in self._placement.waiting():
-            self._give_up(lane, float("inf"), message)
+            self._give_up(lane, float("inf"), message, resumptions=True)
 
     def strand_all(self, message: str) -> None:
         """Gives up everything, what was sent included: answers to that are stale from now on."""
         for lane in list(self._fleet.lanes.values()):
             if lane.in_flight:
                 self._mover.end_epoch(lane)
-            self._give_up(lane, float("inf"), message)
+            self._give_up(lane, float("inf"), message, resumptions=True)
 
     def drop(self, trigger: Trigger) -> bool:
         """Takes a trigger that nobody waits for out of its lane; False if it was sent, or is not there."""
@@ -96,10 +96,10 @@ class Overdue:
         self._mover.put(lane)
         return True
 
-    def _give_up(self, lane: Lane, before_s: float, message: str) -> None:
+    def _give_up(self, lane: Lane, before_s: float, message: str, *, resumptions: bool = False) -> None:
         late: list[Run] = []
         for run in lane.queue:
-            if run.trigger.resume is not None:
+            if run.trigger.resume is not None and not resumptions:
                 continue
             if run.trigger.submitted_s >= before_s:
                 break

@@ -126,6 +126,11 @@ class Preparations:
             self._fill(now)
         return Preparation.PENDING
 
+    @property
+    def wanted(self) -> int:
+        """Handlers that definitions wait for."""
+        return len(self._wanted)
+
     def retry_after_s(self, subject: str, now: float) -> float:
         """When the subject may have handlers compiled again, in seconds; 0 while it may."""
         return self._queue.retry_after_s(subject, now)

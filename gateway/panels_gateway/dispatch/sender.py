@@ -17,15 +17,20 @@ class Sender:
     """Sends runs: each with a number of its own, after the epoch and the tool that it needs.
 
     ``window`` bounds the runs of one lane in flight. The cost is O(1) for each run that is sent.
+
+    A run of a trigger that expects a version of its panel is sent when nothing of its lane is in flight: all
+    before it is settled then. ``outdated`` are the runs that were taken out of their lanes because the panel
+    had another version when their turn came; the caller takes them, and puts their lanes.
     """
 
-    __slots__ = ("_epochs", "_fleet", "_sendings", "_window")
+    __slots__ = ("_epochs", "_fleet", "_sendings", "_window", "outdated")
 
     def __init__(self, fleet: Fleet, epochs: Epochs, window: int) -> None:
         self._fleet = fleet
         self._epochs = epochs
         self._window = window
         self._sendings = 0
+        self.outdated: list[Run] = []
 
     def fill(self, worker: Worker, messages: list[ToWorker], now: float) -> list[Lane]:
         """Adds to ``messages`` the runs that the worker has credit for, one of each lane in turn.
@@ -50,6 +55,15 @@ class Sender:
             if not queue or lane.target is not None or len(in_flight) >= window:
                 continue
             run = queue[0]
+            expected = run.trigger.expected_seq
+            if expected is not None:
+                if in_flight:
+                    continue
+                if lane.panel.seq != expected:
+                    queue.popleft()
+                    worker.queued -= 1
+                    self.outdated.append(run)
+                    continue
             if run.trigger.tool.digest not in prepared:
                 blocked.append(lane)
                 continue

@@ -32,11 +32,12 @@ def allowed_s(run: Run) -> float:
 
 
 class Verdict(Enum):
-    """FINE: nothing to do. LOST: silent, or hanging in a run. RELEASED: a revoked run never began.
-    STALLED: others wait."""
+    """FINE: nothing to do. LOST: silent. HANGS: alive, but in a run that does not end. RELEASED: a revoked
+    run never began. STALLED: others wait."""
 
     FINE = "fine"
     LOST = "lost"
+    HANGS = "hangs"
     RELEASED = "released"
     STALLED = "stalled"
 
@@ -57,5 +58,5 @@ def watch(worker: Worker, now: float) -> Verdict:
         worker.running_since_s = now
         return Verdict.RELEASED
     if running is not None and elapsed > allowed_s(running):
-        return Verdict.LOST
+        return Verdict.HANGS
     return Verdict.STALLED if worker.stalled(now) else Verdict.FINE

@@ -23,7 +23,7 @@ from panels_gateway.extensions import config as configuration
 from panels_gateway.extensions.client import EXIT_CONFIG
 from panels_gateway.extensions.config import MAX_CONFIG_BYTES
 from panels_gateway.extensions.errors import ExtensionConfigError
-from panels_gateway.observe.logs import RedactingFormatter
+from panels_shared.loglines import LineEncoder
 
 logger = logging.getLogger("panels.extensions")
 
@@ -40,7 +40,7 @@ def main() -> int:
     # an extension that computes must not take the processor from the gateway and the sandboxes
     _yield_processor()
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineEncoder())
     logging.getLogger().handlers[:] = [handler]
     try:
         sock = socket.socket(fileno=int(sys.argv[1]))

@@ -20,6 +20,7 @@ from typing import Final
 
 from panels_gateway.extensions import framing
 from panels_gateway.extensions.messages import FromExtensions, ToExtensions
+from panels_shared import loglines
 
 logger = logging.getLogger("panels.extensions")
 
@@ -160,11 +161,7 @@ class Child:
                 continue
             if not line:
                 return
-            level, _, text = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
-            number = logging.getLevelNamesMapping().get(level)
-            if number is None:  # the line of a traceback, or something that a library printed
-                number, text = logging.WARNING, line.decode("utf-8", "replace").rstrip("\n")
-            logger.log(number, "[%d] %s", self.pid, "".join(c if c.isprintable() else "�" for c in text))
+            loglines.decode(line.rstrip(b"\n"), logger=logger.name).write(pid=self.pid)
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

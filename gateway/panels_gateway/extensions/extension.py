@@ -71,7 +71,8 @@ class CallContext:
 
     ``principal`` is the subject whose trigger this is, "" for the panel itself. ``idempotency_key`` is the
     same when the call is made again after a crash: hand it to systems that know such keys. ``ledger`` grows
-    with every exchange with another host.
+    with every exchange with another host. ``traceparent`` names the span of this call for spans below it (W3C
+    Trace Context), "" where the trigger is not traced.
     """
 
     extension: str
@@ -81,6 +82,7 @@ class CallContext:
     principal: str
     suspension: str
     idempotency_key: str
+    traceparent: str = ""
     ledger: list[LedgerEntry] = field(default_factory=list)
 
     def record(self, entry: LedgerEntry) -> None:

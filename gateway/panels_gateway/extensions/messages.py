@@ -61,7 +61,8 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     ``id`` is unique among open calls. ``arguments`` is JSON: an array, as ``$ext.name.method(...)`` was
     called with, or an object of parameters by name. ``principal`` is the subject whose trigger this is, ""
-    for the panel itself. ``idempotency_key`` is the same whenever this call is made again.
+    for the panel itself. ``idempotency_key`` is the same whenever this call is made again. ``traceparent`` is
+    "" where the trigger is not traced.
     """
 
     id: Annotated[CallId, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
@@ -73,6 +74,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True, tag=1):
     principal: Name
     suspension: Name
     idempotency_key: Name
+    traceparent: Name = ""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=2):

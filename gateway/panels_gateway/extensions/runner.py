@@ -29,6 +29,11 @@ from panels_shared.errors import InvalidJsonError
 logger = logging.getLogger("panels.extensions")
 
 
+def _fields(call: Call) -> dict[str, object]:
+    """Whose call it is, for the log."""
+    return {"panel": call.panel, "tool": call.tool, "suspension": call.suspension}
+
+
 def _told(error: CallError) -> CallError:
     """``error`` as the gateway takes it, whatever a subclass has made of its message."""
     message = error.message[:MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
@@ -55,6 +60,7 @@ class Runner:
             principal=call.principal,
             suspension=call.suspension,
             idempotency_key=call.idempotency_key,
+            traceparent=call.traceparent,
         )
         try:
             result = await self._result(call, context)
@@ -64,7 +70,7 @@ class Runner:
             task = asyncio.current_task()
             if isinstance(exc, asyncio.CancelledError) and (task is None or task.cancelling()):
                 raise  # the call was cancelled, and not something that the method waited for
-            logger.exception("%s.%s failed for panel %r", call.extension, call.method, call.panel)
+            logger.exception("%s.%s failed", call.extension, call.method, extra=_fields(call))
             error = CallError(ErrorCode.FAILED, f"{call.extension}.{call.method} failed")
             return Returned(call.id, error=error, ledger=context.ledger)
         return Returned(call.id, result=result, ledger=context.ledger)
@@ -103,7 +109,7 @@ class Runner:
         except InvalidJsonError as exc:
             raise CallFailedError(ErrorCode.RESULT, f"the result of {where}: {exc.problem}") from None
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
-            logger.warning("%s returned what is not JSON: %s", where, exc)
+            logger.warning("%s returned what is not JSON: %s", where, exc, extra=_fields(call))
             raise CallFailedError(ErrorCode.RESULT, f"{where} returned a value that is not JSON") from None
         raise CallFailedError(
             ErrorCode.LIMIT,

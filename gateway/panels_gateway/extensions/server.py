@@ -30,7 +30,7 @@ from panels_gateway.extensions.errors import (
 from panels_gateway.extensions.extension import Environment, Extension
 from panels_gateway.extensions.http.egress import Egress
 from panels_gateway.extensions.http.extension import Http
-from panels_gateway.extensions.http.secrets import ScrubbingFormatter
+from panels_gateway.extensions.http.secrets import ScrubbingEncoder
 from panels_gateway.extensions.messages import (
     Call,
     CallId,
@@ -50,7 +50,6 @@ logger = logging.getLogger("panels.extensions")
 #: Bytes read from the socket at once.
 READ_BYTES: Final = 256 * 1024
 #: What the gateway takes apart again.
-LOG_FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
 
 
 class Server:
@@ -156,7 +155,7 @@ async def run(config: ExtensionsConfig, sock: socket.socket) -> None:
     """The life of the process. Raises ``ExtensionConfigError`` before it is ready, ``FrameError`` after."""
     egress = Egress(config.http)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(ScrubbingFormatter(LOG_FORMAT, egress.scrubber))
+        handler.setFormatter(ScrubbingEncoder(egress.scrubber))
     extensions = [Http(), *discover(config)]
     registry = Registry(extensions)
     unknown = config.settings.keys() - {extension.name for extension in extensions}

@@ -74,6 +74,8 @@ def error_response(error: RequestError) -> Response:
             headers["retry-after"] = str(max(1, math.ceil(retry_ms / 1_000)))
     if error.code is Code.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
+    if error.code is Code.UPGRADE_REQUIRED:
+        headers["upgrade"], headers["connection"] = "websocket", "upgrade"
     return json_answer({"error": body}, status=CODES[error.code].http_status, headers=headers)
 
 

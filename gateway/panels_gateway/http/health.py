@@ -27,7 +27,9 @@ class Condition:
 
     ``workers``: whether one can run a job. Positions are those of the journal, ``backlog_bytes`` of it wait
     to be folded, and above ``bound_bytes`` no triggers are taken. ``pools`` are those that are admitted.
-    ``damaged``: how many panels were asked for whose stored rows cannot be read.
+    ``damaged``: how many panels were asked for whose stored rows cannot be read. ``tried`` is why the last
+    trigger of ``/health/ready`` was not run, "" if it was or none has been tried, and ``tried_s`` how many
+    seconds ago that was.
     """
 
     workers: bool
@@ -41,6 +43,8 @@ class Condition:
     bound_bytes: int
     folding: FoldingState
     damaged: int = 0
+    tried: str = ""
+    tried_s: int = 0
     pools: Sequence[PoolSummary] = ()
 
     @property
@@ -69,6 +73,8 @@ def look(kernel: Kernel, pools: Sequence[PoolSummary], *, durability: str) -> Co
         bound_bytes=kernel.intake.backlog_bytes,
         folding=journal.folding,
         damaged=len(kernel.residents.damaged),
+        tried=kernel.readiness.reason,
+        tried_s=int(kernel.clock() - (kernel.readiness.looked_s or 0.0)),
         pools=pools,
     )
 
@@ -85,6 +91,8 @@ def problems(condition: Condition) -> list[str]:
             f"{condition.backlog_bytes:,} bytes of the journal wait to be folded, more than the bound of "
             f"{condition.bound_bytes:,}: triggers are refused"
         )
+    if condition.tried:
+        found.append(f"/health/ready, {condition.tried_s} s ago: {condition.tried}")
     if not condition.folding.up:
         ended = condition.folding.deaths
         found.append(f"the folding process is down, and is being started again (it ended {ended} times)")

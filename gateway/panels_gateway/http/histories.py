@@ -1,4 +1,4 @@
-"""Routes for a panel's state and history: now, at a version, commit by commit, and reverting."""
+"""Routes for a panel's state and history: now, at a version, commit by commit, reverting, and replaying."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from panels_gateway.kernel.images import LARGE_BYTES
 from panels_gateway.panels.panel import MAX_KEY_CHARS
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import KIB, MIB
+from panels_shared.outcome import Failed, Outcome, Suspended
 
 if TYPE_CHECKING:
     from panels_gateway.http.desk import Desk
@@ -29,18 +30,20 @@ PAGE_BYTES: Final = 4 * MIB
 #: Commits, and about how many bytes of them, that are encoded in one step of the loop.
 COMMITS_AT_ONCE: Final = 64
 BYTES_AT_ONCE: Final = 256 * KIB
-#: Digits of a version in a query, bytes of the body of a revert; security limits.
+#: Digits of a version in a query, bytes of the body of a revert or a replay; security limits.
 MAX_SEQ_DIGITS: Final = 16
-MAX_REVERT_BYTES: Final = KIB
+MAX_SEQ_BODY_BYTES: Final = KIB
 
 
-class RevertBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a revert: the version whose state is to be restored."""
+class SeqBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A body that names a version: the one whose state is to be restored, or whose trigger is to run
+    again.
+    """
 
     seq: int
 
 
-_revert_decoder = msgspec.json.Decoder(RevertBody)
+_seq_decoder = msgspec.json.Decoder(SeqBody)
 
 
 class HistoryRoutes:
@@ -57,6 +60,7 @@ class HistoryRoutes:
             Route("/panels/{id}/history", self.history, methods=["GET"]),
             Route("/panels/{id}/keys/{key:path}/history", self.key_history, methods=["GET"]),
             Route("/panels/{id}/revert", self.revert, methods=["POST"]),
+            Route("/panels/{id}/replay", self.replay, methods=["POST"]),
         ]
 
     async def state(self, request: Request) -> Response:
@@ -140,16 +144,43 @@ class HistoryRoutes:
         desk = self._desk
         principal = desk.admit(request)
         resident = await desk.find(request, principal, manage=True)
-        body = await desk.body(request, MAX_REVERT_BYTES)
+        asked = await self._seq(request)
+        seq = await self._kernel.making.revert(resident, asked, principal)
+        await self._kernel.turn.read()
+        return json_answer({"id": resident.panel.id, "seq": seq, "revertedTo": asked})
+
+    async def replay(self, request: Request) -> Response:
+        """POST: runs the trigger that made a version once more, changes nothing, and says what was otherwise
+        this time.
+        """
+        principal = self._desk.admit(request)
+        resident = await self._desk.find(request, principal, manage=True)
+        asked = await self._seq(request)
+        replayed = await self._kernel.replays.replay(resident, asked, principal)
+        await self._kernel.turn.read()
+        record = replayed.record
+        body = encode(
+            {
+                "panelId": resident.panel.id,
+                "seq": record.seq,
+                "tool": record.tool,
+                "digest": record.digest.hex(),
+                "equal": not replayed.differences,
+                "differences": replayed.differences,
+                "recorded": _ended(record.outcome),
+                "replayed": _ended(replayed.outcome),
+            }
+        )
+        return answer_bytes(body, self._kernel.images, principal.subject or "", self._desk.body_timeout_s)
+
+    async def _seq(self, request: Request) -> int:
+        body = await self._desk.body(request, MAX_SEQ_BODY_BYTES)
         try:
-            asked = _revert_decoder.decode(body)
+            return _seq_decoder.decode(body).seq
         except (msgspec.DecodeError, UnicodeError) as exc:
             raise RequestError(
                 Code.INVALID_REQUEST, f'expected {{"seq"}}: {exc}'[:300], {"path": "seq"}
             ) from None
-        seq = await self._kernel.making.revert(resident, asked.seq, principal)
-        await self._kernel.turn.read()
-        return json_answer({"id": resident.panel.id, "seq": seq, "revertedTo": asked.seq})
 
 
 async def _encoded(commits: list[Ran | Changed], key: str | None = None) -> bytes:
@@ -200,6 +231,30 @@ def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
     else:
         mutations = msgspec.json.decode(mutations_of(record), type=list[_Mutation])
         shown |= next(({"op": m.op, "value": m.value} for m in mutations if m.key == key), {})
+    return shown
+
+
+def _ended(outcome: Outcome) -> dict[str, object]:
+    """How a run ended, as replays show it."""
+    shown: dict[str, object] = {"fuelConsumed": outcome.usage.fuel}
+    if isinstance(outcome, Failed):
+        shown |= {"outcome": "failed", "reason": outcome.reason.value, "message": outcome.message}
+    else:
+        shown |= {
+            "outcome": "waits" if isinstance(outcome, Suspended) else "completed",
+            "mutations": msgspec.Raw(outcome.mutations),
+            "events": [msgspec.Raw(fragment) for fragment in outcome.events],
+            "viewCommands": msgspec.Raw(outcome.view_commands),
+        }
+        if isinstance(outcome, Suspended):
+            shown["calls"] = [
+                {"call": call.call, "extension": call.extension, "method": call.method,
+                 "args": msgspec.Raw(call.args)}
+                for call in outcome.calls
+            ]  # fmt: skip
+        else:
+            shown["returnValue"] = msgspec.Raw(outcome.return_value)
+    shown["log"] = [line.text for line in outcome.log]
     return shown
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from panels_gateway.extensions.client import ClientState
 from panels_gateway.observe import metrics as m
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.metrics import Sample, by_status
+from panels_gateway.observe.pools import LEVELS, PoolReports
+from panels_gateway.observe.process import ProcessMetrics
 from panels_shared import __version__
 
 if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
 
-#: How long the text is kept, in seconds: making it costs about half a millisecond, so that however many ask
-#: have half a per cent of the loop.
-KEPT_S: Final = 0.1
+#: The labels of what was over a quota, which are shown before the first was.
+QUOTAS: Final = tuple(f"{kind}_{what}" for kind in ("subject", "panel", "tool") for what in ("fuel", "time"))
+#: What stands for all other panels; no panel can have this id.
+OTHERS: Final = "(others)"
+#: How long the text is kept, in seconds: making it costs about a millisecond, so that however many ask have
+#: half a per cent of the loop.
+KEPT_S: Final = 0.25
 
 
 class Metrics:
@@ -31,22 +39,27 @@ class Metrics:
         clients: ClientCounters,
         bus: BrokerCounters,
         refusals: RefusalCounters,
+        reports: PoolReports | None = None,
     ) -> None:
         self._kernel = kernel
         self._refusals = refusals
         self._http = http
         self._clients = clients
         self._bus = bus
+        self._reports = reports if reports is not None else PoolReports()
+        self._process = ProcessMetrics()
         self._text = b""
         self._until_s = 0.0
 
-    def exposition(self) -> bytes:
-        """The values of all metrics, at most ``KEPT_S`` old, as text for Prometheus."""
+    def exposition(self, *, panels: bool = False) -> bytes:
+        """The values of all metrics, at most ``KEPT_S`` old, as text for Prometheus; with ``panels`` also
+        those that name panels, which are for administrators alone.
+        """
         now_s = self._kernel.clock()
         if now_s >= self._until_s or not self._text:
-            self._text = m.exposition(self.samples())
+            self._text = m.exposition(chain(self.samples(), self._process.samples()))
             self._until_s = now_s + KEPT_S
-        return self._text
+        return self._text + m.exposition(self._panels()) if panels else self._text
 
     def samples(self) -> Iterator[Sample]:
         """The current values, grouped by family."""
@@ -61,13 +74,18 @@ class Metrics:
         yield Sample(m.STREAM_READERS, counters.stream_readers)
         yield from by_status(m.REJECTED, self._clients.upgrades_rejected)
         yield Sample(m.SLOW_CONSUMERS, self._clients.slow_consumers)
+        yield Sample(m.OUTBOX_BYTES, self._clients.outboxes.bytes)
+        yield Sample(m.OUTBOX_MERGES, self._clients.outboxes.merged)
+        yield Sample(m.SENDING_BYTES, kernel.images.used_bytes)
         yield Sample(m.TRIGGERS, counters.triggers)
         yield Sample(m.COMPLETED, counters.completed)
         for reason, count in counters.failed.items():
             yield Sample(m.FAILED, count, reason.value)
+        for code, count in counters.refused.items():
+            yield Sample(m.REFUSED, count, code.value)
         yield Sample(m.OVERLOADED, counters.overloaded)
-        for label, count in sorted(counters.over_quota.items()):
-            yield Sample(m.OVER_QUOTA, count, label)
+        for label in QUOTAS:
+            yield Sample(m.OVER_QUOTA, counters.over_quota.get(label, 0), label)
         yield Sample(m.CIRCUITS, kernel.breakers.open)
         yield Sample(m.CIRCUITS_OPENED, counters.circuits_opened)
         yield Sample(m.CIRCUIT_REFUSED, counters.circuit_refused)
@@ -82,22 +100,59 @@ class Metrics:
         yield Sample(m.SELF_TRIGGERS, counters.self_triggers)
         yield Sample(m.SELF_SKIPPED, counters.self_skipped)
         yield Sample(m.CHAINS_CUT, counters.chains_cut)
+        yield from self._extensions()
         yield Sample(m.RECOVERED, counters.recovered)
         yield Sample(m.RESYNCED, counters.resynced)
         yield Sample(m.RESIDENTS, len(kernel.residents))
         yield Sample(m.LOADED, counters.loaded)
         yield Sample(m.PUT_AWAY, counters.put_away)
-        yield Sample(m.JOURNAL_BATCHES, kernel.turn.position)
-        yield Sample(m.JOURNAL_LAG, kernel.turn.position - kernel.journal.folded)
-        yield Sample(m.JOURNAL_BACKLOG, kernel.journal.backlog_bytes)
-        yield Sample(m.JOURNAL_SYNCS, kernel.journal.syncs)
+        yield from self._journal()
         stats = kernel.dispatcher.stats()
         for name, family in m.DISPATCH.items():
             if name in stats:
                 yield Sample(family, stats[name])
+        for name, family in m.POOLS.items():
+            yield Sample(family, self._pool(name))
         for name, family in m.BUS.items():
             yield Sample(family, getattr(self._bus, name))
         yield from by_status(m.HTTP_REQUESTS, self._http.requests)
         for refusal, count in self._refusals.counts.items():
             yield Sample(m.REFUSALS, count, refusal)
         yield from kernel.stages.samples()
+
+    def _journal(self) -> Iterator[Sample]:
+        journal, position = self._kernel.journal, self._kernel.turn.position
+        disk, folding = journal.disk(), journal.folding
+        yield Sample(m.JOURNAL_BATCHES, position)
+        yield Sample(m.JOURNAL_LAG, position - journal.folded)
+        yield Sample(m.JOURNAL_BACKLOG, journal.backlog_bytes)
+        yield Sample(m.JOURNAL_SYNCS, journal.syncs)
+        yield Sample(m.JOURNAL_STORE, disk.store_bytes)
+        yield Sample(m.JOURNAL_FREE, disk.free_bytes)
+        yield Sample(m.JOURNAL_FOLDING, int(folding.up))
+        yield Sample(m.JOURNAL_DEATHS, folding.deaths)
+        yield from journal.sync_seconds.samples(m.SYNC_SECONDS)
+
+    def _extensions(self) -> Iterator[Sample]:
+        counters, client = self._kernel.counters, self._kernel.calls.client
+        for kind, count in counters.extension_calls.items():
+            yield Sample(m.EXTENSION_CALLS, count, kind)
+        for outcome, count in counters.extension_answers.items():
+            yield Sample(m.EXTENSION_ANSWERS, count, outcome)
+        yield Sample(m.EXTENSION_OPEN, client.open_calls if client is not None else 0)
+        if client is not None:
+            yield Sample(m.EXTENSION_UP, int(client.state is ClientState.READY))
+
+    def _pool(self, name: str) -> float:
+        reports = self._reports
+        if name in LEVELS:
+            return reports.level(name)
+        return reports.counts[name] / 1_000 if name == "cpu_ms" else reports.counts[name]
+
+    def _panels(self) -> Iterator[Sample]:
+        """What names panels, and is for administrators alone."""
+        fuel = self._kernel.fuel
+        fuel.look(self._kernel.clock())
+        for panel, used in fuel.top:
+            yield Sample(m.PANEL_FUEL, used, panel)
+        yield Sample(m.PANEL_FUEL, fuel.rest, OTHERS)

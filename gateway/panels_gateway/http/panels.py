@@ -61,6 +61,7 @@ class PanelRoutes:
             Route("/panels", self.panels, methods=["GET", "POST"]),
             Route("/panels/{id}", self.panel, methods=["GET", "PUT", "DELETE"]),
             Route("/panels/{id}/fork", self.fork, methods=["POST"]),
+            Route("/panels/{id}/ws", self.socket, methods=["GET"]),
         ]
 
     async def panels(self, request: Request) -> Response:
@@ -80,6 +81,17 @@ class PanelRoutes:
         await self._kernel.turn.read()
         body = b'{"panels":[%b],"next":%b}' % (b",".join(parts), encode(following))
         return Response(body, media_type="application/json")
+
+    async def socket(self, request: Request) -> Response:
+        """GET of a WebSocket's path by something that is none: a browser's address bar, or a proxy that
+        drops the headers of the upgrade. It says so to everybody, whether there is such a panel or not.
+        """
+        raise RequestError(
+            Code.UPGRADE_REQUIRED,
+            "expected a WebSocket here, got a request without 'Upgrade: websocket'; use a WebSocket client, "
+            "and if a "
+            "proxy stands in front of the gateway, have it pass on the headers Upgrade and Connection",
+        )
 
     async def _create(self, request: Request, principal: Principal) -> Response:
         desk = self._desk
@@ -173,6 +185,10 @@ def _quota(quota: Quota | None) -> dict[str, object] | None:
     return {"fuel": quota.fuel or None, "timeMs": quota.time_ms or None, "windowS": quota.window_s}
 
 
+def _raw(text: bytes | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text)
+
+
 def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str, object]:
     panel = resident.panel
     made = panel.definition
@@ -196,6 +212,8 @@ def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str
                     "logBytes": tool.limits.log_bytes,
                 },
                 "quota": _quota(tool.quota),
+                "args": _raw(tool.args),
+                "returns": _raw(tool.returns),
                 "circuit": circuits[tool.name],
             }
             for tool in made.tools

@@ -73,7 +73,13 @@ class Reader:
         """Returns once the panel may have a version other than ``seq``, or the reader is over; False where
         neither has come by ``until_s``.
         """
-        while self.panel.seq == seq and not self.over:
+        return await self.wait_for(lambda: self.panel.seq != seq, until_s)
+
+    async def wait_for(self, condition: Callable[[], bool], until_s: float) -> bool:
+        """Returns once ``condition`` holds, which is asked again whenever the reader is stirred, or the
+        reader is over; False where neither has come by ``until_s``.
+        """
+        while not condition() and not self.over:
             self._stirred.clear()
             try:
                 async with asyncio.timeout_at(until_s):

@@ -37,16 +37,38 @@ class ServiceRoutes:
         self._metrics = metrics
         self._durability = durability
 
-    def routes(self) -> list[Route]:
-        """All of them, for a port that has everything or for the administrator's own."""
+    def routes(self, *, public: bool) -> list[Route]:
+        """All of them, for a ``public`` port that has everything or for the administrator's own."""
         return [
             Route("/health", self.health, methods=["GET"]),
-            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.ready, methods=["GET"]),
+            Route("/metrics", self.metrics if public else self.named_metrics, methods=["GET"]),
         ]
 
     def public_routes(self) -> list[Route]:
         """What is left of them for clients where the administrator has a port of their own."""
-        return [Route("/health", self.readiness, methods=["GET"])]
+        return [
+            Route("/health", self.readiness, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.readiness_tried, methods=["GET"]),
+        ]
+
+    async def live(self, request: Request) -> Response:
+        """200 while the loop goes round. A gateway that does not answer this should be started again."""
+        return json_answer({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """200 if a trigger was run just now, or within the last second; else 503, with the reason."""
+        reason = await self._kernel.readiness.look()
+        if not reason:
+            return json_answer({"status": status_of(True)})
+        return json_answer({"status": status_of(False), "reason": reason}, status=503)
+
+    async def readiness_tried(self, request: Request) -> Response:
+        """The same status as ``ready``, and nothing about why."""
+        tried = not await self._kernel.readiness.look()
+        return json_answer({"status": status_of(tried)}, status=200 if tried else 503)
 
     async def health(self, request: Request) -> Response:
         """200 while triggers are taken and can be run, else 503; see ``Condition``."""
@@ -59,5 +81,9 @@ class ServiceRoutes:
         return json_answer({"status": status_of(healthy)}, status=200 if healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """All metrics, for Prometheus."""
+        """All metrics that name nobody, for Prometheus."""
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def named_metrics(self, request: Request) -> Response:
+        """All metrics, those that name panels among them."""
+        return Response(self._metrics.exposition(panels=True), media_type=CONTENT_TYPE)

@@ -131,10 +131,13 @@ class TriggerRoutes:
                 Code.TOOL_NOT_FOUND, f"expected a tool name of at most {MAX_TOOL_CHARS} characters"
             )
         body = await desk.body(request, desk.max_args_bytes)
-        args, request_id = trigger_body.decode(body, header_text(request, "x-request-id"))
+        args, request_id, expected = trigger_body.decode(body, header_text(request, "x-request-id"))
         waiter = Waiter(self._kernel.turn)
         key = header_text(request, "idempotency-key")
-        accepted = intake.accept(waiter, resident.panel, tool, args, principal, request_id, key)
+        accepted = intake.accept(
+            waiter, resident.panel, tool, args, principal, request_id, key, expected_seq=expected,
+            traceparent=request.headers.get("traceparent"),
+        )  # fmt: skip
         intake.submit(accepted)
         intake.patient.add(waiter.hurry)
         try:

@@ -21,7 +21,7 @@ from panels_gateway.journal.journal import JournalError
 #: The exit code of a folding process that must not be started again: what it reads or writes is broken.
 FINAL_CODE: Final = 74
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("panels.gateway.journal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

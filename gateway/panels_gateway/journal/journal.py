@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from panels_gateway.journal.records import Batch, Changed, Key, Parked, Ran, Returned, Revoked, Source
+from panels_gateway.observe.histogram import Histogram
 from panels_shared.errors import PanelsError
 
 
@@ -116,6 +117,15 @@ class FoldingState:
     deaths: int
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Bytes of the store and of the log, and those that are free for this user on their file system."""
+
+    store_bytes: int
+    log_bytes: int
+    free_bytes: int
+
+
 class Archive(Protocol):
     """What can be read back of folded batches. One thread calls it, the loop's, and nothing here blocks that
     thread.
@@ -144,6 +154,10 @@ class Archive(Protocol):
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
         """The record of the trigger that came under this key."""
+        ...
+
+    async def source(self, digest: bytes) -> Source | None:
+        """The handler of that digest; None if no panel's definition and no commit that is kept names it."""
         ...
 
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
@@ -227,6 +241,15 @@ class Journal(Archive, Protocol):
         """How folding is at the moment."""
         ...
 
+    def disk(self) -> Disk:
+        """What the record takes on the disk, and what is left there. It may cost some microseconds."""
+        ...
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        """How long writing and waiting for the disk took, each time; empty where nobody waits for it."""
+        ...
+
     @property
     def syncs(self) -> int:
         """How often it has waited for the disk to have everything: turns that waited together share one."""
@@ -238,6 +261,14 @@ class Journal(Archive, Protocol):
         Raises ``JournalError``, after which the process must end: what is on the disk is no longer known. A
         batch may not be larger than ``frames.MAX_PAYLOAD_BYTES``, a security limit; the kernel bounds what
         one turn brings.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Returns when whoever writes has shown that it can: everything appended before is durable, and the
+        disk has answered where batches wait for it. Writes nothing.
+
+        Raises ``JournalError`` where nothing can be appended any more.
         """
         ...
 

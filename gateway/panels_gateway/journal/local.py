@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 import time
@@ -32,6 +33,7 @@ from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
 from panels_gateway.journal.frames import FrameEncoder
 from panels_gateway.journal.journal import (
     CorruptError,
+    Disk,
     FoldingState,
     History,
     JournalError,
@@ -42,11 +44,12 @@ from panels_gateway.journal.journal import (
 )
 from panels_gateway.journal.log import Log, LogCounters, PowerLog, ProcessLog
 from panels_gateway.journal.pressure import MAX_BACKLOG_BYTES, Pressure
-from panels_gateway.journal.records import Batch, Changed, Ran, Revoked
+from panels_gateway.journal.records import Batch, Changed, Ran, Revoked, Source
 from panels_gateway.journal.segments import SEGMENT_BYTES, Segment, SegmentWriter
 from panels_gateway.journal.store import Folded, Store
+from panels_gateway.observe.histogram import Histogram
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("panels.gateway.journal")
 
 _T = TypeVar("_T")
 
@@ -190,6 +193,19 @@ class LocalJournal:
     def folding(self) -> FoldingState:
         return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
 
+    def disk(self) -> Disk:
+        path = self._directory.path / schema.DATABASE
+        try:
+            left = os.statvfs(self._directory.path)
+            store_bytes = path.stat().st_size
+        except OSError:
+            return Disk(0, self.backlog_bytes, 0)
+        return Disk(store_bytes, self.backlog_bytes, left.f_bavail * left.f_frsize)
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        return self._log.counters.sync_seconds
+
     @property
     def syncs(self) -> int:
         return self._log.counters.syncs
@@ -208,6 +224,15 @@ class LocalJournal:
         self._position = batch.position
         if self._timer is None:
             self._timer = self._loop.call_later(self._options.rotate_s, self._rotate)
+
+    async def ping(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing is not None:
+            raise JournalError("the journal has been closed")
+        pinged: asyncio.Future[None] = self._loop.create_future()
+        self._log.ping(lambda: None if pinged.done() else pinged.set_result(None))
+        await pinged
 
     async def load(self, panel_id: str) -> StoredPanel | None:
         return await self._read(lambda: self._store.load(panel_id))
@@ -234,6 +259,9 @@ class LocalJournal:
 
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
         return await self._read(lambda: self._store.answer(panel, subject, key))
+
+    async def source(self, digest: bytes) -> Source | None:
+        return await self._read(lambda: self._store.source(digest))
 
     async def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
         await self._fold()

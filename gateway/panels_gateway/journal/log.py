@@ -14,13 +14,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from panels_gateway.journal.frames import HEADER_BYTES, FrameEncoder
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Batch
 from panels_gateway.journal.segments import Segment, SegmentWriter
+from panels_gateway.observe.histogram import Histogram
 
 #: How many bytes the writing thread takes at once, so that no segment outgrows its bound by more than this.
 GROUP_BYTES: Final = 4 * 1_048_576
@@ -33,12 +34,14 @@ GATHER_S: Final = 0.000_15
 class LogCounters:
     """What has been done since the start.
 
-    ``batches / syncs`` is how many turns share an fdatasync (mode ``power``).
+    ``batches / syncs`` is how many turns share an fdatasync (mode ``power``), and ``sync_seconds`` how long
+    each group took to be written and synced.
     """
 
     batches: int = 0
     bytes: int = 0
     syncs: int = 0
+    sync_seconds: Histogram = field(default_factory=Histogram)
 
 
 class Log(Protocol):
@@ -62,6 +65,13 @@ class Log(Protocol):
 
     def rotate(self) -> None:
         """Ends the segment, if there is one; ``on_sealed`` tells when it has ended."""
+        ...
+
+    def ping(self, pinged: Callable[[], None]) -> None:
+        """Has ``pinged`` called once all that was appended is durable and whoever writes has shown that it
+        is alive; writes nothing. Raises ``JournalError`` if nothing can be written any more; after a later
+        failure ``pinged`` is not called.
+        """
         ...
 
     async def close(self) -> None:
@@ -102,6 +112,11 @@ class ProcessLog:
         if sealed is not None:
             self._on_sealed(sealed)
 
+    def ping(self, pinged: Callable[[], None]) -> None:
+        if self._writer.failure is not None:
+            raise self._writer.failure
+        pinged()
+
     async def close(self) -> None:
         if self._writer.failure is not None:
             self._writer.abandon()
@@ -138,6 +153,7 @@ class PowerLog:
         # what follows is shared with the thread, under _wake
         self._wake = threading.Condition()
         self._waiting: list[tuple[int, bytes]] = []
+        self._pings: list[Callable[[], None]] = []
         self._rotate = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -167,6 +183,13 @@ class PowerLog:
             self._rotate = True
             self._wake.notify()
 
+    def ping(self, pinged: Callable[[], None]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        with self._wake:
+            self._pings.append(pinged)
+            self._wake.notify()
+
     async def close(self) -> None:
         with self._wake:
             self._closing = True
@@ -194,9 +217,12 @@ class PowerLog:
     def _turn(self) -> bool:
         """One group. False when there is nothing left to do. Raises ``JournalError``."""
         with self._wake:
-            while not (self._waiting or self._rotate or self._closing):
+            while not (self._waiting or self._pings or self._rotate or self._closing):
                 self._wake.wait()
             taken = self._take()
+            pings: list[Callable[[], None]] = []
+            if not self._waiting:
+                pings, self._pings = self._pings, pings
             rotate = self._rotate and not self._waiting
             if rotate:
                 self._rotate = False
@@ -204,12 +230,17 @@ class PowerLog:
         if taken:
             last = taken[-1][0]
             data = taken[0][1] if len(taken) == 1 else b"".join([frame for _, frame in taken])
+            began_s = time.monotonic()
             self._writer.write(data, last=last)
             self._writer.sync()
-            self._say(self._synced, last, len(taken), len(data))
+            self._say(self._synced, last, len(taken), len(data), time.monotonic() - began_s)
             if self._waiting:
                 # more has come meanwhile, so it is busy: what the answers bring may share the next one
                 time.sleep(GATHER_S)
+        elif pings:
+            self._writer.sync()  # nothing is dirty, but a disk that hangs would hang here
+        for pinged in pings:
+            self._say(pinged)
         if rotate or end or self._writer.full:
             sealed = self._writer.rotate()
             if sealed is not None:
@@ -236,11 +267,12 @@ class PowerLog:
             with self._wake:
                 self._closing = True
 
-    def _synced(self, last: int, batches: int, size: int) -> None:
+    def _synced(self, last: int, batches: int, size: int, took_s: float) -> None:
         counters = self.counters
         counters.batches += batches
         counters.bytes += size
         counters.syncs += 1
+        counters.sync_seconds.add(took_s)
         self._durable = last
         self._on_durable(last)
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from panels_gateway.journal.chunks import encode_record, last_changes
 from panels_gateway.journal.journal import (
+    Disk,
     FencedError,
     FoldingState,
     History,
@@ -45,6 +46,7 @@ from panels_gateway.journal.records import (
     encode,
     replace_image,
 )
+from panels_gateway.observe.histogram import Histogram
 
 #: Under load batches are folded together after so many seconds: one by one they would cost more than their
 #: commits.
@@ -150,6 +152,13 @@ class MemoryJournal:
     def folding(self) -> FoldingState:
         return FoldingState(up=True, deaths=0)
 
+    def disk(self) -> Disk:
+        return Disk(0, 0, 0)
+
+    @property
+    def sync_seconds(self) -> Histogram:
+        return Histogram()
+
     @property
     def syncs(self) -> int:
         return 0
@@ -166,6 +175,10 @@ class MemoryJournal:
         if not self.hold:
             self._durable = batch.position
             self._schedule()
+
+    async def ping(self) -> None:
+        if self.closed:
+            raise JournalError("the journal has been closed")
 
     def release(self, position: int) -> None:
         """Makes held batches durable as far as ``position`` and says so at once."""
@@ -261,6 +274,9 @@ class MemoryJournal:
     async def answer(self, panel: int, subject: str, key: str) -> Ran | None:
         found = self._panels.get(panel)
         return found.answers.get((subject, key)) if found is not None else None
+
+    async def source(self, digest: bytes) -> Source | None:
+        return self._sources.get(digest)
 
     async def waiting(self, panel: int, suspension: int) -> Waiting | None:
         found = self._panels.get(panel)

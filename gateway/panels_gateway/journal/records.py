@@ -112,7 +112,8 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     recorded only for the sake of their ``key``. One that suspended is recorded for its effects, with an empty
     image. ``args`` and ``scope`` are JSON, ``now_ms`` and ``seed`` were the job's clock and randomness,
     ``digest`` names the handler. ``queue_us`` and ``total_us`` belong to the answer that was given.
-    ``exchanges`` are those with other hosts since the trigger's last record.
+    ``exchanges`` are those with other hosts since the trigger's last record. ``step`` is how often the
+    handler had waited before: with 0 the record has all that is needed to run the trigger again.
     """
 
     panel: int
@@ -129,6 +130,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
     total_us: int
     key: Key | None = None
     exchanges: tuple[Exchange, ...] = ()
+    step: int = 0
 
 
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from panels_gateway.journal.records import Ran
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.residents import Resident, Residents
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.trigger import Answer, Failure, Refused, Succeeded, Trigger
 from panels_shared.outcome import Completed, Failed
 
@@ -12,7 +16,12 @@ from panels_shared.outcome import Completed, Failed
 class Answering:
     """See the module's docstring. A ``ReplyTo`` sees to it that its answer leaves with the turn."""
 
-    def __init__(self, residents: Residents, counters: Counters) -> None:
+    def __init__(
+        self, residents: Residents, counters: Counters, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
+        self._clock = clock
         self._residents = residents
         self._counters = counters
 
@@ -25,9 +34,24 @@ class Answering:
             self._counters.joined += 1
             follower.reply_to.answer(follower, answer)
 
+    def turn_away(self, trigger: Trigger, refused: Refused) -> None:
+        """Answers a trigger that was not run, and leaves what is known of its key as it is."""
+        counted = self._counters.refused
+        counted[refused.code] = counted.get(refused.code, 0) + 1
+        trigger.reply_to.answer(trigger, refused)
+
     def refuse(self, trigger: Trigger, refused: Refused) -> None:
         """Answers a trigger that was not run. Its key stays unused: sent again, it runs."""
-        trigger.reply_to.answer(trigger, refused)
+        if trigger.trace is not None and self.tracing is not None:
+            self.tracing.refused(
+                trigger.trace,
+                trigger.tool.name,
+                submitted_s=trigger.submitted_s,
+                now_s=self._clock(),
+                attributes={"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name},
+                error=refused.code.value,
+            )
+        self.turn_away(trigger, refused)
         if trigger.key is None:
             return
         resident = self._residents.of(trigger.panel)

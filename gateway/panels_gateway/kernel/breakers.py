@@ -1,7 +1,7 @@
 """The circuit breakers of tools: which triggers are refused because their tool keeps failing.
 
-Each caller, as the trigger's scope names it, has breakers of its own: whoever makes a tool fail by what they
-ask of it suspends it for themselves. A tool that is broken is soon suspended for everybody who calls it.
+Each caller, as the trigger's subject names it, has breakers of its own: whoever makes a tool fail by what
+they ask of it suspends it for themselves. A tool that is broken is soon suspended for everybody who calls it.
 
     intake  ── refusal ──▶ nothing, or CIRCUIT_OPEN
     commits ── ended ────▶ counted; True when the tool was suspended by it
@@ -43,7 +43,7 @@ COUNTED: Final = frozenset(
 )
 #: Callers of one tool that have breakers of their own; a security limit. ``OTHERS`` stands for all others.
 MAX_CALLERS: Final = 64
-OTHERS: Final = b""
+OTHERS: Final = None
 #: Lines a second that are logged of breakers, and at once; the others are only counted.
 _LINES: Final = RateLimit(per_s=5.0, burst=50)
 
@@ -101,7 +101,7 @@ class Breakers:
             return False
         if breaker is None:
             callers = resident.breakers.setdefault(tool.name, {})
-            caller = trigger.scope if len(callers) < MAX_CALLERS else OTHERS
+            caller = trigger.subject if len(callers) < MAX_CALLERS else OTHERS
             breaker = callers[caller] = Breaker(self._limits, tool.digest)
         if not breaker.failed(trigger, self._clock()):
             return False
@@ -147,7 +147,7 @@ class Breakers:
         callers = resident.breakers.get(tool.name)
         if callers is None:
             return None
-        breaker = callers.get(trigger.scope)
+        breaker = callers.get(trigger.subject)
         if breaker is None and len(callers) >= MAX_CALLERS:
             breaker = callers.get(OTHERS)
         if breaker is not None and breaker.digest != tool.digest:

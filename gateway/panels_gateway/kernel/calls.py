@@ -27,10 +27,12 @@ from panels_gateway.extensions.messages import Call, CallId, LedgerEntry
 from panels_gateway.extensions.messages import Returned as ExtensionReturned
 from panels_gateway.journal.journal import JournalError
 from panels_gateway.journal.records import Exchange
+from panels_gateway.kernel.counters import EXTENSION_CALLS, Counters
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.questions import HUMAN, METHODS
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.suspension import Suspension
+from panels_gateway.observe.tracing import Tracing, traceparent
 from panels_gateway.panels.trigger import Answer, Failure, Progress, Succeeded, Trigger
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import ExtensionCall
@@ -84,21 +86,33 @@ class CallMaker:
     """See the module's docstring. ``client`` None: no extension is configured."""
 
     def __init__(
-        self, answers: Answers, residents: Residents, intake: Intake, wall_clock: Callable[[], float]
+        self,
+        answers: Answers,
+        residents: Residents,
+        intake: Intake,
+        counters: Counters,
+        wall_clock: Callable[[], float],
     ) -> None:
         self.client: ExtensionClient | None = None
         self._answers = answers
         self._residents = residents
         self._intake = intake
+        self._counters = counters
         self._wall_clock = wall_clock
         self._timers: dict[tuple[Suspension, int], asyncio.TimerHandle] = {}
         self._open: dict[CallId, tuple[Suspension, ExtensionCall, Call]] = {}
+        #: who takes the spans of calls; None while nothing is traced
+        self.tracing: Tracing | None = None
+        #: the span of each traced call, and when it was made, by the monotonic clock
+        self._spans: dict[CallId, tuple[int, float]] = {}
         #: how often each of these was lost with the extension process
         self._losses: dict[CallId, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, suspension: Suspension, call: ExtensionCall, *, again: bool) -> None:
         """Makes a call. ``again``: it may have been made before, by a gateway that ended."""
+        kind = call.extension if call.extension in EXTENSION_CALLS else "extension"
+        self._counters.extension_calls[kind] += 1
         if call.extension == "time":
             self._sleep(suspension, call)
         elif call.extension == "panels":
@@ -121,6 +135,8 @@ class CallMaker:
             timer.cancel()
         name = _name(suspension, call)
         self._losses.pop(name, None)
+        if name in self._spans:
+            self._traced(name, suspension, call, "cancelled")
         if self._open.pop(name, None) is not None and self.client is not None:
             self.client.cancel(name)
 
@@ -215,6 +231,7 @@ class CallMaker:
                 None,
                 f"{origin.panel.number}.{_name(suspension, call)}",
                 depth=origin.depth + 1,
+                traceparent=_parent(origin),
             )
         except RequestError as exc:
             self._fail(suspension, call, exc.code.value, exc.message)
@@ -242,6 +259,11 @@ class CallMaker:
             return
         origin = suspension.origin
         name = _name(suspension, call)
+        parent = ""
+        if origin.trace is not None and self.tracing is not None:
+            span_id = self.tracing.new_id()
+            self._spans[name] = span_id, self._intake.clock()
+            parent = traceparent(origin.trace.trace_id, span_id)
         made = Call(
             name,
             call.extension,
@@ -249,9 +271,10 @@ class CallMaker:
             call.args,
             origin.panel.id,
             suspension.record.tool,
-            _subject(origin.scope),
+            origin.subject,
             suspension.name,
             f"{origin.panel.number}.{name}",
+            parent,
         )
         self._open[name] = suspension, call, made
         client.call(made)
@@ -275,6 +298,8 @@ class CallMaker:
                 return
         del self._open[returned.id]
         self._losses.pop(returned.id, None)
+        if returned.id in self._spans:
+            self._traced(returned.id, suspension, call, "" if error is None else error.code.value)
         exchanges = tuple(_exchange(call.call, entry) for entry in returned.ledger)
         for exchange in exchanges:
             _egress_log.info(
@@ -284,12 +309,29 @@ class CallMaker:
                 exchange.bytes_received, exchange.ms,
                 ", ".join(exchange.secrets) or "none",
             )  # fmt: skip
+        lost = error is not None and error.code == "extension_lost"
+        self._counters.extension_answers["lost" if lost else "ok" if error is None else "failed"] += 1
         if error is not None:
             ok, value = False, failure(error.code, error.message)
         else:
             assert returned.result is not None
             ok, value = True, returned.result
         self._answers.answered(suspension, call.call, ok=ok, value=value, exchanges=exchanges)
+
+    def _traced(self, name: CallId, suspension: Suspension, call: ExtensionCall, error: str) -> None:
+        span_id, made_s = self._spans.pop(name)
+        context = suspension.origin.trace
+        if context is None or self.tracing is None:
+            return
+        self.tracing.called(
+            context,
+            span_id,
+            f"{call.extension}.{call.method}",
+            made_s=made_s,
+            now_s=self._intake.clock(),
+            attributes={"panels.panel": suspension.origin.panel.id, "panels.suspension": suspension.name},
+            error=error,
+        )
 
 
 class _Reply:
@@ -313,6 +355,12 @@ class _Reply:
 
     def progress(self, trigger: Trigger, progress: Progress) -> None:
         return
+
+
+def _parent(origin: Trigger) -> str | None:
+    """What a panel that is triggered by another one's handler is told of the trace."""
+    context = origin.trace
+    return traceparent(context.trace_id, context.span_id) if context is not None else None
 
 
 def _name(suspension: Suspension, call: ExtensionCall) -> CallId:
@@ -350,11 +398,3 @@ def _trigger_args(call: ExtensionCall) -> tuple[str, str, bytes]:
     except msgspec.DecodeError:
         raise problem from None
     return panel_id, tool, bytes(parts[2]) if len(parts) == 3 else b"null"
-
-
-def _subject(scope: bytes) -> str:
-    try:
-        found = msgspec.json.decode(scope, type=dict[str, Any]).get("sub")
-    except msgspec.DecodeError:
-        return ""
-    return found if isinstance(found, str) else ""

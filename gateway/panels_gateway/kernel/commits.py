@@ -26,7 +26,9 @@ from panels_gateway.kernel.suspensions import Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
+from panels_gateway.observe.recent_lines import RecentLines
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Context, Tracing
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared import jsonvalue
@@ -61,11 +63,18 @@ class Commits:
         self._turn = turn
         self._counters = counters
         self._stages = stages
+        self._completed = stages.whole["completed"]
         self._handler_log = handler_log
         self._suspensions = suspensions
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
+        #: takes how a run of one of the gateway's own panels ended; see ``Kernel._own``
+        self.on_own: Callable[[Run, Outcome], bool] = _nobodys
+        #: what handlers logged lately, for whoever looks on
+        self.recent_lines = RecentLines()
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -79,11 +88,18 @@ class Commits:
         trigger = run.trigger
         panel = trigger.panel
         outcome = claims.plausible(outcome, trigger.tool, self._clock() - run.sent_s)
-        if outcome.log:
-            self._handler_log.write(panel.key, panel.id, trigger.tool.name, outcome.log, self._clock())
         resident = self._residents.of(panel)
-        assert resident is not None, "a panel with runs in flight is in memory"
+        if resident is None:
+            # a panel with runs in flight is in memory: this one is the gateway's own
+            return self.on_own(run, outcome)
         self._quotas.charge(trigger, outcome.usage, self._clock())
+        if outcome.log:
+            name = trigger.tool.name
+            self._handler_log.write(panel.key, panel.id, name, outcome.log, self._clock(), **_ids(run))
+        if outcome.log or type(outcome) is Failed:
+            self._keep_lines(trigger, outcome)
+        if trigger.trace is not None:
+            self._traced(run, trigger.trace, outcome)
         if trigger.resume is not None and not self._resumed(run, resident):
             return True
         if isinstance(outcome, Failed):
@@ -107,6 +123,39 @@ class Commits:
         self._complete(run, resident, outcome, effects)
         return True
 
+    def _keep_lines(self, trigger: Trigger, outcome: Outcome) -> None:
+        failed = outcome if isinstance(outcome, Failed) else None
+        now_ms = int(self._wall_clock() * 1000)
+        self.recent_lines.take(trigger.panel.number, trigger.tool.name, outcome.log, failed, now_ms)
+
+    def _traced(self, run: Run, context: Context, outcome: Outcome) -> None:
+        tracing, trigger, usage = self.tracing, run.trigger, outcome.usage
+        if tracing is None:
+            return
+        attributes: dict[str, str | int] = {
+            "panels.panel": trigger.panel.id,
+            "panels.tool": trigger.tool.name,
+        }
+        if trigger.request_id is not None:
+            attributes["panels.request"] = trigger.request_id
+        attributes["panels.outcome"] = type(outcome).__name__.lower()
+        tracing.ran(
+            context,
+            trigger.tool.name,
+            submitted_s=trigger.submitted_s,
+            sent_s=run.sent_s,
+            execution_us=usage.execution_us,
+            now_s=self._clock(),
+            attributes=attributes,
+            worker={
+                "panels.worker": run.worker.id.hex() if run.worker is not None else "",
+                "panels.fuel": usage.fuel,
+                "panels.host_calls": usage.host_calls,
+                "panels.memory_peak_bytes": usage.memory_peak_bytes,
+            },
+            error=outcome.reason.value if isinstance(outcome, Failed) else "",
+        )
+
     def _complete(self, run: Run, resident: Resident, outcome: Completed, effects: Effects) -> None:
         """The handler ran to its end."""
         trigger = run.trigger
@@ -119,17 +168,18 @@ class Commits:
         suspension = self._suspensions.of(trigger, resident) if trigger.resume is not None else None
         origin = trigger if suspension is None else suspension.origin
         now = self._clock()
-        answer = Succeeded(
-            outcome,
-            seq.version,
-            int((run.sent_s - trigger.submitted_s) * 1e6),
-            int((now - origin.submitted_s) * 1e6),
-        )
+        total_us = int((now - origin.submitted_s) * 1e6)
+        answer = Succeeded(outcome, seq.version, int((run.sent_s - trigger.submitted_s) * 1e6), total_us)
+        if suspension is None:
+            self._completed.add_us(total_us)
         record = None
         if seq.effects or origin.key is not None:
             version = seq.version if seq.effects else 0
             exchanges = suspension.take_exchanges() if suspension is not None else ()
-            record = self._record(trigger, origin, resident, outcome, answer, version, origin.key, exchanges)
+            step = suspension.record.steps if suspension is not None else 0
+            record = self._record(
+                trigger, origin, resident, outcome, answer, version, origin.key, exchanges, step
+            )
         if trigger.due_ms is not None:
             self._record_fired(trigger, resident)
         if seq.effects:
@@ -209,7 +259,8 @@ class Commits:
             exchanges: tuple[Exchange, ...] = ()
             if known is not None:
                 exchanges = known.take_exchanges({call.call for call in known.still_open()})
-            self._record(trigger, origin, resident, step, None, seq.version, None, exchanges)
+            steps = known.record.steps if known is not None else 0
+            self._record(trigger, origin, resident, step, None, seq.version, None, exchanges, steps)
             resident.room.publish(seq.version, seq.mutations, outcome.mutations, seq.events)
             self._timers.committed(resident, trigger, seq.mutations, seq.events, seq.version)
         if trigger.due_ms is not None:
@@ -230,6 +281,15 @@ class Commits:
             self._quotas.charge(trigger, used, self._clock())
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
+        if trigger.trace is not None and self.tracing is not None:
+            self.tracing.refused(
+                trigger.trace,
+                trigger.tool.name,
+                submitted_s=trigger.submitted_s,
+                now_s=self._clock(),
+                attributes={"panels.panel": trigger.panel.id, "panels.tool": trigger.tool.name},
+                error=reason.value,
+            )
         self._failed(trigger, Failed(Usage(fuel=-1), reason, message))
         if suspended and resident is not None:
             self._shed(resident)
@@ -256,8 +316,11 @@ class Commits:
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1
+        if trigger.resume is None:
+            self._stages.whole["failed"].add(self._clock() - trigger.submitted_s)
         record = None
         exchanges: tuple[Exchange, ...] = ()
+        step = 0
         resident = self._residents.of(trigger.panel)
         origin = trigger
         if trigger.resume is not None and resident is not None:
@@ -266,12 +329,13 @@ class Commits:
                 return
             origin = suspension.origin
             exchanges = suspension.take_exchanges()
-            outcome = with_steps(outcome, suspension.record.steps)
+            step = suspension.record.steps
+            outcome = with_steps(outcome, step)
             self._suspensions.end(suspension)
         if trigger.due_ms is not None and resident is not None:
             self._record_fired(trigger, resident)
         if origin.key is not None and resident is not None:
-            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key, exchanges)
+            record = self._record(trigger, origin, resident, outcome, None, 0, origin.key, exchanges, step)
         self._answering.settle(origin, Failure(outcome), record, resident)
 
     def _record(
@@ -284,6 +348,7 @@ class Commits:
         seq: int,
         key: Key | None,
         exchanges: tuple[Exchange, ...],
+        step: int = 0,
     ) -> Ran:
         record = Ran(
             resident.panel.number,
@@ -300,6 +365,7 @@ class Commits:
             answer.total_us if answer is not None else 0,
             key,
             exchanges,
+            step,
         )
         self._residents.recorded(resident, record, self._turn.record(record))
         return record
@@ -327,6 +393,10 @@ class Commits:
         return seq
 
 
+def _nobodys(run: Run, outcome: Outcome) -> bool:
+    raise AssertionError("a panel with runs in flight is in memory")
+
+
 class _Committed(NamedTuple):
     """What a run made of its panel: the version now, and whether and how it changed anything."""
 
@@ -334,6 +404,16 @@ class _Committed(NamedTuple):
     effects: bool
     mutations: list[Mutation]
     events: list[tuple[str, bytes]]
+
+
+def _ids(run: Run) -> dict[str, object]:
+    """What tells a run from all others, in the gateway's log and in its worker's."""
+    worker = run.worker
+    return {
+        "job": run.id,
+        "request": run.trigger.request_id,
+        "worker": worker.id.hex()[:16] if worker is not None else None,
+    }
 
 
 def with_steps(outcome: Failed, steps: int) -> Failed:

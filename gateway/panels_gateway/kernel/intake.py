@@ -28,6 +28,7 @@ from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.quotas import Quotas
 from panels_gateway.kernel.residents import Resident, Residents
 from panels_gateway.kernel.turn import Turn
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.answers import MAX_FOLLOWERS, MAX_KEY_CHARS, Conflict, Running
 from panels_gateway.panels.panel import Panel
 from panels_gateway.panels.trigger import Progress, Refused, ReplyTo, Trigger
@@ -71,6 +72,8 @@ class Intake:
         self.closing = False
         self.backlog_bytes = backlog_bytes
         self.clock = clock
+        #: who takes the spans of triggers; None while nothing is traced
+        self.tracing: Tracing | None = None
         self._dispatcher = dispatcher
         self._residents = residents
         self._answering = answering
@@ -97,13 +100,18 @@ class Intake:
         request_id: str | None,
         idempotency_key: str | None = None,
         *,
+        client_id: str | None = None,
+        expected_seq: int | None = None,
         depth: int = 0,
         due_ms: int | None = None,
+        checked: bool = True,
+        traceparent: str | None = None,
     ) -> Trigger:
-        """A trigger that may be submitted, now or later.
+        """A trigger that may be submitted, now or later. ``client_id`` is that of the connection it came by.
+        ``checked``: whether its args have to match the tool's schema.
 
-        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, PARSE_ERROR (the key),
-        UNAVAILABLE.
+        Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, INVALID_ARGUMENTS, PARSE_ERROR
+        (the key), UNAVAILABLE.
         """
         if self._residents.of(panel) is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
@@ -120,6 +128,8 @@ class Intake:
             raise RequestError(
                 Code.UNAVAILABLE, "the gateway is shutting down; connect again", {"retryAfterMs": 1_000}
             )
+        if checked and (schema := panel.definition.schemas.get(tool_name)) is not None:
+            schema.check(args)
         key = None
         if idempotency_key is not None:
             key = make_key(principal.subject or "", idempotency_key, tool_name, args)
@@ -127,15 +137,18 @@ class Intake:
             panel=panel,
             tool=tool,
             args=args,
-            scope=principal.scope,
+            scope=principal.scope_in(panel.id, request_id, client_id),
+            subject=principal.subject or "",
             now_ms=float(int(self._wall_clock() * 1000)),
             seed=self._random_bits(64),
             submitted_s=self.clock(),
             reply_to=reply_to,
             request_id=request_id,
             key=key,
+            expected_seq=expected_seq,
             depth=depth,
             due_ms=due_ms,
+            trace=self.tracing.take(traceparent) if self.tracing is not None else None,
         )
 
     def submit(self, trigger: Trigger) -> None:
@@ -144,7 +157,7 @@ class Intake:
         resident = self._residents.of(trigger.panel)
         if resident is None or resident.ending:
             message = f"there is no panel {trigger.panel.id!r} any more"
-            trigger.reply_to.answer(trigger, Refused(Code.PANEL_NOT_FOUND, message))
+            self._answering.turn_away(trigger, Refused(Code.PANEL_NOT_FOUND, message))
         elif trigger.key is None or not self._known(trigger, trigger.key):
             tool = resident.panel.tools.get(trigger.tool.name)
             if tool is None:
@@ -240,7 +253,7 @@ class Intake:
             return False
         if isinstance(known, Conflict):
             message = "this idempotency key was used for another tool or other arguments; use a new one"
-            trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
+            self._answering.turn_away(trigger, Refused(Code.CONFLICT, message))
         elif isinstance(known, Running):
             if len(known.followers) < MAX_FOLLOWERS:
                 known.followers.append(trigger)
@@ -248,7 +261,7 @@ class Intake:
             else:
                 message = f"expected at most {MAX_FOLLOWERS} triggers that wait under one idempotency key"
                 details = {"retryAfterMs": 100, "scope": "key"}
-                trigger.reply_to.answer(trigger, Refused(Code.OVERLOADED, message, details))
+                self._answering.turn_away(trigger, Refused(Code.OVERLOADED, message, details))
         elif known.record is not None:
             self._answering.repeat(trigger, known.record)
         else:
@@ -259,7 +272,7 @@ class Intake:
         if len(self._lookups) >= MAX_LOOKUPS:
             details = {"retryAfterMs": 100, "scope": "journal"}
             message = "too many stored answers are being read; try again later"
-            trigger.reply_to.answer(trigger, Refused(Code.OVERLOADED, message, details))
+            self._answering.turn_away(trigger, Refused(Code.OVERLOADED, message, details))
             return
         task = asyncio.create_task(self._answer_stored(trigger, key, resident))
         self._lookups.add(task)
@@ -277,7 +290,7 @@ class Intake:
             # it was trimmed between the look and the read, or cannot be read: whether it ran is known, how it
             # ended is not
             message = "this idempotency key was answered before, and the answer is no longer kept"
-            trigger.reply_to.answer(trigger, Refused(Code.CONFLICT, message))
+            self._answering.turn_away(trigger, Refused(Code.CONFLICT, message))
         self._turn.request_seal()
 
 

@@ -38,19 +38,23 @@ from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
+from panels_gateway.kernel.readiness import Readiness
+from panels_gateway.kernel.replays import Replays
 from panels_gateway.kernel.residents import Resident, ResidentLimits, Residents
 from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
+from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
-from panels_gateway.panels.trigger import Refused
+from panels_gateway.panels.trigger import Failure, Refused
 from panels_shared.errors import Code
 from panels_shared.limits import MIB
 from panels_shared.messages import Refusal
-from panels_shared.outcome import Outcome, Reason
+from panels_shared.outcome import Failed, Outcome, Reason, Usage
 
 if TYPE_CHECKING:
     from panels_gateway.panels.panel import Panel
@@ -115,7 +119,7 @@ class Kernel:
         self.images = Images(limits.sending_bytes)
         self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
-        self._answering = answering = Answering(self.residents, self.counters)
+        self._answering = answering = Answering(self.residents, self.counters, clock)
         self.suspensions = Suspensions(
             dispatcher,
             self.residents,
@@ -129,7 +133,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
-        self.quotas = quotas = Quotas(limits.quotas, self.counters)
+        self.fuel = TopFuel(clock())
+        self.quotas = quotas = Quotas(limits.quotas, self.counters, self.fuel)
         self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
             dispatcher,
@@ -147,6 +152,17 @@ class Kernel:
         )
         self.timers = Timers(self.intake, self.counters, wall_clock)
         self.residents.on_loaded = self._loaded
+        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
+        self.replays = Replays(
+            dispatcher,
+            self.residents,
+            self.histories,
+            journal,
+            self.preparer,
+            self.turn,
+            quotas,
+            clock=clock,
+        )
         self.commits = Commits(
             dispatcher,
             self.residents,
@@ -162,9 +178,18 @@ class Kernel:
             clock=clock,
             wall_clock=wall_clock,
         )
-        self.calls = CallMaker(self.suspensions, self.residents, self.intake, wall_clock)
+        self.readiness = Readiness(
+            dispatcher,
+            self.intake,
+            self.turn,
+            journal,
+            clock=clock,
+            wall_clock=wall_clock,
+            random_bits=random_bits,
+        )
+        self.commits.on_own = self._own
+        self.calls = CallMaker(self.suspensions, self.residents, self.intake, self.counters, wall_clock)
         self.suspensions.callers = self.calls
-        self.preparer = Preparer(dispatcher.preparations, self._request_send, clock)
         self.making = Making(
             self.residents,
             journal,
@@ -181,6 +206,10 @@ class Kernel:
         )
 
         self.revoking = Revoking(self.turn, journal, self.making.watchers, wall_clock=wall_clock)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Gives the spans of triggers that are taken from now on to ``tracing``."""
+        self.intake.tracing = self.commits.tracing = self._answering.tracing = self.calls.tracing = tracing
 
     @property
     def ready(self) -> bool:
@@ -221,6 +250,7 @@ class Kernel:
         """
         self.intake.closing = True
         self.preparer.close()
+        self.suspensions.resuming.close()
         for hurry in list(self.intake.patient):
             hurry()
         self.give_up(everything=False)
@@ -228,6 +258,7 @@ class Kernel:
     def give_up(self, *, everything: bool) -> None:
         """Answers the triggers that no worker can run any more, or all that have no answer. A handler of an
         exclusive tool may have begun to wait since the last call: what stands behind it is answered too.
+        Handlers that were about to go on wait again, for the next gateway.
         """
         self.suspensions.refuse_held(waited(STOPPING), before_s=float("inf"))
         if everything:
@@ -255,6 +286,11 @@ class Kernel:
             if resident is not None and len(resident.room) == 0:
                 self.timers.left(resident)
 
+    def _own(self, run: Run, outcome: Outcome) -> bool:
+        """A run of one of the gateway's own panels ended."""
+        own = self.readiness if run.trigger.reply_to is self.readiness else self.replays
+        return own.finish(run, outcome)
+
     # -- the broker ----------------------------------------------------------------------------------
 
     def finish(self, run: Run, outcome: Outcome) -> bool:
@@ -267,17 +303,41 @@ class Kernel:
 
     def failed(self, trigger: Trigger, reason: Reason, message: str) -> None:
         """No worker could run a trigger."""
+        if trigger.reply_to is self.readiness:
+            # nobody's: it is not counted among the triggers of clients
+            self.readiness.answer(trigger, Failure(Failed(Usage(), reason, message)))
+            return
         try:
             self.commits.failed(trigger, reason, message)
         except JournalError as exc:
             self.on_failure(exc)
 
     def overdue(self, trigger: Trigger, message: str) -> None:
-        """A trigger has waited for too long, and was not run."""
+        """A trigger has waited for too long, and was not run. A resumption comes here only while the gateway
+        stops: its handler goes on waiting, and the next gateway resumes it.
+        """
+        if trigger.reply_to is self.readiness:
+            self.readiness.answer(trigger, waited(message))
+            return
+        if trigger.resume is not None:
+            resident = self.residents.of(trigger.panel)
+            if resident is None:
+                self.suspensions.came_back(trigger)
+            else:
+                self.suspensions.take_back(trigger, resident)
+            return
         self._answering.refuse(trigger, waited(message))
+
+    def outdated(self, trigger: Trigger) -> None:
+        """A trigger was not run: its panel had another version than it expects."""
+        expected, seq = trigger.expected_seq, trigger.panel.seq
+        message = f"expected the panel at version {expected}, and it is at {seq}; look at what has changed"
+        details = {"expectedSeq": expected, "seq": seq}
+        self._answering.refuse(trigger, Refused(Code.CONFLICT, message, details))
 
     def tick(self) -> None:
         """Time has passed: answers what has stood behind an exclusive handler for too long."""
+        self.fuel.look(self.clock())
         timeout_s = self.dispatcher.limits.queue_timeout_s
         self.suspensions.refuse_held(
             waited(

@@ -3,7 +3,7 @@
     intake  ── exceeded ──▶ nothing, or QUOTA_EXCEEDED      before anything is queued
     commits ── charge ───▶ subject, panel, tool             what a run really used, however it ended
 
-A subject is whoever the trigger's scope names; callers without a subject count as one, and what a panel does
+A subject is whoever the token names; callers without a subject count as one, and what a panel does
 by itself counts as the panel's. Resumptions are charged and never refused: their handlers were let in.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from panels_gateway.kernel.counters import Counters
+from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.panels.quota import Accounts, Quota, Shortage
 from panels_gateway.panels.trigger import Refused, Trigger
 from panels_shared.errors import Code
@@ -39,9 +40,11 @@ class Quotas:
     methods do nothing.
     """
 
-    def __init__(self, limits: QuotaLimits, counters: Counters) -> None:
+    def __init__(self, limits: QuotaLimits, counters: Counters, top: TopFuel | None = None) -> None:
         self._counters = counters
-        self._subjects: Accounts[bytes] = Accounts(limits.subject)
+        self._top = top if top is not None else TopFuel(0.0)
+        self._fuel = self._top.used
+        self._subjects: Accounts[str] = Accounts(limits.subject)
         self._panels: Accounts[int] = Accounts(limits.panel)
         self._tools: Accounts[tuple[int, str]] = Accounts(limits.tool)
         self._is_set = limits.subject.is_set or limits.panel.is_set or limits.tool.is_set
@@ -53,7 +56,7 @@ class Quotas:
             return None
         number, tool = trigger.panel.number, trigger.tool.name
         if self._subjects.is_set:
-            shortage = self._subjects.shortage(trigger.scope, None, now_s)
+            shortage = self._subjects.shortage(trigger.subject, None, now_s)
             if shortage is not None:
                 return self._refused("subject", shortage)
         quota = own.get("")
@@ -81,12 +84,16 @@ class Quotas:
         counters = self._counters
         counters.fuel += fuel
         counters.execution_us += time_us
+        try:
+            self._fuel[trigger.panel.id] += fuel
+        except KeyError:
+            self._top.charge(trigger.panel.id, fuel)
         own = trigger.panel.definition.quotas
         if not (self._is_set or own):
             return
         number, tool = trigger.panel.number, trigger.tool.name
         if self._subjects.is_set:
-            self._subjects.charge(trigger.scope, None, fuel, time_us, now_s)
+            self._subjects.charge(trigger.subject, None, fuel, time_us, now_s)
         quota = own.get("")
         if self._panels.is_set or quota is not None:
             self._panels.charge(number, quota, fuel, time_us, now_s)

@@ -124,7 +124,7 @@ class Resident:
         self.unfolded = 0
         self.waiting: dict[int, Suspension] = {}
         self.holder: Suspension | None = None
-        self.breakers: dict[str, dict[bytes, Breaker]] = {}
+        self.breakers: dict[str, dict[str | None, Breaker]] = {}
         self.held: deque[Trigger] = deque()
         self.listeners: Listeners | None = None
         self.fired: dict[str, int] = {}

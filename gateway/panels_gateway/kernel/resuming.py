@@ -76,6 +76,7 @@ class Resuming:
         self._active: dict[tuple[int, int], int] = {}
         self._active_bytes = 0
         self._beginning = False
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -88,8 +89,16 @@ class Resuming:
         """Handlers that are being resumed."""
         return len(self._active)
 
+    def close(self) -> None:
+        """The gateway stops: no handler goes on any more. The answers are recorded, so the next gateway has
+        them go on.
+        """
+        self._closed = True
+
     def want(self, suspension: Suspension) -> None:
         """Has the handler go on with the answers that there are, unless it runs or is about to."""
+        if self._closed:
+            return
         if suspension.over or suspension.running or suspension.wanted or not suspension.answers:
             return
         resident = self._residents.of(suspension.origin.panel)
@@ -122,7 +131,7 @@ class Resuming:
             return
         self._beginning = True
         try:
-            while self._ready and len(self._active) < MAX_RESUMING:
+            while self._ready and len(self._active) < MAX_RESUMING and not self._closed:
                 _, _, suspension = self._ready[0]
                 size = suspension.image_bytes
                 if suspension.over:
@@ -175,7 +184,7 @@ class Resuming:
         self._turn.request_seal()
 
     def _offer(self, suspension: Suspension, image: bytes) -> None:
-        if suspension.over:
+        if suspension.over or self._closed:
             self._ended(_name(suspension))
             return
         origin = suspension.origin
@@ -200,7 +209,9 @@ class Resuming:
             seed=self._random_bits(64),
             submitted_s=self._clock(),
             key=None,
+            expected_seq=None,
             resume=Resumption(suspension.number, image, answers),
+            trace=origin.trace.below(self._random_bits(64)) if origin.trace is not None else None,
         )
         try:
             self._dispatcher.offer(trigger, self._clock())

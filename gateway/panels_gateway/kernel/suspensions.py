@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from panels_gateway.access.tokens import subject_of
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.journal.journal import Journal, JournalError, Waiting
 from panels_gateway.journal.records import Exchange, Parked, Ran, Returned, Unparked
@@ -292,7 +293,7 @@ class Suspensions:
             record = Ran(
                 resident.panel.number, 0, self.now_ms(), origin.tool.name, origin.tool.digest, origin.args,
                 origin.scope, origin.now_ms, origin.seed, outcome, 0, 0, origin.key,
-                suspension.take_exchanges(),
+                suspension.take_exchanges(), steps,
             )  # fmt: skip
             self._residents.recorded(resident, record, self._turn.record(record))
         self._answering.settle(origin, Failure(outcome), record, resident)
@@ -331,6 +332,7 @@ class Suspensions:
                 tool=tool if tool is not None else _missing_tool(record),
                 args=record.args,
                 scope=record.scope,
+                subject=subject_of(record.scope),
                 now_ms=float(record.at_ms),
                 seed=0,
                 submitted_s=self._clock(),

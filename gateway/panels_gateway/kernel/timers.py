@@ -64,10 +64,10 @@ class Timers:
         """The panel was loaded with handlers that wait: those that run for a due time are its tools' runs, so
         that no other begins beside them. Called before ``attach``.
         """
-        scope = _caller(resident).scope
+        caller = _caller(resident).subject
         for suspension in resident.waiting.values():
             origin = suspension.origin
-            due_ms = due_of(origin.args) if origin.scope == scope and origin.key is None else None
+            due_ms = due_of(origin.args) if origin.subject == caller and origin.key is None else None
             if due_ms is not None:
                 tool = origin.tool.name
                 resident.firing[tool] = resident.firing.get(tool, 0) + 1
@@ -224,6 +224,7 @@ class Timers:
                 None,
                 depth=depth,
                 due_ms=due_ms,
+                checked=False,
             )
         except RequestError as exc:
             self.answered(resident, tool, due_ms)

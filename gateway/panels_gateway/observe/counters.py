@@ -49,13 +49,22 @@ class HttpCounters:
 
 
 @dataclass(slots=True)
+class OutboxCounters:
+    """How many ``bytes`` wait in the outboxes of all clients, and how often PATCHes there were ``merged``."""
+
+    bytes: int = 0
+    merged: int = 0
+
+
+@dataclass(slots=True)
 class ClientCounters:
-    """WebSocket upgrades that were refused, by HTTP status, and WebSockets that were
-    closed for reading too slowly.
+    """WebSocket upgrades that were refused, by HTTP status, WebSockets that were closed for reading too
+    slowly, and what waits for those that are open.
     """
 
     upgrades_rejected: dict[int, int] = field(default_factory=dict[int, int])
     slow_consumers: int = 0
+    outboxes: OutboxCounters = field(default_factory=OutboxCounters)
 
     def count_rejected_upgrade(self, status: int) -> None:
         """One upgrade was refused."""

@@ -54,9 +54,18 @@ class HandlerLog:
         self._total = TokenBucket(total_budget, now_s)
 
     def write(
-        self, panel: PanelKey, panel_id: str, tool: str, lines: Iterable[LogLine], now_s: float
+        self,
+        panel: PanelKey,
+        panel_id: str,
+        tool: str,
+        lines: Iterable[LogLine],
+        now_s: float,
+        **ids: object,
     ) -> None:
-        """Logs as many of one job's ``lines`` as the budgets allow."""
+        """Logs as many of one job's ``lines`` as the budgets allow. ``ids`` say which job it was: see
+        ``panels_shared.loglines.FIELDS``.
+        """
+        extra = {"panel": panel_id, "tool": tool, **ids}
         own = self._panels.get(panel)
         if own is None:
             own = self._panels[panel] = _PanelLog(self._panel_budget, now_s)
@@ -74,9 +83,10 @@ class HandlerLog:
             bucket.spend(size)
             total.spend(size)
             if own.dropped:
-                _log.warning("%s: %d lines of its handlers were not logged: too many", panel_id, own.dropped)
+                text = "%s: %d lines of its handlers were not logged: too many"
+                _log.warning(text, panel_id, own.dropped, extra={"panel": panel_id})
                 own.dropped = 0
-            _log.log(level, "%s/%s: %s", panel_id, tool, line.text)
+            _log.log(level, "%s/%s: %s", panel_id, tool, line.text, extra=extra)
 
     def failed(self, panel: PanelKey, panel_id: str, tool: str, outcome: Failed, now_s: float) -> None:
         """Logs at debug how a job failed: its caller was told, and who develops the handler reads it

@@ -120,6 +120,59 @@ JOURNAL_BACKLOG: Final = Family(
 JOURNAL_SYNCS: Final = Family(
     "panels_journal_syncs_total", "counter", "How often the log was synced to the disk (durability power)."
 )
+REFUSED: Final = Family(
+    "panels_triggers_refused_total",
+    "counter",
+    "Triggers that were submitted and not run, by the code of their answer.",
+    "code",
+)
+OUTBOX_BYTES: Final = Family(
+    "panels_outbox_bytes", "gauge", "Bytes of frames that wait for clients that read slowly."
+)
+OUTBOX_MERGES: Final = Family(
+    "panels_outbox_merges_total", "counter", "Times that the PATCHes that waited for a client were merged."
+)
+SENDING_BYTES: Final = Family(
+    "panels_sending_bytes", "gauge", "Bytes of large states and answers that clients have not taken yet."
+)
+JOURNAL_FOLDING: Final = Family(
+    "panels_journal_folding_up",
+    "gauge",
+    "Whether a folding process is there, and is not being started again.",
+)
+JOURNAL_DEATHS: Final = Family(
+    "panels_journal_folding_deaths_total", "counter", "Folding processes that ended without being asked to."
+)
+JOURNAL_STORE: Final = Family("panels_journal_store_bytes", "gauge", "Size of the store on the disk.")
+JOURNAL_FREE: Final = Family(
+    "panels_journal_free_bytes", "gauge", "Bytes that are free on the file system of the data directory."
+)
+SYNC_SECONDS: Final = Family(
+    "panels_journal_sync_seconds",
+    "histogram",
+    "How long a group of batches took to be written and synced (durability power).",
+)
+EXTENSION_CALLS: Final = Family(
+    "panels_extension_calls_total", "counter", "Calls that handlers made, by kind.", "kind"
+)
+EXTENSION_ANSWERS: Final = Family(
+    "panels_extension_answers_total",
+    "counter",
+    "Calls of configured extensions that ended, by how: ok, failed, or lost with the extension process.",
+    "outcome",
+)
+EXTENSION_OPEN: Final = Family(
+    "panels_extension_calls_open", "gauge", "Calls of configured extensions that are not answered yet."
+)
+EXTENSION_UP: Final = Family(
+    "panels_extension_up", "gauge", "Whether the extension process is ready; absent where none is configured."
+)
+PANEL_FUEL: Final = Family(
+    "panels_panel_fuel",
+    "gauge",
+    "Fuel used in the last whole minute by the panels that used the most, and by all others together.",
+    "panel",
+)
 REFUSALS: Final = Family(
     "panels_refusals_total",
     "counter",
@@ -133,6 +186,16 @@ DISPATCH: Final[Mapping[str, Family]] = {
     "jobs": Family("panels_jobs", "gauge", "Triggers that were accepted and are not answered yet."),
     "job_bytes": Family(
         "panels_job_args_bytes", "gauge", "Arguments of the triggers that are not answered yet."
+    ),
+    "waiting": Family("panels_jobs_waiting", "gauge", "Triggers that no worker was sent yet."),
+    "held": Family(
+        "panels_jobs_held", "gauge", "Triggers that stand behind a handler of an exclusive tool, which waits."
+    ),
+    "compiling": Family(
+        "panels_compiles_running", "gauge", "Handlers that pools were asked to compile and have not answered."
+    ),
+    "compiles_wanted": Family(
+        "panels_compiles_wanted", "gauge", "Handlers that definitions wait for, in turn or being compiled."
     ),
     "in_flight": Family(
         "panels_jobs_in_flight", "gauge", "Triggers that a worker was sent and has not answered."
@@ -159,7 +222,32 @@ DISPATCH: Final[Mapping[str, Family]] = {
         "Times that a worker or pool was turned away because it came too often, or there were too many.",
     ),
     "workers_lost": Family("panels_workers_lost_total", "counter", "Sandbox processes that were lost."),
+    "hung": Family(
+        "panels_workers_hung_total",
+        "counter",
+        "Sandbox processes that were lost because a run did not end, and are to be killed by their pools.",
+    ),
     "moves": Family("panels_moves_total", "counter", "Panels that were given to another worker."),
+}
+#: What ``PoolReports`` calls a number, and the metric that shows it.
+POOLS: Final[Mapping[str, Family]] = {
+    "processes": Family(
+        "panels_pool_processes", "gauge", "Sandbox processes that pools are to keep, as they report."
+    ),
+    "ready": Family("panels_pool_processes_ready", "gauge", "Those of them that serve."),
+    "rss_bytes": Family("panels_pool_memory_bytes", "gauge", "Resident memory of all sandbox processes."),
+    "started": Family(
+        "panels_pool_starts_total", "counter", "Sandbox processes that were started, since their pool came."
+    ),
+    "crashed": Family(
+        "panels_pool_crashes_total", "counter", "Sandbox processes that ended without having been told to."
+    ),
+    "killed": Family(
+        "panels_pool_kills_total", "counter", "Sandbox processes that their pool killed: they hung or stayed."
+    ),
+    "cpu_ms": Family(
+        "panels_pool_cpu_seconds_total", "counter", "CPU time of sandbox processes, in seconds."
+    ),
 }
 #: What ``BrokerCounters`` calls a number, and the metric that shows it.
 BUS: Final[Mapping[str, Family]] = {
@@ -206,13 +294,13 @@ BUS: Final[Mapping[str, Family]] = {
 
 FAMILIES: Final = (
     INFO, READY, PANELS, STATE_BYTES, CONNECTIONS, CONNECTIONS_TOTAL, STREAM_READERS, REJECTED,
-    SLOW_CONSUMERS, TRIGGERS, COMPLETED, FAILED, OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED,
-    CIRCUIT_REFUSED, FUEL,
-    EXECUTION_SECONDS, REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENSION_BYTES, SUSPENDED,
-    SELF_TRIGGERS,
-    SELF_SKIPPED, CHAINS_CUT, RECOVERED, RESYNCED, RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES,
-    JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, *DISPATCH.values(), *BUS.values(), HTTP_REQUESTS,
-    REFUSALS,
+    SLOW_CONSUMERS, OUTBOX_BYTES, OUTBOX_MERGES, SENDING_BYTES, TRIGGERS, COMPLETED, FAILED, REFUSED,
+    OVERLOADED, OVER_QUOTA, CIRCUITS, CIRCUITS_OPENED, CIRCUIT_REFUSED, FUEL, EXECUTION_SECONDS,
+    REFUSED_COMMITS, JOINED, REPEATED, SUSPENSIONS, SUSPENSION_BYTES, SUSPENDED, SELF_TRIGGERS, SELF_SKIPPED,
+    CHAINS_CUT, EXTENSION_CALLS, EXTENSION_ANSWERS, EXTENSION_OPEN, EXTENSION_UP, RECOVERED, RESYNCED,
+    RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES, JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, JOURNAL_STORE,
+    JOURNAL_FREE, JOURNAL_FOLDING, JOURNAL_DEATHS,
+    SYNC_SECONDS, *DISPATCH.values(), *POOLS.values(), *BUS.values(), HTTP_REQUESTS, REFUSALS, PANEL_FUEL,
 )  # fmt: skip
 
 

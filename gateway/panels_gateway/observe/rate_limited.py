@@ -29,8 +29,10 @@ class RateLimitedLog:
         self._bucket: TokenBucket | None = None
         self.suppressed = 0
 
-    def log(self, now_s: float, level: int, text: str, *values: object) -> None:
-        """Writes one line, formatted as ``logging`` does, unless there have been too many."""
+    def log(self, now_s: float, level: int, text: str, *values: object, **fields: object) -> None:
+        """Writes one line, formatted as ``logging`` does, unless there have been too many. ``fields`` stand
+        beside the text: see ``panels_shared.loglines.FIELDS``.
+        """
         if not self._logger.isEnabledFor(level):
             return
         bucket = self._bucket
@@ -42,4 +44,4 @@ class RateLimitedLog:
         if self.suppressed:
             self._logger.log(level, "%d more lines like the following were suppressed", self.suppressed)
             self.suppressed = 0
-        self._logger.log(level, text, *values)
+        self._logger.log(level, text, *values, extra=fields)

@@ -16,50 +16,42 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Final
 
+from panels_gateway.observe.histogram import Histogram
 from panels_gateway.observe.metrics import Family, Sample
 
-#: Upper bounds of the buckets are 2**n microseconds, n up to this: 16 s.
-_BUCKETS: Final = 24
 NAMES: Final = ("decode", "queue", "wire", "execute", "commit", "send")
+OUTCOMES: Final = ("completed", "failed")
 STAGE_SECONDS: Final = Family(
     "panels_stage_seconds",
     "histogram",
     "Where the time of a trigger goes, by stage, of a sample of triggers.",
     "stage",
 )
-
-
-class Histogram:
-    """Counts of durations in buckets of powers of two microseconds."""
-
-    __slots__ = ("counts", "sum_s")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (_BUCKETS + 2)
-        self.sum_s = 0.0
-
-    def add(self, seconds: float) -> None:
-        """One more duration; below zero (two clocks) counts as zero."""
-        seconds = max(0.0, seconds)
-        # bit_length of n-1 is the power of two that n is not above
-        micros = -int(-seconds * 1e6 // 1)
-        self.counts[min(max(micros - 1, 0).bit_length(), _BUCKETS + 1)] += 1
-        self.sum_s += seconds
+TRIGGER_SECONDS: Final = Family(
+    "panels_trigger_seconds",
+    "histogram",
+    "Time from a trigger's arrival to its commit or failure, by outcome, but for handlers that waited.",
+    "outcome",
+)
 
 
 class Stages:
     """See the module's docstring. ``every``: one in so many is timed, 0 for none.
 
+    ``whole`` has every trigger, by outcome, from its arrival to its commit; those whose handlers waited for
+    something are not in it.
+
     ``decodes``, ``finishes`` and ``flushes`` count down; whoever takes one to zero times that
     one and calls ``again``.
     """
 
-    __slots__ = ("again", "decodes", "finishes", "flushes", "histograms")
+    __slots__ = ("again", "decodes", "finishes", "flushes", "histograms", "whole")
 
     def __init__(self, every: int = 64) -> None:
         self.again: int = every or sys.maxsize
         self.decodes = self.finishes = self.flushes = self.again
         self.histograms = {name: Histogram() for name in NAMES}
+        self.whole = {name: Histogram() for name in OUTCOMES}
 
     def decoded(self, began_s: float) -> None:
         """A frame that began to be decoded at ``began_s`` of ``perf_counter`` is a message."""
@@ -88,12 +80,6 @@ class Stages:
 
     def samples(self) -> Iterator[Sample]:
         """All histograms, cumulative by bucket."""
-        for name, histogram in self.histograms.items():
-            total = 0
-            for power, count in enumerate(histogram.counts[:-1]):
-                total += count
-                yield Sample(STAGE_SECONDS, total, name, "_bucket", f"{2**power / 1e6:g}")
-            total += histogram.counts[-1]
-            yield Sample(STAGE_SECONDS, total, name, "_bucket", "+Inf")
-            yield Sample(STAGE_SECONDS, histogram.sum_s, name, "_sum")
-            yield Sample(STAGE_SECONDS, total, name, "_count")
+        for family, histograms in ((STAGE_SECONDS, self.histograms), (TRIGGER_SECONDS, self.whole)):
+            for name, histogram in histograms.items():
+                yield from histogram.samples(family, name)

@@ -1,7 +1,7 @@
 """What a panel is made from: the body of POST and PUT, validated into frozen values.
 
     PanelDefinition
-    ├── ToolDefinition ... (name, handler, trigger, limits, capabilities)
+    ├── ToolDefinition ... (name, handler, trigger, limits, capabilities, schemas)
     │   ├── HandlerSource   language, entry, source, digest
     │   └── Trigger         Manual | Interval | Cron | OnEvent | OnStateChange
     └── initial_state       key → JSON bytes
@@ -27,6 +27,8 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from panels_gateway.panels.quota import Quota
+from panels_gateway.panels.schema import Schema, SchemaError
+from panels_gateway.panels.schema import read as read_schema
 from panels_shared import jsonvalue
 from panels_shared.errors import Code, InvalidJsonError, RequestError
 from panels_shared.handlers import (
@@ -160,6 +162,8 @@ class _ToolBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: _LimitsBody | None = None
     quota: _QuotaBody | None = None
     exclusive: bool = False
+    args: dict[str, Any] | bool | None = None
+    returns: dict[str, Any] | bool | None = None
 
 
 class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -204,6 +208,8 @@ class ToolDefinition:
     default.
 
     ``exclusive``: while a handler of it waits, no other trigger of the panel is run.
+    ``args``, ``returns``: JSON Schemas as JSON, None for none. Arguments are checked by the one; the other is
+    for those who make types of it.
     """
 
     name: str
@@ -214,6 +220,8 @@ class ToolDefinition:
     limits: Limits = DEFAULT_LIMITS
     exclusive: bool = False
     quota: Quota | None = None
+    args: bytes | None = None
+    returns: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,12 +241,16 @@ class PanelDefinition:
     pool: str | None = None
     #: The quotas that the definition sets: its tools' by name, and the panel's own under "".
     quotas: Mapping[str, Quota] = field(init=False, repr=False)
+    #: What the arguments of tools are checked by, by their names.
+    schemas: Mapping[str, Schema] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         quotas = {tool.name: tool.quota for tool in self.tools if tool.quota is not None}
         if self.quota is not None:
             quotas[""] = self.quota
         object.__setattr__(self, "quotas", quotas)
+        checks = {tool.name: Schema(tool.args) for tool in self.tools if tool.args is not None}
+        object.__setattr__(self, "schemas", checks)
 
     @property
     def label(self) -> str:
@@ -366,7 +378,18 @@ def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima:
         limits=_limits(f"{path}.limits", body.limits, maxima),
         exclusive=body.exclusive,
         quota=_quota(f"{path}.quota", body.quota),
+        args=_schema(f"{path}.args", body.args),
+        returns=_schema(f"{path}.returns", body.returns),
     )
+
+
+def _schema(path: str, value: dict[str, Any] | bool | None) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return read_schema(value)
+    except SchemaError as exc:
+        _refuse(_cut(f"{path}.{exc.path}" if exc.path else path), exc.problem)
 
 
 def _handler(path: str, body: str | _HandlerBody) -> HandlerSource:

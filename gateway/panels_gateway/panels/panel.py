@@ -18,6 +18,8 @@ from panels_shared.messages import PanelKey, Tool
 if TYPE_CHECKING:
     from panels_gateway.panels.definition import PanelDefinition
 
+#: The key of the gateway's own panel, which no client sees and nobody is charged for; panels count from 1.
+OWN_PANEL: Final = PanelKey(0)
 #: Characters of a state key; a security limit.
 MAX_KEY_CHARS: Final = 256
 

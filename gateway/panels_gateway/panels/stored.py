@@ -26,6 +26,8 @@ class _Tool(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str | None = None
     exclusive: bool = False
     quota: Quota | None = None
+    args: msgspec.Raw | None = None
+    returns: msgspec.Raw | None = None
 
 
 class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,6 +60,8 @@ def encode(definition: PanelDefinition) -> bytes:
                     description=tool.description,
                     exclusive=tool.exclusive,
                     quota=tool.quota,
+                    args=None if tool.args is None else msgspec.Raw(tool.args),
+                    returns=None if tool.returns is None else msgspec.Raw(tool.returns),
                 )
                 for tool in definition.tools
             ),
@@ -95,13 +99,15 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         tools=tuple(
             ToolDefinition(
                 name=tool.name,
-                handler=_handler(known[bytes.fromhex(tool.digest)]),
+                handler=handler(known[bytes.fromhex(tool.digest)]),
                 trigger=tool.trigger,
                 description=tool.description,
                 capabilities=tool.capabilities,
                 limits=tool.limits,
                 exclusive=tool.exclusive,
                 quota=tool.quota,
+                args=None if tool.args is None else bytes(tool.args),
+                returns=None if tool.returns is None else bytes(tool.returns),
             )
             for tool in stored.tools
         ),
@@ -126,7 +132,8 @@ def heading(data: bytes) -> tuple[str, str | None]:
     return found.kind, found.title
 
 
-def _handler(source: Source) -> HandlerSource:
+def handler(source: Source) -> HandlerSource:
+    """The handler that a record has."""
     return HandlerSource(
         msgspec.convert(source.language, Language), source.entry, source.source, Digest(source.digest)
     )

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from panels_gateway.journal.records import Key
+from panels_gateway.observe.tracing import Context
 from panels_gateway.panels.panel import Panel
 from panels_shared.errors import Code
 from panels_shared.messages import Answered, Tool
@@ -93,10 +94,12 @@ NOBODY: Final[ReplyTo] = _Nobody()
 class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What was asked. ``args`` and ``scope`` are JSON; ``now_ms`` (wall clock, milliseconds) and ``seed`` (64
     bits) are the only clock and randomness that the handler will see; ``submitted_s`` is the gateway's
-    monotonic clock. ``key`` is the idempotency key that it came under, None for none; ``request_id`` is only
-    given back. ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due
-    time that a tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are
-    empty then.
+    monotonic clock. ``subject`` is whom quotas and circuit breakers count, "" for callers without one.
+    ``key`` is the idempotency key that it came under, None for none; ``request_id`` is only
+    given back. ``expected_seq`` is the version that the panel must have when it runs, None for any.
+    ``depth`` counts the panels that triggered one another up to this one. ``due_ms`` is the due time that a
+    tool runs for by itself. ``resume`` is where a handler that waited goes on; its ``args`` are empty then.
+    ``trace`` says where its spans hang, None where it is not traced.
     """
 
     panel: Panel
@@ -107,11 +110,14 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seed: int
     submitted_s: float
     reply_to: ReplyTo
+    subject: str = ""
     request_id: str | None = None
     key: Key | None = None
+    expected_seq: int | None = None
     depth: int = 0
     due_ms: int | None = None
     resume: Resumption | None = None
+    trace: Context | None = None
 
     def with_tool(self, tool: Tool) -> Trigger:
         """The same trigger, to be run by ``tool``: its panel was given another definition before it ran."""

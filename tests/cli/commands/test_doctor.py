@@ -9,7 +9,7 @@ from tests.cli.conftest import Terminal
 
 def test_findings_and_exit_codes(panels: Terminal, url: str) -> None:
     shown = panels("doctor", "--json")
-    assert {"gateway", "health", "workers", "clock", "token", "access"} <= {
+    assert {"gateway", "health", "trigger", "workers", "clock", "token", "access"} <= {
         finding["what"] for finding in json.loads(shown.out)["findings"]
     }
     bad = panels("--token", "a.b.c", "doctor")

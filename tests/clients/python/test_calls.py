@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from panels_client.calls import Calls, answer, failure, trigger
@@ -77,3 +79,11 @@ def test_calls_of_another_epoch_or_too_old_are_unanswerable() -> None:
     assert calls.unanswerable("f", lost=True, now=1e6) == []
     assert calls.largest_sent() is None
     assert [call.key for call in calls] == ["c"]
+
+
+def test_trigger_says_which_version_it_expects() -> None:
+    plain = trigger("a", "t", None, options=OPTIONS, deadline=None)
+    assert "expectedSeq" not in json.loads(plain.text)
+    for seq in (0, 7):
+        made = trigger("a", "t", None, options=OPTIONS, deadline=None, expected_seq=seq)
+        assert json.loads(made.text)["expectedSeq"] == seq

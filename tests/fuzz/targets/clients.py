@@ -146,13 +146,20 @@ class TriggerBody(Target):
     cost = Cost(per_byte=192)
 
     def seeds(self) -> list[bytes]:
-        return [b'{"args":{"by":1},"requestId":"r"}', b'{"args":[null]}', b"{}", b"", b'{"requestId":null}']
+        return [
+            b'{"args":{"by":1},"requestId":"r"}',
+            b'{"args":[null]}',
+            b"{}",
+            b"",
+            b'{"requestId":null}',
+            b'{"expectedSeq":7}',
+        ]
 
     def run(self, data: bytes) -> str:
         outcomes = []
         for header in (None, "header"):
             try:
-                args, request_id = trigger_body.decode(data, header)
+                args, request_id, expected = trigger_body.decode(data, header)
             except RequestError as exc:
                 require(exc.code is Code.PARSE_ERROR, "the code of a body's refusal", exc.code)
                 require(len(exc.message) < 1_024, "a refusal is short", exc.message)
@@ -160,6 +167,9 @@ class TriggerBody(Target):
                 outcomes.append(refused(exc))
                 continue
             require_json(args)
+            require(
+                expected is None or 0 <= expected <= explain.MAX_SEQ, "expectedSeq in its bound", expected
+            )
             require(
                 request_id is None or len(request_id) <= explain.MAX_REQUEST_ID_CHARS,
                 "requestId in its bound",

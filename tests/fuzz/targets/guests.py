@@ -143,6 +143,10 @@ def _comparable(outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(outcome, usage=Usage())
 
 
+#: The number of the call that makes a handler wait.
+_EXT_CALL: Final = [name for _, name, _, _ in IMPORTS].index("ext_call")
+
+
 class AbiCalls(Target):
     """Calls of every host function with lying pointers, lengths, alignments and descriptors."""
 
@@ -173,8 +177,8 @@ class AbiCalls(Target):
                 for at in range(len(params)):
                     lying = [*arguments[:at], edge, *arguments[at + 1 :]]
                     seeds.append(msgpack.packb([[number, lying]]))
-        everything = [[number, [0, 3, 64, 19, 96, 3]] for number in range(12)]
-        waits = [[12, [16, 4, 32, 3, 96, 3]], [RETURN, [1]]]
+        everything = [[number, [0, 3, 64, 19, 96, 3]] for number in range(_EXT_CALL)]
+        waits = [[_EXT_CALL, [16, 4, 32, 3, 96, 3]], [RETURN, [1]]]
         return [msgpack.packb(everything), msgpack.packb(waits), *seeds]
 
     def run(self, data: bytes) -> str:

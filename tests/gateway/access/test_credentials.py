@@ -113,19 +113,22 @@ ALLOWED = OriginPolicy(
     ],
 )
 def test_origin_policy_compares_byte_by_byte(origin: bytes | None, allowed: bool) -> None:
-    assert ALLOWED.allows([] if origin is None else [(b"origin", origin)]) is allowed
+    assert (ALLOWED.stranger([] if origin is None else [(b"origin", origin)]) is None) is allowed
 
 
 def test_origin_policy_refuses_two_origins_when_one_is_bad() -> None:
-    assert not ALLOWED.allows([(b"origin", b"https://good.example"), (b"origin", b"https://evil.example")])
+    assert (
+        ALLOWED.stranger([(b"origin", b"https://good.example"), (b"origin", b"https://evil.example")])
+        is not None
+    )
 
 
 def test_origin_policy_allows_only_its_own_by_default() -> None:
     policy = OriginPolicy(None, own=own_origins("10.0.0.1", 80, "https://panels.example"))
-    assert policy.allows([(b"origin", b"https://panels.example")])
-    assert policy.allows([(b"origin", b"http://10.0.0.1:80")])
-    assert not policy.allows([(b"origin", b"https://good.example")])
+    assert policy.stranger([(b"origin", b"https://panels.example")]) is None
+    assert policy.stranger([(b"origin", b"http://10.0.0.1:80")]) is None
+    assert policy.stranger([(b"origin", b"https://good.example")]) is not None
 
 
 def test_origin_policy_allows_any_with_a_star() -> None:
-    assert OriginPolicy(["*"], own=()).allows([(b"origin", b"null")])
+    assert OriginPolicy(["*"], own=()).stranger([(b"origin", b"null")]) is None

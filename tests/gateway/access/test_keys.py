@@ -70,6 +70,20 @@ def test_keyring_refuses_a_file_that_everybody_can_write(tmp_path: Path) -> None
         load_keyring(file, None, ())
 
 
+def test_secret_that_everybody_can_read_is_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_secret(tmp_path, b"s" * 32)
+    file.chmod(0o644)
+    load_keyring(file, None, ())
+    (warning,) = caplog.messages
+    assert warning.startswith("jwt-secret-file: expected a file that only its owner can read, got mode 644")
+    caplog.clear()
+    file.chmod(0o600)
+    load_keyring(file, None, ())
+    assert caplog.messages == []
+
+
 def test_keyring_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_keyring(tmp_path / "none", None, ())

@@ -23,6 +23,8 @@ from panels_gateway.access.tokens import (
     TokenError,
     TokenRules,
     TokenVerifier,
+    principal_of,
+    subject_of,
 )
 
 NOW = 1_800_000_000.0
@@ -415,3 +417,67 @@ def test_principal_may_do_nothing_with_an_empty_claim(verifier: TokenVerifier) -
 def test_verifier_refuses_a_malformed_claim(verifier: TokenVerifier, panels: object) -> None:
     with pytest.raises(TokenError):
         verifier.verify(make_token(panels=panels))
+
+
+# -- what handlers see -------------------------------------------------------------------------------
+
+
+def test_subject_is_empty_where_a_scope_names_none() -> None:
+    found = [subject_of(scope) for scope in (b'{"sub":"ann"}', b"{}", b'{"sub":1}', b'{"sub":null}', b"{")]
+    assert found == ["ann", "", "", "", ""]
+    assert subject_of(ANONYMOUS.scope_in("p", "r", "c")) == ""
+
+
+def test_scope_says_who_where_and_by_what() -> None:
+    ann = principal_of("ann", expires_at=None, grants=None, claims={"team": "red"})
+    assert ann.scope == b'{"sub":"ann","team":"red"}'
+    assert ann.scope_in("p", None, None) == b'{"sub":"ann","team":"red","panelId":"p"}'
+    assert json.loads(ann.scope_in("p:1", 'a"\n', "c")) == {
+        "sub": "ann", "team": "red", "panelId": "p:1", "requestId": 'a"\n', "clientId": "c"
+    }  # fmt: skip
+
+
+@pytest.fixture
+def showing(secret_file: Path, clock: Clock) -> TokenVerifier:
+    rules = TokenRules(scope_claims=("team", "roles", "exp"))
+    return TokenVerifier(load_keyring(secret_file, None, ()), rules, clock=clock)
+
+
+def test_claims_that_are_listed_are_shown_and_no_others(showing: TokenVerifier) -> None:
+    token = make_token(sub="ann", roles={"admin": True, "list": [1, 2.5, None]}, other="x", jti="j")
+    scope = json.loads(showing.verify(token).scope)
+    assert scope == {"sub": "ann", "roles": {"admin": True, "list": [1, 2.5, None]}, "exp": NOW + 60}
+
+
+def test_claims_cannot_take_the_place_of_what_the_gateway_says(secret_file: Path, clock: Clock) -> None:
+    verifier = TokenVerifier(load_keyring(secret_file, None, ()), TokenRules(), clock=clock)
+    token = make_token(sub="ann", panelId="other", clientId="other")
+    assert json.loads(verifier.verify(token).scope_in("p", None, None)) == {"sub": "ann", "panelId": "p"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param('"team":"' + "x" * 2_048 + '"', id="large"),
+        pytest.param('"team":1e400', id="infinite"),
+        pytest.param('"team":1' + "0" * 400, id="a number of too many digits"),
+        pytest.param('"team":"\\ud800"', id="a lone surrogate"),
+        pytest.param('"team":{"\\udfff":1}', id="a key with a lone surrogate"),
+        pytest.param('"team":' + "[" * 80 + "]" * 80, id="deep"),
+    ],
+)
+def test_token_whose_claims_no_handler_can_read_is_refused(showing: TokenVerifier, payload: str) -> None:
+    token = make_raw_token('{"alg":"HS256"}', '{"exp":1800000060,' + payload + "}")
+    with pytest.raises(TokenError, match="expected team, exp to"):
+        showing.verify(token)
+
+
+@given(st.dictionaries(st.sampled_from(["team", "roles", "x"]), st.text(max_size=50)))
+def test_scope_is_one_object_whatever_claims_hold(claims: dict[str, str]) -> None:
+    try:
+        who = principal_of("a", expires_at=None, grants=None, claims=claims)
+    except UnicodeEncodeError:
+        return
+    assert json.loads(who.scope_in("p", "r", "c")) == {
+        "sub": "a", **claims, "panelId": "p", "requestId": "r", "clientId": "c"
+    }  # fmt: skip

@@ -313,3 +313,54 @@ def test_failure_details_survive_a_worker_that_lies() -> None:
     assert details["reason"] == "TRAP"
     assert details["location"] == {"line": 3, "column": 4}
     assert "fuelConsumed" not in details
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"handlerCode": "A", "handlerDetails": [1]}, {"handlerCode": "A", "handlerDetails": [1]}),
+        ({"handlerCode": "two words", "handlerDetails": [1]}, {}),
+        ({"handlerCode": {"a": 1}}, {}),
+        ({"handlerDetails": 1}, {}),
+        ({"handlerCode": "A", "handlerDetails": "x" * 5_000}, {"handlerCode": "A"}),
+        ({"handlerCode": "A", "reason": "MINE", "fuelConsumed": "much"}, {"handlerCode": "A"}),
+    ],
+)
+def test_failure_details_have_no_code_that_a_handler_cannot_have_given(
+    told: dict[str, object], kept: dict[str, object]
+) -> None:
+    failed = Failed(Usage(fuel=5), Reason.HANDLER_ERROR, "m", details=json.dumps(told).encode())
+    details = messages.failure_details(failed)
+    assert {name: details[name] for name in details if name.startswith("handler")} == kept
+    assert (details["reason"], details["fuelConsumed"]) == ("HANDLER_ERROR", 5)
+
+
+@given(st.dictionaries(st.sampled_from(["handlerCode", "handlerDetails", "stack", "reason"]), json_values))
+def test_hostile_failure_details_never_break_the_message(told: dict[str, object]) -> None:
+    failed = Failed(Usage(), Reason.HANDLER_ERROR, "m", details=json.dumps(told).encode())
+    message = json.loads(messages.error(Code.EXECUTION_ERROR, "m", "r", messages.failure_details(failed)))
+    assert message["details"]["reason"] == "HANDLER_ERROR"
+    assert len(json.dumps(message["details"].get("handlerDetails"), ensure_ascii=False).encode()) <= 2 * 4_096
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2**63 - 1])
+def test_trigger_may_expect_a_version(seq: int) -> None:
+    message = messages.decode(json.dumps({"type": "TRIGGER", "tool": "t", "expectedSeq": seq}))
+    assert isinstance(message, messages.Trigger)
+    assert message.expectedSeq == seq
+
+
+@pytest.mark.parametrize(
+    ("seq", "problem"),
+    [
+        ("1", "expected a number, got a string"),
+        (True, "expected a number, got a boolean"),
+        (-1, "expected a version, a whole number from 0, got another"),
+        (1.5, "expected a version, a whole number from 0, got another"),
+        (2**63, "expected a version, a whole number from 0, got another"),
+    ],
+)
+def test_trigger_that_expects_what_is_no_version_is_refused(seq: object, problem: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        messages.decode(json.dumps({"type": "TRIGGER", "tool": "t", "requestId": "r", "expectedSeq": seq}))
+    assert (caught.value.message, caught.value.request_id) == (f"expectedSeq: {problem}", "r")

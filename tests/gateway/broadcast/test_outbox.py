@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from panels_gateway.broadcast import messages
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.outbox import Commit, Outbox, OutboxLimits
+from panels_gateway.observe.counters import OutboxCounters
 from tests.gateway.builders import payloads, setting
 
 
@@ -97,3 +98,15 @@ def test_outbox_leads_to_the_same_state_however_it_merges(
             else:
                 state.update({m["key"]: m["value"] for m in message["mutations"]})
     assert (state, heard) == (model, events)
+
+
+def test_what_waits_in_all_outboxes_is_counted_until_their_clients_are_gone() -> None:
+    counters = OutboxCounters()
+    first, second = (Outbox(OutboxLimits(soft_bytes=100, hard_bytes=10_000), counters) for _ in range(2))
+    first.put([b"x" * 60])
+    second.put([b"y" * 50])
+    assert counters.bytes == first.size_bytes + second.size_bytes == 110
+    first.drain(1_000)
+    assert counters.bytes == 50
+    second.clear()
+    assert (counters.bytes, bool(second)) == (0, False)

@@ -43,6 +43,9 @@ class NoResults:
     def overdue(self, trigger: Trigger, message: str) -> None:
         raise AssertionError
 
+    def outdated(self, trigger: Trigger) -> None:
+        raise AssertionError
+
     def tick(self) -> None:
         return
 
@@ -145,7 +148,7 @@ def test_message_of_many_parts_is_thrown_away_in_turns_of_the_loop(tmp_path: Pat
             turn()
             before = turns
             await eventually(lambda: broker.counters.bad_frames == 1 and not broker._surplus)
-            assert turns - before >= messages - 1
+            assert turns - before >= messages // 2
             # what comes behind it is read from its beginning
             dealer.send(wire.encode([pool_hello(KEY, worker)]))
             await eventually(lambda: broker.counters.messages_in == 2)

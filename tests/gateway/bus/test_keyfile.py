@@ -21,6 +21,7 @@ def config(endpoint: str, key_file: Path | None = None) -> WorkersConfig:
 
 
 def test_key_is_made_beside_the_socket_for_its_owner_alone_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir(mode=0o700)
     endpoint = f"ipc://{tmp_path}/new/w.sock"
     key = load_bus_key(config(endpoint))
     path = tmp_path / "new" / "w.sock.key"
@@ -32,6 +33,20 @@ def test_key_is_made_beside_the_socket_for_its_owner_alone_and_kept(tmp_path: Pa
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     path.unlink()
     assert load_bus_key(config(endpoint)) != key
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_endpoint_in_a_directory_that_is_missing_is_refused_and_nothing_is_made(
+    tmp_path: Path, named: bool
+) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_bytes(format_bus_key(b"k" * 32))
+    with pytest.raises(
+        ConfigError, match=rf"directory for the socket at {tmp_path}/no/such, got none; make it"
+    ):
+        load_bus_key(config(f"ipc://{tmp_path}/no/such/w.sock", key if named else None))
+    assert [each.name for each in tmp_path.iterdir()] == ["key"]
 
 
 def test_key_is_read_from_the_file_that_is_named(tmp_path: Path) -> None:

@@ -95,6 +95,24 @@ async def test_refused_upgrade_is_no_error_in_the_log(port: int, caplog: pytest.
     assert [record.getMessage() for record in caplog.records] == []
 
 
+async def test_refused_upgrades_are_told_in_one_line_each_and_never_by_uvicorn(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        await refused(url(port), origin=Origin("https://app.example"))
+        for _ in range(200):
+            await refused(url(port, token="no.such.token"))
+    ours = [r.getMessage() for r in caplog.records if r.name == "panels.gateway.refusals"]
+    assert ours[0].startswith(
+        "refused with 403: upgrade at '/panels/p/ws' from 127.0.0.1, origin 'https://app.example': "
+        "expected a web page of an allowed origin, got 'https://app.example'"
+    )
+    assert "--allowed-origins" in ours[0]
+    assert "--public-url" in ours[0]
+    assert len(ours) < 100
+    assert [r for r in caplog.records if r.name.startswith("uvicorn") and r.levelno >= logging.WARNING] == []
+
+
 async def test_upgrade_refuses_other_paths(port: int) -> None:
     for path in ("/", "/panels/p", "/panels/p/ws/", "/panels/p/ws/x", "/panels//ws"):
         assert await refused(url(port, path, make_token())) == (404, "NOT_FOUND")

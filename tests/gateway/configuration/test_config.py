@@ -132,6 +132,13 @@ BAD: list[tuple[str, list[str], str]] = [
     ("relative endpoint", ["--no-auth", "--workers-endpoint", "ipc://x"], "absolute path"),
     ("long endpoint", ["--no-auth", "--workers-endpoint", "ipc:///" + "x" * 120], "107 bytes"),
     ("buffers", ["--no-auth", "--send-buffer-soft-bytes=2MiB"], "send-buffer-soft-bytes"),
+    (
+        "claims",
+        ["--no-auth", "--scope-claims", ",".join(f"c{n}" for n in range(17))],
+        "at most 16 names, got 17",
+    ),
+    ("claim of its own", ["--no-auth", "--scope-claims", "team,clientId"], "got clientId; take it away"),
+    ("long claim", ["--no-auth", "--scope-claims", "x" * 65], "1 to 64 printable characters"),
     ("config file", ["--no-auth", "--config", "/nowhere/x.toml"], "No such file"),
 ]
 
@@ -169,19 +176,50 @@ def test_config_names_the_variable_that_is_wrong() -> None:
         configure(environment={"PANELS_MAX_PANELS": "many"})
 
 
-@pytest.mark.parametrize("variable", ["PANELS_JWT_AUDIENCE", "PANELS_JWT_SECRET_FILE", "PANELS_HOST"])
-def test_config_refuses_an_empty_variable(variable: str) -> None:
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PANELS_JWT_AUDIENCE",
+        "PANELS_JWT_ISSUER",
+        "PANELS_ALLOWED_HOSTS",
+        "PANELS_ADMIN_LISTEN",
+        "PANELS_CONCEAL_PANELS",
+        "PANELS_QUOTA_FUEL_PER_SUBJECT",
+    ],
+)
+def test_config_refuses_an_empty_variable_that_would_switch_a_check_off(variable: str) -> None:
     """``PANELS_JWT_AUDIENCE=$UNSET`` must not mean that nobody checks the audience."""
     with pytest.raises(ConfigError, match=f"expected .*, got '' .from {variable}."):
         configure(environment={variable: ""})
 
 
-def test_config_warns_of_a_mistyped_variable() -> None:
-    config = configure(environment={"PANELS_MAX_PANEL": "5", "PANELS_PROCESSES": "2", "PANELSX": "1"})
+def test_config_takes_other_empty_variables_for_absent() -> None:
+    config = configure(
+        "--port=1", environment={"PANELS_PORT": "", "PANELS_HOST": "", "PANELS_MAX_PANELS": ""}
+    )
+    assert (config.listen.port, config.listen.host) == (1, "127.0.0.1")
+    assert configure(environment={"PANELS_PORT": ""}).listen.port == 3001
+
+
+def test_config_warns_of_variables_that_are_none() -> None:
+    config = configure(
+        environment={
+            "PANELS_MAX_PANNELS": "5",
+            "PANELS_PROCESSES": "2",
+            "PANELS_WORKER_NICE": "1",
+            "PANELSX": "1",
+        }
+    )
     assert config.warnings == (
-        "the variable PANELS_MAX_PANEL is no option and is ignored; did you mean PANELS_MAX_PANELS?",
+        "the variable PANELS_MAX_PANNELS is no option and is ignored; did you mean PANELS_MAX_PANELS?",
+        "the variable PANELS_PROCESSES is no option and is ignored; see panels-gateway --help",
     )
     assert configure(environment={"PANELS_CONFIG": "", "PATH": "/bin"}).warnings == ()
+
+
+def test_config_leaves_the_workers_table_of_a_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "panels.toml").write_text("port = 7\n[worker]\nprocesses = 'whatever'\n")
+    assert configure("--config", str(tmp_path / "panels.toml")).listen.port == 7
 
 
 def test_config_says_where_both_of_two_contradicting_values_came_from() -> None:
@@ -301,3 +339,8 @@ def test_config_takes_an_address_for_administrators(given: str, expected: tuple[
 def test_config_refuses_another_address_for_administrators(given: str) -> None:
     with pytest.raises(ConfigError, match="admin-listen: expected an address and a port"):
         configure(f"--admin-listen={given}")
+
+
+def test_config_takes_names_of_claims_once() -> None:
+    assert configure().auth.scope_claims == ()
+    assert configure("--scope-claims=team, roles,team").auth.scope_claims == ("team", "roles")

@@ -35,7 +35,10 @@ def test_credit_covers_a_round_trip_within_its_bounds() -> None:
     assert worker.credit == int(f.CREDIT_US / (f.FIRST_GUESS_US + f.OVERHEAD_US))
     for _ in range(200):
         worker.observe(0)
-    assert worker.credit == int(f.CREDIT_US / (worker.average_us + f.OVERHEAD_US)) <= f.MAX_CREDIT
+    assert worker.credit == f.MAX_CREDIT < int(f.CREDIT_US / (worker.average_us + f.OVERHEAD_US))
+    for _ in range(200):
+        worker.observe(100)
+    assert worker.credit == int(f.CREDIT_US / (worker.average_us + f.OVERHEAD_US)) < f.MAX_CREDIT
     for _ in range(200):
         worker.observe(1e6)
     assert worker.credit == f.MIN_CREDIT

@@ -129,3 +129,26 @@ def test_drop_takes_a_trigger_out_unless_it_was_sent() -> None:
     assert not queue.overdue.drop(waiting)
     assert queue.taken() == []
     assert (queue.backlog.runs, worker.queued) == (1, 0)
+
+
+def test_strand_gives_resumptions_back_that_no_worker_serves() -> None:
+    queue = Queue()
+    lane = queue.lane(1, 0.0, resumes=True)
+    (resumption,) = (run.trigger for run in lane.queue)
+    queue.overdue.strand("the end")
+    assert queue.taken() == [resumption]
+    assert (len(lane.queue), queue.backlog.runs) == (0, 0)
+
+
+def test_strand_all_gives_back_a_resumption_that_was_sent() -> None:
+    queue = Queue()
+    worker = b.worker(queue.fleet, b"w")
+    lane = queue.lane(1, 0.0, resumes=True)
+    queue.serve(lane, worker, in_flight=1)
+    lane.open = True
+    (resumption,) = (run.trigger for run in lane.in_flight)
+    queue.overdue.strand("the end")
+    assert queue.taken() == []
+    queue.overdue.strand_all("the end")
+    assert queue.taken() == [resumption]
+    assert (queue.backlog.runs, worker.queued) == (0, 0)

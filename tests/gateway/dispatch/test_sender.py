@@ -51,3 +51,27 @@ def test_handler_that_goes_on_is_sent_with_its_image_and_its_answers_and_no_args
     # it stands in the panel's order like any other
     assert isinstance(job, m.Job)
     assert (job.index, job.epoch) == (1, lane.epoch)
+
+
+def test_run_that_expects_a_version_is_sent_alone_or_not_at_all() -> None:
+    fleet = Fleet()
+    worker, lane = b.worker(fleet, b"w"), b.lane(fleet, runs=3)
+    b.pool(fleet).prepared.add(b.TOOL.digest)
+    b.serve(worker, lane)
+    for run, expected in zip(lane.queue, (0, 5, None), strict=True):
+        run.trigger = msgspec.structs.replace(run.trigger, expected_seq=expected)
+    second = lane.queue[1]
+    sender, messages = Sender(fleet, Epochs(), 4), list[ToWorker]()
+    worker.ring.append(lane)
+    sender.fill(worker, messages, 6.0)
+    assert [type(message) for message in messages] == [m.Snapshot, m.Tool, m.Job]
+    assert (len(lane.in_flight), len(lane.queue), sender.outdated) == (1, 2, [])
+    # the one before it is settled, and the panel is not at version 5
+    lane.in_flight.clear()
+    worker.outstanding.clear()
+    worker.ring.append(lane)
+    sender.fill(worker, messages, 6.0)
+    assert (sender.outdated, len(messages), worker.queued) == ([second], 3, 1)
+    worker.ring.append(lane)
+    sender.fill(worker, messages, 6.0)
+    assert len(messages) == 4

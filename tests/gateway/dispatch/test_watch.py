@@ -27,7 +27,7 @@ def test_long_run_stalls_and_then_shows_that_the_worker_hangs() -> None:
     worker = heard(DEADLINE_S + GRACE_S)
     assert watch(worker, STALL_S / 2) is Verdict.FINE
     assert watch(worker, DEADLINE_S + GRACE_S) is Verdict.STALLED
-    assert watch(worker, DEADLINE_S + GRACE_S + 0.01) is Verdict.LOST
+    assert watch(worker, DEADLINE_S + GRACE_S + 0.01) is Verdict.HANGS
 
 
 def test_revoked_run_is_awaited_for_a_while_and_then_passed_over() -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_gateway.extensions.http.secrets import BoundSecret, Scrubber, ScrubbingFormatter
+from panels_gateway.extensions.http.secrets import BoundSecret, Scrubber, ScrubbingEncoder
 
 PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
 VALUES = st.text(PRINTABLE, min_size=8, max_size=60)
@@ -66,7 +66,7 @@ def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
 
 
 def test_log_loses_secrets_in_tracebacks_too() -> None:
-    formatter = ScrubbingFormatter("%(message)s", scrubber("correct-horse"))
+    formatter = ScrubbingEncoder(scrubber("correct-horse"))
     try:
         raise ValueError("Illegal header value 'correct-horse'")
     except ValueError as exc:

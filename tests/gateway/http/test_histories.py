@@ -14,6 +14,7 @@ from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.journal.records import Exchange, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code
+from panels_shared.outcome import Failed, Reason, Usage
 from tests.gateway.http.callers import assert_error, grant, make_client
 from tests.support.gateway import Gateway
 from tests.support.waiting import act, asking, only_suspension
@@ -204,6 +205,56 @@ async def test_revert_refuses_a_body(client: httpx.AsyncClient, gateway: Gateway
     assert assert_error(response, Code.INVALID_REQUEST)["path"] == "seq"
 
 
+async def test_replay_says_whether_the_same_comes_of_it_again(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    resident = await counted(gateway)
+    response = await client.post("/panels/p/replay", json={"seq": 2})
+    assert response.status_code == 200, response.text
+    shown = response.json()
+    ended = {
+        "fuelConsumed": 7,
+        "outcome": "completed",
+        "mutations": [{"op": "set", "key": "n", "value": 2}],
+        "events": [],
+        "viewCommands": [],
+        "returnValue": {"set": {"n": 2}},
+        "log": [],
+    }
+    digest = resident.panel.tools["t"].digest.hex()
+    assert shown == {
+        "panelId": "p", "seq": 2, "tool": "t", "digest": digest, "equal": True, "differences": [],
+        "recorded": ended, "replayed": ended,
+    }  # fmt: skip
+    gateway.respond = lambda call: Failed(Usage(fuel=9), Reason.HANDLER_ERROR, "no")
+    shown = (await client.post("/panels/p/replay", json={"seq": 2})).json()
+    assert (shown["equal"], shown["differences"]) == (False, ["outcome"])
+    assert shown["replayed"] == {
+        "fuelConsumed": 9, "outcome": "failed", "reason": "HANDLER_ERROR", "message": "no", "log": []
+    }  # fmt: skip
+    assert (await get(client, "/panels/p/state"))["seq"] == 3
+
+
+async def test_replay_shows_what_a_handler_waited_for(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    gateway.respond = act
+    resident = await gateway.add("p", state={})
+    gateway.submit(resident, asking(set={"n": 1}))
+    await gateway.settle()
+    shown = (await client.post("/panels/p/replay", json={"seq": 1})).json()
+    assert shown["equal"]
+    assert shown["replayed"]["outcome"] == "waits"
+    assert shown["replayed"]["calls"] == [
+        {"call": 1, "extension": "human", "method": "ask", "args": ["what?"]}
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"seq":"1"}', b'{"seq":9}', b'{"seq":0}', b'{"seq":1,"x":1}'])
+async def test_replay_refuses_a_body(client: httpx.AsyncClient, gateway: Gateway, body: bytes) -> None:
+    await counted(gateway)
+    response = await client.post("/panels/p/replay", content=body)
+    assert assert_error(response, Code.INVALID_REQUEST)["path"] == "seq"
+
+
 async def test_histories_need_read_and_revert_needs_manage(
     guarded: httpx.AsyncClient, gateway: Gateway
 ) -> None:
@@ -214,3 +265,5 @@ async def test_histories_need_read_and_revert_needs_manage(
         assert_error(await guarded.get(f"/panels/p/{path}", headers=owner), Code.FORBIDDEN)
     assert_error(await guarded.post("/panels/p/revert", headers=reader, json={"seq": 1}), Code.FORBIDDEN)
     assert (await guarded.post("/panels/p/revert", headers=owner, json={"seq": 1})).status_code == 200
+    assert_error(await guarded.post("/panels/p/replay", headers=reader, json={"seq": 1}), Code.FORBIDDEN)
+    assert (await guarded.post("/panels/p/replay", headers=owner, json={"seq": 1})).status_code == 200

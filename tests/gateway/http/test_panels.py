@@ -149,3 +149,12 @@ async def test_fork_needs_read_on_the_old_and_manage_on_the_new(
     )
     assert (await guarded.post("/panels/p/fork", headers=owner, json={"id": "q"})).status_code == 201
     assert_error(await guarded.post("/panels/p/fork", headers=owner, json={"id": "q"}), Code.PANEL_EXISTS)
+
+
+async def test_get_of_a_sockets_path_says_that_an_upgrade_is_missing(client: httpx.AsyncClient) -> None:
+    for path in ("/panels/none/ws", "/panels/c/ws?token=nonsense"):
+        response = await client.get(path)
+        assert_error(response, Code.UPGRADE_REQUIRED)
+        assert response.headers["upgrade"] == "websocket"
+        assert "Upgrade: websocket" in response.json()["error"]["message"]
+    assert (await client.post("/panels/c/ws")).status_code == 405

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from panels_gateway.http.metrics import KEPT_S
+from panels_gateway.kernel.readiness import KEPT_S as KEPT_READY_S
+from panels_shared.outcome import Failed, Reason, Usage
 from tests.gateway.http.callers import make_client
 from tests.support.gateway import Gateway
 
@@ -59,4 +61,34 @@ async def test_clients_learn_little_where_administrators_have_a_port(gateway: Ga
         assert (response.status_code, response.json()) == (200, {"status": "ready"})
         gateway.kernel.intake.closing = True
         response = await client.get("/health")
+        assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
+
+
+async def test_live_is_said_whatever_else_is_wrong(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    gateway.kernel.intake.closing = True
+    response = await client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+
+async def test_ready_has_a_trigger_run_and_says_why_it_is_not(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    response = await client.get("/health/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+    assert len(gateway.jobs) == 1
+    assert (await client.get("/panels")).json()["panels"] == []
+    gateway.respond_own = lambda number: Failed(Usage(), Reason.MEMORY_LIMIT, "what a worker says")
+    gateway.now_s += KEPT_READY_S
+    response = await client.get("/health/ready")
+    reason = "a trigger of the gateway's own failed: MEMORY_LIMIT"
+    assert (response.status_code, response.json()) == (503, {"status": "unavailable", "reason": reason})
+    gateway.now_s += 3
+    assert (await client.get("/health")).json()["problems"] == [f"/health/ready, 3 s ago: {reason}"]
+
+
+async def test_clients_are_not_told_why_where_administrators_have_a_port() -> None:
+    gateway = Gateway(workers=False)
+    async with make_client(gateway, "--admin-listen=127.0.0.1:9001") as client:
+        assert (await client.get("/health/live")).status_code == 200
+        response = await client.get("/health/ready")
         assert (response.status_code, response.json()) == (503, {"status": "unavailable"})

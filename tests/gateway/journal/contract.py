@@ -323,6 +323,15 @@ class JournalContract:
 
         self.run(tmp_path, test)
 
+    def test_source_is_kept_while_a_commit_names_it(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            driver.append(SOURCE, created(), ran(1, 1, put("a", "1")))
+            await driver.folded()
+            assert await driver.journal.source(SOURCE.digest) == SOURCE
+            assert await driver.journal.source(b"x" * 32) is None
+
+        self.run(tmp_path, test)
+
     @given(data=st.data())
     @settings(
         max_examples=5,
@@ -538,6 +547,32 @@ class JournalContract:
                 driver.append(record, Revoked("ended", 1, 2, "another"))
             async with self.driving(tmp_path) as driver:
                 assert await driver.journal.revocations() == [record]
+
+        asyncio.run(run())
+
+    # -- being alive
+
+    def test_ping_writes_nothing_and_comes_behind_what_was_appended(self, tmp_path: Path) -> None:
+        async def test(driver: Driver) -> None:
+            journal = driver.journal
+            await journal.ping()
+            position = driver.append(SOURCE, created())
+            await journal.ping()
+            assert journal.durable == position == journal.position
+            await driver.folded()
+            before = journal.backlog_bytes
+            for _ in range(20):
+                await journal.ping()
+            assert (journal.position, journal.backlog_bytes) == (position, before)
+
+        self.run(tmp_path, test)
+
+    def test_journal_that_has_been_closed_answers_no_ping(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with self.driving(tmp_path) as driver:
+                pass
+            with pytest.raises(JournalError):
+                await driver.journal.ping()
 
         asyncio.run(run())
 

@@ -603,6 +603,21 @@ def test_batches_that_wait_for_the_disk_share_the_next_sync(tmp_path: Path, gate
     asyncio.run(run())
 
 
+def test_ping_waits_for_the_disk(tmp_path: Path, gate: Callable[[], None]) -> None:
+    async def run() -> None:
+        journal = await open_local(tmp_path, durability="power", options=HELD)
+        Driver(journal).append(SOURCE, created())
+        ping = asyncio.create_task(journal.ping())
+        done, _ = await asyncio.wait([ping], timeout=0.05)
+        assert not done, "the disk has not answered"
+        gate()
+        await ping
+        assert journal.durable == journal.position
+        await journal.close()
+
+    asyncio.run(run())
+
+
 def test_frames_say_only_what_was_synced(tmp_path: Path) -> None:
     from panels_gateway.journal.frames import Frame, Header, decode_header, scan
 

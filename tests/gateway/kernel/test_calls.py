@@ -501,8 +501,3 @@ async def test_call_of_a_handler_that_ended_is_cancelled(gateway: Gateway) -> No
 
 async def test_extension_that_is_not_there_is_an_error(gateway: Gateway) -> None:
     assert error(await gateway.trigger(await gateway.add(), asking(HTTP))) == "extension_unknown"
-
-
-def test_subject_is_empty_where_a_scope_names_none() -> None:
-    found = [module._subject(scope) for scope in (b'{"sub":"ann"}', b"{}", b'{"sub":1}', b"null", b"{")]
-    assert found == ["ann", "", "", "", ""]

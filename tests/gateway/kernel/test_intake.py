@@ -24,7 +24,8 @@ from panels_gateway.panels.trigger import Failure, Refused, Succeeded
 from panels_shared.errors import Code, RequestError
 from panels_shared.messages import Job
 from panels_shared.outcome import Failed, Reason, Usage
-from tests.support.gateway import Caller, Gateway, Socket
+from tests.gateway.builders import setting
+from tests.support.gateway import Caller, Gateway, Socket, completed
 from tests.support.waiting import act, asking, only_suspension, replace, reply, tool
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +82,115 @@ async def test_job_sees_the_clock_the_randomness_and_the_scope_that_were_handed_
     (job,) = gateway.jobs
     assert isinstance(job, Job)
     assert (job.now_ms, job.seed, json.loads(job.args)) == (1_234_567.0, 2**64 - 1, {"a": 1})
-    assert json.loads(job.scope) == {"sub": "ann"}
+    assert json.loads(job.scope) == {"sub": "ann", "panelId": "p"}
+
+
+async def test_job_sees_claims_panel_request_and_client_and_so_does_history() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    who = principal_of("ann", expires_at=None, grants=None, claims={"team": ["red"], "roles": {"a": 1}})
+    client, _ = gateway.connect(resident, principal=who)
+    client.receive_text('{"type":"TRIGGER","tool":"t","args":{"set":{"n":1}},"requestId":"r\\"1"}')
+    await gateway.settle()
+    (job,) = gateway.jobs
+    scope = {
+        "sub": "ann",
+        "team": ["red"],
+        "roles": {"a": 1},
+        "panelId": "p",
+        "requestId": 'r"1',
+        "clientId": client.client_id,
+    }
+    assert json.loads(job.scope) == scope
+    page = await gateway.kernel.histories.since(resident, 0, limit_bytes=10_000)
+    assert page is not None
+    (record,) = page.commits
+    assert isinstance(record, Ran)
+    assert record.scope == job.scope, "a replay sees it byte for byte"
+
+
+# -- a version that is expected ----------------------------------------------------------------------
+
+
+def conflict(caller: Caller) -> dict[str, object]:
+    answer = caller.last
+    assert isinstance(answer, Refused)
+    assert answer.code is Code.CONFLICT
+    return dict(answer.details or {})
+
+
+async def test_trigger_runs_at_the_version_that_it_expects_and_at_no_other() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    first = gateway.submit(resident, {"set": {"n": 1}}, expected_seq=0)
+    second = gateway.submit(resident, {"set": {"n": 2}}, expected_seq=0)
+    third = gateway.submit(resident, {"set": {"n": 3}}, expected_seq=1)
+    await gateway.settle()
+    assert isinstance(first.last, Succeeded)
+    assert conflict(second) == {"expectedSeq": 0, "seq": 1}
+    assert isinstance(third.last, Succeeded)
+    assert (len(gateway.jobs), resident.panel.seq) == (2, 2), "what is refused was not run"
+    assert gateway.dispatcher.unanswered == 0
+
+
+async def test_trigger_that_expects_a_version_waits_for_all_before_it() -> None:
+    gateway = Gateway()
+    gateway.respond = lambda call: None
+    resident = await gateway.add()
+    gateway.submit(resident)
+    caller = gateway.submit(resident, expected_seq=1)
+    behind = gateway.submit(resident)
+    await gateway.settle()
+    assert (gateway.held, len(caller.answers)) == (1, 0)
+    gateway.answer_held(completed(None, setting("n", 1)))
+    await gateway.settle()
+    assert gateway.held == 2, "what stands behind it may be sent along"
+    gateway.answer_held()
+    gateway.answer_held()
+    await gateway.settle()
+    assert isinstance(caller.last, Succeeded)
+    assert isinstance(behind.last, Succeeded)
+
+
+async def test_trigger_in_flight_is_refused_when_the_panel_changes_from_outside() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    await gateway.put(resident, n=1)
+    gateway.respond = lambda call: None
+    caller = gateway.submit(resident, {"set": {"n": 9}}, expected_seq=1)
+    await gateway.settle()
+    await gateway.kernel.making.revert(resident, 0, ANONYMOUS)
+    await gateway.settle()
+    gateway.answer_held(completed(None, setting("n", 9)))
+    await gateway.settle()
+    assert conflict(caller) == {"expectedSeq": 1, "seq": 2}
+    assert "n" not in resident.panel.state
+
+
+async def test_key_of_a_refused_expectation_is_free_and_an_answer_is_repeated_at_any_version() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    caller = gateway.submit(resident, {"set": {"n": 1}}, key="k", expected_seq=7)
+    await gateway.settle()
+    assert conflict(caller)["seq"] == 0
+    caller = gateway.submit(resident, {"set": {"n": 1}}, key="k", expected_seq=0)
+    await gateway.settle()
+    assert isinstance(caller.last, Succeeded)
+    again = gateway.submit(resident, {"set": {"n": 1}}, key="k", expected_seq=0)
+    await gateway.settle()
+    assert isinstance(again.last, Succeeded)
+    assert again.last.seq == 1
+
+
+async def test_handler_that_waits_expects_a_version_when_it_begins_and_not_when_it_goes_on() -> None:
+    gateway = Gateway(respond=act)
+    resident = await gateway.add()
+    caller = gateway.submit(resident, asking(), expected_seq=0)
+    await gateway.settle()
+    suspension = only_suspension(resident)
+    gateway.submit(resident, {"set": {"n": 1}})
+    await reply(gateway, suspension, True)
+    assert isinstance(caller.last, Succeeded)
 
 
 @pytest.mark.parametrize("text", ["", "k" * 129, "a\nb", "\0", "\x7f"])

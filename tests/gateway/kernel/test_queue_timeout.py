@@ -13,7 +13,7 @@ from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import ExtensionCall, Suspended, Usage
 from tests.gateway.http.callers import assert_error, make_client
 from tests.support.gateway import Caller, Gateway, make_definition
-from tests.support.waiting import act, asking, only_suspension, reply
+from tests.support.waiting import Ledger, act, asking, only_suspension, reply, restart
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +80,58 @@ async def test_resumption_without_a_worker_waits_for_one() -> None:
     gateway.request_turn()
     await gateway.settle()
     assert isinstance(waiting.last, Succeeded)
+
+
+async def test_resumption_without_a_worker_is_left_to_the_next_gateway() -> None:
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    waiting = gateway.submit(resident, asking(then={"set": {"n": 1}}))
+    await gateway.settle()
+    for peer in list(gateway.dispatcher.peers()):
+        gateway.dispatcher.lost(peer, gateway.now_s)
+    await reply(gateway, only_suspension(resident), 1)
+    assert gateway.kernel.unanswered == 1
+    gateway.kernel.close()
+    await gateway.settle()
+    assert gateway.kernel.unanswered == 0
+    assert waiting.answers == []
+    following = await restart(gateway)
+    await following.settle()
+    assert following.state(await following.open()) == {"n": 1}
+    assert following.kernel.suspensions.count == 0
+
+
+async def test_resumption_that_was_sent_is_left_to_the_next_gateway_when_the_grace_is_over() -> None:
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    gateway.submit(resident, asking(then={"set": {"n": 1}}))
+    await gateway.settle()
+    gateway.respond = lambda call: None
+    await reply(gateway, only_suspension(resident), 1)
+    gateway.kernel.close()
+    await gateway.settle()
+    assert gateway.kernel.unanswered == 1
+    gateway.kernel.give_up(everything=True)
+    await gateway.settle()
+    assert gateway.kernel.unanswered == 0
+    gateway.respond = act
+    following = await restart(gateway)
+    await following.settle()
+    assert following.state(await following.open()) == {"n": 1}
+
+
+async def test_handler_that_is_answered_while_the_gateway_stops_does_not_go_on() -> None:
+    """A handler that waits again and again would keep the gateway from stopping."""
+    gateway = Gateway(Ledger(), act)
+    resident = await gateway.add()
+    gateway.submit(resident, asking(then={"set": {"n": 1}}))
+    await gateway.settle()
+    gateway.kernel.close()
+    await reply(gateway, only_suspension(resident), 1)
+    assert (gateway.kernel.unanswered, len(gateway.jobs)) == (0, 1)
+    following = await restart(gateway)
+    await following.settle()
+    assert following.state(await following.open()) == {"n": 1}
 
 
 async def test_close_answers_what_no_worker_runs_and_keeps_what_runs() -> None:

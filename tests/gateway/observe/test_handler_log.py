@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from panels_gateway.observe.handler_log import LINE_CHARS, HandlerLog
+from panels_shared.loglines import fields_of
 from panels_shared.messages import PanelKey
 from panels_shared.outcome import LogLine
 from panels_shared.rate import RateLimit
@@ -133,3 +134,10 @@ def test_panel_that_is_forgotten_begins_anew(log: HandlerLog, caplog: pytest.Log
     write(log, lines(10))
 
     assert len(caplog.records) == 10
+
+
+def test_line_has_the_ids_of_its_job_beside_it(log: HandlerLog, caplog: pytest.LogCaptureFixture) -> None:
+    log.write(PanelKey(1), "p1", "tool", lines(1), 0.0, job=7, request="r", worker="w")
+
+    (record,) = caplog.records
+    assert fields_of(record) == {"panel": "p1", "tool": "tool", "job": 7, "request": "r", "worker": "w"}

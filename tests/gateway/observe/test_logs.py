@@ -1,54 +1,62 @@
-"""What is logged: no token, and nothing that forges a line."""
+"""The gateway's log as it is set up: where it goes, and who may speak from which level on."""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
-import sys
+from collections.abc import Iterator
 
-import jwt
 import pytest
 
-from panels_gateway.observe.logs import REDACTED, RedactingFormatter
-
-TOKEN = jwt.encode({"sub": "canary"}, "s" * 32, algorithm="HS256")
+from panels_gateway.observe.logs import configure_logging
 
 
-def render(message: str, *arguments: object, exc_info: bool = False) -> str:
-    info = sys.exc_info() if exc_info else None
-    record = logging.LogRecord("panels", logging.INFO, "file.py", 1, message, arguments, info)
-    return RedactingFormatter("%(levelname)s: %(message)s").format(record)
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("panels")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    ours.setLevel(before[2])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        TOKEN,
-        f"GET /panels/p/ws?token={TOKEN} HTTP/1.1",
-        f"GET /panels/p/ws?a=1&token={TOKEN}&b=2",
-        "GET /panels/p/ws?token=not-even-a-jwt HTTP/1.1",
-        f"Authorization: Bearer {TOKEN}",
-        f"Sec-WebSocket-Protocol: panels.v1, bearer.{TOKEN}",
-        TOKEN.rpartition(".")[0],
-    ],
-)
-def test_formatter_replaces_tokens(text: str) -> None:
-    rendered = render("%s", text)
-    assert REDACTED in rendered
-    for part in (*TOKEN.split(".")[:2], "not-even"):
-        assert part not in rendered
+def configured(
+    monkeypatch: pytest.MonkeyPatch, levels: str = "info", form: str = "auto", *, terminal: bool = False
+) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    configure_logging(levels, form)
+    return stream
 
 
-def test_formatter_replaces_tokens_in_tracebacks() -> None:
-    try:
-        raise ValueError(f"could not parse {TOKEN}")
-    except ValueError:
-        rendered = render("failed", exc_info=True)
-    assert TOKEN.split(".")[1] not in rendered
-    assert "Traceback" in rendered
+def test_log_is_json_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = configured(monkeypatch)
+    logging.getLogger("panels.gateway").info("hello")
+    assert json.loads(stream.getvalue())["event"] == "hello"
 
 
-def test_formatter_keeps_a_record_on_one_line() -> None:
-    assert (
-        render("a\nERROR: forged\x1b[2J\r\x00 é %s", "b\nc")
-        == "INFO: a\\nERROR: forged\\x1b[2J\\r\\x00 é b\\nc"
-    )
+@pytest.mark.parametrize(("form", "terminal"), [("auto", True), ("text", False)])
+def test_log_is_text_for_people(form: str, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = configured(monkeypatch, form=form, terminal=terminal)
+    logging.getLogger("panels.gateway").info("hello")
+    assert stream.getvalue().endswith(" INFO panels.gateway: hello\n")
+
+
+def test_single_loggers_have_levels_of_their_own_until_they_are_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = configured(monkeypatch, "warning,panels.gateway.bus=debug", "text")
+    for name in ("panels.gateway.bus", "panels.gateway", "other"):
+        logging.getLogger(name).debug("a %s", name)
+        logging.getLogger(name).info("b %s", name)
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == [
+        "a panels.gateway.bus",
+        "b panels.gateway.bus",
+    ]
+    configure_logging("warning", "text")
+    logging.getLogger("panels.gateway.bus").info("c")
+    logging.getLogger("panels.gateway.bus").warning("d")
+    assert "d" in stream.getvalue().splitlines()[-1]
+    assert ": c" not in stream.getvalue()

@@ -48,5 +48,8 @@ def test_families_are_named_by_convention() -> None:
 
 def test_levels_are_gauges_and_what_only_grows_is_a_counter() -> None:
     levels = {name for name, family in DISPATCH.items() if family.kind == "gauge"}
-    assert levels == {"jobs", "job_bytes", "in_flight", "workers", "pools", "panels"}
+    assert levels == {
+        "jobs", "job_bytes", "waiting", "held", "in_flight", "workers", "pools", "panels", "compiling",
+        "compiles_wanted",
+    }  # fmt: skip
     assert {family.kind for family in BUS.values()} == {"counter"}

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_gateway.observe.histogram import Histogram
 from panels_gateway.observe.metrics import exposition
-from panels_gateway.observe.stages import NAMES, Histogram, Stages
+from panels_gateway.observe.stages import NAMES, STAGE_SECONDS, Stages
 
 
 @given(st.lists(st.floats(-1.0, 100.0), max_size=50))
@@ -24,6 +25,18 @@ def test_each_duration_counts_in_all_buckets_that_are_not_below_it(durations: li
         total += count
         assert total == sum(duration * 1e6 <= 2**power for duration in durations)
     assert histogram.sum_s == pytest.approx(sum(max(0.0, duration) for duration in durations))
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=50))
+def test_whole_microseconds_count_like_seconds(durations: list[int]) -> None:
+    whole, seconds = Histogram(), Histogram()
+    for micros in durations:
+        whole.add_us(micros)
+        seconds.add(micros / 1e6)
+    assert sum(whole.counts) == len(durations)
+    for power in range(len(whole.counts) - 1):
+        assert sum(whole.counts[: power + 1]) == sum(micros <= 2**power for micros in durations)
+    assert whole.sum_s == pytest.approx(seconds.sum_s)
 
 
 def test_finished_job_is_split_into_its_stages() -> None:
@@ -40,7 +53,11 @@ def test_finished_job_is_split_into_its_stages() -> None:
 def test_exposition_is_what_prometheus_reads() -> None:
     stages = Stages(1)
     stages.flushed(perf_counter())
-    lines = exposition(stages.samples()).decode().splitlines()
+    lines = (
+        exposition(sample for sample in stages.samples() if sample.family is STAGE_SECONDS)
+        .decode()
+        .splitlines()
+    )
     assert lines[1] == "# TYPE panels_stage_seconds histogram"
     sample = re.compile(
         r'panels_stage_seconds_(bucket\{stage="[a-z]+",le="[0-9.e+Inf-]+"\}|(sum|count)\{stage="[a-z]+"\}) [0-9.e-]+'

@@ -190,6 +190,55 @@ def test_fail_gives_the_message_to_the_caller() -> None:
     assert (outcome.reason, outcome.message) == (Reason.HANDLER_ERROR, "sorry")
 
 
+CODED = {0: "TAKEN", 8: r"{\22by\22:1}", 32: "why", 48: "two words", 64: "NaN"}
+FAIL = "(call $fail (i32.const 32) (i32.const 3))"
+
+
+def fails_with(*calls: str) -> tuple[str, dict[str, object]]:
+    """The message and the details of a job that makes these calls."""
+    outcome = failed(make_program("".join(calls) + "(i32.const 0)", data=CODED))
+    assert outcome.reason is Reason.HANDLER_ERROR
+    return outcome.message, json.loads(outcome.details)
+
+
+def answered(code_at: tuple[int, int], details: tuple[int, int] = (0, 0)) -> int:
+    """What fail_code answers."""
+    body = f"(i32.sub (i32.const -1000) {fail_code(code_at, details)})"
+    outcome = failed(make_program(body, data=CODED))
+    return -1000 - int(outcome.message.split("returned ")[1].split(";")[0])
+
+
+def fail_code(code: tuple[int, int], details: tuple[int, int] = (0, 0)) -> str:
+    numbers = " ".join(f"(i32.const {number})" for number in (*code, *details))
+    return f"(call $fail_code {numbers})"
+
+
+def test_fail_code_tells_programs_what_happened() -> None:
+    told = f"(drop {fail_code((0, 5), (8, 8))})"
+    assert fails_with(told, FAIL) == ("why", {"handlerCode": "TAKEN", "handlerDetails": {"by": 1}})
+    assert fails_with(FAIL, told) == fails_with(told, FAIL)
+    assert fails_with(f"(drop {fail_code((0, 5))})", FAIL) == ("why", {"handlerCode": "TAKEN"})
+    # the last one counts, and one that is refused is none
+    again = f"(drop {fail_code((0, 4))}) (drop {fail_code((48, 9))})"
+    assert fails_with(told, again, FAIL) == ("why", {"handlerCode": "TAKE"})
+    outcome = failed(make_program(f"(drop {fail_code((0, 5))}) (i32.const 7)", data=CODED))
+    assert json.loads(outcome.details) == {"handlerCode": "TAKEN"}
+
+
+def test_fail_code_refuses_what_is_none() -> None:
+    assert answered((0, 5), (8, 8)) == 0
+    for bad in ((48, 9), (0, 0)):
+        assert answered(bad) == -4
+    for bad in ((64, 3), (64, 5_000)):
+        assert answered((0, 5), bad) == -4
+
+
+def test_fail_code_means_nothing_for_other_endings() -> None:
+    outcome = failed(make_program(f"(drop {fail_code((0, 5))}) unreachable", data=CODED))
+    assert (outcome.reason, outcome.details) == (Reason.TRAP, b"{}")
+    completed(make_program(f"(drop {fail_code((0, 5))}) (i32.const 0)", data=CODED).run(make_task()))
+
+
 def test_log_is_kept_for_failed_and_completed_jobs_and_cut_at_its_limit() -> None:
     program = make_program(
         "(call $log (i32.const 2) (i32.const 0) (i32.const 5)) (i32.const 0)", data={0: "hello"}
@@ -303,6 +352,7 @@ CALLS = {
     "ext_call": 6,
     "result": 2,
     "fail": 2,
+    "fail_code": 4,
     "log": 3,
     "random": 2,
     "fd_write": 4,

@@ -109,7 +109,7 @@ def test_failed_call_throws_an_error_with_code_message_and_place() -> None:
     source = "try { await $ext.a.b() } catch (e) { return [e instanceof Error, e.code, e.message, Object.keys(e)] }"
     assert begun(source).answer(bad(1, "timeout", "late")).returned() == [True, "timeout", "late", ["code"]]
     outcome = begun("const x = 1;\nawait $ext.a.b();").answer(bad(1, "timeout", "late")).failure()
-    assert (outcome.reason, outcome.message) == (Reason.HANDLER_ERROR, "Error: late")
+    assert (outcome.reason, outcome.message) == (Reason.HANDLER_ERROR, "late")
     assert outcome.line == 2
 
 
@@ -123,7 +123,7 @@ def test_rejection_that_is_handled_in_a_later_segment_is_not_lost() -> None:
 def test_rejection_that_nobody_ever_handles_fails_the_last_segment() -> None:
     life = begun("$ext.x.b(); await $ext.x.a(); return 1").answer(bad(1, "lost", "is lost"))
     assert life.calls == ()
-    assert life.answer(good(2)).failure().message == "Error: is lost"
+    assert life.answer(good(2)).failure().message == "is lost"
 
 
 def test_calls_that_nobody_waits_for_are_dropped_with_a_line_in_the_log() -> None:

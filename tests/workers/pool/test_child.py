@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from panels_shared.loglines import fields_of
 from panels_shared.messages import WorkerId
 from panels_worker.pool.child import MAX_LOG_BYTES, Child
 from panels_worker.status import Report, State
@@ -59,15 +60,17 @@ def test_child_reads_the_newest_report() -> None:
 
 def test_child_passes_its_log_on_without_control_characters(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    child = start("import sys; sys.stderr.write('INFO hello\\nERROR \\x1b[2Jbad\\nTraceback\\nlast')")
+    ours = '{"level":"info","logger":"panels.worker.sandbox","event":"hello","fields":{"job":3}}'
+    child = start(f"import sys; sys.stderr.write({ours!r} + '\\nERROR \\x1b[2Jbad\\nTraceback\\nlast')")
     finish(child)
-    lines = [(record.levelname, record.getMessage().partition("] ")[2]) for record in caplog.records]
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert lines == [
         ("INFO", "hello"),
-        ("ERROR", "\ufffd[2Jbad"),
+        ("WARNING", "ERROR \ufffd[2Jbad"),
         ("WARNING", "Traceback"),
         ("WARNING", "last"),
     ]
+    assert fields_of(caplog.records[0]) == {"worker": WORKER.hex()[:16], "pid": child.pid, "job": 3}
 
 
 def test_child_drops_the_log_of_one_that_writes_too_much(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,8 @@ from panels_shared.messages import (
     Hello,
     Job,
     Missing,
+    PoolReport,
+    Replace,
     Result,
     Revoke,
     Snapshot,
@@ -434,3 +436,28 @@ def test_pool_trims_after_preparations_and_never_what_it_has_just_prepared(
     pool._collect(0.0)
     pool._shutdown()
     assert kept == [pool._compiler.pinned, pool._compiler.pinned | {b"d" * 32}]
+
+
+def test_pool_kills_the_sandbox_that_the_gateway_names_and_counts_it(
+    gateway: FakeGateway, cache_dir: Path
+) -> None:
+    with PoolProcess(gateway.endpoint, cache_dir, processes=2):
+        first, second = gateway.wait_for_sandboxes(2)
+        (pool,) = gateway.pools
+        assert gateway.pools[pool].replaces
+        gateway.send(pool, Replace(first))
+        gateway.wait(lambda: (pool, Exited(first)) in gateway.heard)
+        gateway.wait(lambda: len(gateway.sandboxes) == 2)
+        assert first not in gateway.sandboxes
+        assert not gone(pid(gateway, second))
+
+        def report() -> PoolReport | None:
+            beats = [beat for peer, beat in gateway.beats if peer == pool]
+            return beats[-1].report if beats and isinstance(beats[-1], Heartbeat) else None
+
+        gateway.wait(lambda: (told := report()) is not None and told.ready == 2 and told.started == 3)
+        told = report()
+        assert told is not None
+        assert (told.processes, told.killed, told.crashed) == (2, 1, 0)
+        assert told.rss_bytes > 10_000_000
+        assert told.cpu_ms > 0

@@ -344,3 +344,25 @@ class SupervisorMachine(RuleBasedStateMachine):
 
 TestSupervisor = SupervisorMachine.TestCase
 TestSupervisor.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_supervisor_kills_what_the_gateway_says_hangs_and_starts_another() -> None:
+    supervisor = new_supervisor()
+    supervisor.start(0.0)
+    supervisor.reported(worker(1), READY, 0, 1.0)
+    (kill,) = supervisor.hangs(worker(1))
+    assert isinstance(kill, Kill)
+    assert kill.worker == worker(1)
+    assert supervisor.hangs(worker(1)) == [], "it is told once"
+    assert supervisor.hangs(worker(9)) == [], "nobody knows it"
+    assert supervisor.exited(worker(1), -9, 9.0) == [Announce(worker(1)), Spawn(worker(2))]
+    assert (supervisor.started, supervisor.killed, supervisor.crashed) == (2, 1, 0)
+
+
+def test_supervisor_counts_starts_and_what_ends_without_having_been_told_to() -> None:
+    supervisor = new_supervisor(2)
+    supervisor.start(0.0)
+    supervisor.reported(worker(1), READY, 0, 1.0)
+    supervisor.exited(worker(1), -11, 9.0)
+    supervisor.exited(worker(2), Exit.LOST, 9.0)
+    assert (supervisor.started, supervisor.crashed, supervisor.killed) == (4, 1, 0)

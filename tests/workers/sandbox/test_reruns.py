@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -56,7 +57,7 @@ class Scripted:
         return self.run(task)
 
 
-def completed(value: bytes = b"1", **usage: int) -> Execution:
+def completed(value: bytes = b"1", **usage: Any) -> Execution:
     return Execution(Completed(Usage(**usage), value), {})
 
 

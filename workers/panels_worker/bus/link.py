@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as sockets
 import sys
 from enum import Enum
 from typing import Final
@@ -92,3 +93,27 @@ def close(
         watch.close(linger=0)
     socket.close(linger=LINGER_MS)
     context.term()
+
+
+def look_at(endpoint: str) -> str:
+    """What can be seen of the gateway's end from here, for a log: whether there is a socket, and whether
+    anybody listens on it. It is a look and no connection: whoever listens hears nothing.
+    """
+    if is_tcp(endpoint):
+        return "look whether a gateway listens there and no firewall stands in between"
+    path = endpoint.removeprefix("ipc://")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return (
+                f"there is no socket {path}; start the gateway, or give its --workers-endpoint as --gateway"
+            )
+        except ConnectionRefusedError:
+            return f"nobody serves the socket {path}; the gateway that made it is gone"
+        except PermissionError:
+            return f"this user may not open the socket {path}; run the pool as root or as the gateway's user"
+        except OSError as exc:
+            return f"the socket {path} cannot be opened: {exc.strerror}"
+    return f"somebody serves the socket {path}; look whether both have one bus key, and at the gateway's log"

@@ -25,7 +25,7 @@ from panels_shared.liveness import Liveness
 from panels_shared.messages import Drain, Goodbye, Hello, ToGateway, ToWorker, Welcome
 from panels_shared.wire import decode_to_worker
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.bus")
 
 #: How long a Hello waits for its Welcome, in seconds; and how long a peer keeps away after a bad frame.
 HELLO_INTERVAL_S = 1.0

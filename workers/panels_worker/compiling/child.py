@@ -22,7 +22,7 @@ from panels_worker.artifacts import Artifact, Kind
 from panels_worker.compiling.compile import CPU_S, OUTPUT_BYTES
 from panels_worker.settings import ConfinementMode
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.compiling")
 
 #: Wall clock of one child. With the CPU limit of the child and two at a time, every answer comes within 6 s.
 TIMEOUT_S: Final = 5.5

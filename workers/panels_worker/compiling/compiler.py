@@ -21,7 +21,7 @@ from panels_worker.artifacts import Artifact, ArtifactStore, Kind
 from panels_worker.compiling.child import CompileChild, Jail, Request
 from panels_worker.javascript.engines import PREVIOUS, QUICKJS, TRANSFORM, carried, engine_digest
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.compiling")
 
 MAX_REMEMBERED: Final = 4_096
 

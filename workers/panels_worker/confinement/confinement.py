@@ -28,7 +28,7 @@ from panels_shared.limits import MIB
 from panels_worker.confinement import landlock, seccomp
 from panels_worker.settings import SandboxConfig
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.confinement")
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4

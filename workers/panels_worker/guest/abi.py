@@ -13,7 +13,9 @@ from typing import Any, Final
 from wasmtime import Engine, ValType
 
 from panels_shared import jsonvalue
-from panels_shared.limits import KIB
+from panels_shared.errors import InvalidJsonError
+from panels_shared.failure import CODE_FIELD, DETAILS_FIELD, is_code, read_details
+from panels_shared.limits import KIB, MAX_HANDLER_DETAILS_BYTES
 from panels_worker.guest import wasi
 from panels_worker.guest.capi import I64_STEP
 from panels_worker.guest.effects import Denied, InvalidValue, LimitReached
@@ -48,6 +50,7 @@ IMPORTS: Final[dict[str, tuple[str, str]]] = {
     "view": ("iiiiii", "i"),
     "result": ("ii", ""),
     "fail": ("ii", ""),
+    "fail_code": ("iiii", "i"),
     "log": ("iii", ""),
     "now_ms": ("", "F"),
     "random": ("ii", ""),
@@ -76,6 +79,7 @@ class WasmHost:
             "view": _view,
             "result": _result,
             "fail": _fail,
+            "fail_code": _fail_code,
             "log": _log,
             "random": _random,
         }
@@ -193,6 +197,23 @@ def _result(run: WasmRun, raw: Any) -> None:
 def _fail(run: WasmRun, raw: Any) -> None:
     text = _read_some(run, raw[0], raw[4], _MAX_CHAR_BYTES * MAX_MESSAGE_CHARS)
     run.failure = text[:MAX_MESSAGE_CHARS]
+
+
+def _fail_code(run: WasmRun, raw: Any) -> int:
+    pointer, length, details, details_length = raw[0:16:4]
+    code = run.read_text(pointer, length)
+    found: dict[str, object] = {CODE_FIELD: code}
+    run.check(details, details_length)
+    size = details_length & 0xFFFF_FFFF
+    if not is_code(code) or size > MAX_HANDLER_DETAILS_BYTES:
+        return INVALID
+    if size:
+        try:
+            found[DETAILS_FIELD] = read_details(run.read(details, size))
+        except InvalidJsonError:
+            return INVALID
+    run.failure_details = jsonvalue.encode(found)
+    return 0
 
 
 def _log(run: WasmRun, raw: Any) -> None:

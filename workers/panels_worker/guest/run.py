@@ -17,11 +17,13 @@ _MAX_TEXT_BYTES: Final = 64 * KIB
 class WasmRun:
     """One job in one instance: the guest's memory and what the job has done."""
 
-    __slots__ = ("base", "effects", "failure", "instance", "memory", "size", "window")
+    __slots__ = ("base", "effects", "failure", "failure_details", "instance", "memory", "size", "window")
 
     def __init__(self, effects: Effects) -> None:
         self.effects = effects
         self.failure: str | None = None
+        #: what the guest says of its failure to programs: JSON, checked
+        self.failure_details = b"{}"
         self.instance: Store | None = None
         self.memory = 0
         self.base = 0

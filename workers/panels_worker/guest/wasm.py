@@ -95,6 +95,8 @@ class WasmProgram:
                 if run.memory:
                     used = store.memory_bytes(run.memory)
                 store.close()
+        if failure is not None and failure.reason is Reason.HANDLER_ERROR:
+            failure = msgspec.structs.replace(failure, details=run.failure_details)
         if failure is not None:
             failure = _blame_memory(failure, used, limits)
         elapsed_us = (perf_counter_ns() - started) // 1_000

@@ -5,15 +5,16 @@ prelude's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from panels_shared import jsonvalue
+from panels_shared import failure, jsonvalue
+from panels_shared.errors import InvalidJsonError
 from panels_shared.messages import Refusal
 from panels_shared.outcome import Failed, Reason, Usage
-from panels_worker.javascript.positions import end_of, find_read
+from panels_worker.javascript.positions import end_of, find_name, find_pattern, find_read
 from panels_worker.javascript.script import Script
 
 #: What is kept of an error for the client.
@@ -25,6 +26,8 @@ _FRAME = re.compile(
     r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)"
     r"(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
+#: The first frame of what a function of the engine throws, such as ``Object.entries(null)``.
+_NATIVE = re.compile(r"\s*at [^\n]{0,200}\(?native\)?\s*(?:\n|$)")
 _SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
 _NO_TIMERS: Final = "handlers have no timers, because a job ends when there is nothing left to run"
 _NO_NETWORK: Final = "handlers reach nothing but their panel"
@@ -55,19 +58,29 @@ class FailureReport(msgspec.Struct):
     stack: str = ""
     kind: str = ""
     path: str = ""
+    code: str = ""
+    details: str = ""
+    problem: str = ""
 
 
-def explain(report: FailureReport, script: Script) -> Failed:
-    """The failure of a job whose handler threw."""
+def explain(report: FailureReport, script: Script, warn: Callable[[str], None] = lambda text: None) -> Failed:
+    """The failure of a job whose handler threw. ``warn`` is told what is left out of it, and why."""
     name = report.name[:MAX_NAME_CHARS] or "Error"
     message = report.message[:MAX_MESSAGE_CHARS]
     frames = own_frames(report.stack, script)
     details: dict[str, object] = {"errorName": name}
     line = column = 0
     _, at_line, at_column = frames[0] if frames else ("", 0, 0)
-    if (read := find_read(script.source, message, at_line, at_column)) is not None:
-        # the engine records no positions for reads of properties: at best it says which function it was
-        frames[:1] = [(frames[0][0] if frames else "handler", *read)]
+    place = find_read(script.source, message, at_line, at_column)
+    if place is None and name == "ReferenceError":
+        place = find_name(script.source, message, at_line, at_column)
+    if place is None and name == "TypeError" and not _NATIVE.match(report.stack):
+        found = find_pattern(script.source, message)
+        if found is not None:
+            place, message = found[:2], f"cannot take {found[2]} from null or undefined"
+    if place is not None:
+        # the engine records no positions for reads: at best it says which function it was
+        frames[:1] = [(frames[0][0] if frames else "handler", *place)]
     if frames:
         _, line, column = frames[0]
         details["snippet"] = script.snippet(line)
@@ -85,7 +98,30 @@ def explain(report: FailureReport, script: Script) -> Failed:
         reason, text = Reason.MEMORY_LIMIT, "the handler ran out of memory"
     elif name in ("RangeError", "InternalError") and any(words in message for words in _STACK_MESSAGES):
         reason, text = Reason.STACK_OVERFLOW, "the handler's call stack is exhausted"
+    if report.code and reason is Reason.HANDLER_ERROR:
+        coded = _coded(report, warn)
+        details.update(coded)
+        if coded and name == "Error" and message:
+            # an error with a code is for people too: they read its author's sentence, and no class
+            text = message
     return Failed(Usage(), reason, text, line, column, jsonvalue.encode(details))
+
+
+def _coded(report: FailureReport, warn: Callable[[str], None]) -> dict[str, object]:
+    """What the error says to programs, as far as it is in order."""
+    if not failure.is_code(report.code):
+        warn(f"the code of the error was left out: expected {failure.CODE_RULE}")
+        return {}
+    found: dict[str, object] = {failure.CODE_FIELD: report.code}
+    problem = report.problem[:MAX_MESSAGE_CHARS]
+    if not problem and report.details:
+        try:
+            found[failure.DETAILS_FIELD] = failure.read_details(report.details.encode())
+        except InvalidJsonError as exc:
+            problem = f"details: {exc.problem}"
+    if problem:
+        warn(f"the details of the error were left out: {problem}")
+    return found
 
 
 def _with_reason(message: str) -> str:

@@ -4,11 +4,26 @@
 /** A value that JSON can hold: what state, events and results are made of. */
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** What the trigger brought, null when it brought nothing. */
+/**
+ * What the trigger brought, null when it brought nothing. A handler that is a function gets the same as its argument,
+ * but undefined instead of null, so that a default applies: `({ by = 1 } = {}) => …`.
+ */
 declare const $args: any;
 
-/** Who triggers: the token's subject. Never the token itself. */
-declare const $scope: { readonly sub?: string; readonly [name: string]: Json | undefined };
+/**
+ * Who triggers, and where. Never the token itself. `panelId`, `requestId` and `clientId` are written by the gateway;
+ * the other names are claims of the token, those that the operator has listed in `scope-claims`.
+ */
+declare const $scope: {
+  /** The token's subject, null for one without. `panel:<id>` where a panel triggers. */
+  readonly sub: string | null;
+  readonly panelId: string;
+  /** What the caller marked the trigger with. */
+  readonly requestId?: string;
+  /** The caller's connection, as its CONNECTED says; none over HTTP. */
+  readonly clientId?: string;
+  readonly [claim: string]: Json | undefined;
+};
 
 interface PanelState {
   /** A top-level key of the panel's state. A value is an ordinary object, and changes in it are committed. */
@@ -32,6 +47,18 @@ interface PanelState {
  * Assigning an object replaces all keys.
  */
 declare let $state: PanelState;
+
+/**
+ * Throws an `Error` with a `code` (a letter and then up to 63 of `A-Z a-z 0-9 . _ : -`) and `details` (at most 4 KiB
+ * of JSON), which the caller finds as `details.handlerCode` and `details.handlerDetails`.
+ */
+declare const $fail: (code: string, message?: string, details?: unknown) => never;
+
+/**
+ * An id of 26 characters, a ULID: sorted by the job's time, and within a job in the order of the calls. It comes from the
+ * job's clock and seed, so that a job that runs again makes the same ids. Not a secret.
+ */
+declare const $id: () => string;
 
 /** Emits an event to everyone who watches the panel. */
 declare const $emit: {

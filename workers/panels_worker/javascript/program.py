@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Final
 
@@ -35,6 +36,7 @@ from panels_worker.javascript.suspension import (
 
 #: What an engine throws that has no room left for an Error, or for what is in one; or it gives up.
 _NO_ROOM_FOR_WORDS: Final = ("thrown value: null", "Error")
+_WARNING: Final = 2
 _NEVER_SETTLES: Final = (
     "the handler awaits a promise that never settles; only calls of $ext are waited for, and none is open"
 )
@@ -248,7 +250,7 @@ class JavaScriptProgram:
             text_of_failure = "expected a result of valid JSON, got something else"
             return Failed(Usage(), Reason.INVALID_RESULT, text_of_failure), False
         if report.error is not None:
-            return explain(report.error, self._script), False
+            return explain(report.error, self._script, partial(effects.write_log, _WARNING)), False
         if report.pending and not effects.waits:
             return Failed(Usage(), Reason.HANDLER_ERROR, _NEVER_SETTLES), False
         state = effects.task.state

@@ -12,11 +12,13 @@ from typing import Final
 
 import psutil
 
+from panels_shared import loglines
+from panels_shared.loglines import MAX_LINE_BYTES
 from panels_shared.messages import WorkerId
 from panels_worker import status
 from panels_worker.status import Report
 
-logger = logging.getLogger("panels_worker.sandbox")
+logger = logging.getLogger("panels.worker.sandbox")
 
 #: The only variables of our environment that a sandbox gets.
 ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "2"}
@@ -26,8 +28,6 @@ COMMAND: Final = (sys.executable, "-I", "-X", "utf8", "-m", "panels_worker.sandb
 _READ_BYTES: Final = 65_536
 #: Log text that a sandbox may write in its life, in bytes: a hostile one must not fill the disk.
 MAX_LOG_BYTES: Final = 256 * 1024
-#: The longest log line.
-_MAX_LINE_BYTES: Final = 4_096
 
 
 class Child:
@@ -39,6 +39,7 @@ class Child:
 
     def __init__(self, worker: WorkerId, config: bytes, *, command: Sequence[str] = COMMAND) -> None:
         self.worker = worker
+        self._name = worker.hex()[:16]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -58,6 +59,7 @@ class Child:
         os.set_blocking(self.log_fd, False)
         self.pidfd = os.pidfd_open(self.pid)
         self._psutil = psutil.Process(self.pid)
+        self._cpu_ms = 0
         self._reports = b""
         self._log = b""
         self._logged_bytes = 0
@@ -81,11 +83,12 @@ class Child:
             return
         self._logged_bytes += len(data)
         *lines, rest = (self._log + data).split(b"\n")
-        self._log = rest[:_MAX_LINE_BYTES]
+        self._log = rest[:MAX_LINE_BYTES]
         for line in lines:
             self._pass_on(line)
         if self._logged_bytes > MAX_LOG_BYTES:
-            logger.warning("[%d] logs too much; the rest is dropped", self.pid)
+            extra = {"worker": self._name, "pid": self.pid}
+            logger.warning("the sandbox logs too much; the rest is dropped", extra=extra)
 
     def rss_bytes(self) -> int:
         """Its resident memory, measured from outside; 0 when it is gone."""
@@ -93,6 +96,15 @@ class Child:
             return int(self._psutil.memory_info().rss)
         except psutil.Error:
             return 0
+
+    def cpu_ms(self) -> int:
+        """The CPU time that it has used, measured from outside; what was measured last when it is gone."""
+        try:
+            times = self._psutil.cpu_times()
+        except psutil.Error:
+            return self._cpu_ms
+        self._cpu_ms = int((times.user + times.system) * 1000)
+        return self._cpu_ms
 
     def send_signal(self, number: signal.Signals) -> None:
         """Sends it a signal, by its pidfd, so that no other process with the same pid can get it."""
@@ -114,12 +126,7 @@ class Child:
         return code
 
     def _pass_on(self, line: bytes) -> None:
-        level, _, text = line[:_MAX_LINE_BYTES].decode("utf-8", "replace").partition(" ")
-        number = logging.getLevelNamesMapping().get(level)
-        if number is None:  # the line of a traceback, or of something that is not Python
-            number, text = logging.WARNING, line[:_MAX_LINE_BYTES].decode("utf-8", "replace")
-        # what a sandbox writes is not to be trusted with a terminal
-        logger.log(number, "[%d] %s", self.pid, "".join(c if c.isprintable() else "�" for c in text))
+        loglines.decode(line, logger=logger.name).write(worker=self._name, pid=self.pid)
 
 
 def _read(fd: int) -> bytes:

@@ -14,27 +14,28 @@ from typing import Final
 import zmq
 
 from panels_shared.endpoint import CurveKeys
-from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, Prepare, ToGateway
+from panels_shared.messages import Abandon, Heartbeat, Hello, PoolId, PoolReport, Prepare, Replace, ToGateway
+from panels_shared.reminder import Reminder
 from panels_shared.wire import encode
 from panels_worker.bus import link
 from panels_worker.bus.peer import Peer, Phase
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 #: Frames read in one turn.
 MAX_READS: Final = 64
 #: Messages that wait for a connection, at most.
 MAX_UNSENT: Final = 4_096
-#: After how many seconds without a Welcome that is said in the log, once.
+#: After how many seconds without a Welcome that is said in the log, and then ever more rarely.
 PATIENCE_S: Final = 10.0
 
 
 class Conversation:
     """See the module's docstring. Times are monotonic seconds.
 
-    ``hello`` makes the next Hello, or None while there is none to say. In each turn the owner calls
-    ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or until ``socket`` is ready for
-    ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
+    ``hello`` makes the next Hello, or None while there is none to say, and ``report`` what a heartbeat tells.
+    In each turn the owner calls ``read``, then ``say``, and sleeps until ``deadline_s`` at the latest, or
+    until ``socket`` is ready for ``wanted_events`` or ``watch`` is readable. ``close`` says Goodbye.
     """
 
     def __init__(
@@ -44,13 +45,15 @@ class Conversation:
         *,
         pool: PoolId,
         hello: Callable[[], Hello | None],
+        report: Callable[[], PoolReport | None] = lambda: None,
         now_s: float,
     ) -> None:
         self._pool = pool
         self._hello = hello
+        self._report = report
         self._endpoint = endpoint
-        self._alone_since_s: float | None = now_s
-        self._complained = False
+        self._alone = Reminder(first_s=PATIENCE_S)
+        self._alone.begin(now_s)
         #: The gateway does not know our CURVE key; there will be no connection.
         self.refused = False
         self._peer = Peer(hello, now_s=now_s, drainable=False)
@@ -78,12 +81,12 @@ class Conversation:
             times.append(self._next_beat_s)
         return min((at_s for at_s in times if at_s is not None), default=None)
 
-    def read(self, now_s: float) -> list[Prepare | Abandon]:
+    def read(self, now_s: float) -> list[Prepare | Abandon | Replace]:
         """What the gateway wants, in order."""
         if how := link.broke(self.watch):
             self.refused = self.refused or how is link.Break.REFUSED
             self._peer.rejoin(now_s)  # whoever listens there next may not know us
-        wanted: list[Prepare | Abandon] = []
+        wanted: list[Prepare | Abandon | Replace] = []
         for _ in range(MAX_READS):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK)
@@ -93,11 +96,11 @@ class Conversation:
             if self._peer.take_reset():
                 self._unsent.clear()  # meant for a gateway that is gone
             for message in messages:
-                if isinstance(message, Prepare | Abandon):
+                if isinstance(message, Prepare | Abandon | Replace):
                     wanted.append(message)
                 else:
                     logger.warning(
-                        "expected Prepare or Abandon from the gateway, got %s", type(message).__name__
+                        "expected what a pool is told, got %s from the gateway", type(message).__name__
                     )
         return wanted
 
@@ -114,7 +117,7 @@ class Conversation:
         self._unsent += peer.drain()
         if peer.session is not None and now_s >= self._next_beat_s:
             self._next_beat_s = now_s + peer.heartbeat_s
-            self._unsent.append(Heartbeat(self._pool, 0))
+            self._unsent.append(Heartbeat(self._pool, 0, self._report()))
         self._renew_hello()
         if not self._unsent:
             return
@@ -132,21 +135,20 @@ class Conversation:
             self._unsent = [message for message in renewed if message is not None]
 
     def _complain(self, now_s: float) -> None:
-        """Says once that no gateway welcomes us, and once that one does after all."""
+        """Says that no gateway welcomes us, ever more rarely, and once that one does after all."""
         if self._peer.phase is not Phase.JOINING:
-            if self._complained:
+            if self._alone.told:
                 logger.info("the gateway at %s is there", self._endpoint)
-            self._alone_since_s, self._complained = None, False
+            self._alone.end()
             return
-        if self._alone_since_s is None:
-            self._alone_since_s = now_s
-        if now_s - self._alone_since_s >= PATIENCE_S and not self._complained:
-            self._complained = True
+        self._alone.begin(now_s)
+        lasted_s = self._alone.due(now_s)
+        if lasted_s is not None:
             logger.warning(
-                "the gateway at %s has not welcomed this pool for %d s; look whether it runs, whether both "
-                "have the same bus key, and what the gateway's log says",
+                "the gateway at %s has not welcomed this pool for %.0f s, and no handler runs here: %s",
                 self._endpoint,
-                PATIENCE_S,
+                lasted_s,
+                link.look_at(self._endpoint),
             )
 
     def close(self) -> None:

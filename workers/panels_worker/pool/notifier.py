@@ -7,7 +7,7 @@ import socket
 
 from panels_shared.notices import Notices
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 
 class Notifier:

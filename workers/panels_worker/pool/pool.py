@@ -43,7 +43,7 @@ import zmq
 
 from panels_shared.buskey import pool_proof, sandbox_ticket
 from panels_shared.errors import ConfigError
-from panels_shared.messages import Exited, Hello, PoolId, Prepare, Prepared, WorkerId
+from panels_shared.messages import Exited, Hello, PoolId, PoolReport, Prepare, Prepared, Replace, WorkerId
 from panels_shared.notices import READY, STOPPING, Notices
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus.keyfile import read_bus_key
@@ -59,7 +59,7 @@ from panels_worker.status import Exit, describe
 from panels_worker.title import set_title
 from panels_worker.versions import versions
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 #: The longest sleep, in seconds.
 MAX_WAIT_S: Final = 0.5
@@ -95,10 +95,17 @@ class Pool:
         self._by_fd: dict[int, Child] = {}
         self._code: int | None = None
         self._compiling: set[int] = set()
+        #: CPU time of sandboxes that have ended, as it was measured last.
+        self._buried_ms = 0
         self._key: bytes | None = None
         self._key_problem = ""
         self._conversation = Conversation(
-            config.gateway, config.curve, pool=self._id, hello=self._hello, now_s=now_s
+            config.gateway,
+            config.curve,
+            pool=self._id,
+            hello=self._hello,
+            report=self._report,
+            now_s=now_s,
         )
         self._poller = zmq.Poller()
         self._signals = 0
@@ -150,6 +157,8 @@ class Pool:
         for wish in self._conversation.read(now_s):
             if isinstance(wish, Prepare):
                 self._compiler.submit(wish, now_s)
+            elif isinstance(wish, Replace):
+                self._carry_out(self._supervisor.hangs(WorkerId(wish.worker)))
             else:
                 self._compiler.abandon(wish.digest)
         for fd in ready:
@@ -201,6 +210,20 @@ class Pool:
             versions=versions(),
             credential=pool_proof(key, self._id),
             labels=self._config.labels,
+            replaces=True,
+        )
+
+    def _report(self) -> PoolReport:
+        """What the gateway's metrics show of this pool: measured here, since a sandbox could lie."""
+        supervisor, children = self._supervisor, self._children.values()
+        return PoolReport(
+            processes=self._config.processes,
+            ready=supervisor.ready,
+            rss_bytes=sum(child.rss_bytes() for child in children),
+            started=supervisor.started,
+            crashed=supervisor.crashed,
+            killed=supervisor.killed,
+            cpu_ms=self._buried_ms + sum(child.cpu_ms() for child in children),
         )
 
     def _tickets_changed(self, *, first: bool) -> None:
@@ -314,6 +337,7 @@ class Pool:
         for fd in (child.pidfd, child.reports_fd, child.log_fd):
             del self._by_fd[fd]
             self._poller.unregister(fd)
+        self._buried_ms += child.cpu_ms()  # as long as nobody has taken its end
         code = child.reap()
         del self._children[child.worker]
         level = logging.INFO if code in (Exit.OK, Exit.LOST) else logging.WARNING

@@ -12,7 +12,7 @@ from panels_shared.errors import ConfigError
 from panels_worker.confinement.seccomp import build_filter
 from panels_worker.settings import PoolConfig
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.pool")
 
 
 def sandbox_user(config: PoolConfig) -> tuple[int, int]:

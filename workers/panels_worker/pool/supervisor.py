@@ -134,6 +134,10 @@ class Supervisor:
     _boot_failures: int = 0
     _unready_ends: int = 0
     _finished: bool = False
+    #: How many were started, ended without having been told to, and were killed, since the pool began.
+    started: int = 0
+    crashed: int = 0
+    killed: int = 0
 
     @property
     def workers(self) -> list[WorkerId]:
@@ -208,12 +212,21 @@ class Supervisor:
         child.worn = child.worn or child.too_large or report.jobs_done > child.worn_jobs
         return [*todo, *self._retire_next(now_s)]
 
+    def hangs(self, worker: WorkerId) -> list[Instruction]:
+        """The gateway says that ``worker``, which may live, does not answer: nothing of it is to be saved."""
+        child = self._children.get(worker)
+        if child is None or child.stage is Stage.KILLED:
+            return []
+        return [self._kill(child, "the gateway waits in vain for the end of its run")]
+
     def exited(self, worker: WorkerId, code: int, now_s: float) -> list[Instruction]:
         """``worker`` has ended with ``code`` (negative: a signal), or could not be started."""
         child = self._children.pop(worker, None)
         if child is None:
             return []
         todo: list[Instruction] = [Announce(worker)]
+        if code not in _BLAMELESS and child.stage is not Stage.KILLED:
+            self.crashed += 1
         if code == Exit.BOOT and not self._ever_ready:
             self._boot_failures += 1
             if self._boot_failures >= self.bounds.boot_tries and not self.stopping:
@@ -253,6 +266,7 @@ class Supervisor:
         return [self._terminate(c, now_s) for c in self._children.values() if c.stage not in going]
 
     def _spawn(self, slot: Slot, now_s: float) -> Spawn:
+        self.started += 1
         bounds = self.bounds
         share = 1.0 - bounds.jitter * self.chance()
         child = Child(
@@ -274,6 +288,7 @@ class Supervisor:
         return Terminate(child.worker)
 
     def _kill(self, child: Child, why: str) -> Kill:
+        self.killed += 1
         child.stage = Stage.KILLED
         child.due_s = None
         return Kill(child.worker, why)

@@ -19,7 +19,7 @@ from panels_worker.javascript.guest import JavaScriptGuest, ScriptError
 from panels_worker.javascript.program import JavaScriptProgram
 from panels_worker.javascript.script import decode
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.sandbox")
 
 
 class ArtifactLoader:

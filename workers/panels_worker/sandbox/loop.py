@@ -29,7 +29,7 @@ from panels_worker.sandbox.spin import DISTURBED_US, Spin
 from panels_worker.sandbox.ticker import Shared
 from panels_worker.status import Exit, State
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.sandbox")
 
 #: Results in one frame, and how long the first of them may wait for the last.
 BATCH: Final = 16

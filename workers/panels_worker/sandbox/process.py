@@ -40,6 +40,7 @@ import msgspec
 import zmq
 
 from panels_shared.buskey import beat_id
+from panels_shared.loglines import LineEncoder
 from panels_shared.messages import MAX_LAYERS, MAX_REASON_CHARS, Hello
 from panels_worker.artifacts import ArtifactStore
 from panels_worker.bus import link
@@ -59,7 +60,7 @@ from panels_worker.status import Exit, State
 from panels_worker.title import open_title
 from panels_worker.versions import versions
 
-logger = logging.getLogger("panels_worker.sandbox")
+logger = logging.getLogger("panels.worker.sandbox")
 
 #: The most bytes of a configuration.
 MAX_CONFIG_BYTES: Final = 65_536
@@ -86,7 +87,7 @@ def main() -> NoReturn:
     os.dup2(2, 1)  # nothing that is printed may end up among the reports
     os.set_blocking(report_fd, False)
     config = msgspec.msgpack.decode(sys.stdin.buffer.read(MAX_CONFIG_BYTES), type=SandboxConfig)
-    logging.basicConfig(level=config.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr)
+    _configure_logging(config)
     code = Exit.BOOT
     try:
         process = boot(config, report_fd)
@@ -100,6 +101,15 @@ def main() -> NoReturn:
     sys.stderr.flush()
     # no finalizers run: they would make system calls that are denied by now, and there is nothing to save
     os._exit(code)
+
+
+def _configure_logging(config: SandboxConfig) -> None:
+    """Logs to the pool, which has the format and the levels of single loggers."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineEncoder())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(config.log_level.partition(",")[0].upper())
 
 
 def boot(config: SandboxConfig, report_fd: int) -> SandboxProcess:

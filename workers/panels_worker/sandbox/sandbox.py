@@ -36,7 +36,7 @@ from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.task import Program, Task
 from panels_worker.sandbox.replica import Replicas
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("panels.worker.sandbox")
 
 #: Messages waiting above which the owner reads no more; ZeroMQ then holds the gateway back.
 HIGH_WATER: Final = 1_024
@@ -159,7 +159,7 @@ class Sandbox:
             else:
                 outcome, changes = program.run(task)
         except Exception:
-            logger.exception("a program raised")
+            logger.exception("a program raised", extra={"tool": binding.name, "job": job.job})
             self.defect = True
             outcome, changes = Failed(Usage(), Reason.TRAP, "The sandbox had an internal error."), {}
         self.finished += 1

@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_plus
 from panels_gateway.extensions.config import Secret, value_of
 from panels_gateway.extensions.errors import CallFailedError, ErrorCode
 from panels_gateway.extensions.http.policy import Rule, Target, parse_rules
-from panels_gateway.observe.logs import RedactingFormatter
+from panels_shared.loglines import LineEncoder
 
 #: Both alphabets, URL-encoded and JSON-escaped too.
 _EITHER: Final = {"+": r"(?:[+-]|%2[bB])", "/": r"(?:\\?/|_|%2[fF])"}
@@ -118,16 +118,16 @@ class Scrubber:
         return value
 
 
-class ScrubbingFormatter(RedactingFormatter):
+class ScrubbingEncoder(LineEncoder):
     """For the log of the process that holds secrets: what a library or an extension logs loses them too."""
 
-    def __init__(self, fmt: str, scrubber: Scrubber) -> None:
-        super().__init__(fmt)
+    def __init__(self, scrubber: Scrubber) -> None:
+        super().__init__()
         self._scrubber = scrubber
 
-    def format(self, record: Any) -> str:
-        """The record, traceback included, without secrets."""
-        return self._scrubber.text(super().format(record))
+    def clean(self, text: str) -> str:
+        """``text`` without tokens and secrets."""
+        return self._scrubber.text(super().clean(text))
 
 
 def _literals(value: str) -> Sequence[str]:

@@ -23,3 +23,28 @@ defineProperty(Math, "random", {
   writable: true,
   configurable: true,
 });
+
+// Ids in the form of a ULID: ten digits of the job's time in milliseconds, and sixteen by chance, which the next
+// id of the job continues by one.
+const ID_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+let lastId;
+const $id = () => {
+  if (lastId === undefined) {
+    let time = now(), head = "";
+    time -= time % 1;
+    for (let index = 0; index < 10; index++) {
+      const digit = time % 32;
+      head = ID_DIGITS[digit] + head;
+      time = (time - digit) / 32;
+    }
+    // the first digit has a bit to spare, so that counting on never passes the end
+    let tail = ID_DIGITS[random() >>> 28];
+    for (let index = 1; index < 16; index++) tail += ID_DIGITS[random() >>> 27];
+    return (lastId = head + tail);
+  }
+  let at = 25, end = "";
+  while (lastId[at] === "Z") at--, end += "0";
+  let digit = 0;
+  while (ID_DIGITS[digit] !== lastId[at]) digit++;
+  return (lastId = substring(lastId, 0, at) + ID_DIGITS[digit + 1] + end);
+};

@@ -64,7 +64,7 @@ function suspended() {
   try {
     const text = `"mutations":[${mutations()}],"events":[${events}],"views":[${views}]`;
     entries = create(null), order = [], trail = [], open = [], events = views = "";
-    asked = seeded = false, clock = scope = undefined;
+    asked = seeded = false, clock = scope = lastId = undefined;
     return `{"pending":true,${text}}`;
   } catch (error) {
     return `{"error":${described(error)}}`;

@@ -34,6 +34,23 @@ function settle(error, result) {
   } else value = result;
 }
 
+// What the error says to programs. The details travel as text: the host checks them before it believes them.
+function coded(thrown, out) {
+  try {
+    const code = thrown.code;
+    if (typeof code !== "string") return;
+    out.code = substring(code, 0, MAX_CODE_CHARS + 1);
+    const details = thrown.details;
+    if (details === undefined) return;
+    const text = encode(details, "details");
+    if (text.length <= MAX_DETAILS_CHARS) out.details = text;
+    else out.problem = `details: expected at most ${MAX_DETAILS_CHARS} bytes, got ${text.length}`;
+  } catch (error) {
+    // encode says what is wrong; a getter may throw anything
+    out.problem = error instanceof InvalidResult ? error.message : "details: reading them threw";
+  }
+}
+
 function described(thrown) {
   const out = create(null);
   if (thrown instanceof $Error || (typeof thrown === "object" && thrown !== null && "message" in thrown)) {
@@ -51,6 +68,7 @@ function described(thrown) {
       out.kind = "INVALID_RESULT";
       out.path = thrown.path;
     } else if (thrown instanceof PermissionDenied) out.kind = "PERMISSION_DENIED";
+    else coded(thrown, out);
   } else {
     out.name = "thrown value";
     out.message = show(thrown);
@@ -84,7 +102,9 @@ let running = false;
 function main(args) {
   running = true;
   try {
-    const result = handler((world.$args = parse(args)));
+    const given = (world.$args = parse(args));
+    // undefined lets the default of a parameter apply; null and no args at all are the same everywhere else too
+    const result = handler(given === null ? undefined : given);
     if (typeof result === "object" && result !== null && typeof result.then === "function") {
       then(
         $Promise.resolve(result),
@@ -137,7 +157,7 @@ function warm() {
   handler = kept;
   entries = create(null), order = [], trail = [], open = [], events = views = "";
   settled = failed = asked = false;
-  value = failure = clock = undefined, world.$args = null, unhandled = [], running = false;
+  value = failure = clock = lastId = undefined, world.$args = null, unhandled = [], running = false;
 }
 
 // Whether anything of a job was used.
@@ -158,8 +178,8 @@ function begin(exported, expected) {
   // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
   if (touched()) {
     throw new $Error(
-      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time and " +
-        "Math.random in the exported function",
+      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time, $id " +
+        "and Math.random in the exported function",
     );
   }
   handler = exported;

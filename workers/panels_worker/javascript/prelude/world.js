@@ -58,6 +58,8 @@ defineProperty(globalThis, "$state", {
   enumerable: false,
   configurable: false,
 });
+fixed("$fail", $fail);
+fixed("$id", $id);
 fixed("$emit", $emit);
 fixed("$view", $view);
 fixed("$log", $log);

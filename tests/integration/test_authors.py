@@ -1,0 +1,140 @@
+"""What authors of handlers rely on, through a real gateway and worker: errors with codes, ids, the scope,
+defaults of arguments, versions that are expected, and schemas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from panels_client import CallError, Options, connect
+from tests.integration.guests import fails, fails_with_code, script, tool
+from tests.support.system import System
+
+TAKEN = "$fail('TITLE_TAKEN', 'there is a card of that title', { title: $args.title, by: ['ann'] });"
+CODED = {"handlerCode": "TITLE_TAKEN", "handlerDetails": {"title": "a", "by": ["ann"]}}
+
+
+def coded(details: dict[str, Any]) -> dict[str, Any]:
+    return {name: details[name] for name in details if name.startswith("handler")}
+
+
+@pytest.mark.parametrize("kind", ["javascript", "wat"])
+def test_failure_has_a_code_over_websocket_and_http(system: System, kind: str) -> None:
+    if kind == "javascript":
+        made = script("t", TAKEN)
+    else:
+        made = tool(
+            "t",
+            fails_with_code("TITLE_TAKEN", CODED["handlerDetails"]),
+            fails("there is a card of that title"),
+        )
+    panel = system.make_panel(made)
+    with system.connect(panel) as client:
+        error = client.trigger("t", {"title": "a"}).final
+    assert error["code"] == "EXECUTION_ERROR"
+    assert error["message"] == "there is a card of that title"
+    assert coded(error["details"]) == CODED
+    answer = system.http.post(f"/panels/{panel}/trigger/t", json={"args": {"title": "a"}})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "there is a card of that title"
+    assert coded(answer.json()["error"]["details"]) == CODED
+
+
+def test_stored_failure_keeps_its_code(system: System) -> None:
+    panel = system.make_panel(script("t", TAKEN))
+    with system.connect(panel) as client:
+        answers = []
+        for name in ("a", "b"):
+            asked = {"type": "TRIGGER", "tool": "t", "args": {"title": "a"}, "idempotencyKey": "k"}
+            client.send({**asked, "requestId": name})
+            answers.append(client.await_answer(name).final)
+    assert [coded(answer["details"]) for answer in answers] == [CODED, CODED]
+
+
+def test_scope_says_who_where_and_by_what_and_history_has_it(system: System) -> None:
+    panel = system.make_panel(script("who", "$state.n = ($state.n ?? 0) + 1; return $scope;"))
+    with system.connect(panel, token=system.token(subject="ada")) as client:
+        scope = client.await_answer(client.send_trigger("who", request_id="r-1")).value
+        assert scope == {
+            "sub": "ada", "panelId": panel, "requestId": "r-1", "clientId": client.hello["clientId"]
+        }  # fmt: skip
+    answer = system.http.get(f"/panels/{panel}/history")
+    assert answer.json()["commits"][0]["scope"] == scope
+
+
+def test_ids_are_sorted_and_unique_over_many_jobs(system: System) -> None:
+    panel = system.make_panel(script("make", "return [$id(), $id()];"))
+    with system.connect(panel) as client:
+        ids = [made for _ in range(20) for made in client.call("make")]
+    assert len(set(ids)) == 40
+    assert all(len(made) == 26 for made in ids)
+    assert [made[:10] for made in ids] == sorted(made[:10] for made in ids)
+
+
+def test_default_of_a_parameter_applies_where_no_args_came(system: System) -> None:
+    panel = system.make_panel(script("add", "({ by = 2 } = {}) => ($state.n = ($state.n ?? 0) + by)"))
+    with system.connect(panel) as client:
+        assert [client.call("add"), client.call("add", None), client.call("add", {"by": 5})] == [2, 4, 9]
+
+
+def test_expected_version_decides_whether_a_trigger_runs(system: System) -> None:
+    panel = system.make_panel(script("set", "$state.n = $args;"))
+    with system.connect(panel) as client:
+        client.send({"type": "TRIGGER", "tool": "set", "args": 1, "requestId": "a", "expectedSeq": 0})
+        client.send({"type": "TRIGGER", "tool": "set", "args": 2, "requestId": "b", "expectedSeq": 0})
+        client.send({"type": "TRIGGER", "tool": "set", "args": 3, "requestId": "c", "expectedSeq": 1})
+        answers = [answer.final for answer in client.await_answers(["a", "b", "c"])]
+    assert [answer["type"] for answer in answers] == ["RESULT", "ERROR", "RESULT"]
+    assert (answers[1]["code"], answers[1]["details"]) == ("CONFLICT", {"expectedSeq": 0, "seq": 1})
+    refused = system.http.post(f"/panels/{panel}/trigger/set", json={"args": 9, "expectedSeq": 7})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "CONFLICT")
+    taken = system.http.post(f"/panels/{panel}/trigger/set", json={"args": 4, "expectedSeq": 2})
+    assert taken.status_code == 200
+    assert system.state(panel) == {"n": 4}
+
+
+def test_client_is_told_codes_and_may_expect_a_version(system: System) -> None:
+    panel_id = system.make_panel(script("t", TAKEN), script("set", "$state.n = $args;"))
+
+    async def whole() -> None:
+        options = Options(proxy=None)
+        async with connect(system.url, panel=panel_id, token=system.token(), options=options) as panel:
+            with pytest.raises(CallError) as caught:
+                await panel.call("t", {"title": "a"})
+            assert coded(caught.value.details) == CODED
+            assert (await panel.call("set", 1, expected_seq=panel.seq)).seq == 1
+            with pytest.raises(CallError, match="CONFLICT"):
+                await panel.call("set", 2, expected_seq=0)
+            assert (panel.seq, dict(panel.state)) == (1, {"n": 1})
+
+    asyncio.run(whole())
+
+
+def test_arguments_are_checked_by_the_tools_schema_before_anything_is_queued(system: System) -> None:
+    schema = {
+        "type": "object",
+        "required": ["title"],
+        "properties": {"title": {"type": "string", "maxLength": 5}, "by": {"$ref": "#/$defs/name"}},
+        "$defs": {"name": {"type": "string", "pattern": "^[a-z]+$"}},
+    }
+    returns = {"type": "string"}
+    panel = system.make_panel(script("add", "return $args.title;", args=schema, returns=returns))
+    with system.connect(panel) as client:
+        assert client.call("add", {"title": "a", "by": "ann"}) == "a"
+        for args, path in (
+            (None, "args"),
+            ({"title": "abcdef"}, "args.title"),
+            ({"title": "a", "by": "A"}, "args.by"),
+        ):
+            error = client.trigger("add", args).final
+            assert (error["code"], error["details"]) == ("INVALID_ARGUMENTS", {"path": path})
+    answer = system.http.post(f"/panels/{panel}/trigger/add", json={"args": {"title": 5}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_ARGUMENTS")
+    shown = system.http.get(f"/panels/{panel}").json()["tools"][0]
+    assert (shown["args"], shown["returns"]) == (schema, returns)
+    refused = system.post_panel(script("t", "return 1;", args={"pattern": "("}))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["details"]["path"] == "tools[0].args"
