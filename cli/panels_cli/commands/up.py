@@ -1,11 +1,10 @@
 """`panels up`: a gateway and workers for development, and panels that follow the files they are made of.
 
-Processes: this one, the gateway, and the worker pool, which starts its sandboxes. Threads: those of
-the page (``page``), one that watches the files, and one for each of the two programs, which reads what it
-writes; the last three only put events into one queue, which the main thread takes from. Bound:
-``MAX_EVENTS`` events wait; while the queue is full, the threads wait too, and with them the programs'
-writing. Shutdown: Ctrl-C and SIGTERM stop the gateway first,
-which answers what is in flight and needs workers for it, then the workers.
+Processes: this one, the gateway, and the worker pool, which starts its sandboxes. Threads: those of the page
+(``page``), one that watches the files, and one for each of the two programs, which reads what it writes; the
+last three only put events into one queue, which the main thread takes from. Bound: ``MAX_EVENTS`` events
+wait; while the queue is full, the threads wait too, and with them the programs' writing. Shutdown: Ctrl-C and
+SIGTERM stop the gateway first, which answers what is in flight and needs workers for it, then the workers.
 """
 
 from __future__ import annotations
