@@ -43,7 +43,7 @@ class Answering:
     def refuse(self, trigger: Trigger, refused: Refused) -> None:
         """Answers a trigger that was not run. Its key stays unused: sent again, it runs."""
         if trigger.trace is not None and self.tracing is not None:
-            self.tracing.refused(
+            self.tracing.ended(
                 trigger.trace,
                 trigger.tool.name,
                 submitted_s=trigger.submitted_s,

@@ -282,7 +282,7 @@ class Commits:
         if trigger.resume is not None:
             self._suspensions.came_back(trigger)
         if trigger.trace is not None and self.tracing is not None:
-            self.tracing.refused(
+            self.tracing.ended(
                 trigger.trace,
                 trigger.tool.name,
                 submitted_s=trigger.submitted_s,

@@ -107,26 +107,14 @@ class Tracing:
         error: str = "",
     ) -> None:
         """A trigger came back from a worker, which says that it ran for ``execution_us`` microseconds."""
-        trace_id, parent_id, span_id = context
+        trace_id, _, span_id = context
         export = self._export
         began_s = max(sent_s, now_s - execution_us / 1e6)
-        export(
-            Span(
-                f"trigger {tool}",
-                "server",
-                trace_id,
-                span_id,
-                parent_id,
-                submitted_s,
-                now_s,
-                attributes,
-                error,
-            )
-        )
+        self.ended(context, tool, submitted_s=submitted_s, now_s=now_s, attributes=attributes, error=error)
         export(Span("queue", "internal", trace_id, self.new_id(), span_id, submitted_s, sent_s, {}))
         export(Span("run", "internal", trace_id, self.new_id(), span_id, began_s, now_s, worker, error))
 
-    def refused(
+    def ended(
         self,
         context: Context,
         tool: str,
@@ -136,7 +124,7 @@ class Tracing:
         attributes: Attributes,
         error: str,
     ) -> None:
-        """A trigger was not run."""
+        """A trigger is over, whether it was run or not."""
         trace_id, parent_id, span_id = context
         self._export(
             Span(
