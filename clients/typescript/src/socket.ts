@@ -61,7 +61,18 @@ export function dialer(WebSocket: WebSocketClass): Dial {
  * Why an upgrade was refused, which a page is not told: the same is asked over HTTP, under the same token.
  * Null where that says nothing: nobody answers, or the page may not read the answer.
  */
-async function probe(url: string, token: string | null): Promise<[string, string, number] | null> {
+function probe(url: string, token: string | null): Promise<[string, string, number] | null> {
+  return new Promise((resolve) => {
+    // a fetch whose signal aborts between its head and its body may never end
+    const late = setTimeout(resolve, PROBE_TIMEOUT_MS, null);
+    void ask(url, token).then((refusal) => {
+      clearTimeout(late);
+      resolve(refusal);
+    });
+  });
+}
+
+async function ask(url: string, token: string | null): Promise<[string, string, number] | null> {
   try {
     const target = url.replace(/^ws/, "http").replace(/\/ws(\?.*)?$/, "");
     const answer = await fetch(target, {
