@@ -175,11 +175,11 @@ def test_operations_commands_work_as_printed(make_system: MakeSystem) -> None:
 
 
 def waits(system: System) -> str:
-    """A panel whose handler waits for five seconds, and then sets ``done``."""
+    """A panel whose handler asks a question, and then sets ``done``."""
     tool = {
         "name": "wait",
-        "handler": "await $ext.time.sleep(5000); $state.done = true;",
-        "capabilities": ["ext:time", "state:read:*", "state:write:*"],
+        "handler": "await $ext.human.ask('sure?'); $state.done = true;",
+        "capabilities": ["ext:human", "state:read:*", "state:write:*"],
     }
     made = system.http.post("/panels", json={"kind": "test", "tools": [tool]})
     assert made.status_code == 201, made.text
@@ -203,6 +203,9 @@ def test_restored_handlers_go_on_with_the_seal_key_alone(make_system: MakeSystem
     if key:
         shutil.copy(system.folder / "old" / "seal.key", data)
     restarted = system.start_gateway()
+    (waiting,) = system.http.get(f"/panels/{panel}/suspensions").json()["suspensions"]
+    answered = f"/panels/{panel}/suspensions/{waiting['id']}/answer"
+    assert system.http.post(answered, json={"value": True}).status_code == 204
     eventually(lambda: not system.http.get(f"/panels/{panel}/suspensions").json()["suspensions"])
     state = system.http.get(f"/panels/{panel}/state").json()["state"]
     assert state == ({"done": True} if key else {})

@@ -18,7 +18,7 @@ from panels_gateway.server import GatewayServer, server_config
 from tests.support.gateway import Gateway
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Waits for something that only a look can tell."""
     for _ in range(int(seconds * 100)):
         if condition():
