@@ -44,6 +44,11 @@ int32_t panels_state_keys(char *keys, size_t room);
 PANELS_IMPORT("emit")
 int32_t panels_emit(const char *name, size_t name_length, const char *payload, size_t length);
 
+/* The same for the clients of one subject alone, which has 1 to 256 characters; 0. */
+PANELS_IMPORT("emit_to")
+int32_t panels_emit_to(const char *name, size_t name_length, const char *payload, size_t length, const char *subject,
+                       size_t subject_length);
+
 /* Sends a command with JSON parameters to a view; 0. */
 PANELS_IMPORT("view")
 int32_t panels_view(const char *view, size_t view_length, const char *command, size_t command_length,

@@ -21,6 +21,8 @@ DEFAULT_ENTRY = "handle"
 #: How the kinds of capabilities begin: reading and writing keys of the state, emitting events, updating
 #: views, calling extensions. A name, a prefix and ``*``, or ``*`` alone follows.
 CAPABILITY_KINDS: Final = ("state:read:", "state:write:", "events:emit:", "view:update:", "ext:")
+#: The capability to know who watches the panel.
+PRESENCE_CAPABILITY: Final = "presence:read"
 #: What a tool may touch that names nothing, nor does its panel: the panel's own state, and events.
 DEFAULT_CAPABILITIES = ("state:read:*", "state:write:*", "events:emit:*")
 
@@ -35,7 +37,11 @@ def max_source_bytes(language: Language) -> int:
 
 
 def is_capability(text: str) -> bool:
-    """Whether ``text`` is one of ``CAPABILITY_KINDS`` followed by a pattern, in which ``*`` stands last."""
+    """Whether ``text`` is ``PRESENCE_CAPABILITY``, or one of ``CAPABILITY_KINDS`` followed by a pattern, in
+    which ``*`` stands last.
+    """
+    if text == PRESENCE_CAPABILITY:
+        return True
     for kind in CAPABILITY_KINDS:
         if text.startswith(kind):
             pattern = text.removeprefix(kind)

@@ -43,7 +43,7 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ".wasm": "wasm",
 }
 _PANEL_FIELDS: Final = frozenset(
-    {"id", "kind", "title", "capabilities", "metadata", "quota", "initialState", "tools"}
+    {"id", "kind", "title", "capabilities", "metadata", "quota", "pool", "presence", "initialState", "tools"}
 )
 _TOOL_FIELDS: Final = frozenset(
     {"handler", "entry", "description", "trigger", "exclusive", "capabilities", "limits", "quota"}
@@ -105,7 +105,7 @@ def load(read: Read) -> Folder:
     tools = _tools(panel, read)
     body: dict[str, Any] = {
         name: panel[name]
-        for name in ("id", "kind", "title", "capabilities", "metadata", "quota")
+        for name in ("id", "kind", "title", "capabilities", "metadata", "quota", "pool", "presence")
         if name in panel
     }
     body["tools"] = [source for _, source in tools]

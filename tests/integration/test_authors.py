@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from panels_client import CallError, Options, connect
+from panels_client import CallError, Options, Panel, connect
 from tests.integration.guests import fails, fails_with_code, script, tool
 from tests.support.system import System
 
@@ -138,3 +138,56 @@ def test_arguments_are_checked_by_the_tools_schema_before_anything_is_queued(sys
     refused = system.post_panel(script("t", "return 1;", args={"pattern": "("}))
     assert refused.status_code == 400
     assert refused.json()["error"]["details"]["path"] == "tools[0].args"
+
+
+def test_event_for_one_subject_reaches_all_its_clients_and_no_other(system: System) -> None:
+    whisper = "$emit('whisper', $args.text, { to: $args.to }); $emit('all'); return null;"
+    panel = system.make_panel(script("tell", whisper))
+    ada, bob = system.token(subject="ada"), system.token(subject="bob")
+    with (
+        system.connect(panel, token=ada) as first,
+        system.connect(panel, token=ada) as second,
+        system.connect(panel, token=bob) as other,
+    ):
+        answer = other.await_answer(other.send_trigger("tell", {"to": "ada", "text": "hi"}))
+        assert [event["name"] for event in answer.final["result"]["events"]] == ["all"]
+        for client, heard in ((first, ["whisper", "all"]), (second, ["whisper", "all"]), (other, ["all"])):
+            before = client.barrier() if client is not other else answer.heard
+            told = [message["event"] for message in before if message["type"] == "EVENT"]
+            assert [event["name"] for event in told] == heard
+            assert [event.get("to") for event in told] == ["ada"] * (len(heard) - 1) + [None]
+
+
+def test_presence_is_seen_by_clients_and_handlers_and_is_in_the_record(system: System) -> None:
+    see = script("see", "$state.n = 1; return $presence;", capabilities=["state:write:*", "presence:read"])
+    panel = system.make_panel(
+        see, script("blind", "return [$presence, $scope.presence ?? null];"), presence=True
+    )
+
+    async def run() -> None:
+        topics = ["state", "presence"]
+        async with connect(system.url, panel=panel, token=system.token(subject="ada"), topics=topics) as ada:
+            async with connect(system.url, panel=panel, token=system.token(subject="bob")) as bob:
+                await reached(ada, {"ada": 1, "bob": 1})
+                assert (await bob.call("see")).value == {"ada": 1, "bob": 1}
+                assert (await bob.call("blind")).value == [{}, None]
+                assert bob.presence.clients == 0
+            await reached(ada, {"ada": 1})
+            assert ada.presence.clients == 1
+
+    asyncio.run(run())
+    (commit,) = system.http.get(f"/panels/{panel}/history").json()["commits"]
+    assert commit["scope"]["presence"] == {"ada": 1, "bob": 1}
+    replayed = system.http.post(f"/panels/{panel}/replay", json={"seq": 1}).json()
+    assert replayed["equal"], replayed
+
+
+async def reached(panel: Panel, subjects: dict[str, int]) -> None:
+    """Returns once the panel has heard that these are there."""
+    heard = asyncio.Event()
+    end = panel.on_presence(lambda _: heard.set())
+    async with asyncio.timeout(30):
+        while dict(panel.presence.subjects) != subjects:
+            await heard.wait()
+            heard.clear()
+    end()

@@ -68,15 +68,23 @@ Respond = Callable[[Call], Outcome | None]
 
 
 def completed(
-    returned: object = None, *mutations: Mutation, events: Mapping[str, object] | None = None
+    returned: object = None,
+    *mutations: Mutation,
+    events: Mapping[str, object] | None = None,
+    to: Mapping[str, str] | None = None,
 ) -> Completed:
-    """How a handler ends that returned this, changed the state like that and emitted these events."""
+    """How a handler ends that returned this, changed the state like that and emitted these events, those in
+    ``to`` for one subject only.
+    """
+    addressed = {name: {"to": subject} for name, subject in (to or {}).items()}
     return Completed(
         Usage(fuel=7, execution_us=50),
         json.dumps(returned).encode(),
         mutations_json(mutations) if mutations else b"[]",
         tuple(
-            msgspec.json.encode({"name": name, "payload": payload, "timestamp": 1.0})
+            msgspec.json.encode(
+                {"name": name, "payload": payload, "timestamp": 1.0} | addressed.get(name, {})
+            )
             for name, payload in (events or {}).items()
         ),
     )
@@ -88,7 +96,7 @@ def follow(call: Call) -> Outcome:
     args = call.args if isinstance(call.args, dict) else {}
     changes = [setting(key, value) for key, value in args.get("set", {}).items()]
     changes += [deleting(key) for key in args.get("delete", ())]
-    return completed(call.args, *changes, events=args.get("emit"))
+    return completed(call.args, *changes, events=args.get("emit"), to=args.get("to"))
 
 
 def make_definition(
@@ -390,7 +398,7 @@ class Gateway:
 
     async def resume(self, resident: Resident, asked: Asked) -> tuple[Connection, Socket]:
         """A client that asks to go on from where it was."""
-        recovery = await read_recovery(asked, resident, self.kernel.histories)
+        recovery = await read_recovery(asked, resident, self.kernel.histories, None)
         connection, socket = self._connection(resident, asked.topics, ANONYMOUS, None)
         connection.open(recovery)
         return connection, socket

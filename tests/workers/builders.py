@@ -25,6 +25,7 @@ ABI = """
   (import "panels" "state_has" (func $state_has (param i32 i32) (result i32)))
   (import "panels" "state_keys" (func $state_keys (param i32 i32) (result i32)))
   (import "panels" "emit" (func $emit (param i32 i32 i32 i32) (result i32)))
+  (import "panels" "emit_to" (func $emit_to (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "panels" "view" (func $view (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "panels" "result" (func $result (param i32 i32)))
   (import "panels" "fail" (func $fail (param i32 i32)))

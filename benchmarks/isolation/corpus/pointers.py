@@ -32,6 +32,7 @@ _RANGES: Final[dict[str, tuple[int, ...]]] = {
     "state_has": (0,),
     "state_keys": (0,),
     "emit": (0, 2),
+    "emit_to": (0, 2, 4),
     "view": (0, 2, 4),
     "result": (0,),
     "fail": (0,),

@@ -17,7 +17,7 @@ from panels_client.errors import (
     TooManyError,
 )
 from panels_client.instructions import LogEntry, Notice, Status
-from panels_client.messages import Event, Progress
+from panels_client.messages import Event, Presence, Progress
 from panels_client.options import Options
 from panels_client.view import DELETED
 
@@ -35,6 +35,7 @@ __all__ = [
     "Panel",
     "PanelsClientError",
     "Pending",
+    "Presence",
     "Progress",
     "Result",
     "Status",

@@ -29,6 +29,7 @@ from panels_client.calls import Call, Pending, Result
 from panels_client.core import Core
 from panels_client.errors import EventsLostError, PanelsClientError, TooManyError
 from panels_client.instructions import (
+    Attended,
     Changed,
     Connect,
     Drop,
@@ -45,7 +46,7 @@ from panels_client.instructions import (
     Settle,
     Status,
 )
-from panels_client.messages import Event, Progress
+from panels_client.messages import Event, Presence, Progress
 from panels_client.options import Options
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Panel:
         self._on_state: dict[int, _Subscription] = {}
         self._on_event: dict[int, tuple[str, Callable[[Event], object]]] = {}
         self._on_notice: dict[int, Callable[[Notice], object]] = {}
+        self._on_presence: dict[int, Callable[[Presence], object]] = {}
         self._on_status: dict[int, Callable[[Status], object]] = {}
         self._streams: WeakSet[EventStream] = WeakSet()  # one that nobody reads any longer just goes
         self._names = 0
@@ -128,6 +130,13 @@ class Panel:
     def pending(self) -> tuple[Pending, ...]:
         """The calls that have no answer yet, in order."""
         return self._core.pending()
+
+    @property
+    def presence(self) -> Presence:
+        """Who watches the panel: empty until that was heard, which takes the topic ``presence`` and a panel
+        whose definition has it.
+        """
+        return self._core.presence
 
     @property
     def seq(self) -> int:
@@ -153,6 +162,10 @@ class Panel:
     def on_notice(self, callback: Callable[[Notice], object]) -> Unsubscribe:
         """Calls ``callback(notice)`` after each reconnection: ``recovered``, ``resynced`` or ``lost``."""
         return self._register(self._on_notice, callback, callback)
+
+    def on_presence(self, callback: Callable[[Presence], object]) -> Unsubscribe:
+        """Calls ``callback(presence)`` whenever somebody has come or gone; see ``presence``."""
+        return self._register(self._on_presence, callback, callback)
 
     def on_status(self, callback: Callable[[Status], object]) -> Unsubscribe:
         """Calls ``callback(status)`` whenever the status has changed."""
@@ -295,6 +308,9 @@ class Panel:
                 self._tell_state(instruction.keys)
             case Happened():
                 self._tell_event(instruction.event)
+            case Attended():
+                for watcher in list(self._on_presence.values()):
+                    self._guard(watcher, instruction.presence)
             case Noticed():
                 for each in list(self._on_notice.values()):
                     self._guard(each, instruction.notice)

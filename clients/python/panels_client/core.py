@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, assert_never
 
 from panels_client import endings
@@ -25,6 +26,7 @@ from panels_client.calls import Call, Calls, Pending, Result, failure
 from panels_client.endings import Verdict
 from panels_client.errors import CallError, CallTimeoutError, ClosedError, PanelsClientError
 from panels_client.instructions import (
+    Attended,
     Changed,
     Connect,
     Drop,
@@ -49,6 +51,8 @@ from panels_client.messages import (
     Message,
     Patch,
     Pong,
+    Presence,
+    PresenceMessage,
     Progress,
     ProtocolViolation,
     Refreshed,
@@ -97,6 +101,7 @@ class Core:
         self.options = options
         self.replica = Replica()
         self.calls = Calls(options)
+        self.presence = Presence()
         self.phase = Phase.WAITING
         self.flow = 0
         self.closed: ClosedError | None = None
@@ -276,6 +281,11 @@ class Core:
                     call.waits = True
                     self._out.append(Report(call.key, message))
                     self._send_calls(now)
+            case PresenceMessage():
+                known = {} if message.whole else self.presence.subjects
+                here = {who: count for who, count in {**known, **message.subjects}.items() if count}
+                self.presence = Presence(message.clients, MappingProxyType(here))
+                self._out.append(Attended(self.presence))
             case TokenExpiring():
                 self._renew(now)
             case Refreshed():

@@ -7,7 +7,7 @@ from typing import Literal
 
 from panels_client.calls import Result
 from panels_client.errors import PanelsClientError
-from panels_client.messages import Event, Progress
+from panels_client.messages import Event, Presence, Progress
 
 Status = Literal["connecting", "live", "reconnecting", "closed"]
 
@@ -96,6 +96,13 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class Attended:
+    """Somebody has come or gone."""
+
+    presence: Presence
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """A notice for the application."""
 
@@ -117,5 +124,16 @@ class Noted:
 
 
 Instruction = (
-    FetchToken | Connect | Send | Drop | Settle | Report | Changed | Happened | Noticed | Moved | Noted
+    FetchToken
+    | Connect
+    | Send
+    | Drop
+    | Settle
+    | Report
+    | Changed
+    | Happened
+    | Attended
+    | Noticed
+    | Moved
+    | Noted
 )

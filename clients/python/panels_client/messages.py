@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 #: The greatest version: ``since`` has at most 16 digits.
@@ -49,6 +50,8 @@ class Event:
     payload: Any
     timestamp: int
     seq: int
+    #: The subject that alone hears it; None for an event that is for everyone.
+    to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,23 @@ class Answered:
     """The answer to ANSWER."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who watches the panel: how many clients, and how many of them each subject has."""
+
+    clients: int = 0
+    subjects: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceMessage:
+    """Who has come or gone, 0 for a subject without clients. ``whole``: nobody else is there."""
+
+    clients: int
+    subjects: Mapping[str, int]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,7 @@ Message = (
     | ResultMessage
     | Progress
     | Answered
+    | PresenceMessage
     | TokenExpiring
     | Refreshed
     | Pong
@@ -175,6 +196,8 @@ def _message(raw: dict[str, Any]) -> Message:
             )
         case "ANSWERED":
             return Answered(_optional(raw, "requestId"))
+        case "PRESENCE":
+            return PresenceMessage(_seq(raw, "clients"), _counts(raw), raw.get("whole") is True)
         case "TOKEN_EXPIRING":
             return TokenExpiring()
         case "REFRESHED":
@@ -233,8 +256,19 @@ def _mutations(raw: Mapping[str, Any]) -> tuple[tuple[str, bool, Any], ...]:
 
 def _event(raw: Mapping[str, Any], seq: int) -> Event:
     event = _object(raw, "event")
-    stamp = event.get("timestamp", 0)
-    return Event(_text(event, "name"), event.get("payload"), stamp if isinstance(stamp, int) else 0, seq)
+    stamp, to = event.get("timestamp", 0), event.get("to")
+    return Event(
+        _text(event, "name"),
+        event.get("payload"),
+        stamp if isinstance(stamp, int) else 0,
+        seq,
+        to if isinstance(to, str) else None,
+    )
+
+
+def _counts(raw: Mapping[str, Any]) -> dict[str, int]:
+    subjects = _object(raw, "subjects")
+    return {subject: _seq(subjects, subject) for subject in subjects}
 
 
 def _seq(raw: Mapping[str, Any], name: str) -> int:

@@ -20,7 +20,7 @@ from panels_client import connection
 from panels_client.calls import Pending, Result
 from panels_client.connection import EventStream, Optimistic, Selector, Token, Unsubscribe
 from panels_client.instructions import LogEntry, Notice, Status
-from panels_client.messages import Event, Progress
+from panels_client.messages import Event, Presence, Progress
 from panels_client.options import Options
 
 T = TypeVar("T")
@@ -69,6 +69,15 @@ class Panel:
     def on_notice(self, callback: Callable[[Notice], object]) -> Unsubscribe:
         """As ``connection.Panel.on_notice``."""
         return self._safely(self._ask(lambda: self._panel.on_notice(callback)))
+
+    @property
+    def presence(self) -> Presence:
+        """As ``connection.Panel.presence``."""
+        return self._ask(lambda: self._panel.presence)
+
+    def on_presence(self, callback: Callable[[Presence], object]) -> Unsubscribe:
+        """As ``connection.Panel.on_presence``."""
+        return self._safely(self._ask(lambda: self._panel.on_presence(callback)))
 
     def events(self, event_name: str = "*", *, limit: int = 1_024) -> Iterator[Event]:
         """The events of this name from now on; it blocks until the next one. Raises ``EventsLostError``."""

@@ -20,7 +20,7 @@ import type { Bounds } from "./calls.ts";
 import { course, courseOfRefusal, delay, MAX_DELAY_MS } from "./closing.ts";
 import type { Course } from "./closing.ts";
 import { decode, Violation } from "./messages.ts";
-import type { Json, Message, PanelEvent } from "./messages.ts";
+import type { Json, Message, PanelEvent, Presence } from "./messages.ts";
 import { Replica } from "./replica.ts";
 import type { Notice, Overlay } from "./replica.ts";
 
@@ -70,6 +70,7 @@ export type Instruction =
   | { kind: "drop"; flow: number; code: number; reason: string }
   | { kind: "status"; status: Status }
   | { kind: "changed" }
+  | { kind: "presence" }
   | { kind: "event"; event: PanelEvent }
   | { kind: "notice"; notice: Notice }
   | { kind: "progress"; id: string; suspensionId: string; extension: string; method: string }
@@ -101,6 +102,8 @@ const REFRESH_ID = "refresh";
 export class Core {
   readonly replica = new Replica();
   readonly calls: Calls;
+  /** Who watches, as far as was heard last. */
+  presence: Presence = { clients: 0, subjects: {} };
   /** Why the client is closed; empty while it is not. */
   reason = "";
 
@@ -330,6 +333,12 @@ export class Core {
         if (event !== null) this.#emit({ kind: "event", event });
         else if (message.type === "PATCH") this.#emit({ kind: "changed" });
         return;
+      }
+      case "PRESENCE": {
+        const { clients, whole, subjects } = message;
+        const here = Object.entries({ ...(whole ? {} : this.presence.subjects), ...subjects });
+        this.presence = { clients, subjects: Object.fromEntries(here.filter(([, count]) => count)) };
+        return this.#emit({ kind: "presence" });
       }
       case "PONG":
         if (this.#phase === "catching") {

@@ -18,6 +18,14 @@ export interface PanelEvent {
   readonly payload: Json;
   readonly timestamp: number;
   readonly seq: number;
+  /** The subject that alone hears it; absent for an event that is for everyone. */
+  readonly to?: string;
+}
+
+/** Who watches the panel: how many clients, and how many of them each subject has. */
+export interface Presence {
+  readonly clients: number;
+  readonly subjects: { readonly [subject: string]: number };
 }
 
 export type Message =
@@ -36,6 +44,7 @@ export type Message =
   | { type: "ANSWERED"; requestId: string | null }
   | { type: "REFRESHED"; requestId: string | null }
   | { type: "TOKEN_EXPIRING"; expiresAt: number }
+  | ({ type: "PRESENCE"; whole: boolean } & Presence)
   | { type: "PONG" }
   | {
       type: "ERROR";
@@ -90,9 +99,10 @@ export function decode(data: unknown): Message | null {
       const at = place(value);
       const timestamp = typeof event["timestamp"] === "number" ? event["timestamp"] : 0;
       const payload = freeze((event["payload"] ?? null) as Json);
+      const to = typeof event["to"] === "string" ? { to: event["to"] } : {};
       return {
         type,
-        event: Object.freeze({ name: text(event, "name"), payload, timestamp, seq: at.seq }),
+        event: Object.freeze({ name: text(event, "name"), payload, timestamp, seq: at.seq, ...to }),
         ...at,
       };
     }
@@ -118,6 +128,13 @@ export function decode(data: unknown): Message | null {
       return { type, requestId };
     case "TOKEN_EXPIRING":
       return { type, expiresAt: Number(value["expiresAt"]) };
+    case "PRESENCE":
+      return {
+        type,
+        clients: version(value, "clients"),
+        subjects: object(value, "subjects") as Presence["subjects"],
+        whole: value["whole"] === true,
+      };
     case "PONG":
       return { type };
     case "ERROR": {

@@ -4,7 +4,7 @@ import { CallError } from "./calls.ts";
 import type { Pending } from "./calls.ts";
 import { Core } from "./core.ts";
 import type { Input, Instruction, Result, Status } from "./core.ts";
-import type { Json, PanelEvent, State } from "./messages.ts";
+import type { Json, PanelEvent, Presence, State } from "./messages.ts";
 import { record } from "./replica.ts";
 import type { Notice } from "./replica.ts";
 import { dialer } from "./socket.ts";
@@ -109,6 +109,7 @@ export class Panel<S = State> {
   #subscribers = new Set<() => void>();
   #onEvent = new Set<[name: string, callback: (event: PanelEvent) => void]>();
   #onStatus = new Set<[callback: (status: Status) => void]>();
+  #onPresence = new Set<[callback: (presence: Presence) => void]>();
   #onNotice = new Set<[callback: (notice: Notice) => void]>();
   #log: LogEntry[] = [];
   #becomeReady!: () => void;
@@ -139,6 +140,14 @@ export class Panel<S = State> {
 
   get status(): Status {
     return this.#core.status;
+  }
+
+  /**
+   * Who watches the panel: empty until that was heard, which takes the topic `presence` and a panel whose definition
+   * has it.
+   */
+  get presence(): Presence {
+    return this.#core.presence;
   }
 
   /** The version up to which everything was heard; with topics, the last one that concerned them. */
@@ -194,6 +203,11 @@ export class Panel<S = State> {
   /** Calls back whenever the status has changed. */
   onStatus(callback: (status: Status) => void): Unsubscribe {
     return register(this.#onStatus, [callback]);
+  }
+
+  /** Calls back whenever somebody has come or gone; see `presence`. */
+  onPresence(callback: (presence: Presence) => void): Unsubscribe {
+    return register(this.#onPresence, [callback]);
   }
 
   /** Calls back after each reconnection, once the state is there. */
@@ -296,6 +310,9 @@ export class Panel<S = State> {
         if (instruction.status === "live") this.#becomeReady();
         if (instruction.status === "closed") this.#ended();
         for (const [callback] of [...this.#onStatus]) this.#guard(() => callback(instruction.status));
+        return;
+      case "presence":
+        for (const [callback] of [...this.#onPresence]) this.#guard(() => callback(this.presence));
         return;
       case "notice":
         for (const [callback] of [...this.#onNotice]) this.#guard(() => callback(instruction.notice));

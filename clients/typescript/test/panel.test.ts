@@ -57,6 +57,34 @@ test("state and position change before any callback runs, and the state is froze
   assert.throws(() => (panel.state["list"] as number[]).push(2), TypeError);
 });
 
+test("presence is what was heard of it, and no part of the state", () => {
+  const { world, panel } = live();
+  assert.deepEqual(panel.presence, { clients: 0, subjects: {} });
+  const seen: unknown[] = [];
+  const end = panel.onPresence(({ clients, subjects }) => seen.push([clients, Object.entries(subjects)]));
+  const say = (clients: number, subjects: string, more = {}): void => {
+    world.socket.say({ type: "PRESENCE", clients, subjects: JSON.parse(subjects), ...more });
+  };
+  say(4, '{"ada":2,"__proto__":1}', { whole: true });
+  say(3, '{"ada":0,"bob":1}');
+  end();
+  say(1, '{"eve":1}', { whole: true });
+  assert.deepEqual(seen, [
+    [4, [["ada", 2], ["__proto__", 1]]],
+    [3, [["__proto__", 1], ["bob", 1]]],
+  ]);
+  assert.deepEqual(panel.presence, { clients: 1, subjects: { eve: 1 } });
+  assert.deepEqual([panel.seq, world.socket.dropped], [0, null]);
+});
+
+test("a presence that cannot be ends the connection and not the client", () => {
+  for (const wrong of [{ subjects: {} }, { clients: 1, subjects: [] }, { clients: -1, subjects: {} }]) {
+    const { world, panel } = live();
+    world.socket.say({ type: "PRESENCE", ...wrong });
+    assert.deepEqual([panel.status, panel.presence.clients], ["reconnecting", 0]);
+  }
+});
+
 test("a subscriber is told only of what it selects, and not after it has ended", () => {
   const { world, panel } = live({}, { a: 1 });
   const seen: unknown[] = [];

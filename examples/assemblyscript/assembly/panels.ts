@@ -24,6 +24,9 @@ declare function state_keys(keys: usize, room: usize): i32;
 @external("panels", "emit")
 declare function host_emit(name: usize, nameLength: usize, payload: usize, length: usize): i32;
 // @ts-ignore: decorator
+@external("panels", "emit_to")
+declare function host_emit_to(name: usize, nameLength: usize, payload: usize, length: usize, subject: usize, subjectLength: usize): i32;
+// @ts-ignore: decorator
 @external("panels", "view")
 declare function host_view(view: usize, viewLength: usize, command: usize, commandLength: usize, params: usize, length: usize): i32;
 // @ts-ignore: decorator
@@ -118,6 +121,12 @@ export function keys(): string {
 export function emit(name: string, json: string): bool {
   const event = utf8(name), payload = utf8(json);
   return host_emit(address(event), event.byteLength, address(payload), payload.byteLength) == 0;
+}
+
+/** The same for the clients of one subject alone. */
+export function emitTo(subject: string, name: string, json: string): bool {
+  const event = utf8(name), payload = utf8(json), who = utf8(subject);
+  return host_emit_to(address(event), event.byteLength, address(payload), payload.byteLength, address(who), who.byteLength) == 0;
 }
 
 /** Sends a command with JSON parameters to a view; false where that is not allowed, or not JSON. */

@@ -104,9 +104,12 @@ class Principal:
         readable = EVERYTHING if grants is None else Reach.of(g.panels for g in grants if g.read)
         object.__setattr__(self, "readable", readable)
 
-    def scope_in(self, panel_id: str, request_id: str | None, client_id: str | None) -> bytes:
+    def scope_in(
+        self, panel_id: str, request_id: str | None, client_id: str | None, presence: bytes | None = None
+    ) -> bytes:
         """The JSON that a handler sees as ``$scope`` when they trigger it: their ``scope``, and where it was.
-        ``client_id`` is that of their connection, None over HTTP.
+        ``client_id`` is that of their connection, None over HTTP; ``presence`` is who watches the panel,
+        JSON, None where the handler may not know.
         """
         # an id of a panel has no character that JSON escapes
         parts = [self.scope[:-1], b',"panelId":"%b"' % panel_id.encode()]
@@ -114,6 +117,8 @@ class Principal:
             parts.append(b',"requestId":%b' % _encode(request_id))
         if client_id is not None:
             parts.append(b',"clientId":%b' % _encode(client_id))
+        if presence is not None:
+            parts.append(b',"presence":%b' % presence)
         parts.append(b"}")
         return b"".join(parts)
 

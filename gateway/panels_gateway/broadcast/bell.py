@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Bell:
     """The bell of one room; see the module's docstring. It is there while anybody listens."""
 
-    __slots__ = ("_listeners", "_room", "position", "private", "topics")
+    __slots__ = ("_listeners", "_room", "position", "private", "subject", "topics")
 
     def __init__(self, room: Room) -> None:
         self._room = room
@@ -31,6 +31,7 @@ class Bell:
         self.topics = Topics()
         self.private: list[tuple[int, bytes]] = []
         self.position = 0
+        self.subject: str | None = None
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """From the turn: commits of the panel are durable."""

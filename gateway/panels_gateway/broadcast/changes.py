@@ -19,16 +19,22 @@ from datetime import UTC, datetime
 import msgspec
 
 from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.events import Event
 from panels_gateway.broadcast.topics import Topics
 
 _encode = msgspec.json.Encoder().encode
 
 
 def commit_messages(
-    topics: Topics, seq: int, at_ms: int, mutations_json: bytes, events: Sequence[tuple[str, bytes]]
+    topics: Topics,
+    seq: int,
+    at_ms: int,
+    mutations_json: bytes,
+    events: Sequence[Event],
+    subject: str | None = None,
 ) -> Iterator[bytes]:
-    """What readers with these topics are sent of one commit, which was made at ``at_ms`` (Unix time in
-    milliseconds): its mutations, then its ``events`` (name, JSON object).
+    """What readers of ``subject`` with these topics are sent of one commit, which was made at ``at_ms`` (Unix
+    time in milliseconds): its mutations, then those of its ``events`` that are for them.
     """
     common = b',"txid":"%d","timestamp":"%b"}}' % (seq, _time(at_ms))
     if mutations_json != b"[]":
@@ -46,8 +52,8 @@ def commit_messages(
                     _encode(mutation.key),
                     common,
                 )
-    for number, (name, fragment) in enumerate(events):
-        if topics.want_event(name):
+    for number, (name, fragment, to) in enumerate(events):
+        if (to is None or to == subject) and topics.want_event(name):
             yield b'{"type":"event","key":"%d.%d","value":%b,"headers":{"operation":"insert"%b' % (
                 seq,
                 number,

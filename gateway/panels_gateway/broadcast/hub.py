@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.events import Event, heard_by
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.outbox import Commit
 from panels_gateway.broadcast.topics import Interest, Topics
@@ -31,6 +32,11 @@ class Subscriber(Protocol):
     topics: Topics
     private: list[tuple[int, bytes]]
     position: int
+
+    @property
+    def subject(self) -> str | None:
+        """Who it is, None for nobody in particular."""
+        ...
 
     def deliver(self, frames: bytes, items: list[Commit | bytes]) -> None:
         """Sends ``frames``.
@@ -50,17 +56,18 @@ class Departure(msgspec.Struct, frozen=True, eq=False, gc=False):
 class Room:
     """One panel's watchers, and what the open turn has brought for them.
 
-    ``seq`` is the last version published. ``bell`` is sent nothing, and is delivered to whenever commits have
-    become durable; see ``broadcast.bell``.
+    ``seq`` is the last version published. ``listening`` are those who hear of presence. ``bell`` is sent
+    nothing, and is delivered to whenever commits have become durable; see ``broadcast.bell``.
     """
 
-    __slots__ = ("_everything", "_filtered", "_hub", "_turn", "bell", "seq")
+    __slots__ = ("_everything", "_filtered", "_hub", "_turn", "bell", "listening", "seq")
 
     def __init__(self, hub: Hub, seq: int = 0) -> None:
         self._hub = hub
         self._everything: dict[Subscriber, None] = {}
         self._filtered: dict[Subscriber, None] = {}
         self._turn: list[Commit] = []
+        self.listening: dict[Subscriber, None] = {}
         self.bell: Subscriber | None = None
         self.seq = seq
 
@@ -80,6 +87,8 @@ class Room:
         if subscriber not in self._filtered:
             subscriber.position = self.seq
         self.leave(subscriber)
+        if subscriber.topics.interest.presence:
+            self.listening[subscriber] = None
         # one that was not told of the last versions is to hear so with the next one, which the shared frames
         # cannot say
         if subscriber.topics.are_default and subscriber.position == self.seq:
@@ -91,28 +100,25 @@ class Room:
         """Removes a client; does nothing if it is not here."""
         self._everything.pop(subscriber, None)
         self._filtered.pop(subscriber, None)
+        self.listening.pop(subscriber, None)
 
     def publish(
         self,
         seq: int,
         mutations: list[Mutation],
         mutations_json: bytes,
-        events: list[tuple[str, bytes]],
+        events: list[Event],
     ) -> None:
-        """Broadcasts one commit: its PATCH, then its ``events`` (name, JSON object)."""
+        """Broadcasts one commit: its PATCH, then its ``events``, each to those whom it is for."""
         self.seq = seq
         if self._everything:
-            # a commit that changed nothing is broadcast too, because versions have no gaps
-            patch = frames = b""
-            if mutations or not events:
-                patch = text_frame(messages.patch(mutations_json, seq, more=bool(events)))
-            if len(events) == 1:
-                frames = text_frame(messages.event(events[0][1], seq))
-            elif events:
-                frames = _event_frames([fragment for _, fragment in events], seq)
+            fragments = [fragment for _, fragment, to in events if to is None]
+            own = None
+            if len(fragments) < len(events):
+                own = _Addressed(seq, mutations, mutations_json, events)
             if not self._turn:
                 self._hub.dirty_rooms.append(self)
-            self._turn.append(Commit(seq, seq, mutations, patch, frames))
+            self._turn.append(_commit(seq, mutations, mutations_json, fragments, own))
         if self._filtered:
             self._publish_filtered(seq, mutations, mutations_json, events)
         bell = self.bell
@@ -121,13 +127,13 @@ class Room:
             bell.private.append((0, b""))
 
     def _publish_filtered(
-        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[Event]
     ) -> None:
         caught_up: list[Subscriber] = []
         commit = _Filtering(seq, mutations, mutations_json, events)
         for subscriber in self._filtered:
             interest = subscriber.topics.interest
-            frame = commit.frames(interest, subscriber.position)
+            frame = commit.frames(interest, subscriber.position, subscriber.subject)
             if frame:
                 self.send(subscriber, frame)
                 subscriber.position = seq
@@ -150,8 +156,12 @@ class Room:
         self._turn = []
         shared: bytes | None = None
         whole: list[Commit | bytes] = []
+        addressed = _addressed(turn)
         for subscriber in self._everything:
             private = subscriber.private
+            if addressed and subscriber.subject in addressed:
+                departures.append(_merged(subscriber, _heard_by(subscriber.subject, turn, addressed)))
+                continue
             if private:
                 departures.append(_merged(subscriber, turn))
                 continue
@@ -184,41 +194,47 @@ class _Filtering:
         "_order",
         "_parts",
         "_seq",
+        "_subjects",
     )
 
     def __init__(
-        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[tuple[str, bytes]]
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[Event]
     ) -> None:
         self._seq = seq
         self._mutations = mutations
         self._json = mutations_json
         self._events = events
-        self._parts: dict[Interest, tuple[bytes, list[bytes]]] = {}
-        self._frames: dict[tuple[Interest | None, int], bytes] = {}
+        #: whom any of the events is for alone; everybody else hears the same
+        self._subjects = {to for _, _, to in events if to is not None}
+        self._parts: dict[tuple[Interest, str | None], tuple[bytes, list[bytes]]] = {}
+        self._frames: dict[tuple[Interest | None, int, str | None], bytes] = {}
         #: The changed keys in order, with the places of their changes, and the changes as JSON.
         self._keys: list[str] | None = None
         self._order: list[int] = []
         self._fragments: list[bytes] = []
 
-    def frames(self, interest: Interest, position: int) -> bytes:
-        """The frames for clients with this interest that were last told of version ``position``; b"" if they
-        get none.
+    def frames(self, interest: Interest, position: int, subject: str | None) -> bytes:
+        """The frames for clients of ``subject`` with this interest that were last told of version
+        ``position``; b"" if they get none.
         """
-        found = self._frames.get((interest, position))
+        if subject not in self._subjects:
+            subject = None
+        found = self._frames.get((interest, position, subject))
         if found is None:
-            found = self._frames[interest, position] = self._encoded(interest, position)
+            found = self._frames[interest, position, subject] = self._encoded(interest, position, subject)
         return found
 
-    def _encoded(self, interest: Interest, position: int) -> bytes:
-        parts = self._parts.get(interest)
+    def _encoded(self, interest: Interest, position: int, subject: str | None) -> bytes:
+        parts = self._parts.get((interest, subject))
         if parts is None:
-            parts = self._parts[interest] = self._patch(interest), self._wanted_events(interest)
+            parts = self._patch(interest), self._wanted_events(interest, subject)
+            self._parts[interest, subject] = parts
         patch, fragments = parts
         if patch is self._json and not fragments:
             # everything, whichever topics said so
-            found = self._frames.get((None, position))
+            found = self._frames.get((None, position, None))
             if found is None:
-                found = self._frames[None, position] = self._framed(patch, fragments, position)
+                found = self._frames[None, position, None] = self._framed(patch, fragments, position)
             return found
         return self._framed(patch, fragments, position)
 
@@ -256,23 +272,86 @@ class _Filtering:
         places.sort()
         return b"[%b]" % b",".join([self._fragments[place] for place in places])
 
-    def _wanted_events(self, interest: Interest) -> list[bytes]:
+    def _wanted_events(self, interest: Interest, subject: str | None) -> list[bytes]:
+        heard = heard_by(subject, self._events)
         if interest.all_events:
-            return [fragment for _, fragment in self._events]
+            return [fragment for _, fragment, _ in heard]
         matches = interest.events.matches
-        return [fragment for name, fragment in self._events if matches(name)]
+        return [fragment for name, fragment, _ in heard if matches(name)]
+
+
+class _Addressed:
+    """A commit with events that are for one subject each, as it is to be told to those."""
+
+    __slots__ = ("_events", "_json", "_mutations", "_seq", "subjects")
+
+    def __init__(
+        self, seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[Event]
+    ) -> None:
+        self._seq = seq
+        self._mutations = mutations
+        self._json = mutations_json
+        self._events = events
+        self.subjects = {to for _, _, to in events if to is not None}
+
+    def heard_by(self, subject: str | None) -> Commit:
+        """The commit as ``subject`` hears it."""
+        fragments = [fragment for _, fragment, _ in heard_by(subject, self._events)]
+        return _commit(self._seq, self._mutations, self._json, fragments, None)
+
+
+def _commit(
+    seq: int, mutations: list[Mutation], mutations_json: bytes, events: list[bytes], own: _Addressed | None
+) -> Commit:
+    """A commit for those who hear ``events`` of it. One that changed nothing is told too, because versions
+    have no gaps.
+    """
+    patch = frames = b""
+    if mutations or not events:
+        patch = text_frame(messages.patch(mutations_json, seq, more=bool(events)))
+    if len(events) == 1:
+        frames = text_frame(messages.event(events[0], seq))
+    elif events:
+        frames = _event_frames(events, seq)
+    return Commit(seq, seq, mutations, patch, frames, own)
+
+
+def _addressed(turn: list[Commit]) -> dict[str, list[Commit] | None] | None:
+    """The subjects that events of the turn are for alone. None where there are none, as in most turns."""
+    found: dict[str, list[Commit] | None] | None = None
+    for commit in turn:
+        if isinstance(commit.own, _Addressed):
+            found = found if found is not None else {}
+            found.update(dict.fromkeys(commit.own.subjects))
+    return found
+
+
+def _heard_by(
+    subject: str | None, turn: list[Commit], addressed: dict[str, list[Commit] | None]
+) -> list[Commit]:
+    """The turn as ``subject`` hears it, made once for all its clients."""
+    assert subject is not None
+    own = addressed[subject]
+    if own is None:
+        own = addressed[subject] = [
+            commit.own.heard_by(subject) if isinstance(commit.own, _Addressed) else commit for commit in turn
+        ]
+    return own
 
 
 def commit_frames(
-    topics: Topics, seq: int, position: int, mutations_json: bytes, events: list[tuple[str, bytes]]
+    topics: Topics, seq: int, position: int, mutations_json: bytes, events: list[Event], subject: str | None
 ) -> bytes:
-    """The frames of a commit that is replayed from history; b"" if it does not concern these topics."""
+    """The frames of a commit that is replayed from history to ``subject``; b"" if it does not concern these
+    topics.
+    """
     if topics.are_default:
-        told = mutations_json != b"[]" or not events
-        patch = text_frame(messages.patch(mutations_json, seq, more=bool(events))) if told else b""
-        return patch + _event_frames([fragment for _, fragment in events], seq)
+        fragments = [fragment for _, fragment, _ in heard_by(subject, events)]
+        told = mutations_json != b"[]" or not fragments
+        patch = text_frame(messages.patch(mutations_json, seq, more=bool(fragments))) if told else b""
+        return patch + _event_frames(fragments, seq)
     mutations = messages.decode_mutations(mutations_json)
-    return _Filtering(seq, mutations, mutations_json, events).frames(topics.interest, position)
+    return _Filtering(seq, mutations, mutations_json, events).frames(topics.interest, position, subject)
 
 
 def _event_frames(fragments: list[bytes], seq: int, previous: int | None = None) -> bytes:

@@ -105,14 +105,6 @@ class Ping(msgspec.Struct, frozen=True, tag="PING", tag_field="type"):
 ClientMessage = Trigger | Subscribe | Unsubscribe | AnswerQuestion | Refresh | Ping
 
 
-class EmittedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as a worker reports it, of which only the name is decoded."""
-
-    name: str
-    payload: msgspec.Raw = _NULL
-    timestamp: float = 0.0
-
-
 class MessageError(RequestError):
     """A client message that is refused. ``request_id`` is its requestId, if one could be read."""
 
@@ -123,7 +115,6 @@ class MessageError(RequestError):
 
 _message_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _mutations_decoder: msgspec.json.Decoder[list[Mutation]] = msgspec.json.Decoder(list[Mutation])
-_event_decoder: msgspec.json.Decoder[EmittedEvent] = msgspec.json.Decoder(EmittedEvent)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -258,11 +249,6 @@ def decode_mutations(fragment: bytes) -> list[Mutation]:
     Raises ``msgspec.DecodeError``, ``UnicodeError``, ``RecursionError``.
     """
     return _mutations_decoder.decode(fragment)
-
-
-def decode_event(fragment: bytes) -> EmittedEvent:
-    """The event in a worker's JSON object. Raises as ``decode_mutations``."""
-    return _event_decoder.decode(fragment)
 
 
 PONG: Final = b'{"type":"PONG"}'

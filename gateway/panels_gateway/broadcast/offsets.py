@@ -13,6 +13,7 @@ that a cache does not give one reader the same empty answer for ever.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,9 +80,12 @@ def cursor(now_s: float, given: str | None, random: Callable[[], float]) -> str:
     return str(following if len(str(following)) <= MAX_CURSOR_DIGITS else present)
 
 
-def etag(start: Start, end: Offset) -> str:
-    """The entity tag of what lies between two positions."""
-    return f'"{"-1" if start == "beginning" else start}:{end}"'
+def etag(start: Start, end: Offset, subject: str | None = None) -> str:
+    """The entity tag of what lies between two positions; with ``subject`` where they are sent something that
+    others are not.
+    """
+    reader = "" if subject is None else f":{hashlib.sha256(subject.encode()).hexdigest()[:16]}"
+    return f'"{"-1" if start == "beginning" else start}:{end}{reader}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:

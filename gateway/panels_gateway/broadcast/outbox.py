@@ -36,13 +36,17 @@ class OutboxLimits:
 
 
 class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames."""
+    """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames.
+
+    ``own`` belongs to the hub: what makes the commit that those see whom an event of it is for alone.
+    """
 
     first_seq: int
     seq: int
     mutations: tuple[Mutation, ...] | list[Mutation]
     patch_frame: bytes
     event_frames: bytes
+    own: object = None
 
     @property
     def frames(self) -> bytes:

@@ -1,8 +1,8 @@
 """What a client wants to hear of its panel.
 
-Topics are ``state`` (every PATCH), ``events`` (every EVENT), ``state:<key>`` and ``event:<name>``; in
-the last two a trailing ``*`` matches a prefix. Topics of other forms are kept (a later server may know
-them) and match nothing.
+Topics are ``state`` (every PATCH), ``events`` (every EVENT), ``state:<key>``, ``event:<name>`` and
+``presence`` (every PRESENCE); in ``<key>`` and ``<name>`` a trailing ``*`` matches a prefix. Topics of other
+forms are kept (a later server may know them) and match nothing.
 
 What a client wants is an immutable ``Interest``, which all clients with the same topics share: a commit is
 matched and encoded once for each, however many clients there are. Matching costs what the smaller side has,
@@ -82,13 +82,23 @@ class Matcher:
 class Interest:
     """What a set of topics wants. Equal sets share one object, see ``interest_in``; it is never changed."""
 
-    __slots__ = ("__weakref__", "all_events", "all_state", "are_default", "events", "keys", "names")
+    __slots__ = (
+        "__weakref__",
+        "all_events",
+        "all_state",
+        "are_default",
+        "events",
+        "keys",
+        "names",
+        "presence",
+    )
 
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
         self.are_default = names >= DEFAULT_TOPICS
         self.all_state = "state" in names
         self.all_events = "events" in names
+        self.presence = "presence" in names
         self.keys = Matcher.of(name[6:] for name in names if name.startswith("state:"))
         self.events = Matcher.of(name[6:] for name in names if name.startswith("event:"))
 

@@ -147,6 +147,11 @@ class Connection:
         self.closed = False
         self.session: Renewal | None = None
 
+    @property
+    def subject(self) -> str | None:
+        """Whose events it hears that are for one subject only."""
+        return self.principal.subject
+
     def open(self, recovery: Recovery | None = None) -> bool:
         """Joins the panel's room and sends CONNECTED.
 
@@ -155,7 +160,7 @@ class Connection:
         see ``open_large``.
         """
         panel = self.panel
-        recovered = None if recovery is None else recovery.complete(panel, self.topics)
+        recovered = None if recovery is None else recovery.complete(panel, self.topics, self.subject)
         if recovered is None and panel.state_bytes > LARGE_BYTES:
             return False
         self._join()
@@ -173,6 +178,7 @@ class Connection:
         )
         for frame in recovered or ():
             self.room.send(self, frame)
+        self._tell_presence()
         return True
 
     def open_large(self, image: Image, since: Recovery, *, resumes: bool) -> bool:
@@ -181,7 +187,7 @@ class Connection:
         done, where that cannot be made out any more.
         """
         panel = self.panel
-        missed = since.complete(panel, self.topics)
+        missed = since.complete(panel, self.topics, self.subject)
         if missed is None:
             return False
         self._join()
@@ -196,8 +202,14 @@ class Connection:
         self.room.send(self, b"")
         for frame in missed:
             self.room.send(self, frame)
+        self._tell_presence()
         self._kernel.turn.request_seal()
         return True
+
+    def _tell_presence(self) -> None:
+        resident = self._kernel.residents.of(self.panel)
+        if resident is not None:
+            self._kernel.presences.tell(self, resident)
 
     def _join(self) -> None:
         self.room.join(self)
@@ -264,10 +276,13 @@ class Connection:
         return self._flooded
 
     def _topics_changed(self, request_id: str | msgspec.UnsetType) -> None:
+        listened = self in self.room.listening
         self.room.join(self)
         if request_id is not msgspec.UNSET:
             self.position = self.panel.seq  # SUBSCRIBED moves the client there too
             self.send(messages.subscribed(request_id, sorted(self.topics.names), self.panel.seq))
+        if not listened:
+            self._tell_presence()
 
     def receive_binary(self) -> None:
         """Closes with 1003: the protocol has no binary messages."""

@@ -108,19 +108,21 @@ class Recovery:
         self._encoded = 0
         self.position = since or 0
 
-    async def prepare(self, topics: Topics) -> None:
+    async def prepare(self, topics: Topics, subject: str | None) -> None:
         """Encodes what was read, in steps of the loop, so that ``complete`` has little left to do."""
         while self._encoded < len(self._commits):
-            self._encode(topics, COMMITS_AT_ONCE)
+            self._encode(topics, subject, COMMITS_AT_ONCE)
             await asyncio.sleep(0)
 
-    def _encode(self, topics: Topics, count: int) -> None:
+    def _encode(self, topics: Topics, subject: str | None, count: int) -> None:
         """Encodes the next ``count`` commits as one block of frames."""
         frames: list[bytes] = []
         size = 0
         for record in self._commits[self._encoded : self._encoded + count]:
             self._encoded += 1
-            frame = commit_frames(topics, record.seq, self.position, mutations_of(record), events_of(record))
+            frame = commit_frames(
+                topics, record.seq, self.position, mutations_of(record), events_of(record), subject
+            )
             if frame:
                 frames.append(frame)
                 self.position = record.seq
@@ -135,9 +137,9 @@ class Recovery:
         """Whether anything can be made of what the client has, as far as is known before ``complete``."""
         return self._since is not None
 
-    def complete(self, panel: Panel, topics: Topics) -> list[bytes] | None:
-        """The frames of everything since, in blocks, for a client with these topics; None where it must have
-        the whole state instead.
+    def complete(self, panel: Panel, topics: Topics, subject: str | None) -> list[bytes] | None:
+        """The frames of everything since, in blocks, for a client of ``subject`` with these topics; None
+        where it must have the whole state instead.
         """
         since = self._since
         if since is None:
@@ -152,7 +154,7 @@ class Recovery:
         if sum(map(record_bytes, commits)) > self._limit_bytes:
             return None
         while self._encoded < len(commits):
-            self._encode(topics, COMMITS_AT_ONCE)
+            self._encode(topics, subject, COMMITS_AT_ONCE)
         return self._blocks
 
 
@@ -163,8 +165,10 @@ def since_image(resident: Resident, image: Image) -> Recovery:
     return Recovery(resident, image.seq, [], RECOVERY_FLOOR_BYTES)
 
 
-async def read(asked: Asked, resident: Resident, histories: Histories) -> Recovery | None:
-    """What the journal has for a client that resumes; None for one that does not."""
+async def read(
+    asked: Asked, resident: Resident, histories: Histories, subject: str | None
+) -> Recovery | None:
+    """What the journal has for a client of ``subject`` that resumes; None for one that does not."""
     if not asked.resumes:
         return None
     panel = resident.panel
@@ -180,5 +184,5 @@ async def read(asked: Asked, resident: Resident, histories: Histories) -> Recove
     if page is None or not page.complete:
         return Recovery(resident, None, [], limit_bytes)
     found = Recovery(resident, asked.since, page.commits, limit_bytes)
-    await found.prepare(asked.topics if asked.topics is not None else Topics())
+    await found.prepare(asked.topics if asked.topics is not None else Topics(), subject)
     return found

@@ -478,7 +478,7 @@ async def serve(
     ``asked`` is what the query asks for, ``address`` whose failures to renew the token are.
     """
     protocol: PanelsWebSocketProtocol = scope["extensions"][EXTENSION]
-    recovery = await recoveries.read(asked, resident, kernel.histories)
+    recovery = await recoveries.read(asked, resident, kernel.histories, principal.subject)
     image = await _image(kernel, resident, principal, recovery)
     try:
         await receive()  # websocket.connect

@@ -31,7 +31,7 @@ EXIT_CONFIG: Final = 78
 MAX_SCOPE_CLAIMS: Final = 16
 MAX_CLAIM_CHARS: Final = 64
 #: What handlers find in their scope anyway.
-OWN_SCOPE: Final = ("sub", "panelId", "requestId", "clientId")
+OWN_SCOPE: Final = ("sub", "panelId", "requestId", "clientId", "presence")
 
 _HOST_PATTERN: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253}")
 _ORIGIN_PATTERN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")

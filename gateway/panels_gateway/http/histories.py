@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from panels_gateway.broadcast.events import Event, heard_by
 from panels_gateway.http.answers import LargeAnswer, answer_bytes, encode, json_answer
 from panels_gateway.journal.records import Changed, Exchange, Ran
 from panels_gateway.kernel.history import events_of, mutations_of, record_bytes
@@ -21,7 +23,11 @@ from panels_shared.limits import KIB, MIB
 from panels_shared.outcome import Failed, Outcome, Suspended
 
 if TYPE_CHECKING:
+    from panels_gateway.access.tokens import Principal
     from panels_gateway.http.desk import Desk
+
+#: Which events of a commit somebody may see.
+Hearing = Callable[[list[Event]], list[Event]]
 
 #: Commits in one page of history, and about how many bytes of them.
 DEFAULT_COMMITS: Final = 100
@@ -111,7 +117,7 @@ class HistoryRoutes:
         commits = _within(page.commits[:limit])
         following = commits[-1].seq if commits and commits[-1].seq < panel.seq else None
         await self._kernel.turn.read()
-        shown = await _encoded(commits)
+        shown = await _encoded(commits, _heard_by(principal, panel.id))
         body = b'{"panelId":%b,"epoch":%b,"commits":[%b],"next":%b}' % (
             encode(panel.id),
             encode(panel.epoch),
@@ -135,7 +141,7 @@ class HistoryRoutes:
         limit = _limit(request)
         found = _within(await self._kernel.histories.of_key(resident, key, limit=limit))
         await self._kernel.turn.read()
-        shown = await _encoded(found, key)
+        shown = await _encoded(found, lambda events: events, key)
         body = b'{"panelId":%b,"key":%b,"commits":[%b]}' % (encode(resident.panel.id), encode(key), shown)
         return answer_bytes(body, self._kernel.images, principal.subject or "", self._desk.body_timeout_s)
 
@@ -183,12 +189,19 @@ class HistoryRoutes:
             ) from None
 
 
-async def _encoded(commits: list[Ran | Changed], key: str | None = None) -> bytes:
+def _heard_by(principal: Principal, panel_id: str) -> Hearing:
+    """Which events ``principal`` may see: all of them who may manage the panel, and replay its triggers."""
+    if principal.may_manage(panel_id):
+        return lambda events: events
+    return lambda events: heard_by(principal.subject, events)
+
+
+async def _encoded(commits: list[Ran | Changed], hearing: Hearing, key: str | None = None) -> bytes:
     """What is shown of ``commits``, separated by commas, encoded in steps of the loop."""
     parts: list[bytes] = []
     size = 0
     for number, record in enumerate(commits, 1):
-        parts.append(encode(_commit(record, key)))
+        parts.append(encode(_commit(record, hearing, key)))
         # what is decoded to show one key is the whole record, which may be larger than what is shown
         size += record_bytes(record)
         if number % COMMITS_AT_ONCE == 0 or size > BYTES_AT_ONCE:
@@ -209,7 +222,7 @@ def _within(commits: list[Ran | Changed]) -> list[Ran | Changed]:
     return commits
 
 
-def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
+def _commit(record: Ran | Changed, hearing: Hearing, key: str | None = None) -> dict[str, object]:
     shown: dict[str, object] = {"seq": record.seq, "timestamp": record.at_ms}
     if isinstance(record, Changed):
         shown |= {"cause": record.cause, "subject": record.subject or None}
@@ -227,7 +240,7 @@ def _commit(record: Ran | Changed, key: str | None = None) -> dict[str, object]:
             shown["egress"] = [_exchange(exchange) for exchange in record.exchanges]
     if key is None:
         shown["mutations"] = msgspec.Raw(mutations_of(record))
-        shown["events"] = [msgspec.Raw(fragment) for _, fragment in events_of(record)]
+        shown["events"] = [msgspec.Raw(fragment) for _, fragment, _ in hearing(events_of(record))]
     else:
         mutations = msgspec.json.decode(mutations_of(record), type=list[_Mutation])
         shown |= next(({"op": m.op, "value": m.value} for m in mutations if m.key == key), {})

@@ -221,6 +221,7 @@ def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str
         "quota": _quota(made.quota),
         "metadata": msgspec.Raw(made.metadata),
         "pool": made.pool,
+        "presence": made.presence,
         "stateBytes": panel.state_bytes,
     }
 

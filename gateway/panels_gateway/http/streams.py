@@ -111,7 +111,7 @@ class StreamRoutes:
     async def _page(
         self, request: Request, resident: Resident, principal: Principal, span: Span, asked: Asked
     ) -> Response:
-        tag = offsets.etag(span.start, span.end)
+        tag = _etag(span, principal)
         headers = self._headers(span.end, asked, complete=span.complete)
         if span.start == "now":
             return Response(EMPTY, media_type="application/json", headers={**headers, **_UNCACHED})
@@ -119,7 +119,7 @@ class StreamRoutes:
         if offsets.matches(request.headers.get("if-none-match"), tag):
             return Response(status_code=304, headers=headers)
         return self._answer(
-            await self._streams.body(resident, span, asked.topics, principal.subject or ""), headers
+            await self._streams.body(resident, span, asked.topics, principal.subject), headers
         )
 
     def _answer(self, body: Body, headers: dict[str, str]) -> Response:
@@ -151,14 +151,14 @@ class StreamRoutes:
             start = asked.start if asked.start != "now" else await self._streams.tail(resident)
             while True:
                 span = await self._streams.span(resident, start)
-                body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
+                body = await self._streams.body(resident, span, asked.topics, principal.subject)
                 if reader.error is not None:
                     release(body)
                     raise reader.error
                 if body != EMPTY:
                     headers = self._headers(span.end, asked, complete=span.complete)
                     if asked.start != "now":
-                        headers["etag"] = offsets.etag(asked.start, span.end)
+                        headers["etag"] = _etag(span, principal, asked.start)
                     return self._answer(body, headers)
                 # what these topics do not want is passed over
                 start = span.end
@@ -187,7 +187,7 @@ class StreamRoutes:
         async with reading as reader:
             # whatever is wrong with the request is answered with a status, before anything is sent
             span = await self._streams.span(resident, asked.start)
-            body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
+            body = await self._streams.body(resident, span, asked.topics, principal.subject)
             if reader.error is not None:
                 release(body)
                 raise reader.error
@@ -238,7 +238,7 @@ class StreamRoutes:
                 return
             try:
                 span = await self._streams.span(resident, span.end)
-                body = await self._streams.body(resident, span, asked.topics, principal.subject or "")
+                body = await self._streams.body(resident, span, asked.topics, principal.subject)
             except RequestError:
                 return  # who comes again is told why
             except JournalError as exc:
@@ -277,6 +277,11 @@ class _Events(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         await self._routes.events(scope, receive, send, self._resident, self._principal, self._asked)
+
+
+def _etag(span: Span, principal: Principal, start: Start | None = None) -> str:
+    reader = principal.subject or "" if span.is_addressed else None
+    return offsets.etag(span.start if start is None else start, span.end, reader)
 
 
 def _asked(request: Request) -> Asked:

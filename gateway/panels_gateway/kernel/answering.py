@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from panels_gateway.broadcast.events import decode_event
 from panels_gateway.journal.records import Ran
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.residents import Resident, Residents
@@ -62,17 +65,27 @@ class Answering:
     def repeat(self, trigger: Trigger, record: Ran) -> None:
         """Answers a trigger whose key was answered before, with the same answer."""
         self._counters.repeated += 1
-        trigger.reply_to.answer(trigger, answer_of(record, trigger.panel.seq))
+        trigger.reply_to.answer(trigger, answer_of(record, trigger.panel.seq, trigger.subject))
 
 
-def answer_of(record: Ran, seq: int) -> Answer:
-    """The answer that ``record`` stands for.
+def shown_to(subject: str, outcome: Completed) -> Completed:
+    """``outcome`` without the events that are for another subject alone: a caller hears no more of what its
+    trigger emitted than everybody who watches the panel.
+    """
+    if not any(b'"to"' in fragment for fragment in outcome.events):
+        return outcome
+    heard = [fragment for fragment in outcome.events if decode_event(fragment).to in (None, subject)]
+    return msgspec.structs.replace(outcome, events=tuple(heard))
+
+
+def answer_of(record: Ran, seq: int, subject: str) -> Answer:
+    """The answer that ``record`` stands for, to ``subject``, whose trigger it was.
 
     ``seq`` is the panel's current version, which the answer carries if there were no effects.
     """
     outcome = record.outcome
     if isinstance(outcome, Completed):
-        return Succeeded(outcome, record.seq or seq, record.queue_us, record.total_us)
+        return Succeeded(shown_to(subject, outcome), record.seq or seq, record.queue_us, record.total_us)
     # what a step that suspended did is recorded without a key: nobody was answered by it
     assert isinstance(outcome, Failed)
     return Failure(outcome)

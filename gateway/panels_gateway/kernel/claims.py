@@ -13,10 +13,10 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from panels_gateway.broadcast.events import Event, decode_event
 from panels_gateway.broadcast.messages import (
     MAX_FAILURE_CHARS,
     MAX_FAILURE_DETAILS_BYTES,
-    decode_event,
     decode_mutations,
     mutations_json,
 )
@@ -58,8 +58,8 @@ _decode_views = msgspec.json.Decoder(list[ViewCommand]).decode
 
 AnyOutcome = TypeVar("AnyOutcome", bound=Completed | Suspended)
 
-Effects = tuple[list[Mutation], list[tuple[str, bytes]]]
-"""What a run did, as far as the kernel looks at it: its mutations, and its events by name."""
+Effects = tuple[list[Mutation], list[Event]]
+"""What a run did, as far as the kernel looks at it: its mutations, and its events."""
 
 
 class Grants(NamedTuple):
@@ -90,7 +90,7 @@ def check(outcome: Completed | Suspended, tool: Tool) -> Effects:
     value = outcome.return_value if type(outcome) is Completed else b"null"
     size = len(text) + len(value)
     mutations: list[Mutation] = []
-    events: list[tuple[str, bytes]] = []
+    events: list[Event] = []
     try:
         if text != b"[]":
             mutations = decode_mutations(text)
@@ -135,7 +135,7 @@ def canonical(outcome: AnyOutcome, mutations: list[Mutation]) -> AnyOutcome:
     return msgspec.structs.replace(outcome, mutations=mutations_json(plain))
 
 
-def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]], tool: Tool) -> int:
+def _check_events(fragments: tuple[bytes, ...], events: list[Event], tool: Tool) -> int:
     """Adds the events to ``events``; their size in bytes."""
     most = tool.limits[5]
     if len(fragments) > most:
@@ -143,12 +143,15 @@ def _check_events(fragments: tuple[bytes, ...], events: list[tuple[str, bytes]],
     may_emit = grants(tool.capabilities).emit
     size = 0
     for fragment in fragments:
-        name = decode_event(fragment).name
+        event = decode_event(fragment)
+        name, to = event.name, event.to
         _decode(fragment) if len(fragment) <= SMALL_BYTES else vet(fragment, wrapping=1)
         if len(name) > MAX_NAME_CHARS or not (may_emit is None or may_emit.matches(name)):
             raise InvalidOutcomeError("expected events that the tool may emit, got others")
+        if to is not None and not 1 <= len(to) <= MAX_NAME_CHARS:
+            raise InvalidOutcomeError(f"expected subjects of 1 to {MAX_NAME_CHARS} characters, got others")
         size += len(fragment)
-        events.append((name, fragment))
+        events.append((name, fragment, to))
     return size
 
 
@@ -194,7 +197,7 @@ def _charged(outcome: Completed | Suspended, mutations: list[Mutation]) -> int:
             size += len(bytes(mutation.value))
     for fragment in outcome.events:
         event = decode_event(fragment)
-        size += len(event.name) + len(bytes(event.payload))
+        size += len(event.name) + len(bytes(event.payload)) + len(event.to or "")
     if outcome.view_commands != b"[]":
         for view in _decode_views(outcome.view_commands):
             size += len(view.view_id) + len(view.command) + len(bytes(view.params))

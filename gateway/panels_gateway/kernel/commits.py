@@ -11,11 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.events import Event
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.records import Changed, Exchange, Fired, Key, Ran
 from panels_gateway.kernel import claims
-from panels_gateway.kernel.answering import Answering
+from panels_gateway.kernel.answering import Answering, shown_to
 from panels_gateway.kernel.breakers import Breakers
 from panels_gateway.kernel.claims import Effects, InvalidOutcomeError
 from panels_gateway.kernel.counters import Counters
@@ -169,7 +170,8 @@ class Commits:
         origin = trigger if suspension is None else suspension.origin
         now = self._clock()
         total_us = int((now - origin.submitted_s) * 1e6)
-        answer = Succeeded(outcome, seq.version, int((run.sent_s - trigger.submitted_s) * 1e6), total_us)
+        shown = shown_to(origin.subject, outcome) if outcome.events else outcome
+        answer = Succeeded(shown, seq.version, int((run.sent_s - trigger.submitted_s) * 1e6), total_us)
         if suspension is None:
             self._completed.add_us(total_us)
         record = None
@@ -249,7 +251,7 @@ class Commits:
         asked = questions(outcome, number, trigger, self._wall_clock())
         if asked:
             outcome = msgspec.structs.replace(outcome, events=outcome.events + asked)
-            effects = effects[0], effects[1] + [(ASKED, event) for event in asked]
+            effects = effects[0], effects[1] + [(ASKED, event, None) for event in asked]
         seq = self._commit(run, resident, outcome, effects)
         if seq is None:
             return True
@@ -403,7 +405,7 @@ class _Committed(NamedTuple):
     version: int
     effects: bool
     mutations: list[Mutation]
-    events: list[tuple[str, bytes]]
+    events: list[Event]
 
 
 def _ids(run: Run) -> dict[str, object]:

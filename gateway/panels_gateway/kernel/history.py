@@ -11,8 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from panels_gateway.broadcast import messages
-from panels_gateway.broadcast.messages import EmittedEvent
+from panels_gateway.broadcast.events import Event, decode_event
 from panels_gateway.journal.journal import Journal, LateError
 from panels_gateway.journal.records import Changed, Ran
 from panels_gateway.kernel.residents import Resident
@@ -126,15 +125,22 @@ def mutations_of(record: Ran | Changed) -> bytes:
     return record.outcome.mutations if not isinstance(record.outcome, Failed) else b"[]"
 
 
-def events_of(record: Ran | Changed) -> list[tuple[str, bytes]]:
-    """The commit's events: each one's name, and its JSON object."""
+def events_of(record: Ran | Changed) -> list[Event]:
+    """The commit's events, whomever they are for."""
     if isinstance(record, Changed) or isinstance(record.outcome, Failed):
         return []
-    events: list[tuple[str, bytes]] = []
+    events: list[Event] = []
     for fragment in record.outcome.events:
-        event: EmittedEvent = messages.decode_event(fragment)
-        events.append((event.name, fragment))
+        event = decode_event(fragment)
+        events.append((event.name, fragment, event.to))
     return events
+
+
+def is_addressed(record: Ran | Changed) -> bool:
+    """Whether an event of the commit is for one subject only. It may say so of one that is not."""
+    if isinstance(record, Changed) or isinstance(record.outcome, Failed):
+        return False
+    return any(b'"to"' in fragment for fragment in record.outcome.events)
 
 
 def record_bytes(record: Ran | Changed) -> int:

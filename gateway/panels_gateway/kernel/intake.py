@@ -113,7 +113,8 @@ class Intake:
         Raises ``RequestError``: PANEL_NOT_FOUND, TOOL_NOT_FOUND, FORBIDDEN, INVALID_ARGUMENTS, PARSE_ERROR
         (the key), UNAVAILABLE.
         """
-        if self._residents.of(panel) is None:
+        resident = self._residents.of(panel)
+        if resident is None:
             raise RequestError(Code.PANEL_NOT_FOUND, f"there is no panel {panel.id!r} any more")
         tool = panel.tools.get(tool_name)
         if tool is None:
@@ -133,11 +134,14 @@ class Intake:
         key = None
         if idempotency_key is not None:
             key = make_key(principal.subject or "", idempotency_key, tool_name, args)
+        presence = None
+        if tool_name in panel.definition.present:
+            presence = resident.presence.subjects() if resident.presence is not None else b"{}"
         return Trigger(
             panel=panel,
             tool=tool,
             args=args,
-            scope=principal.scope_in(panel.id, request_id, client_id),
+            scope=principal.scope_in(panel.id, request_id, client_id, presence),
             subject=principal.subject or "",
             now_ms=float(int(self._wall_clock() * 1000)),
             seed=self._random_bits(64),

@@ -37,6 +37,7 @@ from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.listing import Listing
 from panels_gateway.kernel.making import Making, Watcher
 from panels_gateway.kernel.preparer import Preparer
+from panels_gateway.kernel.presences import Presences
 from panels_gateway.kernel.quotas import QuotaLimits, Quotas
 from panels_gateway.kernel.readiness import Readiness
 from panels_gateway.kernel.replays import Replays
@@ -116,6 +117,7 @@ class Kernel:
         self.residents = Residents(
             self.turn.hub, dispatcher, journal, self.counters, handler_log, limits.residents
         )
+        self.presences = Presences(self.residents, self.turn)
         self.images = Images(limits.sending_bytes)
         self.listing = Listing(self.residents, journal)
         self.histories = Histories(journal, self.turn)
@@ -274,6 +276,8 @@ class Kernel:
         resident = self.residents.of(connection.panel)
         if resident is not None and len(resident.room) == 1:
             self.timers.arrived(resident)
+        if resident is not None:
+            self.presences.arrived(connection, resident)
         self.making.watchers[connection] = None
         self.counters.connections += 1
         self.counters.connections_total += 1
@@ -283,6 +287,7 @@ class Kernel:
         if self.making.watchers.pop(connection, self) is None:
             self.counters.connections -= 1
             resident = self.residents.of(connection.panel)
+            self.presences.left(connection, resident)
             if resident is not None and len(resident.room) == 0:
                 self.timers.left(resident)
 

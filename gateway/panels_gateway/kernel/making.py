@@ -129,6 +129,7 @@ class Making:
             metadata=old.metadata,
             quota=old.quota,
             pool=old.pool,
+            presence=old.presence,
         )
         return self._make(definition, dict(state))
 

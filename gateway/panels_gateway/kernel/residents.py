@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from panels_gateway.broadcast.hub import Hub, Room
+from panels_gateway.broadcast.presence import Presence
 from panels_gateway.dispatch.dispatcher import Dispatcher
 from panels_gateway.journal.journal import Journal, JournalError, StoredPanel, Waiting
 from panels_gateway.journal.records import (
@@ -91,7 +92,8 @@ class Resident:
     before they are done with it: each adds one, without awaiting since it got the resident, and takes it off
     again. ``breakers`` are those of tools that failed lately, by name and caller. ``image`` is its state as
     somebody was sent it last, None for none, and ``imaging`` is set once the next one has been encoded, None
-    while none is. ``ending`` says that it is being deleted: what is submitted from then on is refused.
+    while none is. ``presence`` is who watches it, None while nobody does. ``ending`` says that it is being
+    deleted: what is submitted from then on is refused.
     """
 
     __slots__ = (
@@ -109,6 +111,7 @@ class Resident:
         "listeners",
         "next_runs",
         "panel",
+        "presence",
         "room",
         "tail",
         "unfolded",
@@ -134,6 +137,7 @@ class Resident:
         self.holds = 0
         self.image: Image | None = None
         self.imaging: asyncio.Event | None = None
+        self.presence: Presence | None = None
         self.ending = False
         self.weight = 0
 

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from panels_gateway.broadcast.changes import commit_messages, snapshot_messages
 from panels_gateway.broadcast.offsets import Offset, Start
-from panels_gateway.kernel.history import events_of, mutations_of, record_bytes
+from panels_gateway.kernel.history import events_of, is_addressed, mutations_of, record_bytes
 from panels_gateway.kernel.images import BYTES_AT_ONCE, LARGE_BYTES, PART_BYTES, Image, Part, cut
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import MIB
@@ -56,6 +56,11 @@ class Span:
     complete: bool
     commits: list[Ran | Changed] | None
     state: dict[str, bytes]
+
+    @property
+    def is_addressed(self) -> bool:
+        """Whether it has events that are for one subject only, so that not all readers are sent the same."""
+        return self.commits is not None and any(map(is_addressed, self.commits))
 
 
 class Streams:
@@ -101,26 +106,30 @@ class Streams:
         await self._kernel.turn.read()
         return Span(start, end, complete, commits, {})
 
-    async def body(self, resident: Resident, span: Span, topics: Topics, payer: str) -> Body:
-        """The messages of ``span`` for readers with these topics; an ``Image`` where they are large, held for
-        the caller; ``payer`` as ``Images`` wants it.
+    async def body(self, resident: Resident, span: Span, topics: Topics, subject: str | None) -> Body:
+        """The messages of ``span`` for readers of ``subject`` with these topics; an ``Image`` where they are
+        large, held for the caller.
 
         Raises ``RequestError`` OVERLOADED.
         """
+        payer = subject or ""
         key, interest, end = resident.panel.key, topics.interest, span.end
         if span.commits is None:
             return await self._snapshot((key, end.seq, interest), span, topics, payer)
         if not isinstance(span.start, Offset) or not span.commits:
             return EMPTY
         asked = (key, span.start.seq, interest)
-        known = self._recent.get(asked)
+        shared = not span.is_addressed
+        known = self._recent.get(asked) if shared else None
         if known is not None and known[0] == end.seq:
             return known[1]
-        parts = await _gathered(_messages(span.commits, topics))
+        parts = await _gathered(_messages(span.commits, topics, subject))
         size = sum(map(len, parts))
         if size > LARGE_BYTES:
             return await self._kernel.images.shaped(end.seq, size, lambda: _ready(parts), payer)
         body = b"".join(parts)
+        if not shared:
+            return body
         self._recent[asked] = (end.seq, body)
         self._recent.move_to_end(asked)
         if len(self._recent) > MAX_RECENT:
@@ -161,9 +170,11 @@ def _within(commits: list[Ran | Changed]) -> list[Ran | Changed]:
     return commits[:MAX_COMMITS]
 
 
-def _messages(commits: list[Ran | Changed], topics: Topics) -> Iterator[bytes]:
+def _messages(commits: list[Ran | Changed], topics: Topics, subject: str | None) -> Iterator[bytes]:
     for record in commits:
-        yield from commit_messages(topics, record.seq, record.at_ms, mutations_of(record), events_of(record))
+        yield from commit_messages(
+            topics, record.seq, record.at_ms, mutations_of(record), events_of(record), subject
+        )
 
 
 async def _gathered(messages: Iterator[bytes]) -> list[Part]:

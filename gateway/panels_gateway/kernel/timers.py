@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from panels_gateway.access.tokens import Principal, principal_of
+from panels_gateway.broadcast.events import Event
 from panels_gateway.kernel.counters import Counters
 from panels_gateway.kernel.intake import Intake
 from panels_gateway.kernel.listeners import Listeners
@@ -107,7 +108,7 @@ class Timers:
         resident: Resident,
         cause: Trigger | None,
         mutations: list[Mutation],
-        events: list[tuple[str, bytes]],
+        events: list[Event],
         seq: int,
     ) -> None:
         """The panel committed: tools that listen to an event or a key of it are run behind."""
@@ -116,7 +117,7 @@ class Timers:
             return
         depth = 0 if cause is None else cause.depth + 1
         for tool, pattern in listeners.events:
-            for name, fragment in events:
+            for name, fragment, _ in events:
                 if pattern.matches(name):
                     args = b'{"type":"event","event":%b,"seq":%d}' % (fragment, seq)
                     self._cause(resident, tool, args, depth)

@@ -35,6 +35,7 @@ from panels_shared.handlers import (
     DEFAULT_CAPABILITIES,
     DEFAULT_ENTRY,
     MAX_ENTRY_CHARS,
+    PRESENCE_CAPABILITY,
     handler_digest,
     max_source_bytes,
 )
@@ -176,6 +177,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     quota: _QuotaBody | None = None
     metadata: dict[str, Any] = {}
     pool: str | None = None
+    presence: bool = False
 
 
 # -- what comes of it --------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ class ToolDefinition:
 class PanelDefinition:
     """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON,
     None where the body has none (a PUT then keeps the state). ``pool`` is the label of the pools that compile
-    and run it, None for those without labels."""
+    and run it, None for those without labels. ``presence``: whether clients may know who else watches."""
 
     id: str
     kind: str
@@ -239,10 +241,13 @@ class PanelDefinition:
     metadata: bytes = b"{}"
     quota: Quota | None = None
     pool: str | None = None
+    presence: bool = False
     #: The quotas that the definition sets: its tools' by name, and the panel's own under "".
     quotas: Mapping[str, Quota] = field(init=False, repr=False)
     #: What the arguments of tools are checked by, by their names.
     schemas: Mapping[str, Schema] = field(init=False, repr=False, compare=False)
+    #: The tools whose handlers may know who watches.
+    present: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         quotas = {tool.name: tool.quota for tool in self.tools if tool.quota is not None}
@@ -251,6 +256,8 @@ class PanelDefinition:
         object.__setattr__(self, "quotas", quotas)
         checks = {tool.name: Schema(tool.args) for tool in self.tools if tool.args is not None}
         object.__setattr__(self, "schemas", checks)
+        present = frozenset(tool.name for tool in self.tools if PRESENCE_CAPABILITY in tool.capabilities)
+        object.__setattr__(self, "present", present)
 
     @property
     def label(self) -> str:
@@ -293,6 +300,7 @@ def parse(
         metadata=_metadata(shape.metadata),
         quota=_quota("quota", shape.quota),
         pool=shape.pool,
+        presence=shape.presence,
     )
 
 
@@ -512,11 +520,11 @@ def _capabilities(path: str, patterns: list[str]) -> tuple[str, ...]:
         _refuse(path, f"expected at most {MAX_CAPABILITIES} capabilities, got {len(patterns)}")
     for index, pattern in enumerate(patterns):
         _check_chars(f"{path}[{index}]", pattern, MAX_CAPABILITY_CHARS)
-        if _CAPABILITY_PATTERN.fullmatch(pattern) is None:
+        if pattern != PRESENCE_CAPABILITY and _CAPABILITY_PATTERN.fullmatch(pattern) is None:
             _refuse(
                 f"{path}[{index}]",
                 "expected state:read:<key|*>, state:write:<key|*>, events:emit:<name|*>, "
-                "view:update:<view|*> or ext:<name|*>, with a * only at the end",
+                "view:update:<view|*>, ext:<name|*> or presence:read, with a * only at the end",
             )
     return tuple(dict.fromkeys(patterns))
 

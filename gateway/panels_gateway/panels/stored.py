@@ -38,6 +38,7 @@ class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
     quota: Quota | None = None
     pool: str | None = None
+    presence: bool = False
 
 
 _encoder = msgspec.json.Encoder()
@@ -69,6 +70,7 @@ def encode(definition: PanelDefinition) -> bytes:
             metadata=msgspec.Raw(definition.metadata),
             quota=definition.quota,
             pool=definition.pool,
+            presence=definition.presence,
         )
     )
 
@@ -115,6 +117,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         metadata=bytes(stored.metadata),
         quota=stored.quota,
         pool=stored.pool,
+        presence=stored.presence,
     )
 
 

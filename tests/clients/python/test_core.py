@@ -16,7 +16,18 @@ from panels_client.errors import (
     OutcomeUnknownError,
     TooManyError,
 )
-from panels_client.instructions import Changed, Connect, Drop, FetchToken, Happened, Noted, Noticed, Report
+from panels_client.instructions import (
+    Attended,
+    Changed,
+    Connect,
+    Drop,
+    FetchToken,
+    Happened,
+    Noted,
+    Noticed,
+    Report,
+)
+from panels_client.messages import Presence
 from panels_client.options import Options
 from tests.clients.python.driving import OPTIONS, Driver
 
@@ -122,6 +133,39 @@ def test_unknown_messages_and_fields_are_ignored() -> None:
     driver.hear({"type": "NEWS", "seq": "x"}, patch(1, "a", 1, color="red"))
     assert driver.core.replica.position == 1
     assert driver.core.status == "live"
+
+
+def test_presence_is_what_was_heard_of_it() -> None:
+    driver = Driver()
+    driver.live()
+    assert driver.core.presence == Presence()
+    driver.hear({"type": "PRESENCE", "clients": 4, "subjects": {"ada": 2, "__proto__": 1}, "whole": True})
+    driver.hear({"type": "PRESENCE", "clients": 3, "subjects": {"ada": 0, "bob": 1}})
+    driver.hear({"type": "PRESENCE", "clients": 1, "subjects": {"cäsar": 1}, "whole": True})
+    assert [(seen.presence.clients, dict(seen.presence.subjects)) for seen in driver.of(Attended)] == [
+        (4, {"ada": 2, "__proto__": 1}),
+        (3, {"bob": 1, "__proto__": 1}),
+        (1, {"cäsar": 1}),
+    ]
+    assert driver.core.presence.clients == 1
+    assert driver.core.replica.position == 0
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"type": "PRESENCE", "subjects": {}},
+        {"type": "PRESENCE", "clients": 1, "subjects": []},
+        {"type": "PRESENCE", "clients": 1, "subjects": {"ada": "two"}},
+        {"type": "PRESENCE", "clients": -1, "subjects": {}},
+    ],
+)
+def test_presence_that_cannot_be_ends_the_connection_and_not_the_client(lie: dict[str, Any]) -> None:
+    driver = Driver()
+    driver.live()
+    driver.hear(lie)
+    assert driver.core.status == "reconnecting"
+    assert driver.core.presence == Presence()
 
 
 def test_event_that_was_heard_before_the_cut_is_not_told_twice() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from panels_gateway.broadcast.changes import (
     one_line,
     snapshot_messages,
 )
+from panels_gateway.broadcast.events import Event
 from panels_gateway.broadcast.topics import Topics, parse_topics
 
 KEYS = st.text(max_size=4)
@@ -63,7 +65,7 @@ def test_snapshot_and_commits_make_the_state(first: dict[str, Any], commits: lis
 
 
 def test_commit_is_one_message_for_each_key_and_event() -> None:
-    events = [("e", b'{"name":"e","payload":1}'), ("f", b'{"name":"f"}')]
+    events: list[Event] = [("e", b'{"name":"e","payload":1}', None), ("f", b'{"name":"f"}', None)]
     told = [
         json.loads(message)
         for message in commit_messages(
@@ -92,7 +94,11 @@ def test_commit_is_one_message_for_each_key_and_event() -> None:
 def test_topics_leave_out_what_they_do_not_name() -> None:
     topics = parse_topics("state:a%2A,event:f")
     told = commit_messages(
-        topics, 1, 0, mutations({"ab": 1, "b": 2}), [("e", b'{"name":"e"}'), ("f", b'{"name":"f"}')]
+        topics,
+        1,
+        0,
+        mutations({"ab": 1, "b": 2}),
+        [("e", b'{"name":"e"}', None), ("f", b'{"name":"f"}', None)],
     )
     assert [json.loads(message)["key"] for message in told] == ["ab", "1.1"]
     shown = [json.loads(message) for message in snapshot_messages(topics, 1, {"ab": b"1", "b": b"2"}, "o")]
@@ -119,3 +125,10 @@ def test_control_event_says_how_far_its_reader_is() -> None:
         "upToDate": True,
     }
     assert b"upToDate" not in control_event("e_1", "5", up_to_date=False)
+
+
+@pytest.mark.parametrize(("subject", "heard"), [("ada", ["1.0", "1.1"]), ("bob", ["1.1"]), (None, ["1.1"])])
+def test_event_for_one_subject_leaves_its_number_to_it(subject: str | None, heard: list[str]) -> None:
+    events: list[Event] = [("e", b'{"name":"e"}', "ada"), ("f", b'{"name":"f"}', None)]
+    told = commit_messages(Topics(), 1, 0, b"[]", events, subject)
+    assert [json.loads(message)["key"] for message in told] == heard

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from panels_gateway.broadcast import messages
+from panels_gateway.broadcast.events import Event
 from panels_gateway.broadcast.frames import text_frame
 from panels_gateway.broadcast.hub import Hub, Room
 from panels_gateway.broadcast.outbox import Commit
@@ -16,7 +18,8 @@ from tests.gateway.builders import payloads, setting
 class FakeSubscriber:
     """Keeps what it is delivered."""
 
-    def __init__(self, *topics: str) -> None:
+    def __init__(self, *topics: str, subject: str | None = None) -> None:
+        self.subject = subject
         self.topics = Topics()
         if topics:
             self.topics.remove(["state", "events"])
@@ -56,7 +59,10 @@ def depart(hub: Hub) -> None:
 
 def publish(room: Room, seq: int, key: str = "k", *events: str) -> None:
     mutations = [setting(key, seq)] if key else []
-    fragments = [(name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode()) for name in events]
+    fragments: list[Event] = []
+    for event in events:
+        name, _, to = event.partition("@")
+        fragments.append((name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode(), to or None))
     room.publish(seq, mutations, messages.mutations_json(mutations), fragments)
 
 
@@ -76,6 +82,31 @@ def test_hub_gives_the_caller_patch_events_and_result_in_one_write() -> None:
     assert caller.heard == ["patch1:k", "event1:a", "event1:b", "result"]
     assert other.heard == ["patch1:k", "event1:a", "event1:b"]
     assert len(caller.writes) == len(other.writes) == 1
+
+
+def test_event_for_one_subject_is_told_to_all_its_clients_and_to_nobody_else() -> None:
+    hub = Hub()
+    room = Room(hub)
+    ada, also_ada = FakeSubscriber(subject="ada"), FakeSubscriber(subject="ada")
+    only_x = FakeSubscriber("event:x", subject="ada")
+    bob, nobody = FakeSubscriber(subject="bob"), FakeSubscriber()
+    everyone = (ada, also_ada, only_x, bob, nobody)
+    for subscriber in everyone:
+        room.join(subscriber)
+    publish(room, 1)
+    publish(room, 2, "k", "x@ada", "all", "y@bob")
+    room.send(bob, answer("result"))
+    publish(room, 3, "", "x@ada")
+    depart(hub)
+    assert ada.heard == also_ada.heard == ["patch1:k", "patch2:k", "event2:x", "event2:all", "event3:x"]
+    assert only_x.heard == ["event2:x", "event3:x"]
+    # a version that told bob nothing is told all the same: versions have no gaps
+    assert bob.heard == ["patch1:k", "patch2:k", "event2:all", "event2:y", "result", "patch3"]
+    assert nobody.heard == ["patch1:k", "patch2:k", "event2:all", "patch3"]
+    for subscriber in everyone:
+        told = [json.loads(payload) for payload in payloads(b"".join(subscriber.writes))]
+        for this, following in pairwise(message for message in told if "seq" in message):
+            assert this.get("more", False) == (this["seq"] == following["seq"])
 
 
 def test_hub_writes_nothing_twice_and_nothing_when_there_is_nothing() -> None:
@@ -236,7 +267,9 @@ def test_commit_is_encoded_once_for_clients_with_the_same_topics() -> None:
     for subscriber in (*alike, other):
         room.join(subscriber)
     mutations = [setting(key, 1) for key in ("b", "a2", "c", "a1")]
-    events = [(name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode()) for name in "xy"]
+    events: list[Event] = [
+        (name, b'{"name":"%b","payload":null,"timestamp":1}' % name.encode(), None) for name in "xy"
+    ]
     room.publish(1, mutations, messages.mutations_json(mutations), events)
     depart(hub)
     assert [subscriber.heard for subscriber in alike] == [["patch1:a2:a1", "event1:x"]] * 3

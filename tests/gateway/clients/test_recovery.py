@@ -118,7 +118,7 @@ async def test_client_with_something_of_no_use_gets_the_state_and_is_told_so(why
 async def test_client_that_does_not_resume_hears_nothing_of_recovery() -> None:
     gateway = Gateway()
     resident = await counted(gateway, 1)
-    assert await read(Asked(), resident, gateway.kernel.histories) is None
+    assert await read(Asked(), resident, gateway.kernel.histories, None) is None
     socket = await resumed(gateway, resident, Asked())
     assert "recovered" not in socket.heard[0]
 
@@ -145,17 +145,17 @@ async def test_client_gets_the_state_where_what_it_missed_is_larger(monkeypatch:
 async def test_commits_made_while_history_was_read_are_told_as_well() -> None:
     gateway = Gateway()
     resident = await counted(gateway, 2)
-    found = await read(Asked(True, resident.panel.epoch, 1), resident, gateway.kernel.histories)
+    found = await read(Asked(True, resident.panel.epoch, 1), resident, gateway.kernel.histories, None)
     await gateway.put(resident, n=3)
     resident.holds += 1
     assert found is not None
-    frames = found.complete(resident.panel, Topics())
+    frames = found.complete(resident.panel, Topics(), None)
     # what is folded meanwhile cannot be told any more: the whole state is
     assert frames is None
-    found = await read(Asked(True, resident.panel.epoch, 1), resident, gateway.kernel.histories)
+    found = await read(Asked(True, resident.panel.epoch, 1), resident, gateway.kernel.histories, None)
     gateway.kernel.commits.change(resident, {"n": b"4"}, cause="test", subject=None)
     assert found is not None
-    frames = found.complete(resident.panel, Topics())
+    frames = found.complete(resident.panel, Topics(), None)
     assert frames is not None
     told = [json.loads(payload)["seq"] for payload in payloads(b"".join(frames))]
     assert told == [2, 2, 3, 4]
@@ -166,12 +166,12 @@ async def test_commits_made_while_history_was_read_are_told_as_well() -> None:
 async def test_commit_that_was_made_and_folded_while_others_follow_is_never_a_silent_gap(since: int) -> None:
     gateway = Gateway()
     resident = await counted(gateway, 2)
-    found = await read(Asked(True, resident.panel.epoch, since), resident, gateway.kernel.histories)
+    found = await read(Asked(True, resident.panel.epoch, since), resident, gateway.kernel.histories, None)
     await gateway.put(resident, n=3)
     gateway.kernel.commits.change(resident, {"n": b"4"}, cause="test", subject=None)
     assert [record.seq for record in resident.tail] == [4]
     assert found is not None
-    assert found.complete(resident.panel, Topics()) is None
+    assert found.complete(resident.panel, Topics(), None) is None
 
 
 async def test_commits_that_make_what_was_read_too_large_bring_the_state(
@@ -180,10 +180,10 @@ async def test_commits_that_make_what_was_read_too_large_bring_the_state(
     monkeypatch.setattr(recovery, "RECOVERY_FLOOR_BYTES", 500)
     gateway = Gateway()
     resident = await counted(gateway, 2)
-    found = await read(Asked(True, resident.panel.epoch, 0), resident, gateway.kernel.histories)
+    found = await read(Asked(True, resident.panel.epoch, 0), resident, gateway.kernel.histories, None)
     gateway.kernel.commits.change(resident, {"n": b"1" * 400}, cause="test", subject=None)
     assert isinstance(found, Recovery)
-    assert found.complete(resident.panel, Topics()) is None
+    assert found.complete(resident.panel, Topics(), None) is None
 
 
 async def test_client_with_topics_is_told_where_it_was_and_sees_no_gap() -> None:
@@ -198,3 +198,21 @@ async def test_client_with_topics_is_told_where_it_was_and_sees_no_gap() -> None
     await gateway.put(resident, b=2)
     patches: list[dict[str, Any]] = socket.heard[1:]
     assert [(patch["seq"], patch.get("prevSeq")) for patch in patches] == [(2, 0), (6, 2)]
+
+
+@pytest.mark.parametrize("topics", [Topics(), only("events")], ids=["default", "events"])
+@pytest.mark.parametrize(("subject", "heard"), [("ada", ["e", "f"]), ("bob", ["f"]), (None, ["f"])])
+async def test_events_for_another_subject_are_not_told_later_either(
+    topics: Topics, subject: str | None, heard: list[str]
+) -> None:
+    gateway = Gateway()
+    resident = await counted(gateway, 1)
+    await gateway.trigger(resident, {"emit": {"e": 1}, "to": {"e": "ada"}})
+    await gateway.trigger(resident, {"emit": {"f": 1}})
+    asked = Asked(True, resident.panel.epoch, 1, topics)
+    found = await read(asked, resident, gateway.kernel.histories, subject)
+    assert found is not None
+    frames = found.complete(resident.panel, topics, subject)
+    told = [json.loads(payload) for payload in payloads(b"".join(frames or ()))]
+    assert [message["event"]["name"] for message in told if message["type"] == "EVENT"] == heard
+    assert found.position == 3

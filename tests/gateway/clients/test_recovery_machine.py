@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from panels_gateway.access.tokens import ANONYMOUS
+from panels_gateway.access.tokens import principal_of
 from panels_gateway.broadcast.outbox import Commit, Outbox, OutboxLimits
 from panels_gateway.broadcast.topics import Topics
 from panels_gateway.clients import recovery
@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 KEYS: Final = ("a1", "a2", "b")
 EVENTS: Final = ("x", "y")
+#: Who clients are, and whom events are for, None for everyone.
+SUBJECTS: Final = ("ada", "bob")
+RECIPIENTS: Final = (None, "ada")
 #: What clients want to hear; the first are the default topics. All hold what roaming clients always keep.
 TOPICS: Final = (
     ("state", "events"),
@@ -88,6 +91,7 @@ class Client:
     topics: frozenset[str]
     slow: bool
     roams: bool
+    subject: str
     line: Line | None = None
     connection: Connection | None = None
     state: dict[str, Any] = field(default_factory=dict)
@@ -172,7 +176,14 @@ class Resuming(RuleBasedStateMachine):
         history=st.sampled_from([1, 2, 5, 1_000]),
         puts_away=st.booleans(),
         clients=st.lists(
-            st.tuples(st.sampled_from(TOPICS), st.booleans(), st.booleans()), min_size=1, max_size=3
+            st.tuples(
+                st.sampled_from([TOPICS[0], *TOPICS, TOPICS[0], TOPICS[0]]),
+                st.booleans(),
+                st.booleans(),
+                st.sampled_from(SUBJECTS),
+            ),
+            min_size=1,
+            max_size=3,
         ),
         floor=st.sampled_from([0, 200, 256 * 1024]),
     )
@@ -180,7 +191,7 @@ class Resuming(RuleBasedStateMachine):
         self,
         history: int,
         puts_away: bool,
-        clients: list[tuple[tuple[str, ...], bool, bool]],
+        clients: list[tuple[tuple[str, ...], bool, bool, str]],
         floor: int,
     ) -> None:
         self.loop = asyncio.new_event_loop()
@@ -191,10 +202,10 @@ class Resuming(RuleBasedStateMachine):
         self.number = 0
         #: What the room is at each version, and the events of each.
         self.states: list[dict[str, Any]] = [{}]
-        self.events: list[tuple[str, ...]] = [()]
+        self.events: list[list[tuple[str, str | None]]] = [[]]
         self.clients = [
-            Client(frozenset([*topics, *KEPT]) if roams else frozenset(topics), slow, roams)
-            for topics, slow, roams in clients
+            Client(frozenset([*topics, *KEPT]) if roams else frozenset(topics), slow, roams, subject)
+            for topics, slow, roams, subject in clients
         ]
         self.run(self.make())
 
@@ -203,7 +214,7 @@ class Resuming(RuleBasedStateMachine):
 
     async def make(self) -> None:
         await self.gateway.add("p", state={})
-        self.states, self.events = [{}], [()]
+        self.states, self.events = [{}], [[]]
 
     def client(self, number: int) -> Client:
         return self.clients[number % len(self.clients)]
@@ -212,16 +223,17 @@ class Resuming(RuleBasedStateMachine):
 
     @rule(
         changes=st.lists(st.tuples(st.sampled_from(KEYS), st.booleans()), max_size=3),
-        events=st.lists(st.sampled_from(EVENTS), max_size=2, unique=True),
+        events=st.dictionaries(st.sampled_from(EVENTS), st.sampled_from(RECIPIENTS), max_size=2),
         settle=st.booleans(),
     )
-    def commit(self, changes: list[tuple[str, bool]], events: list[str], settle: bool) -> None:
+    def commit(self, changes: list[tuple[str, bool]], events: dict[str, str | None], settle: bool) -> None:
         if not changes and not events:
             return
         self.number += 1
         kept = {key: self.number for key, sets in dict(changes).items() if sets}
         deleted = [key for key, sets in dict(changes).items() if not sets]
         args = {"set": kept, "delete": deleted, "emit": dict.fromkeys(events, self.number)}
+        args["to"] = {name: subject for name, subject in events.items() if subject}
 
         async def submit() -> None:
             self.gateway.submit(await self.gateway.open(), args)
@@ -231,7 +243,7 @@ class Resuming(RuleBasedStateMachine):
         self.run(submit())
         state = {key: value for key, value in self.states[-1].items() if key not in deleted}
         self.states.append(state | kept)
-        self.events.append(tuple(events))
+        self.events.append(list(events.items()))
 
     @rule(back=st.integers(0, 2))
     def revert(self, back: int) -> None:
@@ -249,7 +261,7 @@ class Resuming(RuleBasedStateMachine):
             resident.holds -= 1
             self.gateway.request_turn()
             self.states.append(dict(self.states[seq]))
-            self.events.append(())
+            self.events.append([])
 
         self.run(go())
 
@@ -293,13 +305,13 @@ class Resuming(RuleBasedStateMachine):
         asked = Asked(client.resumed, client.epoch, client.position, topics)
         resident = await self.gateway.open()
         resident.holds += 1
-        found = await recovery.read(asked, resident, self.gateway.kernel.histories)
+        found = await recovery.read(asked, resident, self.gateway.kernel.histories, client.subject)
         resident.holds -= 1
         client.line = Line(slow=client.slow)
         client.connection = Connection(
             self.gateway.kernel,
             resident.panel,
-            ANONYMOUS,
+            principal_of(client.subject, expires_at=None, grants=None),
             client.line,
             client_id="c",
             limits=ClientLimits(),
@@ -360,8 +372,8 @@ class Resuming(RuleBasedStateMachine):
         events = [
             (seq, name)
             for seq in range(client.base + 1, len(self.events))
-            for name in self.events[seq]
-            if topics.want_event(name)
+            for name, subject in self.events[seq]
+            if topics.want_event(name) and subject in (None, client.subject)
         ]
         assert [event for event in client.heard if topics.want_event(event[1])] == events
         assert len(set(client.heard)) == len(client.heard)
@@ -391,7 +403,7 @@ class Resuming(RuleBasedStateMachine):
 
 
 Resuming.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

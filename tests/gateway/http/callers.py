@@ -49,9 +49,9 @@ def bearer(**claims: Any) -> dict[str, str]:
     return {"authorization": f"Bearer {make_token(**claims)}"}
 
 
-def grant(panel_id: str, *allow: str) -> dict[str, str]:
+def grant(panel_id: str, *allow: str, **claims: Any) -> dict[str, str]:
     """The header with a token that allows this on a panel."""
-    return bearer(panels=[{"id": panel_id, "allow": list(allow)}])
+    return bearer(panels=[{"id": panel_id, "allow": list(allow)}], **claims)
 
 
 def assert_error(response: httpx.Response, code: Code) -> dict[str, Any]:

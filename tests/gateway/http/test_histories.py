@@ -110,6 +110,20 @@ async def test_history_says_what_each_commit_was(client: httpx.AsyncClient, gate
     }
 
 
+@pytest.mark.parametrize(
+    ("subject", "access", "heard"),
+    [("ada", ["read"], "ef"), ("bob", ["read"], "f"), ("bob", ["read", "manage"], "ef")],
+)
+async def test_history_shows_events_for_one_subject_to_it_and_to_who_may_manage_the_panel(
+    guarded: httpx.AsyncClient, gateway: Gateway, subject: str, access: list[str], heard: str
+) -> None:
+    resident = await gateway.add("p")
+    await gateway.trigger(resident, {"emit": {"e": 1, "f": 2}, "to": {"e": "ada"}})
+    allowed = grant("p", *access, sub=subject)
+    (commit,) = (await guarded.get("/panels/p/history", headers=allowed)).json()["commits"]
+    assert "".join(event["name"] for event in commit["events"]) == heard
+
+
 async def test_history_says_whom_a_handler_reached(client: httpx.AsyncClient, gateway: Gateway) -> None:
     gateway.respond = act
     resident = await gateway.add("p")

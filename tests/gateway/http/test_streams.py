@@ -166,6 +166,26 @@ async def test_beginning_is_the_state_and_what_follows_are_commits(
     assert said(await read(client, offset=offset(resident, 0)))[:3] == [("n", 1), ("n", 2), ("n", 3)]
 
 
+async def test_page_with_events_for_one_subject_is_of_its_reader_alone(
+    guarded: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    resident = await counted(gateway, 1)
+    await gateway.trigger(resident, {"emit": {"e": 1, "f": 2}, "to": {"e": "ada"}})
+    tags: dict[str, str] = {}
+    for subject, heard in (
+        ("bob", ["2.1"]),
+        ("ada", ["2.0", "2.1"]),
+        ("eve", ["2.1"]),
+        ("ada", ["2.0", "2.1"]),
+    ):
+        page = await guarded.get(
+            STREAM, params={"offset": offset(resident, 1)}, headers=grant("p", "read", sub=subject)
+        )
+        assert [key for key, _ in said(page)] == heard
+        tags[subject] = page.headers["etag"]
+    assert len(set(tags.values())) == 3
+
+
 async def test_end_is_an_empty_page(client: httpx.AsyncClient, gateway: Gateway) -> None:
     resident = await counted(gateway)
     for asked in ("now", offset(resident, 3)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from panels_gateway.access.tokens import ANONYMOUS
@@ -11,7 +13,7 @@ from panels_gateway.kernel.residents import Resident
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
 from panels_shared.errors import Code
 from panels_shared.outcome import Completed, Failed, Reason, Usage
-from tests.support.gateway import Caller, Gateway
+from tests.support.gateway import Caller, Gateway, completed
 
 pytestmark = pytest.mark.anyio
 
@@ -97,9 +99,18 @@ async def test_repeat_gives_the_recorded_answer() -> None:
 async def test_answer_of_a_record_tells_the_panel_s_version_where_it_made_none() -> None:
     world = await make_world()
     trigger = world.trigger(Caller())
-    assert answer_of(record_of(trigger, DONE.outcome, 3), 9) == DONE
-    told = answer_of(record_of(trigger, DONE.outcome), 9)
+    assert answer_of(record_of(trigger, DONE.outcome, 3), 9, "ada") == DONE
+    told = answer_of(record_of(trigger, DONE.outcome), 9, "ada")
     assert isinstance(told, Succeeded)
     assert told.seq == 9
     failed = Failed(Usage(), Reason.TIMEOUT, "no")
-    assert answer_of(record_of(trigger, failed), 9) == Failure(failed)
+    assert answer_of(record_of(trigger, failed), 9, "ada") == Failure(failed)
+
+
+@pytest.mark.parametrize(("subject", "heard"), [("ada", ["e", "f"]), ("bob", ["f"]), ("", ["f"])])
+async def test_answer_has_no_event_that_is_for_another_subject(subject: str, heard: list[str]) -> None:
+    world = await make_world()
+    outcome = completed(events={"e": {"to": 1}, "f": {"to": "ada"}}, to={"e": "ada"})
+    answer = answer_of(record_of(world.trigger(Caller()), outcome, 3), 9, subject)
+    assert isinstance(answer, Succeeded)
+    assert [json.loads(event)["name"] for event in answer.outcome.events] == heard

@@ -178,7 +178,7 @@ async def test_records_are_told_as_mutations_and_events() -> None:
     ran, changed = page.commits
     assert isinstance(ran, Ran)
     assert isinstance(changed, Changed)
-    assert [name for name, _ in events_of(ran)] == ["e", "f"]
+    assert [name for name, _, _ in events_of(ran)] == ["e", "f"]
     assert events_of(changed) == []
     assert [decode_mutations(mutations_of(record))[0].op for record in (ran, changed)] == ["set", "delete"]
     assert record_bytes(ran) > record_bytes(changed) > len(mutations_of(changed))

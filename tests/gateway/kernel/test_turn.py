@@ -29,6 +29,7 @@ class Listener:
 
     def __init__(self, heard: list[str]) -> None:
         self.topics = Topics()
+        self.subject: str | None = None
         self.private: list[tuple[int, bytes]] = []
         self.position = 0
         self._heard = heard

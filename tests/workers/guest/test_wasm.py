@@ -169,6 +169,16 @@ def test_emit_needs_a_name_a_json_payload_and_permission() -> None:
     assert code("(call $emit (i32.const 0) (i32.const 0) (i32.const 64) (i32.const 2))", _64="{}") == -4
 
 
+def test_event_for_one_subject_needs_a_subject() -> None:
+    emit = f"(call $emit_to {KEY} (i32.const 64) (i32.const 2) (i32.const 70) (i32.const %d))"
+    assert code(emit % 3, _0="n", _64="{}", _70="ada") == 0
+    assert code(emit % 0, _0="n", _64="{}", _70="ada") == -4
+    assert code(emit % 2_000, _0="n", _64="{}", _70="a" * 2_000) == -4
+    program = make_program(f"(drop {emit % 3}) (i32.const 0)", data={0: "n", 64: "{}", 70: "ada"})
+    (event,) = completed(program.run(make_task())).events
+    assert json.loads(event) == {"name": "n", "payload": {}, "timestamp": 1_700_000_000_000, "to": "ada"}
+
+
 def test_ext_call_needs_names_a_json_array_and_permission() -> None:
     call = "(i32.wrap_i64 (call $ext_call (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 64) (i32.const 2)))"
     allowed = make_task(capabilities=("ext:x",))
@@ -348,6 +358,7 @@ CALLS = {
     "state_has": 2,
     "state_keys": 2,
     "emit": 4,
+    "emit_to": 6,
     "view": 6,
     "ext_call": 6,
     "result": 2,

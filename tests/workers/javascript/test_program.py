@@ -234,6 +234,28 @@ def test_events_views_and_log_reach_the_outcome() -> None:
     assert outcome.log[0].text == 'd {"a":1}'
 
 
+def test_event_is_for_one_subject_where_the_handler_says_so() -> None:
+    outcome = run(
+        "$emit('a', 1, { to: 'ada' }); $emit('b', 2, undefined); $emit('c', 3, { to: 'ädä' })"
+    ).outcome
+    assert isinstance(outcome, Completed)
+    events = [json.loads(event) for event in outcome.events]
+    assert [(event["name"], event.get("to")) for event in events] == [("a", "ada"), ("b", None), ("c", "ädä")]
+
+
+@pytest.mark.parametrize("options", ["null", "'ada'", "{}", "{ to: null }", "{ to: '' }", "{ to: ['ada'] }"])
+def test_event_for_nobody_is_refused_and_never_told_to_everyone(options: str) -> None:
+    failed = failure(f"$emit('a', 1, {options})")
+    assert failed.reason is Reason.HANDLER_ERROR
+    assert "subject" in failed.message
+
+
+@pytest.mark.parametrize("subject", ["'a'.repeat(257)", "'\\ud800'"])
+def test_subject_of_an_event_is_bounded_and_well_formed(subject: str) -> None:
+    failed = failure(f"$emit('a', 1, {{ to: {subject} }})")
+    assert failed.reason in (Reason.HANDLER_ERROR, Reason.INVALID_RESULT)
+
+
 def test_log_survives_a_job_that_fails() -> None:
     assert [
         line.text for line in failure("$log.info('so far'); while (true);", limits={"fuel": 5_000_000}).log

@@ -47,6 +47,7 @@ IMPORTS: Final[dict[str, tuple[str, str]]] = {
     "state_has": ("ii", "i"),
     "state_keys": ("ii", "i"),
     "emit": ("iiii", "i"),
+    "emit_to": ("iiiiii", "i"),
     "view": ("iiiiii", "i"),
     "result": ("ii", ""),
     "fail": ("ii", ""),
@@ -76,6 +77,7 @@ class WasmHost:
             "state_has": _state_has,
             "state_keys": _state_keys,
             "emit": _emit,
+            "emit_to": _emit_to,
             "view": _view,
             "result": _result,
             "fail": _fail,
@@ -178,6 +180,12 @@ def _state_keys(run: WasmRun, raw: Any) -> int:
 def _emit(run: WasmRun, raw: Any) -> int:
     name, name_length, pointer, length = raw[0:16:4]
     run.effects.emit(run.read_text(name, name_length), run.read_value(pointer, length))
+    return 0
+
+
+def _emit_to(run: WasmRun, raw: Any) -> int:
+    payload = run.read_value(raw[8], raw[12])
+    run.effects.emit(run.read_text(raw[0], raw[4]), payload, run.read_text(raw[16], raw[20]))
     return 0
 
 

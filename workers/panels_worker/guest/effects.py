@@ -186,9 +186,11 @@ class Effects:
 
     # -- everything else -----------------------------------------------------------------------------
 
-    def emit(self, name: str, payload: bytes) -> None:
-        """Emits an event with a JSON payload."""
+    def emit(self, name: str, payload: bytes, to: str | None = None) -> None:
+        """Emits an event with a JSON payload, to everyone or to the subject ``to`` alone."""
         _check_name("event name", name)
+        if to is not None:
+            _check_name("subject", to)
         task = self.task
         if not task.capabilities.may_emit(name):
             raise Denied(f"expected the capability events:emit:{name}")
@@ -198,9 +200,15 @@ class Effects:
             jsonvalue.validate(payload)
         except InvalidJsonError as exc:
             raise InvalidValue(f"event {name!r}: {exc.problem}") from None
-        self._charge(len(name) + len(payload))
+        self._charge(len(name) + len(payload) + len(to or ""))
         self.events.append(
-            b'{"name":%b,"payload":%b,"timestamp":%d}' % (_encode(name), payload, int(task.now_ms))
+            b'{"name":%b,"payload":%b,"timestamp":%d%b}'
+            % (
+                _encode(name),
+                payload,
+                int(task.now_ms),
+                b"" if to is None else b',"to":%b' % _encode(to),
+            )
         )
 
     def view(self, view_id: str, command: str, params: bytes) -> None:

@@ -25,6 +25,12 @@ declare const $scope: {
   readonly [claim: string]: Json | undefined;
 };
 
+/**
+ * Who watches the panel as the handler begins: subjects with the number of their clients. Empty without the capability
+ * `presence:read`.
+ */
+declare const $presence: { readonly [subject: string]: number | undefined };
+
 interface PanelState {
   /** A top-level key of the panel's state. A value is an ordinary object, and changes in it are committed. */
   [key: string]: any;
@@ -60,9 +66,12 @@ declare const $fail: (code: string, message?: string, details?: unknown) => neve
  */
 declare const $id: () => string;
 
-/** Emits an event to everyone who watches the panel. */
+/**
+ * Emits an event to everyone who watches the panel, or, with `to`, to the clients of that subject alone: `{ to: $scope.sub }`
+ * is the caller.
+ */
 declare const $emit: {
-  (name: string, payload?: unknown): void;
+  (name: string, payload?: unknown, options?: { to: string }): void;
   /** The event `toast` with `{ message, type }`. */
   toast(message: string, type?: "info" | "success" | "warning" | "error" | (string & {})): void;
 };

@@ -47,6 +47,12 @@ class _Change(msgspec.Struct, array_like=True):
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class _Event(msgspec.Struct, array_like=True):
+    name: str
+    payload: msgspec.Raw
+    to: str | None = None
+
+
 class _Report(msgspec.Struct):
     """What the prelude says at the end: none of it is trusted."""
 
@@ -54,7 +60,7 @@ class _Report(msgspec.Struct):
     error: FailureReport | None = None
     result: msgspec.Raw = msgspec.Raw(b"null")
     mutations: list[_Change] = []
-    events: list[tuple[str, msgspec.Raw]] = []
+    events: list[_Event] = []
     views: list[tuple[str, str, msgspec.Raw]] = []
 
 
@@ -262,8 +268,8 @@ class JavaScriptProgram:
             else:
                 # else whether it fails would tell one who may neither read nor write what the value is
                 effects.check_write(change.key)
-        for name, payload in report.events:
-            effects.emit(name, bytes(payload))
+        for event in report.events:
+            effects.emit(event.name, bytes(event.payload), event.to)
         for view, command, params in report.views:
             effects.view(view, command, bytes(params))
         effects.returns(bytes(report.result))

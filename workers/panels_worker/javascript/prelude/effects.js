@@ -8,9 +8,16 @@ function named(what, name) {
   return stringify(name);
 }
 
-const $emit = (name, payload = null) => {
+const $emit = (name, payload = null, options = undefined) => {
   const quoted = named("an event name", name);
-  events += `${events && ","}[${quoted},${encode(payload, "payload")}]`;
+  let to = "";
+  if (options !== undefined) {
+    if (typeof options !== "object" || options === null || typeof options.to !== "string") {
+      throw new $TypeError("expected $emit(name, payload, { to: subject }), got no subject that is a string");
+    }
+    to = `,${named("a subject", options.to)}`;
+  }
+  events += `${events && ","}[${quoted},${encode(payload, "payload")}${to}]`;
 };
 defineProperty($emit, "toast", {
   value: (message, type = "info") => $emit("toast", { message: $String(message), type: $String(type) }),

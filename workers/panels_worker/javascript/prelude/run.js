@@ -178,7 +178,8 @@ function begin(exported, expected) {
   // What the top level did with a job's things every job would find done: the handler begins from a snapshot.
   if (touched()) {
     throw new $Error(
-      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $time, $id " +
+      "the top level of a module runs once, before any job: use $state, $emit, $view, $scope, $presence, " +
+        "$time, $id " +
         "and Math.random in the exported function",
     );
   }

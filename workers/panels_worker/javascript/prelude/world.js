@@ -67,7 +67,7 @@ fixed("$ext", $ext);
 fixed("$time", freeze({ __proto__: null, now: () => now() }));
 visible("$args", null);
 let scope;
-defineProperty(globalThis, "$scope", {
-  get: () => (scope === undefined ? (scope = parse(hostScope())) : scope),
-  configurable: false,
-});
+const readScope = () => (scope === undefined ? (scope = parse(hostScope())) : scope);
+defineProperty(globalThis, "$scope", { get: readScope, configurable: false });
+const nobody = freeze({ __proto__: null });
+defineProperty(globalThis, "$presence", { get: () => readScope().presence ?? nobody, configurable: false });
