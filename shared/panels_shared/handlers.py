@@ -27,8 +27,14 @@ PRESENCE_CAPABILITY: Final = "presence:read"
 DEFAULT_CAPABILITIES = ("state:read:*", "state:write:*", "events:emit:*")
 
 
+#: What stands around a script and the modules that travel with it, in bytes: their names and lengths.
+MAX_COMPOSING_BYTES: Final = 4 * KIB
+
+
 def max_source_bytes(language: Language) -> int:
-    """How long the source of a handler in ``language`` may be, in bytes."""
+    """How long the source of a handler in ``language`` may be, in bytes, with the modules that it
+    imports.
+    """
     if language == "wasm":
         return MAX_WASM_BYTES
     if language == "wat":

@@ -23,6 +23,15 @@ from panels_shared.errors import InvalidJsonError, PanelsError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, DEFAULT_ENTRY, handler_digest
 from panels_shared.messages import Language
 from panels_shared.names import NAME_RULE, is_name
+from panels_shared.script_modules import (
+    MAX_MODULES,
+    MODULE_NAME_RULE,
+    ModuleError,
+    compose,
+    is_module_name,
+    language_of,
+    reached,
+)
 from panels_shared.snippet import caret
 
 PANEL_FILE: Final = "panel.toml"
@@ -43,7 +52,19 @@ LANGUAGES: Final[Mapping[str, Language]] = {
     ".wasm": "wasm",
 }
 _PANEL_FIELDS: Final = frozenset(
-    {"id", "kind", "title", "capabilities", "metadata", "quota", "pool", "presence", "initialState", "tools"}
+    {
+        "id",
+        "kind",
+        "title",
+        "capabilities",
+        "metadata",
+        "quota",
+        "pool",
+        "presence",
+        "modules",
+        "initialState",
+        "tools",
+    }
 )
 _TOOL_FIELDS: Final = frozenset(
     {"handler", "entry", "description", "trigger", "exclusive", "capabilities", "limits", "quota"}
@@ -102,13 +123,16 @@ def load(read: Read) -> Folder:
     assert kind is not None
     if not is_name(panel_id):
         raise _wrong("id", f"expected {NAME_RULE}, got {panel_id[:64]!r}")
-    tools = _tools(panel, read)
+    modules = _modules(panel.get("modules", []), read)
+    tools = _tools(panel, modules, read)
     body: dict[str, Any] = {
         name: panel[name]
         for name in ("id", "kind", "title", "capabilities", "metadata", "quota", "pool", "presence")
         if name in panel
     }
     body["tools"] = [source for _, source in tools]
+    if modules:
+        body["modules"] = modules
     metadata = body.get("metadata", {})
     if not _is_table(metadata) or FINGERPRINT in metadata:
         raise _wrong("metadata", f"expected a table without {FINGERPRINT}, which panels apply writes")
@@ -164,17 +188,30 @@ def _check_json(path: str, value: Any, depth: int) -> None:
         raise _wrong(path, f"expected a value that JSON has, got a {type(value).__name__}; quote it")
 
 
-def _tools(panel: Mapping[str, Any], read: Read) -> list[tuple[FolderTool, dict[str, Any]]]:
+def _modules(names: Any, read: Read) -> dict[str, str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _wrong("modules", 'expected names of files in the folder, like ["rules.js"]')
+    if len(names) > MAX_MODULES:
+        raise _wrong("modules", f"expected at most {MAX_MODULES}, got {len(names)}")
+    for name in names:
+        if not is_module_name(name):
+            raise _wrong("modules", f"expected {MODULE_NAME_RULE}, got {name[:100]!r}")
+    return {name: _source(name, language_of(name), read(name, MAX_HANDLER_BYTES)) for name in names}
+
+
+def _tools(
+    panel: Mapping[str, Any], modules: Mapping[str, str], read: Read
+) -> list[tuple[FolderTool, dict[str, Any]]]:
     tables = panel.get("tools", {})
     if not _is_table(tables) or not all(_is_table(table) for table in tables.values()):
         raise _wrong("tools", "expected tables [tools.NAME]")
     if len(tables) > MAX_TOOLS:
         raise _wrong("tools", f"expected at most {MAX_TOOLS}, got {len(tables)}")
-    return [_tool(name, table, panel, read) for name, table in tables.items()]
+    return [_tool(name, table, panel, modules, read) for name, table in tables.items()]
 
 
 def _tool(
-    name: str, table: Mapping[str, Any], panel: Mapping[str, Any], read: Read
+    name: str, table: Mapping[str, Any], panel: Mapping[str, Any], modules: Mapping[str, str], read: Read
 ) -> tuple[FolderTool, dict[str, Any]]:
     path = f"tools.{name}"
     if not is_name(name):
@@ -195,7 +232,15 @@ def _tool(
             raise _wrong(f"{path}.entry", f"expected none for {language}")
     else:
         entry = entry or DEFAULT_ENTRY
-    handler: dict[str, Any] = {"language": language, "source": _source(file, language, source)}
+    text = _source(file, language, source)
+    composed = source
+    if language in ("javascript", "typescript"):
+        try:
+            imported = reached(language, text, modules)
+        except ModuleError as exc:
+            raise FolderError(f"{exc.name or file}: {exc}") from None
+        composed = compose(source, tuple((each, modules[each].encode()) for each in imported))
+    handler: dict[str, Any] = {"language": language, "source": text}
     if entry:
         handler["entry"] = entry
     fields = {key: value for key, value in table.items() if key not in ("handler", "entry")}
@@ -204,7 +249,7 @@ def _tool(
             fields[schema] = _schema(f"{path}.{schema}", fields[schema], read)
     tool = FolderTool(
         name,
-        handler_digest(language, entry, source).hex(),
+        handler_digest(language, entry, composed).hex(),
         language,
         file,
         # what the panel's list, or the default, gives to a tool without one

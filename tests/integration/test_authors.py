@@ -191,3 +191,58 @@ async def reached(panel: Panel, subjects: dict[str, int]) -> None:
             await heard.wait()
             heard.clear()
     end()
+
+
+def test_tools_share_modules_and_a_handler_that_waits_ends_with_one_that_it_imports(system: System) -> None:
+    def made(limit: int) -> dict[str, Any]:
+        take = (
+            'import { within } from "./rules.js";\n'
+            "export default async function (n) {\n"
+            "  if ($args === 'ask') await $ext.human.ask('?');\n"
+            "  return within($args === 'ask' ? 5 : n);\n"
+            "}"
+        )
+        peek = 'import { limit } from "./rules.js"; export default () => limit;'
+        rules = (
+            f"export const limit = {limit};\n"
+            "export function within(n) {\n"
+            "  if (n > limit) $fail('TOO_MUCH', `at most ${limit}`);\n"
+            "  return n;\n"
+            "}"
+        )
+        return {
+            "kind": "test",
+            "tools": [
+                script("take", take, capabilities=["ext:human", "state:write:*"]),
+                script("peek", peek),
+            ],
+            "modules": {"rules.js": rules, "unused.ts": "export const a: number = 1;"},
+        }
+
+    panel = system.http.post("/panels", json=made(10)).json()["id"]
+    shown = system.http.get(f"/panels/{panel}").json()
+    assert sorted(shown["modules"]) == ["rules.js", "unused.ts"]
+    with system.connect(panel) as client:
+        assert [client.call("take", 7), client.call("peek")] == [7, 10]
+        waiting = client.send_trigger("take", "ask")
+        progress = client.receive_type("PROGRESS")
+        # the same handlers, so that the one that waits goes on
+        assert system.http.put(f"/panels/{panel}", json=made(10) | {"title": "T"}).status_code == 200
+        client.send({"type": "ANSWER", "suspensionId": progress["suspensionId"], "value": 1})
+        assert client.await_answer(waiting).value == 5
+        waiting = client.send_trigger("take", "ask")
+        client.receive_type("PROGRESS")
+        assert system.http.put(f"/panels/{panel}", json=made(3)).status_code == 200
+        assert client.await_answer(waiting).reason == "RESUME_FAILED"
+        assert client.call("peek") == 3
+        failed = client.trigger("take", 7).final
+        assert failed["details"]["handlerCode"] == "TOO_MUCH"
+        assert failed["details"]["stack"].split("\n")[0].startswith("    at within (rules.js:3:")
+        assert failed["details"]["location"]["line"] == 4
+    wrong = made(3) | {"modules": {"rules.js": "export const limit = ;"}}
+    refused = system.http.put(f"/panels/{panel}", json=wrong).json()["error"]
+    assert refused["code"] == "INVALID_HANDLER"
+    assert "rules.js:1:22: SyntaxError" in refused["message"]
+    fork = system.http.post(f"/panels/{panel}/fork", json={}).json()["id"]
+    with system.connect(fork) as client:
+        assert client.call("peek") == 3

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panels_gateway.panels.definition import DefinitionLimits, parse
 from panels_shared import panel_folder as folder
 from panels_shared.handlers import handler_digest
 from panels_shared.panel_folder import FolderError
@@ -55,6 +56,21 @@ def test_definition_has_what_the_folder_says() -> None:
     assert found.tools[1].digest == handler_digest("wasm", "go", b"\0asm").hex()
 
 
+def test_modules_are_files_and_change_the_handlers_that_import_them() -> None:
+    toml = HEAD + 'modules = ["rules.js"]\n[tools.a]\nhandler = "a.js"\n[tools.b]\nhandler = "b.js"\n'
+
+    def made(rules: bytes) -> folder.Folder:
+        files = {"a_js": b"import './rules.js'; export default () => 1", "b_js": b"1", "rules_js": rules}
+        return folder.load(reading(toml, **files))
+
+    one, two = made(b"1"), made(b"2")
+    assert json.loads(one.made)["modules"] == {"rules.js": "1"}
+    assert one.fingerprint != two.fingerprint
+    assert [a.digest == b.digest for a, b in zip(one.tools, two.tools, strict=True)] == [False, True]
+    definition = parse(one.made, DefinitionLimits(), default_id="p")
+    assert [tool.handler.digest.hex() for tool in definition.tools] == [tool.digest for tool in one.tools]
+
+
 def test_fingerprint_ignores_order_and_state_and_nothing_else() -> None:
     one, two = '[tools.a]\nhandler = "a.js"\n', '[tools.b]\nhandler = "a.js"\n'
     prints = [
@@ -98,11 +114,17 @@ def test_fingerprint_ignores_order_and_state_and_nothing_else() -> None:
         (HEAD + 'metadata = { panelsFolder = "x" }', "panel.toml: metadata"),
         (HEAD + "metadata = 1", "panel.toml: metadata"),
         (HEAD + '[tools.a]\nhandler = "bad.js"', "bad.js: expected UTF-8"),
+        (HEAD + "modules = 1", "panel.toml: modules: expected names of files"),
+        (HEAD + 'modules = ["../a.js"]', "panel.toml: modules: expected a name of 1 to 64"),
+        (HEAD + 'modules = ["none.js"]', "none.js: expected a file, found none"),
+        (HEAD + 'modules = ["bad.js"]', "bad.js: expected UTF-8"),
+        (HEAD + 'modules = ["me.js"]\n[tools.a]\nhandler = "me.js"', "me.js: expected modules that do not"),
         (HEAD + "title = " + "[" * 65 + "]" * 65, "panel.toml: title"),
     ],
 )  # fmt: skip
 def test_folder_that_is_not_right_is_refused_with_file_and_field(toml: str, said: str) -> None:
     files = {"a_js": b"1", "a_wat": b"(module)", "l_json": b"[]", "bad_json": b"{", "bad_js": b"\xff"}
+    files["me_js"] = b"import './me.js'"
     with pytest.raises(FolderError) as caught:
         folder.load(reading(toml, **files))
     assert str(caught.value).startswith(said)

@@ -222,6 +222,7 @@ def _description(resident: Resident, circuits: Mapping[str, object]) -> dict[str
         "metadata": msgspec.Raw(made.metadata),
         "pool": made.pool,
         "presence": made.presence,
+        "modules": made.modules,
         "stateBytes": panel.state_bytes,
     }
 

@@ -130,6 +130,7 @@ class Making:
             quota=old.quota,
             pool=old.pool,
             presence=old.presence,
+            modules=old.modules,
         )
         return self._make(definition, dict(state))
 

@@ -20,6 +20,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final, Literal, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -42,6 +43,15 @@ from panels_shared.handlers import (
 from panels_shared.limits import DEFAULT_LIMITS, DEFAULT_MAXIMA, KIB, MIB, Limits
 from panels_shared.messages import Digest, Language
 from panels_shared.names import MAX_NAME_CHARS, NAME_RULE, is_name
+from panels_shared.script_modules import (
+    MAX_MODULES,
+    MODULE_NAME_RULE,
+    ModuleError,
+    compose,
+    is_module_name,
+    language_of,
+    reached,
+)
 
 MAX_TITLE_CHARS: Final = 256
 MAX_DESCRIPTION_CHARS: Final = 1_024
@@ -178,6 +188,7 @@ class _PanelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     metadata: dict[str, Any] = {}
     pool: str | None = None
     presence: bool = False
+    modules: dict[str, str] = {}
 
 
 # -- what comes of it --------------------------------------------------------------------------------
@@ -230,7 +241,9 @@ class ToolDefinition:
 class PanelDefinition:
     """A validated definition. ``metadata`` is a JSON object; ``initial_state`` maps top-level keys to JSON,
     None where the body has none (a PUT then keeps the state). ``pool`` is the label of the pools that compile
-    and run it, None for those without labels. ``presence``: whether clients may know who else watches."""
+    and run it, None for those without labels. ``presence``: whether clients may know who else watches.
+    ``modules`` has the SHA-256 of each module that tools share, by name; handlers have those that they import
+    in them, see ``script_modules``."""
 
     id: str
     kind: str
@@ -242,6 +255,7 @@ class PanelDefinition:
     quota: Quota | None = None
     pool: str | None = None
     presence: bool = False
+    modules: Mapping[str, str] = field(default_factory=dict)
     #: The quotas that the definition sets: its tools' by name, and the panel's own under "".
     quotas: Mapping[str, Quota] = field(init=False, repr=False)
     #: What the arguments of tools are checked by, by their names.
@@ -290,17 +304,19 @@ def parse(
     if shape.pool is not None and not is_name(shape.pool):
         _refuse("pool", f"expected {NAME_RULE}")
     capabilities = None if shape.capabilities is None else _capabilities("capabilities", shape.capabilities)
+    modules = _modules(shape.modules)
     return PanelDefinition(
         id=panel_id,
         kind=shape.kind,
         title=shape.title,
-        tools=_tools(shape.tools, capabilities, limits),
+        tools=_tools(shape.tools, modules, capabilities, limits),
         initial_state=None if shape.initial_state is None else _state(shape.initial_state, limits),
         capabilities=capabilities,
         metadata=_metadata(shape.metadata),
         quota=_quota("quota", shape.quota),
         pool=shape.pool,
         presence=shape.presence,
+        modules={name: sha256(text.encode()).hexdigest() for name, text in modules.items()},
     )
 
 
@@ -354,8 +370,21 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN_CHARS else text[:MAX_SHOWN_CHARS] + "…"
 
 
+def _modules(modules: dict[str, str]) -> dict[str, str]:
+    if len(modules) > MAX_MODULES:
+        _refuse("modules", f"expected at most {MAX_MODULES} modules, got {len(modules)}")
+    for name, text in modules.items():
+        if not is_module_name(name):
+            _refuse("modules", f"expected {MODULE_NAME_RULE}, got {_cut(name)}")
+        _check_script(f"modules.{name}", language_of(name), text.encode())
+    return modules
+
+
 def _tools(
-    bodies: list[_ToolBody], inherited: tuple[str, ...] | None, limits: DefinitionLimits
+    bodies: list[_ToolBody],
+    modules: dict[str, str],
+    inherited: tuple[str, ...] | None,
+    limits: DefinitionLimits,
 ) -> tuple[ToolDefinition, ...]:
     if len(bodies) > limits.tools:
         _refuse("tools", f"expected at most {limits.tools} tools, got {len(bodies)}")
@@ -368,18 +397,24 @@ def _tools(
         if body.name in names:
             _refuse(f"{path}.name", f"expected a name that no other tool has, got {body.name} again")
         names.add(body.name)
-        tools.append(_tool(path, body, inherited, limits.maxima))
+        tools.append(_tool(path, body, modules, inherited, limits.maxima))
     return tuple(tools)
 
 
-def _tool(path: str, body: _ToolBody, inherited: tuple[str, ...] | None, maxima: Limits) -> ToolDefinition:
+def _tool(
+    path: str,
+    body: _ToolBody,
+    modules: dict[str, str],
+    inherited: tuple[str, ...] | None,
+    maxima: Limits,
+) -> ToolDefinition:
     if body.description is not None:
         _check_chars(f"{path}.description", body.description, MAX_DESCRIPTION_CHARS, minimum=0)
     _check_trigger(f"{path}.trigger", body.trigger)
     own = None if body.capabilities is None else _capabilities(f"{path}.capabilities", body.capabilities)
     return ToolDefinition(
         name=body.name,
-        handler=_handler(f"{path}.handler", body.handler),
+        handler=_handler(f"{path}.handler", body.handler, modules),
         trigger=body.trigger,
         description=body.description,
         capabilities=own if own is not None else DEFAULT_CAPABILITIES if inherited is None else inherited,
@@ -400,16 +435,16 @@ def _schema(path: str, value: dict[str, Any] | bool | None) -> bytes | None:
         _refuse(_cut(f"{path}.{exc.path}" if exc.path else path), exc.problem)
 
 
-def _handler(path: str, body: str | _HandlerBody) -> HandlerSource:
+def _handler(path: str, body: str | _HandlerBody, modules: dict[str, str]) -> HandlerSource:
     if isinstance(body, str):
-        return _sourced(path, "javascript", "", body.encode())
+        return _script(path, "javascript", body, modules)
     path_of_source = f"{path}.source"
     if body.language in ("javascript", "typescript"):
         if body.entry is not None:
             _refuse(
                 f"{path}.entry", f"expected none for {body.language}: a module's default export is what runs"
             )
-        return _sourced(path_of_source, body.language, "", body.source.encode())
+        return _script(path_of_source, body.language, body.source, modules)
     entry = body.entry if body.entry is not None else DEFAULT_ENTRY
     _check_chars(f"{path}.entry", entry, MAX_ENTRY_CHARS)
     if body.language == "wasm":
@@ -424,10 +459,36 @@ def _handler(path: str, body: str | _HandlerBody) -> HandlerSource:
     return _sourced(path_of_source, body.language, entry, body.source.encode())
 
 
-def _sourced(path: str, language: Language, entry: str, source: bytes) -> HandlerSource:
+def _script(path: str, language: Language, text: str, modules: dict[str, str]) -> HandlerSource:
+    """A handler with what it imports."""
+    source = text.encode()
+    _check_script(path, language, source)
+    try:
+        names = reached(language, text, modules)
+    except ModuleError as exc:
+        _refuse(f"modules.{exc.name}" if exc.name else path, str(exc))
+    imported = tuple((name, modules[name].encode()) for name in names)
+    size, maximum = len(source) + sum(len(module) for _, module in imported), max_source_bytes(language)
+    if size > maximum:
+        _refuse(path, f"expected at most {maximum} bytes with the modules that it imports, got {size}")
+    composed = compose(source, imported)
+    return HandlerSource(language, "", composed, handler_digest(language, "", composed))
+
+
+def _check_script(path: str, language: Language, source: bytes) -> None:
+    _check_size(path, language, source)
+    if b"\0" in source:
+        _refuse(path, f"expected {language} without NUL characters")
+
+
+def _check_size(path: str, language: Language, source: bytes) -> None:
     maximum = max_source_bytes(language)
     if not 1 <= len(source) <= maximum:
         _refuse(path, f"expected 1 to {maximum} bytes of {language}, got {len(source)}")
+
+
+def _sourced(path: str, language: Language, entry: str, source: bytes) -> HandlerSource:
+    _check_size(path, language, source)
     return HandlerSource(language, entry, source, handler_digest(language, entry, source))
 
 

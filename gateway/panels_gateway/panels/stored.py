@@ -39,6 +39,7 @@ class _Definition(msgspec.Struct, frozen=True, omit_defaults=True):
     quota: Quota | None = None
     pool: str | None = None
     presence: bool = False
+    modules: dict[str, str] = {}
 
 
 _encoder = msgspec.json.Encoder()
@@ -71,6 +72,7 @@ def encode(definition: PanelDefinition) -> bytes:
             quota=definition.quota,
             pool=definition.pool,
             presence=definition.presence,
+            modules=dict(definition.modules),
         )
     )
 
@@ -118,6 +120,7 @@ def decode(panel_id: str, data: bytes, known: Mapping[bytes, Source]) -> PanelDe
         quota=stored.quota,
         pool=stored.pool,
         presence=stored.presence,
+        modules=stored.modules,
     )
 
 

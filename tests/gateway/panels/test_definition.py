@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from panels_shared.errors import Code, RequestError
 from panels_shared.handlers import DEFAULT_CAPABILITIES, MAX_SCRIPT_BYTES, handler_digest
 from panels_shared.limits import DEFAULT_LIMITS, Limits
 from panels_shared.names import is_name
+from panels_shared.script_modules import decompose
 
 LIMITS = DefinitionLimits(tools=3, state_bytes=1_000, state_keys=4)
 
@@ -46,6 +48,23 @@ def path_of(error: RequestError) -> object:
 
 def with_tool(**fields: Any) -> dict[str, Any]:
     return {"kind": "k", "tools": [{"name": "t", "handler": "return 1", **fields}]}
+
+
+def test_handler_has_the_modules_that_it_imports_in_it() -> None:
+    modules: dict[str, str] = {"a.js": "import './b.js'", "b.js": "1", "c.js": "2"}
+    uses, does_not = "import './a.js'; export default () => 1", "return 1"
+    tools = [{"name": "uses", "handler": uses}, {"name": "does_not", "handler": does_not}]
+    made = build({"kind": "k", "tools": tools, "modules": modules})
+    handlers = {tool.name: tool.handler for tool in made.tools}
+    assert decompose(handlers["uses"].source) == (
+        uses.encode(),
+        (("b.js", b"1"), ("a.js", b"import './b.js'")),
+    )
+    assert handlers["does_not"] == build(with_tool(handler=does_not)).tools[0].handler
+    assert made.modules == {name: sha256(text.encode()).hexdigest() for name, text in modules.items()}
+    other = build({"kind": "k", "tools": tools, "modules": modules | {"b.js": "3"}})
+    assert other.tools[0].handler.digest != made.tools[0].handler.digest
+    assert other.tools[1].handler.digest == made.tools[1].handler.digest
 
 
 def test_definition_takes_a_whole_body() -> None:
@@ -187,6 +206,19 @@ def test_definition_prefers_a_tools_own_empty_list_to_its_panels_capabilities() 
         (with_tool(handler={"language": "wasm", "source": "a"}), "tools[0].handler.source"),
         (with_tool(handler={"language": "wasm", "source": "AGFz bQ=="}), "tools[0].handler.source"),
         (with_tool(handler={"language": "wasm", "source": "A" * 3_000_000}), "tools[0].handler.source"),
+        (with_tool(handler="return '\0'"), "tools[0].handler"),
+        ({**with_tool(), "modules": []}, "modules"),
+        ({**with_tool(), "modules": {"a": "1"}}, "modules"),
+        ({**with_tool(), "modules": {f"m{n}.js": "1" for n in range(33)}}, "modules"),
+        ({**with_tool(), "modules": {"a.js": ""}}, "modules.a.js"),
+        ({**with_tool(), "modules": {"a.js": "\0"}}, "modules.a.js"),
+        ({**with_tool(), "modules": {"a.js": "1" * (MAX_SCRIPT_BYTES + 1)}}, "modules.a.js"),
+        ({**with_tool(handler="import './a.js'"), "modules": {"a.js": "import './a.js'"}}, "modules.a.js"),
+        ({**with_tool(handler="import './a.ts'"), "modules": {"a.ts": "1"}}, "tools[0].handler"),
+        (
+            {**with_tool(handler="import './a.js'"), "modules": {"a.js": "1" * MAX_SCRIPT_BYTES}},
+            "tools[0].handler",
+        ),
         (with_tool(limits={"fuel": 0}), "tools[0].limits.fuel"),
         (with_tool(limits={"fuel": True}), "tools[0].limits.fuel"),
         (with_tool(limits={"fuel": 10**10 + 1}), "tools[0].limits.fuel"),

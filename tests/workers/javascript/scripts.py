@@ -30,36 +30,41 @@ def guest() -> JavaScriptGuest:
 
 
 @cache
-def program(source: str, language: Language = "javascript", entry: str = "") -> JavaScriptProgram:
+def program(source: str | bytes, language: Language = "javascript", entry: str = "") -> JavaScriptProgram:
     """A prepared handler, loaded."""
-    prepared = prepare(language, entry, source.encode(), engines())
+    prepared = prepare(language, entry, source.encode() if isinstance(source, str) else source, engines())
     assert isinstance(prepared, bytes), prepared
     return JavaScriptProgram(guest(), decode(prepared))
 
 
-def refusal(source: str, language: Language = "javascript") -> Refusal:
+def refusal(source: str | bytes, language: Language = "javascript") -> Refusal:
     """Why a script is refused."""
-    prepared = prepare(language, "", source.encode(), engines())
+    prepared = prepare(language, "", source.encode() if isinstance(source, str) else source, engines())
     assert isinstance(prepared, Refusal), "expected a refusal, and it compiled"
     return prepared
 
 
 def run(
-    source: str, *, language: Language = "javascript", state: Any = None, args: Any = None, **task: Any
+    source: str | bytes,
+    *,
+    language: Language = "javascript",
+    state: Any = None,
+    args: Any = None,
+    **task: Any,
 ) -> Execution:
     """One job."""
     replica = {key: json.dumps(value, separators=(",", ":")).encode() for key, value in (state or {}).items()}
     return program(source, language).run(make_task(state=replica, args=json.dumps(args).encode(), **task))
 
 
-def value(source: str, **job: Any) -> Any:
+def value(source: str | bytes, **job: Any) -> Any:
     """What a script returns."""
     outcome = run(source, **job).outcome
     assert isinstance(outcome, Completed), outcome
     return json.loads(outcome.return_value)
 
 
-def failure(source: str, **job: Any) -> Failed:
+def failure(source: str | bytes, **job: Any) -> Failed:
     """How a script fails."""
     execution = run(source, **job)
     assert isinstance(execution.outcome, Failed), execution.outcome
@@ -67,7 +72,7 @@ def failure(source: str, **job: Any) -> Failed:
     return execution.outcome
 
 
-def changes(source: str, **job: Any) -> dict[str, Any]:
+def changes(source: str | bytes, **job: Any) -> dict[str, Any]:
     """What a script changes, None for a deleted key."""
     execution = run(source, **job)
     assert isinstance(execution.outcome, Completed), execution.outcome

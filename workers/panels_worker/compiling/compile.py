@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 import msgpack
 
-from panels_shared.handlers import MAX_WASM_BYTES, max_source_bytes
+from panels_shared.handlers import MAX_COMPOSING_BYTES, MAX_WASM_BYTES, max_source_bytes
 from panels_shared.limits import MIB
 from panels_shared.messages import Language, Refusal
 from panels_worker.confinement.compile_child import lock_in
@@ -81,7 +81,7 @@ def answer(
     """What stdout gets for a handler."""
     if language == "engine":
         return _engine(entry)
-    if len(source) > max_source_bytes(language):
+    if len(source) > max_source_bytes(language) + MAX_COMPOSING_BYTES:
         text = f"expected at most {max_source_bytes(language)} bytes of {language}, got {len(source)}"
         return _refused(Refusal("too_large", text))
     if language in ("javascript", "typescript"):

@@ -15,9 +15,10 @@ def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tup
     places = run.places
     world = places.world
     source = script.code.encode()
+    evaluate_modules(run, script)
     match script.form:
         case Form.MODULE:
-            namespace = run.evaluate_module(source, Script.MODULE_NAME.encode())
+            namespace = run.evaluate_module(source, script.name.encode())
             run.call(b"execute_pending_jobs")
             run.invoke(run.property(world, b"module"), run.property(namespace, script.entry.encode()))
         case Form.EXPRESSION:
@@ -28,6 +29,13 @@ def compile_script(run: GuestRun, script: Script, *, probe: bool = False) -> tup
             if probe:
                 run.invoke(run.property(world, b"probe"), *arguments)
     return places.main, places.finish
+
+
+def evaluate_modules(run: GuestRun, script: Script) -> None:
+    """Evaluates what the script imports, so that the engine finds it by its name. Raises ``ScriptError``."""
+    for module in script.modules:
+        run.evaluate_module(module.code.encode(), module.name.encode())
+        run.call(b"execute_pending_jobs")
 
 
 def as_body(expression: str) -> str:
@@ -42,17 +50,19 @@ def run_top_level(run: GuestRun, script: Script) -> None:
     Raises ``ScriptError`` for that, and for a promise that the top level leaves rejected.
     """
     world = run.places.world
+    evaluate_modules(run, script)
     run.invoke(
         run.property(world, b"watch"),
-        run.evaluate_module_async(script.code.encode(), Script.MODULE_NAME.encode()),
+        run.evaluate_module_async(script.code.encode(), script.name.encode()),
     )
     run.drain()
     run.invoke(run.property(world, b"watched"))
 
 
-def parse_module(run: GuestRun, code: str) -> None:
+def parse_module(run: GuestRun, script: Script) -> None:
     """Parses and links a module without running its top level. Raises ``ScriptError``."""
-    run.evaluate_module(f"throw 0;{code}".encode(), Script.MODULE_NAME.encode())
+    evaluate_modules(run, script)
+    run.evaluate_module(f"throw 0;{script.code}".encode(), script.name.encode())
 
 
 def is_function(run: GuestRun, code: str) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,15 +23,15 @@ MAX_FRAMES: Final = 16
 MAX_NAME_CHARS: Final = 64
 
 _FRAME = re.compile(
-    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|handler|eval_script|native)"
+    r"^\s*at (?:(?P<name>.{0,200}?) )?\(?(?P<file><input>|[\w.-]{1,64})"
     r"(?::(?P<line>\d{1,7}))?(?::(?P<column>\d{1,7}))?\)?\s*$"
 )
 #: The first frame of what a function of the engine throws, such as ``Object.entries(null)``.
 _NATIVE = re.compile(r"\s*at [^\n]{0,200}\(?native\)?\s*(?:\n|$)")
-_SYNTAX_FRAME = re.compile(rf"^\s*at (?:<input>|{Script.MODULE_NAME}):(\d{{1,7}}):\d{{1,7}}\s*\n")
+_SYNTAX_FRAME = re.compile(r"^\s*at [\w.<>-]{1,80}:(\d{1,7}):\d{1,7}\s*\n")
 _NO_TIMERS: Final = "handlers have no timers, because a job ends when there is nothing left to run"
 _NO_NETWORK: Final = "handlers reach nothing but their panel"
-_NO_MODULES: Final = "handlers cannot load modules; bundle what you need into the handler"
+_NO_MODULES: Final = "handlers import the modules of their panel alone; bundle what else you need"
 _NO_BROWSER: Final = "handlers do not run in a browser"
 #: Why globals that other hosts have are not there.
 _ABSENT: Final[Mapping[str, str]] = {
@@ -70,21 +70,24 @@ def explain(report: FailureReport, script: Script, warn: Callable[[str], None] =
     frames = own_frames(report.stack, script)
     details: dict[str, object] = {"errorName": name}
     line = column = 0
-    _, at_line, at_column = frames[0] if frames else ("", 0, 0)
-    place = find_read(script.source, message, at_line, at_column)
-    if place is None and name == "ReferenceError":
-        place = find_name(script.source, message, at_line, at_column)
-    if place is None and name == "TypeError" and not _NATIVE.match(report.stack):
-        found = find_pattern(script.source, message)
-        if found is not None:
-            place, message = found[:2], f"cannot take {found[2]} from null or undefined"
-    if place is not None:
+    if not frames or not frames[0].module:
         # the engine records no positions for reads: at best it says which function it was
-        frames[:1] = [(frames[0][0] if frames else "handler", *place)]
+        at = frames[0] if frames else Frame("handler", 0, 0)
+        place = find_read(script.source, message, at.line, at.column)
+        if place is None and name == "ReferenceError":
+            place = find_name(script.source, message, at.line, at.column)
+        if place is None and name == "TypeError" and not _NATIVE.match(report.stack):
+            found = find_pattern(script.source, message)
+            if found is not None:
+                place, message = found[:2], f"cannot take {found[2]} from null or undefined"
+        if place is not None:
+            frames[:1] = [Frame(at.function, *place)]
     if frames:
-        _, line, column = frames[0]
+        details["stack"] = "\n".join(map(str, frames))
+    own = next((frame for frame in frames if not frame.module), None)
+    if own is not None:
+        line, column = own.line, own.column
         details["snippet"] = script.snippet(line)
-        details["stack"] = "\n".join(f"    at {where} ({at}:{col})" for where, at, col in frames)
     reason = Reason.HANDLER_ERROR
     if name == "ReferenceError":
         message = _with_reason(message)
@@ -133,8 +136,8 @@ def _with_reason(message: str) -> str:
 
 def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
     """Why a script does not compile."""
-    frames = own_frames(stack, script)
-    _, line, column = frames[0] if frames else ("", 0, 0)
+    frames = [frame for frame in own_frames(stack, script) if not frame.module]
+    line, column = (frames[0].line, frames[0].column) if frames else (0, 0)
     lines = script.code.split("\n")
     place = _SYNTAX_FRAME.search(stack) if name == "SyntaxError" and script.code == script.source else None
     if place is not None:
@@ -145,18 +148,39 @@ def refuse(name: str, message: str, stack: str, script: Script) -> Refusal:
     return Refusal("syntax", f"{name}: {message}"[:MAX_MESSAGE_CHARS], line, column)
 
 
-def own_frames(stack: str, script: Script) -> list[tuple[str, int, int]]:
-    """The frames of the handler itself, as (function, line, column) in its source; at most ``MAX_FRAMES``."""
-    own = Script.MODULE_NAME if script.module else "<input>"
-    frames: list[tuple[str, int, int]] = []
+class Frame(NamedTuple):
+    """A place of the handler's source, or of a module that it imports, by its name."""
+
+    function: str
+    line: int
+    column: int
+    module: str = ""
+
+    def __str__(self) -> str:
+        file = f"{self.module}:" if self.module else ""
+        return f"    at {self.function} ({file}{self.line}:{self.column})"
+
+
+def own_frames(stack: str, script: Script) -> list[Frame]:
+    """The frames of the handler and of what it imports; at most ``MAX_FRAMES``, the innermost first."""
+    own = script.name if script.module else "<input>"
+    modules = {module.name: module for module in script.modules}
+    frames: list[Frame] = []
     for text in stack.split("\n")[:200]:
         match = _FRAME.match(text)
-        if match is None or match["file"] != own or match["line"] is None:
+        if match is None or match["line"] is None:
             continue
-        line, column = script.locate(int(match["line"]), int(match["column"] or 1))
+        file = match["file"]
+        found = script if file == own else modules.get(file)
+        if found is None:
+            continue
+        line, column = found.locate(int(match["line"]), int(match["column"] or 1))
         if line:
             name = match["name"] or "handler"
-            frames.append(("handler" if name in ("anonymous", "<anonymous>") else name[:80], line, column))
+            function = "handler" if name in ("anonymous", "<anonymous>") else name[:80]
+            if found is not script and function == "handler":
+                function = "module"
+            frames.append(Frame(function, line, column, "" if found is script else file))
         if len(frames) >= MAX_FRAMES:
             break
     return frames

@@ -57,7 +57,7 @@ def compile_error(script: Script, guest: JavaScriptGuest) -> ScriptError | None:
     run = open_to_prepare(guest)
     try:
         if script.module:
-            parse_module(run, script.code)
+            parse_module(run, script)
         else:
             compile_script(run, script, probe=True)
     except ScriptError as error:

@@ -85,8 +85,8 @@ class JavaScriptGuest:
         linker.define("env", "host_call", [_I32] * 5, [_I32], self._host_call)
         # polled every 10,000 steps of the interpreter; fuel and the epoch do the interrupting
         linker.define("env", "host_interrupt", [], [_I32], _zero)
-        # nothing can be imported
-        linker.define("env", "host_module_normalize", [_I32] * 5, [_I32], _zero)
+        linker.define("env", "host_module_normalize", [_I32] * 5, [_I32], self._host_module_name)
+        # what can be imported was evaluated before, and is found by its name
         linker.define("env", "host_module_load", [_I32] * 3, [_I32], _zero)
         wasi.define(linker, self._current)
         self._template = linker.link(module)
@@ -136,6 +136,24 @@ class JavaScriptGuest:
             return
         handles = struct.unpack(f"<{count}i", run.read(raw[16], 4 * count))
         raw[0] = function(run, *[run.string(handle) for handle in handles])
+
+    def _host_module_name(self, raw: Any) -> None:
+        """Resolves ``./rules.js`` to ``rules.js``, and nothing else."""
+        run = self.run
+        if run is None:
+            raise HostStop("no job is running")
+        run.effects.count_call()
+        specifier = run.read(raw[8], raw[12])
+        raw_out, raw[0] = raw[16], 0
+        if not specifier.startswith(b"./"):
+            return
+        name = specifier.removeprefix(b"./")
+        pointer = run.call(b"qjs_alloc", len(name) or 1)
+        if not pointer:
+            raise GuestTrap(TrapKind.MEMORY, "out of memory")
+        run.write(pointer, name)
+        run.write(raw_out, len(name).to_bytes(4, "little"))
+        raw[0] = pointer
 
 
 def _zero(raw: Any) -> None:

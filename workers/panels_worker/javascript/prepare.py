@@ -12,6 +12,7 @@ import msgspec
 from wasmtime import Engine
 
 from panels_shared.messages import Language, Refusal
+from panels_shared.script_modules import decompose, language_of
 from panels_worker.guest.effects import LimitReached
 from panels_worker.guest.engine import make_engine
 from panels_worker.guest.traps import GuestTrap, HostStop, InstantiationError, TrapKind
@@ -34,16 +35,21 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
 
     ``engines`` are the serialized modules that the language needs, by name; the caller has authenticated
     them."""
-    try:
-        text = source.decode().removeprefix(_BYTE_ORDER_MARK)
-    except UnicodeDecodeError:
-        return Refusal("malformed", f"expected {language} in UTF-8")
-    if "\0" in text:
-        return Refusal("malformed", f"expected {language} without NUL characters")
+    own, imported = decompose(source)
+    texts = [_text(language, each) for each in (own, *(module for _, module in imported))]
     engine = make_engine()
     guest = JavaScriptGuest.load(engine, engines[QUICKJS])
+    modules: tuple[Script, ...] = ()
     try:
-        made = _choose(language, text, entry or "default", engine, engines, guest)
+        for text in texts:
+            if isinstance(text, Refusal):
+                return text
+        for (name, _), text in zip(imported, texts[1:], strict=True):
+            module = _module(name, str(text), modules, engine, engines, guest)
+            if isinstance(module, Refusal):
+                return module
+            modules += (module,)
+        made = _choose(language, str(texts[0]), entry or "default", engine, engines, guest, modules)
         return made if isinstance(made, Refusal) else _checked(made, guest)
     except GuestTrap as trap:
         if trap.kind in (TrapKind.FUEL, TrapKind.INTERRUPT):
@@ -57,6 +63,48 @@ def prepare(language: Language, entry: str, source: bytes, engines: Mapping[str,
         return Refusal("too_costly", f"expected a handler that compiles: {exc}")
 
 
+def _text(language: Language, source: bytes) -> str | Refusal:
+    try:
+        text = source.decode().removeprefix(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError:
+        return Refusal("malformed", f"expected {language} in UTF-8")
+    if "\0" in text:
+        return Refusal("malformed", f"expected {language} without NUL characters")
+    return text
+
+
+def _module(
+    name: str,
+    text: str,
+    before: tuple[Script, ...],
+    engine: Engine,
+    engines: Mapping[str, bytes],
+    guest: JavaScriptGuest,
+) -> Script | Refusal:
+    """The module of that name, which may import those ``before`` it. A refusal begins with its name."""
+    script = Script(text, text, Form.MODULE, name=name, modules=before)
+    if language_of(name) == "typescript":
+        stripped = strip(text, engine, engines[TRANSFORM], is_module=True)
+        if isinstance(stripped, Refusal):
+            return _of_module(name, stripped)
+        script = msgspec.structs.replace(script, code=stripped[0], positions=stripped[1])
+    compiled = forms.compiled(script, guest)
+    if isinstance(compiled, Refusal):
+        return _of_module(name, compiled)
+    kept = msgspec.structs.replace(compiled, modules=())
+    # a handler that does nothing but import it: its top level is held to the same rules as a handler's
+    code = f'import "./{name}"; export default () => {{}}'
+    checked = _checked(Script(code, code, Form.MODULE, modules=(*before, kept)), guest)
+    return (
+        _of_module(name, msgspec.structs.replace(checked, line=0)) if isinstance(checked, Refusal) else kept
+    )
+
+
+def _of_module(name: str, refusal: Refusal) -> Refusal:
+    place = f":{refusal.line}:{refusal.column}" if refusal.line else ""
+    return Refusal(refusal.code, f"{name}{place}: {refusal.message}")
+
+
 def _choose(
     language: Language,
     text: str,
@@ -64,12 +112,13 @@ def _choose(
     engine: Engine,
     engines: Mapping[str, bytes],
     guest: JavaScriptGuest,
+    modules: tuple[Script, ...],
 ) -> Script | Refusal:
     """The script in the form that compiles, or the refusal of the form that got further."""
     refusals: dict[Form, Refusal] = {}
     stripped_forms: list[Form] = []
     for form in (Form.BODY, Form.MODULE):
-        script = Script(text, text, form, entry=entry)
+        script = Script(text, text, form, entry=entry, modules=modules)
         if language == "typescript":
             stripped = strip(text, engine, engines[TRANSFORM], is_module=script.module)
             if isinstance(stripped, Refusal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Final
 
 import msgspec
 
@@ -29,9 +29,9 @@ class Script(msgspec.Struct, frozen=True):
     - ``form``: how the engine compiles it. The export ``entry`` of a module is the handler.
     - ``is_async``: whether a body is that of an async function.
     - ``positions``: where they differ, rows of (line, column, source line, source column), ascending and
-      1-based."""
-
-    MODULE_NAME: ClassVar[str] = "handler"
+      1-based.
+    - ``name``: what the engine calls it, where it is a module.
+    - ``modules``: what it imports, each behind those that it imports itself."""
 
     code: str
     source: str
@@ -39,6 +39,8 @@ class Script(msgspec.Struct, frozen=True):
     is_async: bool = False
     entry: str = "default"
     positions: tuple[tuple[int, int, int, int], ...] = ()
+    name: str = "handler"
+    modules: tuple[Script, ...] = ()
 
     @property
     def module(self) -> bool:
