@@ -67,10 +67,12 @@ LOOK_S: Final = 5.0
 MAX_CALLBACKS: Final = 1_024
 
 
+#: CLOCK_BOOTTIME counts the time during which the machine slept; Linux alone has it.
+_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 def _clock() -> float:
-    # CLOCK_BOOTTIME counts the time during which the machine slept; Linux alone has it
-    which = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if which is None else time.clock_gettime(which)
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 class Panel:
@@ -105,6 +107,7 @@ class Panel:
         self._flows: dict[int, _Flow] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._live = asyncio.Event()
         self._on_state: dict[int, _Subscription] = {}
         self._on_event: dict[int, tuple[str, Callable[[Event], object]]] = {}
@@ -269,6 +272,7 @@ class Panel:
         self._tick()
 
     def _tick(self) -> None:
+        self._timer = None
         self._perform(self._core.tick(_clock()))
 
     async def wait_live(self) -> None:
@@ -374,12 +378,18 @@ class Panel:
         self.log.append(LogEntry(_clock(), "callback raised", repr(exc)[:300]))
 
     def _set_timer(self) -> None:
+        wakes_at = self._core.wakes_at()
         if self._timer is not None:
+            # one that rings too early does no harm, and most messages only put off what is due
+            if wakes_at is not None and self._rings_at <= wakes_at:
+                return
             self._timer.cancel()
             self._timer = None
-        wakes_at = self._core.wakes_at()
         if wakes_at is not None:
-            self._timer = self._loop.call_later(min(max(0.0, wakes_at - _clock()), LOOK_S), self._tick)
+            now = _clock()
+            wait_s = min(max(0.0, wakes_at - now), LOOK_S)
+            self._rings_at = now + wait_s
+            self._timer = self._loop.call_later(wait_s, self._tick)
 
     # -- I/O -------------------------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ def decode(frame: str | bytes) -> Message:
     if isinstance(frame, bytes):
         raise ProtocolViolation("expected text frames, got a binary one")
     try:
-        raw = json.loads(frame, parse_constant=_constant)
+        raw = _decode(frame)
     except (ValueError, RecursionError) as exc:
         raise ProtocolViolation(f"expected JSON, got {frame[:40]!r}: {exc}") from None
     if not isinstance(raw, dict):
@@ -173,6 +173,10 @@ def decode(frame: str | bytes) -> Message:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+#: Made once: ``json.loads`` makes one for each message where it is given a parameter.
+_decode: Final = json.JSONDecoder(parse_constant=_constant).decode
 
 
 def _message(raw: dict[str, Any]) -> Message:
@@ -246,11 +250,15 @@ def _mutations(raw: Mapping[str, Any]) -> tuple[tuple[str, bool, Any], ...]:
         raise ProtocolViolation("mutations: expected an array")
     found: list[tuple[str, bool, Any]] = []
     for each in listed:
-        if not isinstance(each, dict) or each.get("op") not in ("set", "delete"):
+        op = each.get("op") if isinstance(each, dict) else None
+        if op == "set":
+            if "value" not in each:
+                raise ProtocolViolation("mutations: expected a value")
+            found.append((_text(each, "key"), True, each["value"]))
+        elif op == "delete":
+            found.append((_text(each, "key"), False, None))
+        else:
             raise ProtocolViolation("mutations: expected set or delete")
-        if each["op"] == "set" and "value" not in each:
-            raise ProtocolViolation("mutations: expected a value")
-        found.append((_text(each, "key"), each["op"] == "set", each.get("value")))
     return tuple(found)
 
 

@@ -109,5 +109,7 @@ class Replica:
             return
         self.position = message.seq
         for counts in (self._early, self._again):
+            if not counts:
+                continue
             for version in [version for version in counts if version <= message.seq]:
                 del counts[version]

@@ -49,14 +49,27 @@ class View:
 
     def apply(self, mutations: Iterable[tuple[str, bool, Any]]) -> frozenset[str]:
         """Applies a PATCH to the base."""
+        base, shown = self._base, self._shown
         touched: list[str] = []
         for key, is_set, value in mutations:
             if is_set:
-                self._base[key] = value
+                base[key] = value
             else:
-                self._base.pop(key, None)
+                base.pop(key, None)
             touched.append(key)
-        return self._refresh(touched)
+        if self._overlays:
+            return self._refresh(touched)
+        # what is shown is the base: nothing has to be looked for
+        changed: set[str] = set()
+        for key in touched:
+            value = base.get(key, _ABSENT)
+            if value is not shown.get(key, _ABSENT):
+                changed.add(key)
+                if value is _ABSENT:
+                    del shown[key]
+                else:
+                    shown[key] = value
+        return frozenset(changed)
 
     def expect(self, call: str, changes: Mapping[str, Any]) -> frozenset[str]:
         """Shows what ``call`` is expected to change, above what is expected of earlier calls."""
