@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import atexit
 
+import pytest
 from wasmtime._managed import Managed
+
+from tests.long import is_long
 
 
 def _leave_wasmtime_alone() -> None:
@@ -15,3 +18,10 @@ def _leave_wasmtime_alone() -> None:
 
 
 atexit.register(_leave_wasmtime_alone)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that ``scripts/test`` leaves out."""
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
