@@ -219,7 +219,7 @@ class Core:
             self._note(now, "connection lost", f"{code} {why}" if code is not None else why)
             if code == 1009:
                 self._drop_largest(now)
-            self._end(endings.of_close(code), why, now)
+            self._end(endings.of_close(code), why, now, at_least_s=endings.advice_s(code, why))
         return self._drain()
 
     def heard(self, flow: int, frame: str | bytes, now: float) -> list[Instruction]:

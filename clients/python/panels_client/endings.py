@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class Verdict:
     what: Literal["retry", "refresh", "stop"]
     reason: str = ""
 
+
+#: The reason of 1012.
+_ADVICE: Final = re.compile(r"retry in ([0-9]{1,6}) ms", re.ASCII)
 
 RETRY = Verdict("retry")
 REFRESH = Verdict("refresh", "unauthorized")
@@ -47,3 +51,9 @@ def of_refusal(status: int) -> Verdict:
     if status in (408, 425, 429) or status >= 500:
         return RETRY
     return Verdict("stop", "refused")
+
+
+def advice_s(code: int | None, why: str) -> float:
+    """When a gateway that restarts wants the client back, in seconds from now; 0.0 where it does not say."""
+    told = _ADVICE.fullmatch(why) if code == 1012 else None
+    return int(told[1]) / 1_000 if told is not None else 0.0

@@ -13,6 +13,11 @@ export function course(code: number): Course {
   return code >= 4400 && code <= 4499 ? "stop" : "retry";
 }
 
+/** In how many milliseconds a gateway that restarts wants the client back; 0 where it does not say. */
+export function advice(code: number, reason: string): number {
+  return code === 1012 ? Number(/^retry in (\d{1,6}) ms$/.exec(reason)?.[1] ?? 0) : 0;
+}
+
 /** The course after an upgrade that was refused with this error code of the protocol. */
 export function courseOfRefusal(code: string): Course {
   if (code === "UNAUTHORIZED") return "refresh";

@@ -17,7 +17,7 @@
 
 import { CallError, Calls } from "./calls.ts";
 import type { Bounds } from "./calls.ts";
-import { course, courseOfRefusal, delay, MAX_DELAY_MS } from "./closing.ts";
+import { advice, course, courseOfRefusal, delay, MAX_DELAY_MS } from "./closing.ts";
 import type { Course } from "./closing.ts";
 import { decode, Violation } from "./messages.ts";
 import type { Json, Message, PanelEvent, Presence } from "./messages.ts";
@@ -184,7 +184,12 @@ export class Core {
         if (input.flow !== this.#flow) return;
         this.#log("closed", `${input.code} ${input.reason}`);
         if (input.code === 1009) this.#tooLarge();
-        return this.#end(course(input.code), input.reason || `closed with ${input.code}`, 0, now);
+        return this.#end(
+          course(input.code),
+          input.reason || `closed with ${input.code}`,
+          advice(input.code, input.reason),
+          now,
+        );
       case "refused":
         if (input.flow !== this.#flow) return;
         this.#log("refused", `${input.code} ${input.reason}`);

@@ -125,6 +125,23 @@ test("a refused upgrade waits for as long as the gateway asks", async () => {
   assert.deepEqual([panel.status, panel.reason], ["closed", "FORBIDDEN: not yours"]);
 });
 
+test("a gateway that restarts is asked when it says so, if that is later than the client would", async () => {
+  for (const [code, reason, waited] of [
+    [1012, "retry in 9000 ms", 9_000],
+    [1012, "retry in 99999999 ms", 500],
+    [1012, "retry in 90 ms", 500],
+    [1012, "", 500],
+    [1013, "retry in 9000 ms", 500],
+  ] as const) {
+    const { world } = live();
+    world.socket.close(code, reason);
+    await world.pass(waited - 1 - (waited === 500 ? 250 : 0));
+    assert.equal(world.sockets.length, 1, reason);
+    await world.pass(1 + 250);
+    assert.equal(world.sockets.length, 2, reason);
+  }
+});
+
 test("a socket that cannot be made is an attempt that failed", async () => {
   const world = new World();
   const panel = world.connect();

@@ -65,8 +65,11 @@ MAX_CONTROL_FRAMES_PER_S: Final = 50
 #: How long a client whose socket takes nothing has to leave after it was told to, in seconds.
 CLOSE_TIMEOUT_S: Final = 5.0
 
-#: When clients are told to come back to a gateway that stops: the least and the most, in milliseconds.
-RETRY_MS: Final = (500, 5_000)
+#: When clients are told to come back to a gateway that stops, in milliseconds: the least; how much later the
+#: last may be for each client that is connected, since a gateway takes some 1,600 a second; and the most.
+RETRY_MS: Final = 50
+RETRY_PER_CLIENT_MS: Final = 0.6
+MAX_RETRY_MS: Final = 10_000
 
 #: The ASGI scope extension under which the protocol offers itself to the application.
 EXTENSION: Final = "panels.websocket"
@@ -82,6 +85,11 @@ class SocketLimits:
 
     handshake_s: float = 5.0
     message_s: float = 30.0
+
+
+def retry_within_ms(clients: int) -> int:
+    """The time within which so many clients are told to come back, in milliseconds."""
+    return min(MAX_RETRY_MS, 2 * RETRY_MS + int(RETRY_PER_CLIENT_MS * clients))
 
 
 class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -141,7 +149,8 @@ class PanelsWebSocketProtocol(WebSocketsSansIOProtocol):
             return
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.SERVICE_RESTART.value})
-        self.conn.send_close(CloseCode.SERVICE_RESTART, f"retry in {random.randint(*RETRY_MS)} ms")
+        latest_ms = retry_within_ms(len(self.connections))
+        self.conn.send_close(CloseCode.SERVICE_RESTART, f"retry in {random.randint(RETRY_MS, latest_ms)} ms")
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
 

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from panels_gateway.clients.websocket import RETRY_MS
+from panels_gateway.clients.websocket import RETRY_MS, retry_within_ms
 from tests.support.gateway import Gateway, completed
 from tests.support.server import serving, until
 
@@ -226,7 +226,13 @@ async def test_shutdown_closes_sockets_with_1012(gateway: Gateway, secret_file: 
     assert caught.value.rcvd.code == 1012
     told = re.fullmatch(r"retry in ([0-9]+) ms", caught.value.rcvd.reason)
     assert told is not None
-    assert RETRY_MS[0] <= int(told[1]) <= RETRY_MS[1]
+    assert RETRY_MS <= int(told[1]) <= retry_within_ms(1)
+
+
+def test_clients_are_told_to_come_back_as_fast_as_a_gateway_takes_them() -> None:
+    assert [retry_within_ms(clients) for clients in (0, 1, 100, 1_000, 10_000, 10**6)] == [
+        100, 100, 160, 700, 6_100, 10_000
+    ]  # fmt: skip
 
 
 async def hold_a_trigger(gateway: Gateway) -> None:
