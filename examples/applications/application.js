@@ -41,9 +41,9 @@ export function complain(text) {
   hide = setTimeout(() => { alert.textContent = ""; }, 8_000);
 }
 
-/** Connects to the panel; `draw(state)` runs whenever its state has changed. */
-export function open(panelId, draw) {
-  const panel = connect(gateway, { panel: panelId, token });
+/** Connects to the panel; `draw(state)` runs whenever its state has changed. `options` are those of `connect`. */
+export function open(panelId, draw, options = {}) {
+  const panel = connect(gateway, { panel: panelId, token, ...options });
   const tell = () => {
     status.dataset.status = panel.status;
     status.textContent = panel.status === "closed" ? `closed: ${panel.reason}` : panel.status;

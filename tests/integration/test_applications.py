@@ -228,6 +228,7 @@ def test_chat_holds_a_message_back_until_a_moderator_answers(people: People, sys
     # whoever comes later is asked as well
     bob = people.open("bob", 1280)
     bob.wait("document.querySelectorAll('.question').length === 1")
+    ada.wait("document.querySelector('#here').innerText === 'Here: ada, bob'")
     people.look()
     click(ada, "Let it through")
     ada.wait("document.querySelector('#alert').innerText !== ''")

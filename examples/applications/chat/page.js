@@ -6,14 +6,19 @@ const waiting = make("p", { className: "dim", ariaLive: "polite" });
 const questions = make("div", { ariaLive: "polite" });
 const asked = new Map();
 
-const panel = open("moderated-chat", draw);
+const here = make("p", { className: "dim", id: "here", ariaLive: "polite" });
+const panel = open("moderated-chat", draw, { topics: ["state", "events", "presence"] });
+panel.onPresence(({ clients, subjects }) => {
+  const names = Object.keys(subjects).sort();
+  here.textContent = names.length ? `Here: ${names.join(", ")}` : `Here: ${clients}`;
+});
 const say = textForm("Say something", "Say", async (text) => {
   const note = "Your message waits for a moderator.";
   const value = await call(panel, "say", { text }, { onProgress: () => { waiting.textContent = note; } });
   waiting.textContent = "";
   return value;
 });
-main.append(messages, say, waiting, questions,
+main.append(here, messages, say, waiting, questions,
   make("p", { className: "dim" }, "Messages with the words ", make("span", { id: "words" }), " wait until somebody lets them through."));
 
 // A question is an event. Those that were asked before this page came are asked for.
