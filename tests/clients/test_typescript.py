@@ -163,10 +163,13 @@ def _controls(system: System) -> HTTPServer:
 
 
 @pytest.mark.timeout(300)
-def test_client_works_with_a_real_gateway(package: Path, system: System, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--experimental-websocket", "--no-experimental-websocket"])
+def test_client_works_with_a_real_gateway(package: Path, system: System, tmp_path: Path, option: str) -> None:
+    """With the WebSocket of Node, and with the package's own for versions that have none."""
     server = _controls(system)
     environment = {
         **os.environ,
+        "NODE_OPTIONS": option,
         "PANELS_URL": system.url,
         "PANELS_TOKEN": system.token(),
         "PANELS_CONTROLS": f"http://127.0.0.1:{server.server_address[1]}",

@@ -37,18 +37,24 @@ const PROBE_TIMEOUT_MS = 10_000;
 export function dialer(WebSocket: WebSocketClass): Dial {
   return (url, token, listener) => {
     let opened = false;
+    let ended = false;
     const socket = new WebSocket(url, token === null ? ["panels.v1"] : ["panels.v1", `bearer.${token}`]);
     socket.onopen = () => void (opened = true);
     socket.onmessage = (event: { data: unknown }) => listener.message(event.data);
-    socket.onerror = () => {};
-    socket.onclose = async ({ code, reason }: { code: number; reason: string }) => {
+    const end = async ({ code, reason }: { code: number; reason: string }): Promise<void> => {
+      if (ended) return;
+      ended = true;
       const refusal = opened ? null : await probe(url, token);
       if (refusal === null) listener.closed(code, reason);
       else listener.refused(...refusal);
     };
+    socket.onclose = end;
+    // an upgrade that is refused ends with this alone where the WebSocket is that of Node 22
+    socket.onerror = () => void (opened || end({ code: 1006, reason: "" }));
     return {
       send: (text) => socket.send(text),
       drop: (code, reason) => {
+        ended = true;
         socket.onopen = socket.onmessage = socket.onclose = null;
         // a browser takes at most 123 bytes of reason
         socket.close(code, reason.replace(/[^ -~]/g, "?").slice(0, 120));

@@ -63,6 +63,23 @@ test("an end after the open is told as it is", async (t) => {
   assert.deepEqual([told, fetched.mock.callCount()], [[[1006, ""]], 0]);
 });
 
+test("an upgrade that ends with nothing but an error has ended", async (t) => {
+  t.mock.method(globalThis, "fetch", () => Promise.reject(new TypeError("nobody answers")));
+  const { told, socket } = dial(null);
+  socket.onerror?.({} as never);
+  socket.onclose?.({ code: 1006, reason: "told again" } as never);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(told, [[1006, ""]]);
+});
+
+test("an error after the open waits for the close that says more", () => {
+  const { told, socket } = dial(null);
+  socket.onopen?.({} as never);
+  socket.onerror?.({} as never);
+  socket.onclose?.({ code: 4404, reason: "deleted" } as never);
+  assert.deepEqual(told, [[4404, "deleted"]]);
+});
+
 test("a connection that was dropped tells nothing, and its reason fits a browser", () => {
   const { connection, socket } = dial(null);
   connection.drop(4000, "é".repeat(500));

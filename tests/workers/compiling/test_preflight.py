@@ -26,7 +26,7 @@ def test_preflight_admits_every_import_that_the_host_has() -> None:
     source = wat(f"(module {ABI} {RESUME} {HANDLE})")
     assert preflight(source, "handle") is None
     HOST.linker.link(wasmtime.Module(ENGINE, source))
-    assert len(PANELS_IMPORTS) == 14
+    assert len(PANELS_IMPORTS) == 15
 
 
 def test_preflight_refuses_a_module_that_calls_extensions_and_cannot_be_resumed() -> None:

@@ -143,7 +143,7 @@ def test_random_values_are_seeded_by_the_job() -> None:
         ("setTimeout(() => {}, 1)", "handlers have no timers"),
         ("clearTimeout(1)", "handlers have no timers"),
         ("await fetch('x')", "handlers reach nothing but their panel"),
-        ("require('fs')", "handlers cannot load modules"),
+        ("require('fs')", "handlers import the modules of their panel alone"),
         ("window.x = 1", "handlers do not run in a browser"),
         ("new URL('http://x')", "handlers have no URL parser"),
         ("Buffer.from('x')", "handlers have Uint8Array"),
