@@ -506,6 +506,7 @@ INTERNAL: Final = frozenset(
         "panels_gateway.broadcast.explain.MAX_TOKENS",
         "panels_gateway.broadcast.offsets.MAX_CURSOR_DIGITS",
         "panels_gateway.dispatch.backlog.MAX_RETRY_AFTER_MS",
+        "panels_gateway.clients.websocket.MAX_RETRY_MS",
         "panels_shared.handlers.MAX_COMPOSING_BYTES",
         "panels_gateway.dispatch.fleet.MAX_EXECUTION_US",
         "panels_gateway.dispatch.fleet.MAX_POSITIONS",
