@@ -33,3 +33,15 @@ def test_deleting_what_is_not_there_changes_nothing() -> None:
     view = View()
     assert view.apply([("a", False, None)]) == frozenset()
     assert repr(DELETED) == "DELETED"
+
+
+def test_patch_is_shown_as_it_is_while_nothing_is_expected() -> None:
+    view = View()
+    kept = {"deep": [1]}
+    view.reset({"a": 1, "b": kept, "c": None})
+    mutations = [("a", True, 2), ("b", True, kept), ("c", False, None), ("d", True, None), ("e", False, None)]
+    assert view.apply(mutations) == {"a", "c", "d"}
+    assert dict(view.shown) == dict(view.base) == {"a": 2, "b": kept, "d": None}
+    assert view.apply([("a", False, None), ("a", True, 3)]) == {"a"}
+    assert view.apply([("a", True, 4), ("a", False, None)]) == {"a"}
+    assert dict(view.shown) == {"b": kept, "d": None}

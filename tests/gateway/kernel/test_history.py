@@ -11,7 +11,7 @@ import pytest
 from panels_gateway.broadcast.messages import decode_mutations
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.journal.records import Changed, Ran
-from panels_gateway.kernel.history import Page, events_of, mutations_of, record_bytes
+from panels_gateway.kernel.history import Page, events_of, is_addressed, mutations_of, record_bytes
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import Failed, Reason, Usage
@@ -193,6 +193,19 @@ async def test_record_of_a_failure_has_nothing_to_tell() -> None:
     assert record is not None
     assert (mutations_of(record), events_of(record)) == (b"[]", [])
     assert record_bytes(record) > 0
+    assert not is_addressed(record)
+
+
+async def test_record_says_whether_an_event_of_it_is_for_one_subject() -> None:
+    gateway = Gateway()
+    resident = await gateway.add()
+    await gateway.trigger(resident, {"emit": {"e": {"t": "o"}, "f": 1}})
+    await gateway.trigger(resident, {"emit": {"e": 1, "f": 1}, "to": {"f": "ada"}})
+    gateway.kernel.commits.change(resident, {"n": b"1"}, cause="test", subject=None)
+    page = await gateway.kernel.histories.since(resident, 0, limit_bytes=PLENTY)
+    assert page is not None
+    assert [is_addressed(record) for record in page.commits] == [False, True, False]
+    assert [to for _, _, to in events_of(page.commits[1])] == [None, "ada"]
 
 
 async def test_reading_gives_way_to_others() -> None:
