@@ -102,6 +102,7 @@ export class Panel<S = State> {
   #queue: Instruction[] = [];
   #draining = false;
   #cancelTimer = (): void => {};
+  #rings = Infinity;
   #unwatch: () => void;
   #slept: number;
   #lastId = 0;
@@ -379,16 +380,19 @@ export class Panel<S = State> {
   }
 
   #arm(): void {
+    const deadline = this.#core.deadline ?? Infinity;
+    // a timer that rings too early does no harm, and most messages only put off what is due
+    if (this.#rings <= deadline && deadline < Infinity) return;
     this.#cancelTimer();
-    const { deadline } = this.#core;
-    if (deadline === null) this.#cancelTimer = () => {};
-    else
-      this.#cancelTimer = this.#platform.after(Math.max(0, deadline - this.#platform.now()), () =>
-        this.#fire(),
-      );
+    this.#rings = deadline;
+    this.#cancelTimer =
+      deadline < Infinity
+        ? this.#platform.after(Math.max(0, deadline - this.#platform.now()), () => this.#fire())
+        : () => {};
   }
 
   #fire(): void {
+    this.#rings = Infinity;
     const slept = this.#platform.wallClock() - this.#platform.now();
     const woke = slept > this.#slept + SLEPT_MS;
     this.#slept = slept;
