@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,32 @@ def test_questions_are_answered(flag: str, capsys: pytest.CaptureFixture[str]) -
     assert end.value.code == 0
     out = capsys.readouterr().out
     assert "demo 9" in out if flag == "--version" else "A mode at 100%. Default: a." in " ".join(out.split())
+
+
+def test_annotated_file_says_all_of_every_option_and_is_read_back() -> None:
+    table = dataclasses.replace(TABLE, section="demo")
+    written = table.annotated()
+    assert tomllib.loads(written) == {"demo": {}}
+    for line in (
+        "# -- Some ",
+        '# name = "anna"',
+        "# count-of = 2",
+        '# size = "2 KiB"',
+        "# on = false",
+        "# where =",
+    ):
+        assert f"\n{line}" in written, line
+    values = read(
+        '--name=b\u00e9"\\', "--count-of=7", "--size=1500", "--on", "--items=x,y", PANELS_SHARE="0.25"
+    )
+    shown = table.annotated(values)
+    assert tomllib.loads(shown)["demo"] == {
+        "name": 'b\u00e9"\\', "count-of": 7, "size": 1500, "on": True, "items": ["x", "y"], "share": 0.25
+    }  # fmt: skip
+    assert "count-of = 7  # from --count-of" in shown
+    assert "share = 0.25  # from PANELS_SHARE" in shown
+    again = table.read(
+        (), {"PANELS_DEMO_CONFIG": "/f"}, directory=Path("/"), read_file=lambda _: shown.encode()
+    )
+    assert again.changed(values) == set()
+    assert again.changed(read("--name=other")) == {"name", "count_of", "size", "on", "items", "share"}

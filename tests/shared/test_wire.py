@@ -167,6 +167,23 @@ def test_decode_refuses_a_bad_frame(frame: bytes) -> None:
         wire.decode_to_worker(frame)
 
 
+@pytest.mark.parametrize("messages", [[], [[36, b"d"]], "nothing that this version knows"])
+def test_frame_of_another_version_is_told_as_such_whatever_is_in_it(messages: object) -> None:
+    frame = msgpack.packb([wire.PROTOCOL_VERSION + 1, messages])
+    said = f"expected protocol version {wire.PROTOCOL_VERSION}, got {wire.PROTOCOL_VERSION + 1}"
+    for decode in (wire.decode_to_worker, wire.decode_to_gateway, wire.open_to_gateway):
+        with pytest.raises(WireError) as caught:
+            decode(frame)
+        assert str(caught.value) == said
+
+
+def test_messages_are_split_into_frames_that_hold_them() -> None:
+    messages = [m.Drain()] * (2 * wire.MAX_MESSAGES + 1)
+    runs = list(wire.split(messages))
+    assert [len(run) for run in runs] == [wire.MAX_MESSAGES, wire.MAX_MESSAGES, 1]
+    assert [message for run in runs for message in wire.decode_to_worker(wire.encode(run))] == messages
+
+
 def test_decode_refuses_a_frame_above_its_bound() -> None:
     with pytest.raises(WireError, match="at most"):
         wire.decode_to_worker(bytes(wire.MAX_FRAME_BYTES + 1))

@@ -10,7 +10,7 @@ import pytest
 from panels_gateway.observe.handler_log import LINE_CHARS, HandlerLog
 from panels_shared.loglines import fields_of
 from panels_shared.messages import PanelKey
-from panels_shared.outcome import LogLine
+from panels_shared.outcome import Failed, LogLine, Reason, Usage
 from panels_shared.rate import RateLimit
 
 LOGGER = "panels.handler"
@@ -141,3 +141,18 @@ def test_line_has_the_ids_of_its_job_beside_it(log: HandlerLog, caplog: pytest.L
 
     (record,) = caplog.records
     assert fields_of(record) == {"panel": "p1", "tool": "tool", "job": 7, "request": "r", "worker": "w"}
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "place"), [(3, 7, " at line 3, column 7"), (3, 0, " at line 3"), (0, 7, "")]
+)
+def test_failure_is_logged_for_whoever_debugs_with_its_place(
+    log: HandlerLog, caplog: pytest.LogCaptureFixture, line: int, column: int, place: str
+) -> None:
+    failed = Failed(Usage(), Reason.HANDLER_ERROR, "no", line, column)
+    log.failed(PanelKey(1), "p1", "tool", failed, 0.0)
+    assert caplog.record_tuples == [(LOGGER, logging.DEBUG, f"p1/tool: failed{place}: no (HANDLER_ERROR)")]
+    caplog.clear()
+    caplog.set_level(logging.INFO, LOGGER)
+    log.failed(PanelKey(1), "p1", "tool", failed, 0.0)
+    assert caplog.records == []
