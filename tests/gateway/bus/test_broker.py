@@ -148,7 +148,8 @@ def test_message_of_many_parts_is_thrown_away_in_turns_of_the_loop(tmp_path: Pat
             turn()
             before = turns
             await eventually(lambda: broker.counters.bad_frames == 1 and not broker._surplus)
-            assert turns - before >= messages // 2
+            # several of the broker's callbacks may read in one turn
+            assert turns - before >= messages // 5
             # what comes behind it is read from its beginning
             dealer.send(wire.encode([pool_hello(KEY, worker)]))
             await eventually(lambda: broker.counters.messages_in == 2)
