@@ -508,6 +508,7 @@ INTERNAL: Final = frozenset(
         "panels_gateway.dispatch.backlog.MAX_RETRY_AFTER_MS",
         "panels_gateway.clients.websocket.MAX_RETRY_MS",
         "panels_shared.handlers.MAX_COMPOSING_BYTES",
+        "panels_worker.javascript.guest.MAX_SPECIFIER_BYTES",
         "panels_gateway.dispatch.fleet.MAX_EXECUTION_US",
         "panels_gateway.dispatch.fleet.MAX_POSITIONS",
         "panels_gateway.journal.pressure.MAX_BACKLOG_BYTES",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from panels_gateway.access.tokens import subject_of
 from panels_gateway.broadcast.events import Event, heard_by
 from panels_gateway.http.answers import LargeAnswer, answer_bytes, encode, json_answer
 from panels_gateway.journal.records import Changed, Exchange, Ran
@@ -25,9 +25,6 @@ from panels_shared.outcome import Failed, Outcome, Suspended
 if TYPE_CHECKING:
     from panels_gateway.access.tokens import Principal
     from panels_gateway.http.desk import Desk
-
-#: Which events of a commit somebody may see.
-Hearing = Callable[[list[Event]], list[Event]]
 
 #: Commits in one page of history, and about how many bytes of them.
 DEFAULT_COMMITS: Final = 100
@@ -141,7 +138,7 @@ class HistoryRoutes:
         limit = _limit(request)
         found = _within(await self._kernel.histories.of_key(resident, key, limit=limit))
         await self._kernel.turn.read()
-        shown = await _encoded(found, lambda events: events, key)
+        shown = await _encoded(found, _heard_by(principal, resident.panel.id), key)
         body = b'{"panelId":%b,"key":%b,"commits":[%b]}' % (encode(resident.panel.id), encode(key), shown)
         return answer_bytes(body, self._kernel.images, principal.subject or "", self._desk.body_timeout_s)
 
@@ -189,11 +186,47 @@ class HistoryRoutes:
             ) from None
 
 
+class Hearing(NamedTuple):
+    """Whose events are shown: those for everyone and for ``subject``, or all."""
+
+    subject: str | None
+    everything: bool
+
+    def events(self, record: Ran | Changed) -> list[Event]:
+        """Those of the commit that are shown."""
+        events = events_of(record)
+        return events if self.everything else heard_by(self.subject, events)
+
+    def args(self, record: Ran) -> bytes:
+        """Its arguments as they are shown: ``null`` where they are an event for somebody else, which the tool
+        listened to. A step behind the first one of a handler that waited was given none.
+        """
+        args = record.args or b"null"
+        if self.everything or b'"to"' not in args or not subject_of(record.scope).startswith("panel:"):
+            return args
+        try:
+            cause = _cause_decoder.decode(args)
+        except msgspec.DecodeError:
+            return args
+        hidden = cause.type == "event" and cause.event.to not in (None, self.subject)
+        return b"null" if hidden else args
+
+
+class _CauseEvent(msgspec.Struct, frozen=True):
+    to: str | None = None
+
+
+class _Cause(msgspec.Struct, frozen=True):
+    type: str
+    event: _CauseEvent
+
+
+_cause_decoder = msgspec.json.Decoder(_Cause)
+
+
 def _heard_by(principal: Principal, panel_id: str) -> Hearing:
-    """Which events ``principal`` may see: all of them who may manage the panel, and replay its triggers."""
-    if principal.may_manage(panel_id):
-        return lambda events: events
-    return lambda events: heard_by(principal.subject, events)
+    """Who may manage the panel sees all events: they may replay its triggers."""
+    return Hearing(principal.subject, principal.may_manage(panel_id))
 
 
 async def _encoded(commits: list[Ran | Changed], hearing: Hearing, key: str | None = None) -> bytes:
@@ -231,8 +264,7 @@ def _commit(record: Ran | Changed, hearing: Hearing, key: str | None = None) -> 
             "cause": "trigger",
             "tool": record.tool,
             "digest": record.digest.hex(),
-            # a step behind the first one of a handler that waited was given no arguments
-            "args": msgspec.Raw(record.args or b"null"),
+            "args": msgspec.Raw(hearing.args(record)),
             "scope": msgspec.Raw(record.scope),
             "fuelConsumed": record.outcome.usage.fuel,
         }
@@ -240,7 +272,7 @@ def _commit(record: Ran | Changed, hearing: Hearing, key: str | None = None) -> 
             shown["egress"] = [_exchange(exchange) for exchange in record.exchanges]
     if key is None:
         shown["mutations"] = msgspec.Raw(mutations_of(record))
-        shown["events"] = [msgspec.Raw(fragment) for _, fragment, _ in hearing(events_of(record))]
+        shown["events"] = [msgspec.Raw(fragment) for _, fragment, _ in hearing.events(record)]
     else:
         mutations = msgspec.json.decode(mutations_of(record), type=list[_Mutation])
         shown |= next(({"op": m.op, "value": m.value} for m in mutations if m.key == key), {})

@@ -14,9 +14,10 @@ from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.journal.records import Exchange, Ran
 from panels_gateway.kernel.residents import Resident
 from panels_shared.errors import Code
-from panels_shared.outcome import Failed, Reason, Usage
+from panels_shared.outcome import Failed, Outcome, Reason, Usage
+from tests.gateway.builders import setting
 from tests.gateway.http.callers import assert_error, grant, make_client
-from tests.support.gateway import Gateway
+from tests.support.gateway import Call, Gateway, completed, follow
 from tests.support.waiting import act, asking, only_suspension
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +123,33 @@ async def test_history_shows_events_for_one_subject_to_it_and_to_who_may_manage_
     allowed = grant("p", *access, sub=subject)
     (commit,) = (await guarded.get("/panels/p/history", headers=allowed)).json()["commits"]
     assert "".join(event["name"] for event in commit["events"]) == heard
+
+
+@pytest.mark.parametrize(
+    ("subject", "access", "shown"),
+    [("ada", ["read"], True), ("bob", ["read"], False), ("bob", ["read", "manage"], True)],
+)
+async def test_history_shows_no_event_for_somebody_else_as_the_arguments_of_a_listener(
+    guarded: httpx.AsyncClient, gateway: Gateway, subject: str, access: list[str], shown: bool
+) -> None:
+    def respond(call: Call) -> Outcome:
+        return follow(call) if call.tool == "t" else completed(None, setting("seen", 1))
+
+    gateway.respond = respond
+    listens = {"name": "l", "handler": "0", "trigger": {"type": "event", "pattern": "e"}}
+    resident = await gateway.add("p", tools=[{"name": "t", "handler": "0"}, listens])
+    await gateway.trigger(resident, {"emit": {"e": "secret"}, "to": {"e": "ada"}})
+    await gateway.settle()
+    allowed = grant("p", *access, sub=subject)
+    for path in ("/panels/p/history", "/panels/p/keys/seen/history"):
+        commits = (await guarded.get(path, headers=allowed)).json()["commits"]
+        (listened,) = [commit for commit in commits if commit["tool"] == "l"]
+        assert (listened["args"] or {}).get("event", {}).get("payload") == ("secret" if shown else None)
+    # whoever writes such arguments by hand hides nothing
+    by_hand = {"type": "event", "event": {"to": "ada"}, "set": {"n": 1}}
+    await gateway.trigger(resident, by_hand)
+    commits = (await guarded.get("/panels/p/history", headers=allowed)).json()["commits"]
+    assert commits[-1]["args"] == by_hand
 
 
 async def test_history_says_whom_a_handler_reached(client: httpx.AsyncClient, gateway: Gateway) -> None:

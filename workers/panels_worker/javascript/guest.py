@@ -14,6 +14,7 @@ from wasmtime import Engine, Module, ValType
 
 from panels_shared.handlers import DEFAULT_CAPABILITIES
 from panels_shared.limits import DEFAULT_LIMITS, KIB, MIB
+from panels_shared.script_modules import MAX_MODULE_NAME_CHARS
 from panels_worker.guest import wasi
 from panels_worker.guest.capabilities import Capabilities
 from panels_worker.guest.effects import Effects
@@ -41,6 +42,8 @@ MAX_JS_STACK_BYTES: Final = 192 * KIB
 BUFFER_BYTES: Final = 64 * KIB
 #: The memory of an instance in which no handler is; a sanity check.
 MAX_IMAGE_BYTES: Final = 16 * MIB
+#: What a handler imports a module by: the name of one is no longer than that.
+MAX_SPECIFIER_BYTES: Final = 2 + MAX_MODULE_NAME_CHARS
 #: A string that comes out of the guest; a security limit (the guest's memory bounds it too).
 MAX_STRING_BYTES: Final = 16 * MIB
 
@@ -143,16 +146,19 @@ class JavaScriptGuest:
         if run is None:
             raise HostStop("no job is running")
         run.effects.count_call()
-        specifier = run.read(raw[8], raw[12])
-        raw_out, raw[0] = raw[16], 0
+        pointer, length, length_at = raw[8], raw[12], raw[16]
+        raw[0] = 0
+        if not 2 < length <= MAX_SPECIFIER_BYTES:
+            return
+        specifier = run.read(pointer, length)
         if not specifier.startswith(b"./"):
             return
         name = specifier.removeprefix(b"./")
-        pointer = run.call(b"qjs_alloc", len(name) or 1)
+        pointer = run.call(b"qjs_alloc", len(name))
         if not pointer:
             raise GuestTrap(TrapKind.MEMORY, "out of memory")
         run.write(pointer, name)
-        run.write(raw_out, len(name).to_bytes(4, "little"))
+        run.write(length_at, len(name).to_bytes(4, "little"))
         raw[0] = pointer
 
 
