@@ -109,7 +109,7 @@ def measured(options: argparse.Namespace) -> Run:
             if not options.only or compromised.FAMILY in options.only:
                 rows += snippets(system, short=short)
             quiet.append(runner.rest(seconds=QUIET_S))
-            observed = ended(process)
+            observed = ended(process, report_of(system))
         found = Run(
             rows=rows,
             observed=observed,
@@ -161,6 +161,7 @@ def snippets(system: System, *, short: bool) -> list[Row]:
 def neighbours(system: System, panels: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The neighbours, once they are all connected. They are killed where they were not ``ended``."""
     url = system.url.replace("http", "ws", 1)
+    (report := report_of(system)).unlink(missing_ok=True)
     command = [
         sys.executable,
         "-m",
@@ -168,6 +169,7 @@ def neighbours(system: System, panels: list[str]) -> Iterator[subprocess.Popen[b
         url,
         system.token(),
         str(PER_S),
+        str(report),
         *panels,
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -181,16 +183,21 @@ def neighbours(system: System, panels: list[str]) -> Iterator[subprocess.Popen[b
         process.wait()
 
 
-def ended(process: subprocess.Popen[bytes]) -> Observed:
+def report_of(system: System) -> Path:
+    """Where the neighbours write what they saw: a report is more than a pipe holds."""
+    return system.folder / "neighbours.json"
+
+
+def ended(process: subprocess.Popen[bytes], report: Path) -> Observed:
     """Tells the neighbours to end; what they saw."""
     try:
-        written, _ = process.communicate(timeout=_PATIENCE_S)
+        process.communicate(timeout=_PATIENCE_S)
     except subprocess.TimeoutExpired:
         raise OSError(f"the neighbours did not end within {_PATIENCE_S:g} s of being told to") from None
     try:
-        return msgspec.json.decode(written, type=Observed)
-    except msgspec.DecodeError:
-        raise OSError(_gone(process, f"and wrote {len(written)} bytes that are no report")) from None
+        return msgspec.json.decode(report.read_bytes(), type=Observed)
+    except (OSError, msgspec.DecodeError):
+        raise OSError(_gone(process, "and left no report")) from None
 
 
 def _gone(process: subprocess.Popen[bytes], when: str) -> str:

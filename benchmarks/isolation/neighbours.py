@@ -1,10 +1,10 @@
 """Well-behaved clients beside the attacks: each triggers a counter at a steady rate, and checks what it
 hears.
 
-    python -m benchmarks.isolation.neighbours URL TOKEN PER_SECOND PANEL...
+    python -m benchmarks.isolation.neighbours URL TOKEN PER_SECOND REPORT PANEL...
 
 A process of its own, so that attacks cost it nothing but the machine. It begins when it is started, prints
-``ready`` once every client is connected, ends when its standard input does, and prints ``Observed`` as JSON.
+``ready`` once every client is connected, ends when its standard input does, and writes ``Observed`` as JSON to REPORT.
 Triggers are sent when they are due, whether or not earlier ones were answered, and a latency counts from
 when a trigger was due: a system that stops for a while shows up in every trigger of that while.
 """
@@ -15,6 +15,7 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -146,9 +147,9 @@ async def watch(url: str, token: str, per_s: float, panels: list[str]) -> Observ
 
 def main() -> None:
     """The command."""
-    url, token, per_s, *panels = sys.argv[1:]
+    url, token, per_s, report, *panels = sys.argv[1:]
     observed = uvloop.run(watch(url, token, float(per_s), panels))
-    sys.stdout.buffer.write(msgspec.json.encode(observed) + b"\n")
+    Path(report).write_bytes(msgspec.json.encode(observed))
 
 
 if __name__ == "__main__":
