@@ -5,8 +5,8 @@ hears.
 
 A process of its own, so that attacks cost it nothing but the machine. It begins when it is started, prints
 ``ready`` once every client is connected, ends when its standard input does, and writes ``Observed`` as JSON
-to REPORT. Triggers are sent when they are due, whether or not earlier ones were answered, and a latency counts
-from when a trigger was due: a system that stops for a while shows up in every trigger of that while.
+to REPORT. Triggers are sent when they are due, whether or not earlier ones were answered, and a latency
+counts from when a trigger was due: a system that stops for a while shows up in every trigger of that while.
 """
 
 from __future__ import annotations

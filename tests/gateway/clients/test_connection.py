@@ -337,3 +337,17 @@ async def test_client_that_is_gone_leaves_its_handlers_waiting() -> None:
         await reply(gateway, only_suspension(await gateway.open()), value)
     assert len(socket.heard) == heard
     assert (connection.in_flight, connection.admitted) == (0, 0)
+
+
+async def test_trigger_with_a_key_that_meets_a_gateway_that_stops_is_left_to_be_sent_again() -> None:
+    gateway = Gateway()
+    resident = await gateway.add("p")
+    connection, socket = gateway.connect(resident)
+    gateway.kernel.intake.closing = True
+    for key in ({"idempotencyKey": "k"}, {}):
+        connection.receive_text(json.dumps({"type": "TRIGGER", "tool": "t", "requestId": "r", **key}))
+        connection.receive_text(json.dumps({"type": "TRIGGER", "tool": "none", "requestId": "s", **key}))
+    await gateway.settle()
+    told = [(message["requestId"], message["code"]) for message in socket.heard if message["type"] == "ERROR"]
+    assert told == [("s", "TOOL_NOT_FOUND"), ("r", "UNAVAILABLE"), ("s", "TOOL_NOT_FOUND")]
+    assert connection.in_flight == 0
