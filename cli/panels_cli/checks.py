@@ -106,6 +106,14 @@ def workers(metrics: str) -> Finding:
         return Finding("workers", "warning", "/metrics is not shown here, so nobody can count them")
     count = int(float(found[1]))
     if count == 0:
+        refused = re.search(r"^panels_bus_hellos_refused_total ([1-9][0-9.e+]*)$", metrics, re.MULTILINE)
+        if refused is not None:
+            return Finding(
+                "workers",
+                "wrong",
+                "no sandbox is connected, and peers that came were refused",
+                "give the pool this gateway's bus key; the gateway's log says why it refused",
+            )
         return Finding("workers", "wrong", "no sandbox is connected", "start a pool: panels-worker")
     return Finding("workers", "ok", f"{count} sandbox{'es' if count != 1 else ''} connected")
 

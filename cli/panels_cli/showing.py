@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from panels_cli.diff import ABSENT, Difference, differences
 from panels_cli.output import one_line
@@ -38,6 +38,21 @@ def lines(heard: Heard) -> Iterator[list[Part]]:
         yield [(f"● something is missing: {heard.problem}", "bold red")]
     elif isinstance(heard, Told) and heard.kind == "TOKEN_EXPIRING":
         yield [("● the token expires soon", "yellow")]
+    elif isinstance(heard, Told) and heard.kind == "PRESENCE":
+        yield [(f"● {_presence(heard.message)}", "cyan")]
+
+
+def _presence(message: Mapping[str, Any]) -> str:
+    subjects = message.get("subjects")
+    counts = subjects if isinstance(subjects, Mapping) else {}
+    words = [
+        f"{subject} has left" if not count else subject if count == 1 else f"{subject} ({count} clients)"
+        for subject, count in counts.items()
+    ]
+    who = ", ".join(words[:MAX_LINES]) + (", and more" if len(words) > MAX_LINES else "")
+    clients = message.get("clients")
+    total = f"{clients} client{'' if clients == 1 else 's'} in all"
+    return f"{'here' if message.get('whole') is True else 'presence'}: {who + '; ' if who else ''}{total}"
 
 
 def compared(name: str, old: object, new: object) -> Iterator[list[Part]]:

@@ -316,7 +316,8 @@ def _text(panel: Mapping[str, Any], name: str, required: bool) -> str | None:
     value = panel.get(name)
     if isinstance(value, str) or (value is None and not required):
         return value
-    raise _wrong(name, "expected a text, got " + ("none" if value is None else "something else"))
+    got = f'none; write {name} = "…"' if value is None else "something else"
+    raise _wrong(name, f"expected a text, got {got}")
 
 
 def _is_table(value: object) -> TypeGuard[dict[str, Any]]:

@@ -39,6 +39,8 @@ def test_health_is_judged() -> None:
 def test_workers_are_counted() -> None:
     assert checks.workers("x 1\npanels_workers 2\n").text == "2 sandboxes connected"
     assert checks.workers("panels_workers 0\n").level == "wrong"
+    assert "start a pool" in checks.workers("panels_workers 0\npanels_bus_hellos_refused_total 0\n").mend
+    assert "bus key" in checks.workers("panels_workers 0\npanels_bus_hellos_refused_total 24\n").mend
     assert checks.workers("").level == "warning"
 
 

@@ -19,6 +19,11 @@ def test_every_kind_has_its_lines() -> None:
     assert text(Gap("why")) == ["● something is missing: why"]
     assert text(Told("TOKEN_EXPIRING", {})) == ["● the token expires soon"]
     assert text(Told("PONG", {})) == []
+    here = {"clients": 4, "subjects": {"ada": 2, "bob": 1}, "whole": True}
+    assert text(Told("PRESENCE", here)) == ["● here: ada (2 clients), bob; 4 clients in all"]
+    gone = {"clients": 1, "subjects": {"bob": 0}}
+    assert text(Told("PRESENCE", gone)) == ["● presence: bob has left; 1 client in all"]
+    assert text(Told("PRESENCE", {"clients": 0, "subjects": None})) == ["● presence: 0 clients in all"]
 
 
 def test_large_changes_are_cut() -> None:

@@ -31,7 +31,9 @@ def watch(
     panel: PanelId,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Hear only this topic: state, events, state:KEY, event:NAME. Repeatable."),
+        typer.Option(
+            help="Hear only this topic: state, events, state:KEY, event:NAME, presence. Repeatable."
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many changes and events.")] = None,
     json: Json = False,

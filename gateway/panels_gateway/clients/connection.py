@@ -314,8 +314,8 @@ class Connection:
                 else message.traceparent,
             )
         except RequestError as exc:
-            # with a key the client sends it again once it is back from 1012, which comes soon; an answer would
-            # end a call that nothing stands against
+            # with a key the client sends it again once it is back from 1012, which comes soon; an answer
+            # would end a call that nothing stands against
             if not (intake.closing and exc.code is Code.UNAVAILABLE and _given(message.idempotencyKey)):
                 self.send(messages.error(exc.code, exc.message, request_id, exc.details))
             return

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from panels_gateway.kernel.kernel import Kernel
 
 
+#: For how long what /health/ready found is told by /health, in seconds.
+TRIED_LATELY_S: Final = 30
 #: Layers of confinement that are listed as missing: what workers say is not to be trusted.
 MAX_MISSING: Final = 16
 
@@ -91,7 +93,8 @@ def problems(condition: Condition) -> list[str]:
             f"{condition.backlog_bytes:,} bytes of the journal wait to be folded, more than the bound of "
             f"{condition.bound_bytes:,}: triggers are refused"
         )
-    if condition.tried:
+    # what somebody found out long ago may be mended since
+    if condition.tried and condition.tried_s <= TRIED_LATELY_S:
         found.append(f"/health/ready, {condition.tried_s} s ago: {condition.tried}")
     if not condition.folding.up:
         ended = condition.folding.deaths

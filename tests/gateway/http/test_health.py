@@ -67,6 +67,8 @@ def test_what_pools_say_makes_a_bounded_number_of_problems() -> None:
     [
         (replace(GOOD, workers=False), False, ["no worker is connected that can run a job"]),
         (replace(GOOD, workers=False, closing=True), False, ["the gateway is shutting down"]),
+        (replace(GOOD, tried="no", tried_s=30), True, ["/health/ready, 30 s ago: no"]),
+        (replace(GOOD, tried="no", tried_s=31), True, []),
         (
             replace(GOOD, backlog_bytes=1_001),
             False,
@@ -87,7 +89,7 @@ def test_what_pools_say_makes_a_bounded_number_of_problems() -> None:
             ],
         ),
     ],
-    ids=["workers", "closing", "backlog", "folding", "damaged"],
+    ids=["workers", "closing", "tried", "tried long ago", "backlog", "folding", "damaged"],
 )
 def test_each_problem_is_a_sentence(condition: Condition, healthy: bool, expected: list[str]) -> None:
     assert condition.healthy is healthy
