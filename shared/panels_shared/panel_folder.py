@@ -28,9 +28,9 @@ from panels_shared.script_modules import (
     MODULE_NAME_RULE,
     ModuleError,
     compose,
+    imported_by,
     is_module_name,
     language_of,
-    reached,
 )
 from panels_shared.snippet import caret
 
@@ -236,10 +236,9 @@ def _tool(
     composed = source
     if language in ("javascript", "typescript"):
         try:
-            imported = reached(language, text, modules)
+            composed = compose(source, imported_by(language, text, modules))
         except ModuleError as exc:
             raise FolderError(f"{exc.name or file}: {exc}") from None
-        composed = compose(source, tuple((each, modules[each].encode()) for each in imported))
     handler: dict[str, Any] = {"language": language, "source": text}
     if entry:
         handler["entry"] = entry

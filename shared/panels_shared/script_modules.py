@@ -85,6 +85,11 @@ def reached(language: Language, source: str, modules: Mapping[str, str]) -> tupl
     return tuple(found)
 
 
+def imported_by(language: Language, source: str, modules: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
+    """The modules (name, source) that a handler reaches, for ``compose``. Raises ``ModuleError``."""
+    return tuple((name, modules[name].encode()) for name in reached(language, source, modules))
+
+
 def compose(source: bytes, modules: tuple[tuple[str, bytes], ...]) -> bytes:
     """The handler and its modules (name, source) as one text; the handler's source itself without any."""
     return _MARK + msgspec.msgpack.encode((source, modules)) if modules else source

@@ -48,9 +48,9 @@ from panels_shared.script_modules import (
     MODULE_NAME_RULE,
     ModuleError,
     compose,
+    imported_by,
     is_module_name,
     language_of,
-    reached,
 )
 
 MAX_TITLE_CHARS: Final = 256
@@ -464,10 +464,9 @@ def _script(path: str, language: Language, text: str, modules: dict[str, str]) -
     source = text.encode()
     _check_script(path, language, source)
     try:
-        names = reached(language, text, modules)
+        imported = imported_by(language, text, modules)
     except ModuleError as exc:
         _refuse(f"modules.{exc.name}" if exc.name else path, str(exc))
-    imported = tuple((name, modules[name].encode()) for name in names)
     size, maximum = len(source) + sum(len(module) for _, module in imported), max_source_bytes(language)
     if size > maximum:
         _refuse(path, f"expected at most {maximum} bytes with the modules that it imports, got {size}")
