@@ -219,7 +219,10 @@ class Core:
             self._note(now, "connection lost", f"{code} {why}" if code is not None else why)
             if code == 1009:
                 self._drop_largest(now)
-            self._end(endings.of_close(code), why, now, at_least_s=endings.advice_s(code, why))
+            advice_s = endings.advice_s(code, why)
+            if advice_s and self.phase is Phase.LIVE:
+                self._failures = 0  # a restart that the gateway told of is none
+            self._end(endings.of_close(code), why, now, at_least_s=advice_s)
         return self._drain()
 
     def heard(self, flow: int, frame: str | bytes, now: float) -> list[Instruction]:

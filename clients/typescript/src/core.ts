@@ -267,7 +267,8 @@ export class Core {
   }
 
   #wait(afterMs: number, now: number): void {
-    if (this.#connected && now - this.#liveAt >= STABLE_MS) this.#attempt = 0;
+    // a restart that the gateway told of is no failure
+    if (this.#connected && (afterMs || now - this.#liveAt >= STABLE_MS)) this.#attempt = 0;
     this.#phase = "waiting";
     this.#flow++;
     this.#pongBy = this.#refreshAt = this.#refreshBy = null;

@@ -103,6 +103,16 @@ test("attempts that fail come further and further apart, and a stable connection
   assert.equal(world.sockets.length, 11);
 });
 
+test("restarts that the gateway tells of are no failures, however many come", async () => {
+  const { world } = live();
+  for (let restart = 1; restart < 8; restart++) {
+    world.socket.close(1012, "retry in 90 ms");
+    await world.pass(375);
+    assert.equal(world.sockets.length, 1 + restart);
+    world.socket.greet({ recovered: true }).say({ type: "PONG" });
+  }
+});
+
 test("a server that greets and closes is not asked in a tight loop", async () => {
   const world = new World();
   world.connect();

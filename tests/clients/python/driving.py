@@ -76,8 +76,8 @@ class Driver:
         self.open()
         self.hear({"type": "CONNECTED", "seq": seq, "epoch": epoch, "recovered": True})
 
-    def lose(self, code: int | None = None) -> None:
-        self.take(self.core.lost(self.core.flow, code, "test", self.now))
+    def lose(self, code: int | None = None, why: str = "test") -> None:
+        self.take(self.core.lost(self.core.flow, code, why, self.now))
 
     def call(
         self,

@@ -399,6 +399,14 @@ def test_pauses_grow_and_a_stable_connection_begins_them_anew() -> None:
     assert (driver.core.wakes_at() or 0) - driver.now == pytest.approx(0.1)
 
 
+def test_restarts_that_the_gateway_tells_of_are_no_failures() -> None:
+    driver = Driver()
+    for _ in range(8):
+        driver.live()
+        driver.lose(1012, "retry in 90 ms")
+        assert (driver.core.wakes_at() or 0) - driver.now == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("code", "status", "reason"),
     [
