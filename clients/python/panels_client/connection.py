@@ -285,7 +285,8 @@ class Panel:
 
     def _perform(self, instructions: list[Instruction]) -> None:
         """Does it in order. What callbacks cause comes behind what is to be done already."""
-        self._todo.extend(instructions)
+        if instructions:
+            self._todo.extend(instructions)
         if self._performing:
             return
         self._performing = True
@@ -298,6 +299,10 @@ class Panel:
 
     def _do(self, instruction: Instruction) -> None:
         match instruction:
+            case Changed():  # the most frequent ones first
+                self._tell_state(instruction.keys)
+            case Happened():
+                self._tell_event(instruction.event)
             case Send():
                 if (flow := self._flows.get(instruction.flow)) is not None:
                     flow.outgoing.put_nowait(instruction.text)
@@ -308,10 +313,6 @@ class Panel:
             case Report():
                 if (report := self._reports.get(instruction.key)) is not None:
                     self._guard(report, instruction.progress)
-            case Changed():
-                self._tell_state(instruction.keys)
-            case Happened():
-                self._tell_event(instruction.event)
             case Attended():
                 for watcher in list(self._on_presence.values()):
                     self._guard(watcher, instruction.presence)
@@ -346,6 +347,8 @@ class Panel:
             self._guard(each, status)
 
     def _tell_state(self, keys: frozenset[str]) -> None:
+        if not self._on_state:
+            return
         for each in list(self._on_state.values()):
             if each.key is not None and each.key not in keys:
                 continue

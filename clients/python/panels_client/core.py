@@ -136,8 +136,10 @@ class Core:
 
     def wakes_at(self) -> float | None:
         """When ``tick`` is to be called at the latest; None once the client has ended."""
-        times = [time for time in (self._due, self.calls.wakes_at()) if time is not None]
-        return min(times) if times else None
+        due, calls = self._due, self.calls.wakes_at()
+        if due is None or calls is None:
+            return calls if due is None else due
+        return min(due, calls)
 
     # -- what the application does ---------------------------------------------------------------------
 
@@ -231,7 +233,8 @@ class Core:
             return self._drain()
         if self.phase is Phase.LIVE:
             self._pinged, self._due = False, now + self.options.ping_after_s
-            self._steady(now)
+            if self._failures:
+                self._steady(now)
         try:
             self._hear(decode(frame), now)
         except ProtocolViolation as exc:

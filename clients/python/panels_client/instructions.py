@@ -1,4 +1,4 @@
-"""What the core tells its shell to do, in order."""
+"""What the core tells its shell to do, in order. What applications see is frozen."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Notice:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FetchToken:
     """Ask the provider for a token, for this flow."""
 
     flow: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Connect:
     """Ask for the upgrade."""
 
@@ -49,7 +49,7 @@ class Connect:
     token: str | None = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send a text frame."""
 
@@ -57,7 +57,7 @@ class Send:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drop:
     """Give the flow's attempt or socket up, without waiting for anybody."""
 
@@ -65,7 +65,7 @@ class Drop:
     code: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """A call has its outcome."""
 
@@ -73,7 +73,7 @@ class Settle:
     outcome: Result | PanelsClientError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """A call's handler waits."""
 
@@ -81,42 +81,42 @@ class Report:
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Changed:
     """The shown values of these keys changed."""
 
     keys: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Happened:
     """An event for the application."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attended:
     """Somebody has come or gone."""
 
     presence: Presence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noticed:
     """A notice for the application."""
 
     notice: Notice
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Moved:
     """The status is another one now."""
 
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noted:
     """A line for the log."""
 

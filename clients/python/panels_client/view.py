@@ -49,27 +49,22 @@ class View:
 
     def apply(self, mutations: Iterable[tuple[str, bool, Any]]) -> frozenset[str]:
         """Applies a PATCH to the base."""
-        base, shown = self._base, self._shown
+        # with no overlay, what is shown is the base, and nothing has to be looked for
+        base, shown = self._base, None if self._overlays else self._shown
         touched: list[str] = []
         for key, is_set, value in mutations:
             if is_set:
+                if base.get(key, _ABSENT) is value:
+                    continue
                 base[key] = value
-            else:
-                base.pop(key, None)
-            touched.append(key)
-        if self._overlays:
-            return self._refresh(touched)
-        # what is shown is the base: nothing has to be looked for
-        changed: set[str] = set()
-        for key in touched:
-            value = base.get(key, _ABSENT)
-            if value is not shown.get(key, _ABSENT):
-                changed.add(key)
-                if value is _ABSENT:
-                    del shown[key]
-                else:
+                if shown is not None:
                     shown[key] = value
-        return frozenset(changed)
+            elif base.pop(key, _ABSENT) is _ABSENT:
+                continue
+            elif shown is not None:
+                del shown[key]
+            touched.append(key)
+        return frozenset(touched) if shown is not None else self._refresh(touched)
 
     def expect(self, call: str, changes: Mapping[str, Any]) -> frozenset[str]:
         """Shows what ``call`` is expected to change, above what is expected of earlier calls."""

@@ -42,9 +42,9 @@ EVENT = {"name": "e", "payload": [1], "timestamp": 5}
                 "more": True,
                 "mutations": [{"op": "delete", "key": "a"}],
             },
-            Patch(9, 5, True, (("a", False, None),)),
+            Patch(9, 5, True, [("a", False, None)]),
         ),
-        ({"type": "PATCH", "seq": 9, "prevSeq": 2, "mutations": []}, Patch(9, 2, False, ())),
+        ({"type": "PATCH", "seq": 9, "prevSeq": 2, "mutations": []}, Patch(9, 2, False, [])),
         (
             {"type": "EVENT", "event": EVENT, "seq": 2},
             EventMessage(Event("e", [1], 5, 2), 2, 1, False),
