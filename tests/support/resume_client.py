@@ -41,23 +41,23 @@ class ResumingClient:
         self.head = position
         self.state: dict[str, Any] = dict(state)
         self.events: list[tuple[int, str, Any]] = []
+        # events of versions above the position: those that were handed on, and those of this connection. A
+        # unit can be cut off more than once before it comes whole.
         self._early: Counter[int] = Counter()
-        self._again: Counter[int] = Counter()
+        self._here: Counter[int] = Counter()
 
     def connected(self, message: Message) -> None:
         """CONNECTED, in answer to a resume. Raises ``ProtocolError``."""
         if message.get("recovered") is True:
             if "state" in message:
                 raise ProtocolError("expected no state where recovered is true, got one")
-            # what was heard of units that were cut off comes again
-            self._again = self._early
         else:
             if not isinstance(message.get("state"), Mapping):
                 raise ProtocolError("expected a state where recovered is not true, got none")
             self.state = dict(message["state"])
             self.position = int(message["seq"])
-            self._again = Counter()
-        self._early = Counter()
+            self._early = Counter()
+        self._here = Counter()
         self.head = self.position
 
     def hear(self, message: Message) -> None:
@@ -82,7 +82,9 @@ class ResumingClient:
             self._take(seq, message["event"])
         if not message.get("more", False):
             self.position = seq
-            self._early = Counter({version: n for version, n in self._early.items() if version > seq})
+            for counts in (self._early, self._here):
+                for version in [version for version in counts if version <= seq]:
+                    del counts[version]
 
     def _apply(self, message: Message) -> None:
         for mutation in message["mutations"]:
@@ -92,8 +94,8 @@ class ResumingClient:
                 self.state.pop(mutation["key"], None)
 
     def _take(self, seq: int, event: Mapping[str, Any]) -> None:
-        self._early[seq] += 1
-        if self._again[seq] > 0:
-            self._again[seq] -= 1
+        self._here[seq] += 1
+        if self._here[seq] <= self._early[seq]:
             return
+        self._early[seq] += 1
         self.events.append((seq, event["name"], event["payload"]))

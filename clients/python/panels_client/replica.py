@@ -31,8 +31,10 @@ class Replica:
         self.position = 0
         self.head = 0
         self.void = False
+        # how many events of each version above the position the application has, and how many came on this
+        # connection: however often a unit is cut off, only what comes beyond the former is new
         self._early: Counter[int] = Counter()
-        self._again: Counter[int] = Counter()
+        self._here: Counter[int] = Counter()
 
     def restore(self, *, epoch: str, position: int, state: Mapping[str, Any]) -> None:
         """Takes over what another client had."""
@@ -60,8 +62,7 @@ class Replica:
                 raise ProtocolViolation(f"expected to resume epoch {self.epoch}, got {message.epoch}")
             if message.seq < self.position:
                 raise ProtocolViolation(f"expected a version from {self.position} on, got {message.seq}")
-            # what was heard of units that were cut off comes again
-            self._again, self._early = self._early, Counter()
+            self._here.clear()
             self.head = self.position
             return "recovered", frozenset()
         greeting: Greeting = "resynced"
@@ -71,7 +72,8 @@ class Replica:
             # a version that went backwards is another history, whatever its name
             greeting = "lost"
         self.epoch, self.position, self.head, self.void = message.epoch, message.seq, message.seq, False
-        self._again, self._early = Counter(), Counter()
+        self._early.clear()
+        self._here.clear()
         return greeting, self.view.reset(message.state)
 
     def patch(self, message: Patch) -> frozenset[str]:
@@ -85,14 +87,14 @@ class Replica:
         """Whether the event is new to the application. Raises ``ProtocolViolation``."""
         self._follow(message)
         seq = message.seq
-        self._early[seq] += 1
-        known = self._again[seq] > 0
-        if known:
-            self._again[seq] -= 1
+        self._here[seq] += 1
+        new = self._here[seq] > self._early[seq]
+        if new:
+            self._early[seq] += 1
         self._end(message)
         if self._early.total() > MAX_EARLY_EVENTS:
             raise ProtocolViolation(f"expected at most {MAX_EARLY_EVENTS} events before a unit ends")
-        return not known
+        return new
 
     def _follow(self, message: Patch | EventMessage) -> None:
         if message.seq <= self.position:
@@ -108,7 +110,7 @@ class Replica:
         if message.more:
             return
         self.position = message.seq
-        for counts in (self._early, self._again):
+        for counts in (self._early, self._here):
             if not counts:
                 continue
             for version in [version for version in counts if version <= message.seq]:

@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 @dataclass
 class ModelServer:
-    """A panel with the tool ``add``, which adds to ``n`` and emits ``added``. ``kept`` is how many commits of
+    """A panel with the tool ``add``, which adds to ``n`` and emits ``added`` twice. ``kept`` is how many commits of
     history there are.
     """
 
@@ -53,8 +53,12 @@ class ModelServer:
         mutations = [{"op": "set", "key": "n", "value": n}, {"op": "set", "key": key, "value": seq}]
         unit: list[Json] = [
             {"type": "PATCH", "mutations": mutations, "seq": seq, "more": True},
-            {"type": "EVENT", "event": {"name": "added", "payload": n, "timestamp": 1}, "seq": seq},
         ]
+        for which in (1, 2):
+            event = {"name": "added", "payload": which, "timestamp": 1}
+            unit.append(
+                {"type": "EVENT", "event": event, "seq": seq, **({"more": True} if which < 2 else {})}
+            )
         self.commits.append(unit)
         return unit
 

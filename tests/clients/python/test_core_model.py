@@ -50,10 +50,13 @@ class ClientMeetsGateway(RuleBasedStateMachine):
                 assert not self.connected
 
     def happened(self, each: Happened) -> None:
-        seq, incarnation = each.event.seq, self.server.incarnation
-        if self.told and self.told[-1][0] == incarnation and self.unbroken:
-            assert seq == self.told[-1][1] + 1, "an event was missed or told twice"
-        self.told.append((incarnation, seq))
+        place = 2 * each.event.seq + each.event.payload - 2
+        incarnation = self.server.incarnation
+        if self.told and self.told[-1][0] == incarnation:
+            if self.unbroken:
+                assert place == self.told[-1][1] + 1, "an event was missed or told twice"
+            assert place > self.told[-1][1], "an event was told twice"
+        self.told.append((incarnation, place))
         self.unbroken = True
 
     def bury(self) -> None:

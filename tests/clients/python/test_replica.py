@@ -69,6 +69,25 @@ def test_replica_ends_as_the_vector_says(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "vector",
+    [vector for vector in VECTORS if vector["sent"]["recovered"]],
+    ids=lambda vector: vector["name"],
+)
+def test_replica_ends_as_the_vector_says_however_often_it_is_cut_off(vector: dict[str, Any]) -> None:
+    sent = vector["sent"]["messages"]
+    for heard in range(len(sent) + 1):
+        reader = resumed(vector)
+        reader.hear_all(sent[:heard])
+        for _ in range(2):
+            reader.replica.connected(connected(vector))
+        position = reader.replica.position
+        reader.hear_all([message for message in sent if message["seq"] > position])
+        reader.hear_all(vector.get("then", {}).get("messages", []))
+        assert dict(reader.replica.view.shown) == vector["ends"]["state"]
+        assert reader.events == vector["ends"]["events"]
+
+
+@pytest.mark.parametrize(
+    "vector",
     [vector for vector in VECTORS if len({m["seq"] for m in vector["sent"]["messages"]}) > 1],
     ids=lambda vector: vector["name"],
 )
