@@ -44,7 +44,7 @@ export interface Entry extends Pending {
   flow: number;
   epoch: string | null;
   /** When to send it again, although it was sent on this connection; null if not at all. */
-  retryAt: number | null;
+  retryAt: number;
 }
 
 /** What the application may know of it. */
@@ -109,10 +109,10 @@ export class Calls {
     if (this.#entries.size >= maxPending || this.#bytes + bytes > MAX_TOTAL_BYTES)
       return new CallError(
         "TOO_MANY_CALLS",
-        `${this.#entries.size} calls wait for an answer; wait for one of them`,
+        `${this.#entries.size} calls wait for an answer`,
       );
     this.#bytes += bytes;
-    const unsent = { sends: 0, waits: false, firstSentAt: 0, flow: 0, epoch: null, retryAt: null };
+    const unsent = { sends: 0, waits: false, firstSentAt: 0, flow: 0, epoch: null, retryAt: Infinity };
     this.#entries.set(id, { id, what, key, text, bytes, ...unsent });
     return null;
   }
@@ -128,23 +128,22 @@ export class Calls {
   due(flow: number, epoch: string, now: number): string[] {
     const texts = [];
     for (const entry of this.#entries.values()) {
-      if (entry.flow === flow && (entry.retryAt === null || entry.retryAt > now)) continue;
+      if (entry.flow === flow && entry.retryAt > now) continue;
       if (entry.sends++ === 0) {
         entry.epoch = epoch;
         entry.firstSentAt = now;
       }
       entry.flow = flow;
-      entry.retryAt = null;
+      entry.retryAt = Infinity;
       texts.push(entry.text);
     }
     return texts;
   }
 
-  /** When `due` has something next on this connection; null if nothing waits for a time. */
-  get deadline(): number | null {
-    let first: number | null = null;
-    for (const { retryAt } of this.#entries.values())
-      if (retryAt !== null && (first === null || retryAt < first)) first = retryAt;
+  /** When `due` has something next on this connection; Infinity if nothing waits for a time. */
+  get deadline(): number {
+    let first = Infinity;
+    for (const { retryAt } of this.#entries.values()) if (retryAt < first) first = retryAt;
     return first;
   }
 

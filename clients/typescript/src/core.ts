@@ -19,7 +19,7 @@ import { CallError, Calls } from "./calls.ts";
 import type { Bounds } from "./calls.ts";
 import { advice, course, courseOfRefusal, delay, MAX_DELAY_MS } from "./closing.ts";
 import type { Course } from "./closing.ts";
-import { decode, Violation } from "./messages.ts";
+import { decode, expect, Violation } from "./messages.ts";
 import type { Json, Message, PanelEvent, Presence } from "./messages.ts";
 import { Replica } from "./replica.ts";
 import type { Notice, Overlay } from "./replica.ts";
@@ -126,9 +126,12 @@ export class Core {
   #late = false;
   /** When the phase `token`, `opening` or `waiting` is over. */
   #until = 0;
-  /** When to ask for a token to renew the connection with, and until when one that was asked for may come. */
-  #refreshAt: number | null = null;
-  #refreshBy: number | null = null;
+  /**
+   * When to ask for a token to renew the connection with, and until when one that was asked for may come; Infinity if
+   * neither.
+   */
+  #refreshAt = Infinity;
+  #refreshBy = Infinity;
 
   constructor(settings: Settings, random: () => number) {
     this.#settings = settings;
@@ -140,29 +143,30 @@ export class Core {
     return this.#status;
   }
 
-  /** When `tick` is due, in the same milliseconds as `now`; null while nothing waits for a time. */
-  get deadline(): number | null {
+  /** When `tick` is due, in the same milliseconds as `now`; Infinity while nothing waits for a time. */
+  get deadline(): number {
     switch (this.#phase) {
       case "idle":
       case "closed":
-        return null;
+        return Infinity;
       case "token":
       case "opening":
       case "waiting":
         return this.#until;
-      default: {
-        const times = [this.#pongBy ?? this.#heardAt + PING_AFTER_MS];
-        for (const time of [this.#refreshAt, this.#refreshBy, this.calls.deadline])
-          if (time !== null) times.push(time);
-        return Math.min(...times);
-      }
+      default:
+        return Math.min(
+          this.#pongBy ?? this.#heardAt + PING_AFTER_MS,
+          this.#refreshAt,
+          this.#refreshBy,
+          this.calls.deadline,
+        );
     }
   }
 
   /** What is to be done, in this order. The state is already what it will be when the first of it is done. */
   handle(input: Input, now: number): Instruction[] {
     if (this.#phase !== "closed") this.#take(input, now);
-    else if (input.kind === "call") this.#fail(input.id, this.#closedError(false));
+    else if (input.kind === "call") this.#fail(input.id, this.closedError(false));
     const out = this.#out;
     this.#out = [];
     return out;
@@ -233,8 +237,8 @@ export class Core {
     if (ask !== this.#ask) return;
     this.#token = token;
     if (this.#phase === "token") this.#open(now);
-    else if (this.#refreshBy !== null) {
-      this.#refreshBy = null;
+    else if (this.#refreshBy < Infinity) {
+      this.#refreshBy = Infinity;
       this.#send(JSON.stringify({ type: "REFRESH", token, requestId: REFRESH_ID }));
     }
   }
@@ -243,8 +247,8 @@ export class Core {
     this.#log("token", reason);
     this.#ask++; // what comes after all is late
     if (this.#phase === "token") this.#wait(0, now);
-    else if (this.#refreshBy !== null) {
-      this.#refreshBy = null;
+    else if (this.#refreshBy < Infinity) {
+      this.#refreshBy = Infinity;
       this.#refreshAt = now + REFRESH_AGAIN_MS;
     }
   }
@@ -271,7 +275,8 @@ export class Core {
     if (this.#connected && (afterMs || now - this.#liveAt >= STABLE_MS)) this.#attempt = 0;
     this.#phase = "waiting";
     this.#flow++;
-    this.#pongBy = this.#refreshAt = this.#refreshBy = null;
+    this.#pongBy = null;
+    this.#refreshAt = this.#refreshBy = Infinity;
     this.#ask++;
     const wait = this.#offline ? MAX_DELAY_MS : delay(this.#attempt, this.#random());
     this.#attempt++;
@@ -293,12 +298,13 @@ export class Core {
     this.#log("stopped", reason);
     for (const id of this.calls.ids) {
       const sent = this.calls.remove(id)?.sends ?? 0;
-      this.#fail(id, this.#closedError(sent ? null : false));
+      this.#fail(id, this.closedError(sent ? null : false));
     }
     this.#report("closed");
   }
 
-  #closedError(ran: boolean | null): CallError {
+  /** What calls end with once the client is closed. */
+  closedError(ran: boolean | null): CallError {
     return new CallError("CLOSED", `the panel is closed: ${this.reason}`, { reason: this.reason }, ran);
   }
 
@@ -314,14 +320,14 @@ export class Core {
     this.#late = false;
     try {
       const message = decode(data);
-      if (message === null) this.#log("ignored", "a message of an unknown type");
+      if (message === null) this.#log("ignored", "an unknown type");
       else this.#hear(message, now);
     } catch (error) {
       // an error that is no Violation comes of values that the engine cannot take, like those nested too
       // deeply
       if (this.replica.epoch !== null) this.replica.void = true;
       this.#drop(
-        error instanceof Violation ? error.message : `a message that cannot be read: ${String(error)}`,
+        error instanceof Violation ? error.message : `cannot be read: ${String(error)}`,
         now,
       );
     }
@@ -366,7 +372,7 @@ export class Core {
       case "ERROR":
         return this.#refused(message, now);
       case "TOKEN_EXPIRING":
-        if (this.#settings.token === "renewable" && this.#refreshBy === null) this.#refresh(now);
+        if (this.#settings.token === "renewable" && this.#refreshBy === Infinity) this.#refresh(now);
         return;
       case "REFRESHED":
         this.#log("token", "renewed");
@@ -376,7 +382,7 @@ export class Core {
 
   #greeted(message: Extract<Message, { type: "CONNECTED" }>, now: number): void {
     const { panel } = this.#settings;
-    if (message.panelId !== panel) throw new Violation(`expected the panel ${panel}, got ${message.panelId}`);
+    expect(message.panelId === panel, `the panel ${panel}, got ${message.panelId}`);
     const greeting = this.replica.connected(message);
     const whole = greeting !== "recovered";
     this.#refusedTokens = 0;
@@ -391,7 +397,7 @@ export class Core {
       this.calls.remove(id);
       this.#fail(
         id,
-        new CallError("LOST", "the panel does not know any more whether the call ran", null, null),
+        new CallError("LOST", "nobody knows any more whether it ran", null, null),
       );
     }
     this.#sendDue(now);
@@ -473,10 +479,10 @@ export class Core {
   #tick(now: number): void {
     switch (this.#phase) {
       case "token":
-        if (now >= this.#until) this.#noToken("expected a token in time, got none", now);
+        if (now >= this.#until) this.#noToken("no token in time", now);
         return;
       case "opening":
-        if (now >= this.#until) this.#drop("expected CONNECTED in time, got nothing", now);
+        if (now >= this.#until) this.#drop("no CONNECTED in time", now);
         return;
       case "waiting":
         if (now >= this.#until) this.#begin(now);
@@ -493,13 +499,12 @@ export class Core {
     } else if (now >= this.#pongBy) {
       // once only: where timers are always late, a dead socket would otherwise never be found out
       if (this.#late || now < this.#pongBy + LATE_MS)
-        return this.#drop("expected a PONG in time, got nothing", now);
+        return this.#drop("no PONG in time", now);
       this.#late = true;
       this.#ping(WAKE_TIMEOUT_MS, now);
     }
-    if (this.#refreshBy !== null && now >= this.#refreshBy)
-      this.#noToken("expected a token in time, got none", now);
-    if (this.#refreshAt !== null && now >= this.#refreshAt) this.#refresh(now);
+    if (now >= this.#refreshBy) this.#noToken("no token in time", now);
+    if (now >= this.#refreshAt) this.#refresh(now);
     this.#sendDue(now);
   }
 
@@ -518,7 +523,7 @@ export class Core {
   }
 
   #refresh(now: number): void {
-    this.#refreshAt = null;
+    this.#refreshAt = Infinity;
     this.#refreshBy = now + TOKEN_TIMEOUT_MS;
     this.#emit({ kind: "ask", ask: ++this.#ask });
   }

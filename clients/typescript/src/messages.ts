@@ -60,6 +60,11 @@ export class Violation extends Error {
   override name = "Violation";
 }
 
+/** Throws `Violation` unless `condition` holds. */
+export function expect(condition: boolean, what: string): asserts condition {
+  if (!condition) throw new Violation(`expected ${what}`);
+}
+
 type Fields = { readonly [key: string]: unknown };
 
 /**
@@ -70,16 +75,16 @@ export const MAX_MESSAGE_LENGTH = 64 * 1024 * 1024;
 
 /** The message in a frame, or null if its type is not known. Throws `Violation`. */
 export function decode(data: unknown): Message | null {
-  if (typeof data !== "string") throw new Violation("expected text, got a binary frame");
+  expect(typeof data === "string", "text, got a binary frame");
   if (data.length > MAX_MESSAGE_LENGTH)
     throw new Violation(`expected at most ${MAX_MESSAGE_LENGTH} characters, got ${data.length}`);
   let value: unknown;
   try {
     value = JSON.parse(data);
   } catch {
-    throw new Violation("expected JSON, got something else");
+    throw new Violation("expected JSON");
   }
-  if (!isObject(value)) throw new Violation("expected an object, got something else");
+  expect(isObject(value), "an object");
   const type = text(value, "type");
   const requestId = typeof value["requestId"] === "string" ? value["requestId"] : null;
   switch (type) {
@@ -186,19 +191,19 @@ function place(value: Fields): { seq: number; follows: number; more: boolean } {
   const first = value["firstSeq"] === undefined ? seq : version(value, "firstSeq");
   const follows = value["prevSeq"] === undefined ? first - 1 : version(value, "prevSeq");
   if (follows >= seq)
-    throw new Violation(`expected a message after the version it follows, got ${seq} after ${follows}`);
+    throw new Violation(`expected ${seq} to follow an earlier version, got ${follows}`);
   return { seq, follows, more: value["more"] === true };
 }
 
 function mutations(value: unknown): readonly Mutation[] {
-  if (!Array.isArray(value)) throw new Violation("expected mutations to be an array");
+  expect(Array.isArray(value), "an array of mutations");
   return value.map((item: unknown): Mutation => {
-    if (!isObject(item)) throw new Violation("expected a mutation to be an object");
+    expect(isObject(item), "a mutation");
     const key = text(item, "key");
     if (item["op"] === "delete") return { op: "delete", key };
     if (item["op"] === "set" && "value" in item)
       return { op: "set", key, value: freeze(item["value"] as Json) };
-    throw new Violation("expected a mutation to be set or delete");
+    throw new Violation("expected set or delete");
   });
 }
 

@@ -1,6 +1,5 @@
 /** A panel as an application has it: the shell that feeds the core, sets its timer and runs callbacks. */
 
-import { CallError } from "./calls.ts";
 import type { Pending } from "./calls.ts";
 import { Core } from "./core.ts";
 import type { Input, Instruction, Result, Status } from "./core.ts";
@@ -184,8 +183,12 @@ export class Panel<S = State> {
     selector: string | ((state: S) => unknown),
     callback: (value: never, before: never) => void,
   ): Unsubscribe {
-    const select = (): unknown =>
-      typeof selector === "string" ? this.#core.replica.value(selector) : selector(this.state);
+    const { replica } = this.#core;
+    const select = (): unknown => {
+      if (typeof selector === "string") return replica.value(selector);
+      const chosen = selector(replica.live as S);
+      return chosen === replica.live ? this.state : chosen;
+    };
     let last = select();
     const look = (): void => {
       const before = last;
@@ -225,7 +228,7 @@ export class Panel<S = State> {
     return this.#wait<T>(signal, onProgress, (id) => {
       if (typeof args === "function" || typeof args === "symbol")
         throw new TypeError(`expected args to be JSON, got a ${typeof args}`);
-      const key = uuid();
+      const key = randomKey();
       const text = JSON.stringify({ type: "TRIGGER", tool, args, requestId: id, idempotencyKey: key, expectedSeq });
       const overlay = optimistic ? record(this.#core.replica.shown, optimistic as never) : null;
       return { kind: "call", id, what: tool, key, text, overlay };
@@ -245,7 +248,7 @@ export class Panel<S = State> {
         call,
         requestId: id,
       });
-      return { kind: "call", id, what: suspensionId, key: uuid(), text, overlay: null };
+      return { kind: "call", id, what: suspensionId, key: randomKey(), text, overlay: null };
     }).then(() => {});
   }
 
@@ -338,16 +341,16 @@ export class Panel<S = State> {
 
   #askForToken(ask: number): void {
     const token = this.#token;
+    const failed = (reason: unknown): void =>
+      this.#feed({ kind: "tokenFailed", ask, reason: `the token provider failed: ${String(reason)}` });
     const take = (value: unknown): void => {
       // it has to fit among the subprotocols of an upgrade, as every JWT does
       if (typeof value === "string" && /^[\w.~+/=-]+$/.test(value))
         this.#feed({ kind: "token", ask, token: value });
-      else this.#feed({ kind: "tokenFailed", ask, reason: `expected a token, got ${typeof value}` });
+      else failed(`expected a token, got ${typeof value}`);
     };
     if (typeof token !== "function") return take(token);
-    new Promise((resolve) => resolve(token())).then(take, (error: unknown) =>
-      this.#feed({ kind: "tokenFailed", ask, reason: `the token provider failed: ${String(error)}` }),
-    );
+    new Promise((resolve) => resolve(token())).then(take, failed);
   }
 
   #open({ flow, resume, token }: Extract<Instruction, { kind: "open" }>): void {
@@ -376,19 +379,17 @@ export class Panel<S = State> {
   #ended(): void {
     this.#unwatch();
     this.#drop(1000, "");
-    this.#neverReady(new CallError("CLOSED", `the panel is closed: ${this.reason}`, { reason: this.reason }));
+    this.#neverReady(this.#core.closedError(false));
   }
 
   #arm(): void {
-    const deadline = this.#core.deadline ?? Infinity;
+    const { deadline } = this.#core;
     // a timer that rings too early does no harm, and most messages only put off what is due
     if (this.#rings <= deadline && deadline < Infinity) return;
     this.#cancelTimer();
     this.#rings = deadline;
-    this.#cancelTimer =
-      deadline < Infinity
-        ? this.#platform.after(Math.max(0, deadline - this.#platform.now()), () => this.#fire())
-        : () => {};
+    if (deadline < Infinity)
+      this.#cancelTimer = this.#platform.after(Math.max(0, deadline - this.#platform.now()), () => this.#fire());
   }
 
   #fire(): void {
@@ -422,7 +423,7 @@ export class Panel<S = State> {
 export function connect<S = State>(url: string, options: ConnectOptions): Panel<S> {
   const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass | undefined);
   if (WebSocket === undefined)
-    throw new TypeError("expected a WebSocket on this platform, got none: give one as WebSocket");
+    throw new TypeError("expected a WebSocket, got none: give one as WebSocket");
   return new Panel<S>(target(url, options), options, platform(dialer(WebSocket)));
 }
 
@@ -472,14 +473,11 @@ function matches(wanted: string, name: string): boolean {
 }
 
 /**
- * A random key. `crypto.randomUUID` is there in secure contexts only, and a page of a local network may be in
- * none.
+ * A random key of 128 bits. `crypto.randomUUID` is there in secure contexts only, and a page of a local network may
+ * be in none.
  */
-function uuid(): string {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-    byte.toString(16).padStart(2, "0"),
-  ).join("");
+function randomKey(): string {
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 function attempt(action: () => void): void {

@@ -7,7 +7,7 @@
  *     shown      the state with the overlays of calls that have no answer on top
  */
 
-import { freeze, same, Violation } from "./messages.ts";
+import { expect, freeze, same, Violation } from "./messages.ts";
 import type { Json, Message, PanelEvent, State } from "./messages.ts";
 
 type Connected = Extract<Message, { type: "CONNECTED" }>;
@@ -41,10 +41,11 @@ export class Replica {
   #overlays = new Map<string, Overlay>();
   #shown: State | null = null;
   /**
-   * How many events were heard of versions above the position, and how many of those are still to come again.
+   * How many events of each version above the position the application has, and how many came on this connection:
+   * however often a unit is cut off, only what comes beyond the former is new.
    */
   #early = new Map<number, number>();
-  #again = new Map<number, number>();
+  #here = new Map<number, number>();
 
   /** What the next upgrade asks: null without a state, `none` where it is void. */
   asks(): { epoch: string; since: string } | null {
@@ -73,21 +74,32 @@ export class Replica {
     return value;
   }
 
+  /**
+   * What is shown, for a selector: it is always the present state, and reading a value of it costs no copy of all
+   * of them, as `shown` does.
+   */
+  readonly live: State = new Proxy(Object.create(null) as State, {
+    get: (_, key) => this.value(key as string),
+    has: (_, key) => this.value(key as string) !== undefined,
+    ownKeys: () => Object.keys(this.shown),
+    getOwnPropertyDescriptor: (_, key) => {
+      const value = this.value(key as string);
+      return value === undefined ? value : { value, enumerable: true, configurable: true };
+    },
+    defineProperty: () => false,
+    deleteProperty: () => false,
+  });
+
   /** What CONNECTED means for what was known before. Throws `Violation`. */
   connected(message: Connected): Greeting {
     let greeting: Greeting = "recovered";
     if (message.recovered) {
-      if (message.state !== null) throw new Violation("expected no state where recovered is true, got one");
-      if (this.void || this.epoch === null)
-        throw new Violation("expected a state, as none was there to resume from");
-      if (message.epoch !== this.epoch) throw new Violation(`expected the epoch ${this.epoch}, got another`);
-      if (message.seq < this.position)
-        throw new Violation(`expected version ${this.position} or later, got ${message.seq}`);
-      // what was heard of units that were cut off comes again
-      this.#again = this.#early;
+      expect(message.state === null, "no state if recovered");
+      expect(!this.void && this.epoch !== null, "a state, as there was none to resume from");
+      expect(message.epoch === this.epoch, `the epoch ${this.epoch}`);
+      expect(message.seq >= this.position, `version ${this.position} or later, got ${message.seq}`);
     } else {
-      if (message.state === null)
-        throw new Violation("expected a state where recovered is not true, got none");
+      expect(message.state !== null, "a state unless recovered");
       const next = new Map<string, Json>();
       // a version that went backwards is another history, whatever its name
       const lost = message.epoch !== this.epoch || message.seq < this.position;
@@ -101,10 +113,10 @@ export class Replica {
       this.position = message.seq;
       this.epoch = message.epoch;
       this.void = false;
-      this.#again = new Map();
+      this.#early = new Map();
       this.#shown = null;
     }
-    this.#early = new Map();
+    this.#here = new Map();
     this.head = this.position;
     return greeting;
   }
@@ -117,7 +129,7 @@ export class Replica {
     if (seq > this.head) {
       if (message.follows > this.head)
         throw new Violation(
-          `expected what follows version ${this.head}, got what follows ${message.follows}`,
+          `expected what follows version ${this.head}, got ${message.follows}`,
         );
       this.head = seq;
     }
@@ -128,16 +140,19 @@ export class Replica {
         else this.#base.delete(mutation.key);
       if (message.mutations.length) this.#shown = null;
     } else {
-      this.#early.set(seq, (this.#early.get(seq) ?? 0) + 1);
+      const count = (this.#here.get(seq) ?? 0) + 1;
+      this.#here.set(seq, count);
       if (this.#early.size > MAX_EARLY)
         throw new Violation(`expected units of at most ${MAX_EARLY} versions`);
-      const again = this.#again.get(seq) ?? 0;
-      if (again) this.#again.set(seq, again - 1);
-      else event = message.event;
+      if (count > (this.#early.get(seq) ?? 0)) {
+        this.#early.set(seq, count);
+        event = message.event;
+      }
     }
     if (!message.more) {
       this.position = seq;
-      for (const version of this.#early.keys()) if (version <= seq) this.#early.delete(version);
+      for (const counts of [this.#early, this.#here])
+        for (const version of counts.keys()) if (version <= seq) counts.delete(version);
     }
     return event;
   }
@@ -170,9 +185,7 @@ export function record(shown: State, draft: (state: Record<string, Json>) => voi
   for (const [key, value] of Object.entries(shown)) made[key] = structuredClone(value) as Json;
   draft(made);
   const overlay = new Map<string, Json | undefined>();
-  for (const [key, value] of Object.entries(made))
-    if (value !== undefined && !(key in shown && same(shown[key], value)))
-      overlay.set(key, freeze(structuredClone(value)));
-  for (const key of Object.keys(shown)) if (made[key] === undefined) overlay.set(key, undefined);
+  for (const key of Object.keys({ ...shown, ...made }))
+    if (!same(shown[key], made[key])) overlay.set(key, freeze(structuredClone(made[key] as Json)));
   return overlay;
 }

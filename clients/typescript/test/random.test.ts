@@ -131,6 +131,8 @@ function story(seed: number): Story {
   let whole = true;
   let epochs = 0;
   const heard = new Map<string, number>();
+  // what a callback throws ends nothing, so it is looked at in the end
+  const twice: string[] = [];
   panel.onNotice((notice) => {
     if (notice === "recovered") return;
     whole = false;
@@ -139,7 +141,7 @@ function story(seed: number): Story {
   panel.on("at", ({ payload, seq }) => {
     const name = `${epochs}:${String(seq)}:${JSON.stringify(payload)}`;
     heard.set(name, (heard.get(name) ?? 0) + 1);
-    assert.equal(heard.get(name), 1, `${name} twice`);
+    if (heard.get(name) !== 1) twice.push(name);
     lastEvent = name;
   });
 
@@ -191,6 +193,7 @@ function story(seed: number): Story {
     assert.equal(panel.status, "live");
     assert.deepEqual(panel.pending, []);
     assert.deepEqual(plain(panel.state), plain(server.state));
+    assert.deepEqual(twice, []);
     for (let number = 0; number < calls; number++) assert.equal(settled.get(number), 1, `call ${number}`);
     for (const [key, times] of server.runs) assert.equal(times, 1, `key ${key}`);
     if (whole) {

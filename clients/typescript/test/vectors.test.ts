@@ -40,9 +40,15 @@ const vectors = readdirSync(FOLDER)
  * A client at the point where it has been greeted as the vector says, with the events it has handed on so
  * far.
  */
-async function greeted(
-  vector: Vector,
-): Promise<{ world: World; panel: Panel; socket: FakeSocket; events: unknown[] }> {
+interface Greeted {
+  world: World;
+  panel: Panel;
+  socket: FakeSocket;
+  events: unknown[];
+  greet(): void;
+}
+
+async function greeted(vector: Vector): Promise<Greeted> {
   const world = new World();
   const panel = world.connect({ topics: vector.asks.topics });
   const events: unknown[] = [];
@@ -63,13 +69,15 @@ async function greeted(
     /[?&]topics=([^&]*)/.exec(world.socket.url)?.[1] ?? null,
     vector.asks.topics?.map(encodeURIComponent).join(",") ?? null,
   );
-  world.socket.greet({
-    recovered: vector.sent.recovered,
-    seq: vector.sent.seq === "last" ? LAST : vector.sent.seq,
-    epoch: vector.asks.epoch === "current" || vector.sent.recovered ? "former" : "current",
-    ...(vector.sent.state === undefined ? {} : { state: vector.sent.state }),
-  });
-  return { world, panel, socket: world.socket, events };
+  const greet = (): void =>
+    void world.socket.greet({
+      recovered: vector.sent.recovered,
+      seq: vector.sent.seq === "last" ? LAST : vector.sent.seq,
+      epoch: vector.asks.epoch === "current" || vector.sent.recovered ? "former" : "current",
+      ...(vector.sent.state === undefined ? {} : { state: vector.sent.state }),
+    });
+  greet();
+  return { world, panel, socket: world.socket, events, greet };
 }
 
 test("there are vectors", () => assert.ok(vectors.length > 30));
@@ -91,6 +99,24 @@ for (const vector of vectors) {
       String(vector.ends.seq === "last" ? LAST : vector.ends.seq),
     );
   });
+
+  const sent = vector.sent.messages;
+  for (let heard = 0; vector.sent.recovered && heard <= sent.length; heard++)
+    test(`vector ${vector.name} that is cut off twice behind ${heard} messages`, async () => {
+      const { world, panel, events, greet } = await greeted(vector);
+      world.socket.say(...sent.slice(0, heard));
+      for (let cut = 0; cut < 2; cut++) {
+        world.socket.close();
+        await world.pass(2_000);
+        greet();
+      }
+      const since = Number(world.socket.query.get("since"));
+      world.socket.say(...sent.filter(({ seq }) => Number(seq) > since), { type: "PONG" });
+      world.socket.say(...(vector.then?.messages ?? []));
+      assert.equal(world.socket.dropped, null);
+      assert.deepEqual(plain(panel.state), plain(vector.ends.state));
+      assert.deepEqual(events, vector.ends.events);
+    });
 
   const first = vector.sent.messages[0]?.["seq"];
   const rest = vector.sent.messages.filter((message) => message["seq"] !== first);

@@ -12,8 +12,8 @@ Json = dict[str, Any]
 
 @dataclass
 class ModelServer:
-    """A panel with the tool ``add``, which adds to ``n`` and emits ``added`` twice. ``kept`` is how many commits of
-    history there are.
+    """A panel with the tool ``add``, which adds to ``n`` and emits ``added`` twice. ``kept`` is how many
+    commits of history there are.
     """
 
     kept: int = 1_000
