@@ -15,10 +15,10 @@ from prometheus_client.metrics_core import Metric
 
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
-from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.histogram import Histogram as Own
 from panels_gateway.observe.metrics import exposition
 from panels_gateway.observe.process import ProcessMetrics
+from panels_gateway.observe.top_panels import TopPanels
 from tests.support.gateway import Gateway
 
 _REPEATS: Final = 7
@@ -74,7 +74,7 @@ def main() -> None:
     labelled = Counter("l", "A counter with a label.", ["reason"], registry=registry)
     child = labelled.labels("a")
     histogram = Histogram("h", "A histogram.", registry=registry, buckets=[2**n / 1e6 for n in range(25)])
-    plain, own, top = _Plain(), Own(), TopFuel(0.0)
+    plain, own, top = _Plain(), Own(), TopPanels(0.0)
     calls: dict[str, Callable[[], object]] = {
         "nothing (the call alone)": lambda: None,
         "integer += 1": plain.add,
@@ -83,7 +83,7 @@ def main() -> None:
         "Counter.labels(..) kept, inc": child.inc,
         "our Histogram.add_us": lambda: own.add_us(812),
         "Histogram.observe, 25 buckets": lambda: histogram.observe(0.000_812),
-        "TopFuel.charge": lambda: top.charge("panel", 1_000),
+        "TopPanels.charge": lambda: top.charge("panel", 1_000),
     }
     for name, work in calls.items():
         print(f"{name:32} {_ns(work, 200_000):8.0f} ns")

@@ -12,6 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from panels_cli import gauges
+from panels_cli.gauges import Look
 from panels_shared import __version__
 
 Level = Literal["ok", "warning", "wrong"]
@@ -19,6 +21,10 @@ Level = Literal["ok", "warning", "wrong"]
 #: Clocks that differ by more than the gateway's leeway make tokens invalid at their ends.
 LEEWAY_S: Final = 5.0
 SOON_S: Final = 300.0
+#: So many triggers of one panel that fail within a minute are worth a look.
+MANY_FAILURES: Final = 10
+#: The share of all triggers that is worth a look.
+MANY_FAILED: Final = 0.1
 #: Above this a token's lifetime is refused by a gateway that was not told otherwise.
 DEFAULT_LIFETIME_S: Final = 24 * 3_600.0
 
@@ -116,6 +122,49 @@ def workers(metrics: str) -> Finding:
             )
         return Finding("workers", "wrong", "no sandbox is connected", "start a pool: panels-worker")
     return Finding("workers", "ok", f"{count} sandbox{'es' if count != 1 else ''} connected")
+
+
+def handlers(now: Look) -> Iterator[Finding]:
+    """What handlers come to, by the metrics: those that are suspended, and those that keep failing."""
+    suspended = int(now.one("panels_circuits_open") or 0)
+    if suspended:
+        yield Finding(
+            "circuits",
+            "warning",
+            f"{suspended} tool{'s are' if suspended != 1 else ' is'} suspended after failing again and again",
+            "the gateway's log names panel and tool, and panels get PANEL the tool's circuit",
+        )
+    if "panels_panel_failures" not in now.values:
+        yield _failures(now)
+        return
+    failing = gauges.failing(now)
+    if not failing or failing[0][1] < MANY_FAILURES:
+        yield Finding("handlers", "ok", "no panel's triggers failed often in the last minute")
+        return
+    named = ", ".join(f"{count:,.0f} of {panel}" for panel, count in failing[:3])
+    first = next((panel for panel, _ in failing if panel != "(others)"), "PANEL")
+    yield Finding(
+        "handlers",
+        "warning",
+        f"triggers failed in the last minute: {named}",
+        f"panels logs {first} shows why",
+    )
+
+
+def _failures(now: Look) -> Finding:
+    """The same where no panels are named: only since the gateway started, and of all panels."""
+    accepted, failed = now.total("panels_triggers_total"), now.total("panels_triggers_failed_total")
+    said = f"{failed:,.0f} of {accepted:,.0f} triggers since the gateway started have failed"
+    if failed < max(MANY_FAILURES, MANY_FAILED * accepted):
+        return Finding("handlers", "ok", said)
+    reasons = now.by("panels_triggers_failed_total", "reason")
+    most = max(reasons, key=lambda reason: (reasons[reason], reason))
+    return Finding(
+        "handlers",
+        "warning",
+        f"{said}, most with {most}",
+        "panels top shows whether they still do; at the URL of --admin-listen it names the panels",
+    )
 
 
 def confinement(sandboxes: Sequence[Sandbox]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -69,8 +69,9 @@ def _unescaped(raw: str) -> str:
 class Overview:
     """What is shown. Rates are per second; quantiles are milliseconds, None where nothing was timed.
 
-    ``panels``: fuel of the last minute by panel, the most first, and of all others under "". ``failures``: of
-    each reason a second, the most frequent first. ``missing``: metrics that this gateway does not have.
+    ``panels``: fuel of the last minute by panel, the most first. ``failing``: the panels whose triggers
+    failed in the last minute, and how many did. Both have one row for all other panels. ``failures``: of each
+    reason a second, the most frequent first.
     """
 
     triggers: float
@@ -83,6 +84,7 @@ class Overview:
     levels: Mapping[str, float]
     panels: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     failures: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    failing: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
 
 
 #: Levels that are shown as they are.
@@ -121,7 +123,6 @@ def overview(before: Look, now: Look) -> Overview:
     reasons = now.by("panels_triggers_failed_total", "reason")
     earlier = before.by("panels_triggers_failed_total", "reason")
     failures = [(name, grown(earlier.get(name, 0.0), value) / seconds) for name, value in reasons.items()]
-    panels = now.by("panels_panel_fuel", "panel")
     workers = now.one("panels_workers") or 0.0
     running = rate("panels_execution_seconds_total")
     return Overview(
@@ -133,9 +134,19 @@ def overview(before: Look, now: Look) -> Overview:
         busy=running / workers if workers else 0.0,
         fuel=rate("panels_fuel_total"),
         levels={name: value for name in LEVELS if (value := now.one(name)) is not None},
-        panels=sorted(panels.items(), key=lambda item: (-item[1], item[0]))[:MAX_ROWS],
-        failures=sorted((f for f in failures if f[1] > 0), key=lambda item: (-item[1], item[0]))[:MAX_ROWS],
+        panels=_most(now.by("panels_panel_fuel", "panel").items()),
+        failures=_most(item for item in failures if item[1] > 0),
+        failing=failing(now),
     )
+
+
+def failing(now: Look) -> list[tuple[str, float]]:
+    """The panels whose triggers failed in the last whole minute, and how many did, the most first."""
+    return _most(item for item in now.by("panels_panel_failures", "panel").items() if item[1] > 0)
+
+
+def _most(rows: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    return sorted(rows, key=lambda row: (-row[1], row[0]))[:MAX_ROWS]
 
 
 def grown(before: float, now: float) -> float:

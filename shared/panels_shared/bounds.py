@@ -525,7 +525,7 @@ INTERNAL: Final = frozenset(
         "panels_gateway.kernel.listing.MAX_LOOKED_AT",
         "panels_gateway.kernel.residents.MAX_DAMAGED",
         "panels_gateway.kernel.streams.MAX_RECENT",
-        "panels_gateway.observe.fuel.MAX_PANELS",
+        "panels_gateway.observe.top_panels.MAX_PANELS",
         "panels_shared.messages.MAX_CPU_MS",
         "panels_shared.messages.MAX_ID_BYTES",
         "panels_shared.messages.MAX_LAYERS",

@@ -10,7 +10,8 @@ import jwt
 import pytest
 
 from panels_cli import checks
-from panels_cli.checks import Sandbox
+from panels_cli.checks import Finding, Sandbox
+from panels_cli.gauges import parse
 from panels_shared import __version__
 
 STATUS = "Name:\tpython\nUid:\t0\t65534\t0\t0\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
@@ -42,6 +43,40 @@ def test_workers_are_counted() -> None:
     assert "start a pool" in checks.workers("panels_workers 0\npanels_bus_hellos_refused_total 0\n").mend
     assert "bus key" in checks.workers("panels_workers 0\npanels_bus_hellos_refused_total 24\n").mend
     assert checks.workers("").level == "warning"
+
+
+def of_handlers(*lines: str) -> list[Finding]:
+    return list(checks.handlers(parse("\n".join(lines), 0.0)))
+
+
+def test_panels_that_keep_failing_are_named_where_metrics_name_them() -> None:
+    others = 'panels_panel_failures{panel="(others)"} 3'
+    (quiet,) = of_handlers(others, 'panels_panel_failures{panel="a"} 9')
+    assert quiet.level == "ok"
+    (found,) = of_handlers(
+        others, 'panels_panel_failures{panel="a"} 9', 'panels_panel_failures{panel="b"} 1200'
+    )
+    assert (found.level, found.mend) == ("warning", "panels logs b shows why")
+    assert found.text.endswith("1,200 of b, 9 of a, 3 of (others)")
+
+
+def test_failures_are_told_where_metrics_name_no_panels() -> None:
+    total, failed = "panels_triggers_total 1000", 'panels_triggers_failed_total{reason="%s"} %d'
+    assert [each.level for each in of_handlers(total, failed % ("TRAP", 99))] == ["ok"]
+    assert [each.level for each in of_handlers("panels_triggers_total 20", failed % ("TRAP", 9))] == ["ok"]
+    (found,) = of_handlers(total, failed % ("TRAP", 40), failed % ("HANDLER_ERROR", 60))
+    assert found.level == "warning"
+    assert (
+        found.text == "100 of 1,000 triggers since the gateway started have failed, most with HANDLER_ERROR"
+    )
+
+
+def test_suspended_tools_are_told() -> None:
+    first, second = of_handlers("panels_circuits_open 1")
+    assert (first.what, first.level, second.level) == ("circuits", "warning", "ok")
+    assert first.text.startswith("1 tool is suspended")
+    assert of_handlers("panels_circuits_open 2")[0].text.startswith("2 tools are suspended")
+    assert [each.what for each in of_handlers("panels_circuits_open 0")] == ["handlers"]
 
 
 def test_sandbox_is_read_from_proc() -> None:

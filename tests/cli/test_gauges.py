@@ -31,7 +31,9 @@ panels_triggers_overloaded_total 4
 panels_workers 2
 panels_execution_seconds_total 12
 panels_panel_fuel{panel="a \\"b\\" \\\\ \\n"} 900
-panels_panel_fuel{panel=""} 100
+panels_panel_fuel{panel="(others)"} 100
+panels_panel_failures{panel="shop"} 12
+panels_panel_failures{panel="(others)"} 0
 panels_trigger_seconds_bucket{le="0.001"} 108
 panels_trigger_seconds_bucket{le="0.002"} 109
 panels_trigger_seconds_bucket{le="+Inf"} 110
@@ -45,7 +47,8 @@ def test_overview_is_what_happened_between_two_looks() -> None:
     assert (seen.p50_ms, seen.p99_ms) == (1.0, 2.0)
     assert seen.busy == 0.5
     assert seen.failures == [("TRAP", 10.0)]
-    assert seen.panels == [('a "b" \\ \n', 900.0), ("", 100.0)]
+    assert seen.panels == [('a "b" \\ \n', 900.0), ("(others)", 100.0)]
+    assert seen.failing == [("shop", 12.0)]
     assert seen.levels == {"panels_workers": 2.0, "panels_jobs_waiting": 3.0}
 
 
@@ -69,7 +72,8 @@ def test_picture_says_what_is_not_there() -> None:
     assert len(lines) == 4
     shown = picture(overview(parse(FIRST, 10.0), parse(SECOND, 12.0)))
     assert "      10.0  TRAP" in shown
-    assert "            100    10%  (all others)" in shown
+    assert "        12  shop" in shown
+    assert "            100    10%  (others)" in shown
 
 
 @pytest.mark.parametrize("line", ["", "x", "x{ 1", 'x{a="b} 1', "x one", "1x 2", "x 1 2 3", "#x 1"])

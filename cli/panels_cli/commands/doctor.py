@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from panels_cli import checks, sandboxes
+from panels_cli import checks, gauges, sandboxes
 from panels_cli.api import Api, refusal
 from panels_cli.checks import Finding
 from panels_cli.context import Target
@@ -84,6 +84,8 @@ def look(api: Api, target: Target) -> Iterator[Finding]:
         yield from checks.ready(ready.status, ready.value)
     metrics = api.look("GET", "/metrics")
     yield checks.workers(metrics.text if metrics.status == 200 else "")
+    if metrics.status == 200:
+        yield from checks.handlers(gauges.parse(metrics.text, 0.0))
     if checks.is_loopback(url):
         yield from checks.confinement(sandboxes.find())
     yield checks.clock(answer.headers.get("date"), now_s)

@@ -28,7 +28,7 @@ def top(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many pictures.")] = None,
     json: Json = False,
 ) -> None:
-    """Show triggers, latency, workers, and which panels use the most fuel, until Ctrl-C.
+    """Show triggers, latency, workers, and which panels fail or use fuel the most, until Ctrl-C.
 
     It reads the gateway's metrics; a gateway with --admin-listen serves them at that address, so give --url.
     With --json each picture is one line.
@@ -114,13 +114,13 @@ def picture(seen: Overview) -> list[str]:
     if seen.failures:
         lines += ["", "FAILURES/S"]
         lines += [f"{rate:10,.1f}  {reason}" for reason, rate in seen.failures[:SHOWN]]
+    if seen.failing:
+        lines += ["", "FAILED/MIN  PANEL"]
+        lines += [f"{failed:10,.0f}  {panel}" for panel, failed in seen.failing[:SHOWN]]
     if seen.panels:
         total = sum(fuel for _, fuel in seen.panels) or 1.0
         lines += ["", "FUEL/MIN         SHARE  PANEL"]
-        lines += [
-            f"{fuel:15,.0f}  {fuel / total:5.0%}  {panel or '(all others)'}"
-            for panel, fuel in seen.panels[:SHOWN]
-        ]
+        lines += [f"{fuel:15,.0f}  {fuel / total:5.0%}  {panel}" for panel, fuel in seen.panels[:SHOWN]]
     return lines
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: For how long what /health/ready found is told by /health, in seconds.
 TRIED_LATELY_S: Final = 30
+#: After how many seconds a folding process that has something to do and says nothing is a problem.
+SILENT_S: Final = 10
 #: Layers of confinement that are listed as missing: what workers say is not to be trusted.
 MAX_MISSING: Final = 16
 
@@ -99,6 +101,11 @@ def problems(condition: Condition) -> list[str]:
     if not condition.folding.up:
         ended = condition.folding.deaths
         found.append(f"the folding process is down, and is being started again (it ended {ended} times)")
+    elif condition.folding.silent_s >= SILENT_S:
+        found.append(
+            f"the folding process has said nothing for {condition.folding.silent_s:.0f} s, and "
+            f"{condition.backlog_bytes:,} bytes of the journal wait: it was stopped, or its disk hangs"
+        )
     if condition.damaged:
         # ids are not for everybody who may ask for this
         found.append(

@@ -151,8 +151,12 @@ class Metrics:
 
     def _panels(self) -> Iterator[Sample]:
         """What names panels, and is for administrators alone."""
-        fuel = self._kernel.fuel
-        fuel.look(self._kernel.clock())
-        for panel, used in fuel.top:
-            yield Sample(m.PANEL_FUEL, used, panel)
-        yield Sample(m.PANEL_FUEL, fuel.rest, OTHERS)
+        now_s = self._kernel.clock()
+        for family, panels in (
+            (m.PANEL_FUEL, self._kernel.fuel),
+            (m.PANEL_FAILURES, self._kernel.failures),
+        ):
+            panels.look(now_s)
+            for panel, amount in panels.top:
+                yield Sample(family, amount, panel)
+            yield Sample(family, panels.rest, OTHERS)

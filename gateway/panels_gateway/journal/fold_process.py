@@ -29,12 +29,15 @@ class RestartPolicy:
     """When a folding process that ended is started again: after ``initial_s``, doubled each
     time, at most ``maximum_s``.
 
-    After ``attempts`` ends in a row without any progress it is not started again.
+    After ``attempts`` ends in a row without any progress it is not started again. One that says nothing for
+    ``silence_s`` although there is something to fold is killed, which does not count as an attempt: it may be
+    the disk that hangs.
     """
 
     initial_s: float = 0.1
     maximum_s: float = 5.0
     attempts: int = 8
+    silence_s: float = 60.0
 
     def delay_s(self, failures: int) -> float:
         """How long to wait after the ``failures``-th end in a row, from 1."""
@@ -64,6 +67,9 @@ class FoldProcess:
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._heard_s = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._hung = False
         self.starts = 0
         #: How many processes ended without being asked to.
         self.deaths = 0
@@ -77,14 +83,28 @@ class FoldProcess:
         """The process, None while none is running."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def silent_s(self) -> float:
+        """For how long the process has said nothing although it has something to fold; 0.0 without that."""
+        return self._now_s() - self._heard_s if self._owes else 0.0
+
+    @property
+    def _owes(self) -> bool:
+        return max(self._folded, 0) < self._sealed
+
     def sealed(self, position: int) -> None:
         """Tells the process, and those started later, that everything up to ``position`` may be folded."""
+        if not self._owes:
+            self._heard_s = self._now_s()
         self._sealed = position
         self._tell()
+        self._look()
 
     async def stop(self, *, grace_s: float = 10.0) -> None:
         """Ends the process: closes its input and, after ``grace_s``, kills it. Idempotent."""
         self._stopping.set()
+        if self._watch is not None:
+            self._watch.cancel()
         process, task = self._process, self._task
         if task is None:
             return
@@ -108,6 +128,34 @@ class FoldProcess:
             with suppress(OSError):
                 process.stdin.write(b"%d\n" % self._sealed)
 
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _look(self) -> None:
+        """Kills a process that hangs; looks again as long as there is something to fold."""
+        if self._watch is not None or not self._owes or self._stopping.is_set():
+            return
+        left_s = self._policy.silence_s - self.silent_s
+        process = self._process
+        if left_s <= 0 and process is not None:
+            _logger.error(
+                "the folding process %d has said nothing for %.0f s, although there is something to fold, "
+                "and is killed: it was stopped, or the disk hangs",
+                process.pid,
+                self.silent_s,
+            )
+            self._hung = True
+            self._heard_s = self._now_s()
+            left_s = self._policy.silence_s
+            with suppress(ProcessLookupError):
+                process.kill()
+        self._watch = asyncio.get_running_loop().call_later(max(left_s, 0.01), self._look_again)
+
+    def _look_again(self) -> None:
+        self._watch = None
+        self._look()
+
     async def _keep(self) -> None:
         failures = 0
         while not self._stopping.is_set():
@@ -116,7 +164,10 @@ class FoldProcess:
             if self._stopping.is_set():
                 return
             self.deaths += 1
-            failures = 1 if self._folded > before >= 0 else failures + 1
+            if self._hung:
+                self._hung = False
+            else:
+                failures = 1 if self._folded > before >= 0 else failures + 1
             if code == FINAL_CODE or failures >= self._policy.attempts:
                 self._on_failed(
                     JournalError(
@@ -125,7 +176,7 @@ class FoldProcess:
                     )
                 )
                 return
-            delay_s = self._policy.delay_s(failures)
+            delay_s = self._policy.delay_s(max(failures, 1))
             _logger.warning(
                 "the folding process ended with exit code %s, starting it again in %s s", code, delay_s
             )
@@ -141,6 +192,7 @@ class FoldProcess:
             _logger.exception("the folding process cannot be started")
             return None
         self._process = process
+        self._heard_s = self._now_s()
         try:
             if self._stopping.is_set():
                 assert process.stdin is not None
@@ -152,6 +204,7 @@ class FoldProcess:
                     _logger.warning("the folding process said %r, and is stopped", line[:80])
                     process.kill()
                     break
+                self._heard_s = self._now_s()
                 self._folded = max(self._folded, int(line))
                 self._on_folded(self._folded)
             return await process.wait()

@@ -110,11 +110,12 @@ class History:
 @dataclass(frozen=True, slots=True)
 class FoldingState:
     """How folding is: ``up`` while something folds, ``deaths`` counts the processes that ended without being
-    asked to.
+    asked to. ``silent_s``: for how many seconds one has said nothing although it has something to fold.
     """
 
     up: bool
     deaths: int
+    silent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

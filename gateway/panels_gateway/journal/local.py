@@ -191,7 +191,8 @@ class LocalJournal:
 
     @property
     def folding(self) -> FoldingState:
-        return FoldingState(up=self._folding.pid is not None, deaths=self._folding.deaths)
+        folding = self._folding
+        return FoldingState(folding.pid is not None, folding.deaths, folding.silent_s)
 
     def disk(self) -> Disk:
         path = self._directory.path / schema.DATABASE

@@ -29,6 +29,7 @@ from panels_gateway.kernel.turn import Turn
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.recent_lines import RecentLines
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.top_panels import TopPanels
 from panels_gateway.observe.tracing import Context, Tracing
 from panels_gateway.panels.panel import CommitRefusedError, Mutation
 from panels_gateway.panels.trigger import Failure, Refused, Succeeded, Trigger
@@ -54,6 +55,7 @@ class Commits:
         timers: Timers,
         quotas: Quotas,
         breakers: Breakers,
+        failures: TopPanels,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -70,6 +72,7 @@ class Commits:
         self._timers = timers
         self._quotas = quotas
         self._breakers = breakers
+        self._failures = failures
         #: takes how a run of one of the gateway's own panels ended; see ``Kernel._own``
         self.on_own: Callable[[Run, Outcome], bool] = _nobodys
         #: what handlers logged lately, for whoever looks on
@@ -318,6 +321,7 @@ class Commits:
 
     def _failed(self, trigger: Trigger, outcome: Failed) -> None:
         self._counters.failed[outcome.reason] += 1
+        self._failures.charge(trigger.panel.id, 1)
         if trigger.resume is None:
             self._stages.whole["failed"].add(self._clock() - trigger.submitted_s)
         record = None

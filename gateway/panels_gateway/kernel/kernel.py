@@ -46,9 +46,9 @@ from panels_gateway.kernel.revoking import Revoking
 from panels_gateway.kernel.suspensions import SuspensionLimits, Suspensions
 from panels_gateway.kernel.timers import Timers
 from panels_gateway.kernel.turn import Turn
-from panels_gateway.observe.fuel import TopFuel
 from panels_gateway.observe.handler_log import HandlerLog
 from panels_gateway.observe.stages import Stages
+from panels_gateway.observe.top_panels import TopPanels
 from panels_gateway.observe.tracing import Tracing
 from panels_gateway.panels.breaker import BreakerLimits
 from panels_gateway.panels.trigger import Failure, Refused
@@ -135,7 +135,8 @@ class Kernel:
             wall_clock=wall_clock,
             random_bits=random_bits,
         )
-        self.fuel = TopFuel(clock())
+        self.fuel = TopPanels(clock())
+        self.failures = TopPanels(clock())
         self.quotas = quotas = Quotas(limits.quotas, self.counters, self.fuel)
         self.breakers = Breakers(limits.breakers, self.counters, clock)
         self.intake = Intake(
@@ -177,6 +178,7 @@ class Kernel:
             self.timers,
             quotas,
             self.breakers,
+            self.failures,
             clock=clock,
             wall_clock=wall_clock,
         )
@@ -342,7 +344,9 @@ class Kernel:
 
     def tick(self) -> None:
         """Time has passed: answers what has stood behind an exclusive handler for too long."""
-        self.fuel.look(self.clock())
+        now_s = self.clock()
+        self.fuel.look(now_s)
+        self.failures.look(now_s)
         timeout_s = self.dispatcher.limits.queue_timeout_s
         self.suspensions.refuse_held(
             waited(

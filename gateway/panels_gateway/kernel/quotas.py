@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from panels_gateway.kernel.counters import Counters
-from panels_gateway.observe.fuel import TopFuel
+from panels_gateway.observe.top_panels import TopPanels
 from panels_gateway.panels.quota import Accounts, Quota, Shortage
 from panels_gateway.panels.trigger import Refused, Trigger
 from panels_shared.errors import Code
@@ -40,9 +40,9 @@ class Quotas:
     methods do nothing.
     """
 
-    def __init__(self, limits: QuotaLimits, counters: Counters, top: TopFuel | None = None) -> None:
+    def __init__(self, limits: QuotaLimits, counters: Counters, top: TopPanels | None = None) -> None:
         self._counters = counters
-        self._top = top if top is not None else TopFuel(0.0)
+        self._top = top if top is not None else TopPanels(0.0)
         self._fuel = self._top.used
         self._subjects: Accounts[str] = Accounts(limits.subject)
         self._panels: Accounts[int] = Accounts(limits.panel)

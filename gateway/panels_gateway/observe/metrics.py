@@ -173,6 +173,12 @@ PANEL_FUEL: Final = Family(
     "Fuel used in the last whole minute by the panels that used the most, and by all others together.",
     "panel",
 )
+PANEL_FAILURES: Final = Family(
+    "panels_panel_failures",
+    "gauge",
+    "Triggers that failed in the last whole minute, of the panels with the most and of all others together.",
+    "panel",
+)
 REFUSALS: Final = Family(
     "panels_refusals_total",
     "counter",
@@ -301,6 +307,7 @@ FAMILIES: Final = (
     RESIDENTS, LOADED, PUT_AWAY, JOURNAL_BATCHES, JOURNAL_LAG, JOURNAL_BACKLOG, JOURNAL_SYNCS, JOURNAL_STORE,
     JOURNAL_FREE, JOURNAL_FOLDING, JOURNAL_DEATHS,
     SYNC_SECONDS, *DISPATCH.values(), *POOLS.values(), *BUS.values(), HTTP_REQUESTS, REFUSALS, PANEL_FUEL,
+    PANEL_FAILURES,
 )  # fmt: skip
 
 

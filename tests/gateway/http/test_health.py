@@ -81,6 +81,17 @@ def test_what_pools_say_makes_a_bounded_number_of_problems() -> None:
             True,
             ["the folding process is down, and is being started again (it ended 2 times)"],
         ),
+        (replace(GOOD, folding=FoldingState(up=True, deaths=2, silent_s=9.9)), True, []),
+        (
+            replace(GOOD, backlog_bytes=999, folding=FoldingState(up=True, deaths=2, silent_s=12.4)),
+            True,
+            [
+                (
+                    "the folding process has said nothing for 12 s, and 999 bytes of the journal wait: it was "
+                    "stopped, or its disk hangs"
+                )
+            ],
+        ),
         (
             replace(GOOD, damaged=2),
             True,
@@ -89,7 +100,17 @@ def test_what_pools_say_makes_a_bounded_number_of_problems() -> None:
             ],
         ),
     ],
-    ids=["workers", "closing", "tried", "tried long ago", "backlog", "folding", "damaged"],
+    ids=[
+        "workers",
+        "closing",
+        "tried",
+        "tried long ago",
+        "backlog",
+        "folding",
+        "folding slowly",
+        "folding hangs",
+        "damaged",
+    ],
 )
 def test_each_problem_is_a_sentence(condition: Condition, healthy: bool, expected: list[str]) -> None:
     assert condition.healthy is healthy

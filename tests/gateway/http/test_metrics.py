@@ -12,9 +12,9 @@ from panels_gateway.dispatch.dispatcher import Dispatcher, DispatchLimits
 from panels_gateway.http.metrics import Metrics
 from panels_gateway.observe.catalog import OWN
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
-from panels_gateway.observe.fuel import WINDOW_S
 from panels_gateway.observe.metrics import BUS, DISPATCH, OUTBOX_BYTES, POOLS, SLOW_CONSUMERS
 from panels_gateway.observe.pools import COUNTS, LEVELS
+from panels_gateway.observe.top_panels import WINDOW_S
 from panels_shared.errors import Code
 from panels_shared.outcome import Failed, Reason, Usage
 from tests.support.gateway import Gateway
@@ -77,13 +77,19 @@ async def test_panels_are_named_to_administrators_alone() -> None:
         bus=BrokerCounters(),
         refusals=RefusalCounters(),
     )
-    await gateway.trigger(await gateway.add("secret-panel"))
+    resident = await gateway.add("secret-panel")
+    await gateway.trigger(resident)
+    gateway.respond = lambda call: Failed(Usage(fuel=1), Reason.HANDLER_ERROR, "no")
+    for _ in range(2):
+        await gateway.trigger(resident)
     gateway.now_s += WINDOW_S
     gateway.kernel.tick()
     assert "secret-panel" not in metrics.exposition().decode()
     lines = metrics.exposition(panels=True).decode().splitlines()
-    assert 'panels_panel_fuel{panel="secret-panel"} 7' in lines
+    assert 'panels_panel_fuel{panel="secret-panel"} 9' in lines
     assert 'panels_panel_fuel{panel="(others)"} 0' in lines
+    assert 'panels_panel_failures{panel="secret-panel"} 2' in lines
+    assert 'panels_panel_failures{panel="(others)"} 0' in lines
 
 
 async def test_triggers_are_counted_by_outcome_and_their_whole_time_is_measured() -> None:

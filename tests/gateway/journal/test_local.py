@@ -404,6 +404,52 @@ def test_start_that_cannot_fold_is_refused_and_leaves_the_log(tmp_path: Path) ->
     asyncio.run(run())
 
 
+def test_folding_process_that_hangs_is_killed_and_another_folds(tmp_path: Path) -> None:
+    async def run() -> None:
+        # one attempt: were the kill counted, it would be the last
+        restart = RestartPolicy(initial_s=0.0, attempts=1, silence_s=0.3)
+        options = LocalOptions(rotate_s=0.0, retention=KEEP, restart=restart)
+        journal = await open_local(tmp_path, durability="process", options=options)
+        driver = Driver(journal)
+        while (pid := journal._folding.pid) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)
+        driver.append(SOURCE, created(n=b"0"))
+        for seq in range(1, 4):
+            driver.append(ran(1, seq, put("n", str(seq))))
+            await asyncio.sleep(0)
+        while journal.folded < journal.position:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert journal._folding.pid != pid
+        assert journal.folding == FoldingState(up=True, deaths=1)
+        assert await journal.state_at(1, 3) == {"n": b"3"}
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_folding_process_that_has_nothing_to_do_is_silent_for_as_long_as_it_likes() -> None:
+    async def run() -> None:
+        heard = asyncio.Event()
+        process = FoldProcess(
+            [sys.executable, "-c", "import sys; print(0, flush=True); sys.stdin.read()"],
+            on_folded=lambda position: heard.set(),
+            on_failed=lambda error: None,
+            policy=RestartPolicy(silence_s=0.01),
+        )
+        process.start()
+        await heard.wait()
+        await asyncio.sleep(0.1)
+        assert (process.silent_s, process.starts) == (0.0, 1)
+        process.sealed(5)
+        while process.starts < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await process.stop()
+        assert process.deaths >= 1
+
+    asyncio.run(run())
+
+
 def test_folding_process_that_talks_nonsense_is_ended(tmp_path: Path) -> None:
     async def run() -> None:
         failures: list[JournalError] = []

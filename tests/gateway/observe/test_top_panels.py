@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_gateway.observe.fuel import MAX_PANELS, SHOWN, WINDOW_S, TopFuel
+from panels_gateway.observe.top_panels import MAX_PANELS, SHOWN, WINDOW_S, TopPanels
 
 
 def test_the_last_whole_window_is_shown_and_the_one_that_runs_is_not() -> None:
-    top = TopFuel(0.0)
+    top = TopPanels(0.0)
     top.charge("a", 3)
     top.look(WINDOW_S - 1)
     assert (top.top, top.rest) == ([], 0)
@@ -23,7 +23,7 @@ def test_the_last_whole_window_is_shown_and_the_one_that_runs_is_not() -> None:
 
 
 def test_what_is_older_than_the_last_window_is_not_shown() -> None:
-    top = TopFuel(0.0)
+    top = TopPanels(0.0)
     top.charge("a", 3)
     top.look(2 * WINDOW_S)
     assert (top.top, top.rest) == ([], 0)
@@ -31,7 +31,7 @@ def test_what_is_older_than_the_last_window_is_not_shown() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3 * SHOWN), st.integers(0, 1_000)), max_size=300))
 def test_the_first_use_no_less_than_all_others_and_nothing_is_lost(charges: list[tuple[int, int]]) -> None:
-    top = TopFuel(0.0)
+    top = TopPanels(0.0)
     used: dict[str, int] = {}
     for number, fuel in charges:
         top.charge(f"p{number}", fuel)
@@ -46,7 +46,7 @@ def test_the_first_use_no_less_than_all_others_and_nothing_is_lost(charges: list
 
 
 def test_panels_above_the_bound_count_as_the_others() -> None:
-    top = TopFuel(0.0)
+    top = TopPanels(0.0)
     for number in range(MAX_PANELS + 5):
         top.charge(f"p{number}", 1)
     top.charge("p0", 10)
