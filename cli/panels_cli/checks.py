@@ -100,6 +100,8 @@ def _mend(problem: str) -> str:
         return "start one: panels-worker --gateway ENDPOINT, the gateway's --workers-endpoint"
     if "shutting down" in problem:
         return "wait for it to stop, and start it again"
+    if "has said nothing" in problem:
+        return "it is killed and replaced after a minute; if that comes again, look at the disk"
     if "wait to be folded" in problem:
         return "give its disk time, or look at the gateway's log"
     return "look at the gateway's log"

@@ -14,7 +14,9 @@ from panels_cli.checks import Finding, Sandbox
 from panels_cli.gauges import parse
 from panels_shared import __version__
 
-STATUS = "Name:\tpython\nUid:\t0\t65534\t0\t0\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+STATUS = (
+    "Name:\tsandbox ready\nUid:\t0\t65534\t0\t0\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+)
 GOOD = Sandbox(1, 2, True, 0, 1000)
 
 

@@ -10,6 +10,8 @@ from tests.cli.test_checks import STATUS
 
 def test_only_sandboxes_are_found(tmp_path: Path) -> None:
     for pid, command, status in (
+        ("5", b"python\0-m\0panels_worker.sandbox.process\0", STATUS.replace("ready", "waiting")),
+        ("6", b"python\0-m\0panels_worker.sandbox.process\0", STATUS.replace("sandbox ready", "python")),
         ("7", b"python\0-m\0panels_worker.sandbox.process\0", STATUS),
         ("8", b"python\0-m\0panels_worker\0", STATUS),
         ("9", b"python\0-m\0panels_worker.sandbox.process\0", ""),

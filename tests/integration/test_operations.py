@@ -5,6 +5,7 @@ that stands still.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_folding_process_that_stands_still_makes_the_gateway_refuse_and_recover(
 
         health = system.http.get("/health")
         assert health.status_code == 503
-        (problem,) = health.json()["problems"]
+        problem, *_ = health.json()["problems"]
         assert "wait to be folded, more than the bound of 1,048,576" in problem
         # nothing else may grow the log either
         refused = system.post_panel(tool("t", returns(1)))
@@ -177,6 +178,20 @@ def test_folding_process_that_dies_is_told_and_started_again(make_system: MakeSy
     eventually(lambda: system.http.get("/health").json()["journal"]["foldingDeaths"] == 1)
     eventually(lambda: system.http.get("/health").json()["journal"]["folding"] == "up")
     assert "the folding process ended with exit code -9" in system.the_gateway().text
+
+
+def test_signal_to_all_processes_of_a_gateway_ends_it_in_order(make_system: MakeSystem) -> None:
+    system = make_system(auth=False)
+    panel = system.make_panel(counter(), state={"count": 0})
+    with system.connect(panel) as client:
+        assert client.call("count") == 1
+    folder = folder_of(system)
+    os.killpg(system.the_gateway().pid, signal.SIGTERM)
+    assert system.the_gateway().wait() == 0
+    assert "the folding process ended" not in system.the_gateway().text
+    assert not folder.is_running()
+    restarted = system.start_gateway()
+    assert "batches that had to be folded first: 0," in restarted.text
 
 
 def test_start_says_what_it_opened(make_system: MakeSystem) -> None:

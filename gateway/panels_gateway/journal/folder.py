@@ -11,8 +11,9 @@ may be removed. The first line says where the store stood at the start. Position
 Threads. None but the main one.
 
 Shutdown. At the end of its input, which is also how the gateway's death looks, it folds what it was told of,
-moves the WAL into the file, and exits with 0. SIGINT is for the gateway and ignored. SIGKILL at any point
-loses nothing, because segments stay until the transaction that folded them is on the disk.
+moves the WAL into the file, and exits with 0. SIGINT and SIGTERM are for the gateway, even where all of its
+processes get them, and ignored. SIGKILL at any point loses nothing, because segments stay until the
+transaction that folded them is on the disk.
 
 Errors. One sentence on standard error, then exit code 74: disk full, an I/O error, a corrupt file or log. A
 retry in the same process could hide a lost page; a new process begins at the position that is on the disk.
@@ -114,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     retention = Retention(**{field.name: getattr(options, field.name) for field in fields(Retention)})
     from panels_gateway.journal.segments import read_log
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(5)
     # records are trees of values without cycles, and looking for cycles would take a third of the time
     gc.disable()
