@@ -306,21 +306,27 @@ def _commit(
     """A commit for those who hear ``events`` of it. One that changed nothing is told too, because versions
     have no gaps.
     """
+    patch, frames = _frames(seq, bool(mutations), mutations_json, events)
+    return Commit(seq, seq, mutations, patch, frames, own)
+
+
+def _frames(seq: int, changed: bool, mutations_json: bytes, events: list[bytes]) -> tuple[bytes, bytes]:
+    """The PATCH and the EVENTs of a commit for those who hear ``events``; ``changed``: it has mutations."""
     patch = frames = b""
-    if mutations or not events:
+    if changed or not events:
         patch = text_frame(messages.patch(mutations_json, seq, more=bool(events)))
     if len(events) == 1:
         frames = text_frame(messages.event(events[0], seq))
     elif events:
         frames = _event_frames(events, seq)
-    return Commit(seq, seq, mutations, patch, frames, own)
+    return patch, frames
 
 
 def _addressed(turn: list[Commit]) -> dict[str, list[Commit] | None] | None:
     """The subjects that events of the turn are for alone. None where there are none, as in most turns."""
     found: dict[str, list[Commit] | None] | None = None
     for commit in turn:
-        if isinstance(commit.own, _Addressed):
+        if commit.own is not None:
             found = found if found is not None else {}
             found.update(dict.fromkeys(commit.own.subjects))
     return found
@@ -334,7 +340,7 @@ def _heard_by(
     own = addressed[subject]
     if own is None:
         own = addressed[subject] = [
-            commit.own.heard_by(subject) if isinstance(commit.own, _Addressed) else commit for commit in turn
+            commit if commit.own is None else commit.own.heard_by(subject) for commit in turn
         ]
     return own
 
@@ -347,9 +353,7 @@ def commit_frames(
     """
     if topics.are_default:
         fragments = [fragment for _, fragment, _ in heard_by(subject, events)]
-        told = mutations_json != b"[]" or not fragments
-        patch = text_frame(messages.patch(mutations_json, seq, more=bool(fragments))) if told else b""
-        return patch + _event_frames(fragments, seq)
+        return b"".join(_frames(seq, mutations_json != b"[]", mutations_json, fragments))
     mutations = messages.decode_mutations(mutations_json)
     return _Filtering(seq, mutations, mutations_json, events).frames(topics.interest, position, subject)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -35,6 +36,16 @@ class OutboxLimits:
     hard_bytes: int = MIB
 
 
+class Addressed(Protocol):
+    """A commit with events that are for one of ``subjects`` each, as the hub keeps it."""
+
+    subjects: set[str]
+
+    def heard_by(self, subject: str | None) -> Commit:
+        """The commit as ``subject`` hears it."""
+        ...
+
+
 class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One version of a panel as its clients see it: the PATCH frame (empty for none) and the EVENT frames.
 
@@ -46,7 +57,7 @@ class Commit(msgspec.Struct, frozen=True, eq=False, gc=False):
     mutations: tuple[Mutation, ...] | list[Mutation]
     patch_frame: bytes
     event_frames: bytes
-    own: object = None
+    own: Addressed | None = None
 
     @property
     def frames(self) -> bytes:
