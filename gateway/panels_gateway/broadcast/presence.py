@@ -40,7 +40,9 @@ class Presence:
         self._dirty = True
         if subject is None:
             return
-        if subject in self._shown or (subject not in self._others and len(self._shown) < MAX_SUBJECTS):
+        if (
+            subject in self._shown or len(self._shown) < MAX_SUBJECTS
+        ):  # there is no room while there are others
             self._shown[subject] = self._shown.get(subject, 0) + 1
             self._note(subject)
         else:

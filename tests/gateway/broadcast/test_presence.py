@@ -70,3 +70,20 @@ def test_listeners_know_who_is_there_whenever_they_came(
         assert presence.clients == len(there)
         for listener in listeners:
             assert (listener.subjects, listener.clients) == (shown, len(there))
+
+
+def test_change_of_more_subjects_than_it_may_name_tells_all() -> None:
+    presence = Presence()
+    for number in range(module.MAX_CHANGED):
+        presence.arrived(f"s{number}")
+    change = json.loads(presence.change() or b"")
+    assert (len(change["subjects"]), "whole" in change) == (module.MAX_CHANGED, False)
+    for number in range(module.MAX_CHANGED):
+        presence.left(f"s{number}")
+    presence.arrived("somebody else")
+    assert json.loads(presence.change() or b"") == {
+        "type": "PRESENCE",
+        "clients": 1,
+        "subjects": {"somebody else": 1},
+        "whole": True,
+    }

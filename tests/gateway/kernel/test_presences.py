@@ -67,6 +67,17 @@ async def test_clients_are_told_who_comes_and_who_goes() -> None:
     assert resident.panel.seq == 0
 
 
+async def test_nothing_is_kept_once_everybody_is_gone() -> None:
+    gateway = Gateway()
+    resident = await gateway.add("p", presence=True)
+    connection, _ = await join(gateway, resident, "ada", "presence")
+    assert resident.presence is not None
+    connection.dismiss("revoked")
+    connection.lost()
+    await settled(gateway)
+    assert resident.presence is None
+
+
 async def test_client_that_subscribes_is_told_once_who_is_there() -> None:
     gateway = Gateway()
     resident = await gateway.add("p", presence=True)
