@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -137,13 +137,13 @@ class FaultProxy:
             ways.append(asyncio.ensure_future(_swallow(unheard)))
         try:
             await asyncio.wait(ways[:2], return_when=asyncio.FIRST_COMPLETED)
+            await _ended(ways)
             if pair.halved:
-                # until the client gives it up
+                # until the client gives it up: no other fault may help it to find out
+                self._pairs.discard(pair)
                 await _swallow(reader)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            await _ended(ways)
             self._pairs.discard(pair)
             pair.cut()
 
@@ -161,12 +161,19 @@ class FaultProxy:
                     await writers[0].drain()
                     return
                 for writer in writers:
-                    writer.write(chunk)
+                    if not writer.is_closing():
+                        writer.write(chunk)
                 await writers[0].drain()
 
 
+async def _ended(ways: Sequence[asyncio.Future[None]]) -> None:
+    for way in ways:
+        way.cancel()
+    await asyncio.gather(*ways, return_exceptions=True)
+
+
 async def _swallow(reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError):
         while await reader.read(CHUNK_BYTES):
             pass
 
