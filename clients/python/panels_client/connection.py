@@ -290,9 +290,10 @@ class Panel:
         if self._performing:
             return
         self._performing = True
+        todo, do = self._todo, self._do
         try:
-            while self._todo:
-                self._do(self._todo.popleft())
+            while todo:
+                do(todo.popleft())
         finally:
             self._performing = False
         self._set_timer()

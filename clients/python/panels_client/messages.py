@@ -254,7 +254,7 @@ def _mutations(raw: Mapping[str, Any]) -> list[tuple[str, bool, Any]]:
         raise ProtocolViolation("mutations: expected an array")
     found: list[tuple[str, bool, Any]] = []
     for each in listed:
-        op = each.get("op") if isinstance(each, dict) else None
+        op = each.get("op") if type(each) is dict else None
         if op == "set":
             if "value" not in each:
                 raise ProtocolViolation("mutations: expected a value")
@@ -285,14 +285,14 @@ def _counts(raw: Mapping[str, Any]) -> dict[str, int]:
 
 def _seq(raw: Mapping[str, Any], name: str) -> int:
     value = raw.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEQ:
+    if type(value) is not int or not 0 <= value <= MAX_SEQ:  # a bool is none
         raise ProtocolViolation(f"{name}: expected a version, got {str(value)[:40]}")
     return value
 
 
 def _text(raw: Mapping[str, Any], name: str) -> str:
     value = raw.get(name)
-    if not isinstance(value, str):
+    if type(value) is not str:
         raise ProtocolViolation(f"{name}: expected a string, got {type(value).__name__}")
     return value
 
