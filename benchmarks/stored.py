@@ -14,7 +14,7 @@ from panels_gateway.journal.directory import DataDirectory
 from panels_gateway.journal.folding import Folding
 from panels_gateway.journal.records import Batch, Created, Record
 from panels_gateway.panels import stored
-from panels_gateway.panels.definition import DefinitionLimits, parse
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 
 #: Panels that are folded in one transaction.
 _GROUP = 5_000

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from wasmtime import wat2wasm
 
-from panels_gateway.panels.definition import DefinitionLimits, parse
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 DEFINITIONS = sorted((EXAMPLES / "panels").glob("*.json"))

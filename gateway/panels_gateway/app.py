@@ -42,7 +42,7 @@ from panels_gateway.observe.access_log import AccessLog
 from panels_gateway.observe.counters import BrokerCounters, ClientCounters, HttpCounters, RefusalCounters
 from panels_gateway.observe.refusals import RefusalLog
 from panels_gateway.panels.breaker import BreakerLimits
-from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_gateway.panels.panel import StateLimits
 from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError

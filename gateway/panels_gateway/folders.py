@@ -16,8 +16,9 @@ from typing import Final
 
 from panels_gateway.access.tokens import ANONYMOUS
 from panels_gateway.kernel.kernel import Kernel
-from panels_gateway.panels import definition, stored
-from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition
+from panels_gateway.panels import definition_body, stored
+from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_shared import panel_files
 from panels_shared.errors import CODES, ConfigError, RequestError
 from panels_shared.panel_folder import FolderError
@@ -40,7 +41,7 @@ def read(base: Path, limits: DefinitionLimits) -> list[tuple[Path, PanelDefiniti
     try:
         for path in panel_files.panel_folders(base):
             folder = panel_files.load(path)
-            parsed = definition.parse(folder.made, limits, default_id=folder.id)
+            parsed = definition_body.parse(folder.made, limits, default_id=folder.id)
             other = made.setdefault(parsed.id, (path, parsed))[0]
             if other != path:
                 raise ConfigError(f"panels: {path}: id: {parsed.id!r} is the panel of {other}; give another")

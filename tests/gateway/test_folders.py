@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from panels_gateway import folders
-from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_shared.errors import ConfigError
 from panels_shared.messages import Refusal
 from tests.support.gateway import Gateway

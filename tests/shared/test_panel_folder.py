@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels_gateway.panels.definition import DefinitionLimits, parse
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 from panels_shared import panel_folder as folder
 from panels_shared.handlers import handler_digest
 from panels_shared.panel_folder import FolderError

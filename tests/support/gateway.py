@@ -34,7 +34,8 @@ from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.kernel.images import Image
 from panels_gateway.kernel.kernel import Kernel, KernelLimits
 from panels_gateway.kernel.residents import Resident
-from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
+from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 from panels_gateway.panels.panel import OWN_PANEL, Mutation
 from panels_gateway.panels.trigger import Answer, Progress, Trigger
 from panels_shared import messages as m

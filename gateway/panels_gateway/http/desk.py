@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 
 from panels_gateway.http.answers import demand, not_found, overloaded
-from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_shared.errors import Code, RequestError
 from panels_shared.limits import MIB
 from panels_shared.names import is_name

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from panels_gateway.http.answers import demand, encode, json_answer
 from panels_gateway.kernel.listing import LISTED_AT_ONCE, Listed
 from panels_gateway.kernel.residents import Resident
-from panels_gateway.panels import definition
+from panels_gateway.panels import definition_body
 from panels_gateway.panels.definition import ToolDefinition
 from panels_gateway.panels.quota import Quota
 from panels_shared.errors import Code, RequestError
@@ -96,7 +96,7 @@ class PanelRoutes:
     async def _create(self, request: Request, principal: Principal) -> Response:
         desk = self._desk
         body = await desk.body(request, desk.limits.body_bytes)
-        made = definition.parse(body, desk.limits, default_id=secrets.token_urlsafe(12))
+        made = definition_body.parse(body, desk.limits, default_id=secrets.token_urlsafe(12))
         demand(principal.may_manage(made.id), "manage", made.id)
         with desk.defining(principal):
             resident = await self._kernel.making.create(made, subject=principal.subject or "")
@@ -116,7 +116,7 @@ class PanelRoutes:
             resident = await desk.find(request, principal, manage=True)
             body = await desk.body(request, desk.limits.body_bytes)
             panel_id = resident.panel.id
-            made = definition.parse(body, desk.limits, default_id=panel_id, required_id=panel_id)
+            made = definition_body.parse(body, desk.limits, default_id=panel_id, required_id=panel_id)
             with desk.defining(principal):
                 resident = await making.replace(resident, made, principal)
             return await self._made(request, resident.panel, status=200)

@@ -14,8 +14,9 @@ from panels_gateway.commands.panel_files import _decode as decode_file
 from panels_gateway.commands.panel_files import _records as records_of
 from panels_gateway.journal.journal import CorruptError
 from panels_gateway.journal.records import Created, Source
-from panels_gateway.panels import definition, stored
-from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels import definition_body, stored
+from panels_gateway.panels.definition import trigger_name
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_shared.errors import Code, RequestError
 from panels_shared.names import is_name
 from tests.fuzz.mutation import JSON
@@ -88,7 +89,7 @@ class Definition(Target):
 
     def run(self, data: bytes) -> str:
         try:
-            made = definition.parse(data, DefinitionLimits(), default_id="p")
+            made = definition_body.parse(data, DefinitionLimits(), default_id="p")
         except RequestError as exc:
             require(exc.code in (Code.INVALID_REQUEST, Code.TOO_LARGE), "the code of a refusal", exc.code)
             require(len(exc.message) < 2_048, "a refusal is short", exc.message)
@@ -98,13 +99,13 @@ class Definition(Target):
         require_json(made.metadata)
         for key, value in (made.initial_state or {}).items():
             require_json(value)
-            require(len(key.encode()) <= definition.MAX_KEY_BYTES, "keys within their bound", key)
+            require(len(key.encode()) <= definition_body.MAX_KEY_BYTES, "keys within their bound", key)
         text = stored.encode(made)
         sources = {source.digest: source for source in stored.sources(made)}
         again = stored.decode(made.id, text, sources)
         require(stored.encode(again) == text, "what is stored is read back", text)
         require(stored.heading(text) == (made.kind, made.title), "and so is its heading", text)
-        return " ".join(sorted({definition.trigger_name(tool.trigger) for tool in made.tools})) or "no tools"
+        return " ".join(sorted({trigger_name(tool.trigger) for tool in made.tools})) or "no tools"
 
 
 class StoredDefinition(Target):
@@ -119,7 +120,7 @@ class StoredDefinition(Target):
     def __init__(self) -> None:
         limits = DefinitionLimits()
         self._made = [
-            definition.parse(json.dumps(body).encode(), limits, default_id="p") for body in _definitions()
+            definition_body.parse(json.dumps(body).encode(), limits, default_id="p") for body in _definitions()
         ]
         self._sources: dict[bytes, Source] = {
             source.digest: source for made in self._made for source in stored.sources(made)

@@ -13,7 +13,7 @@ import pytest
 
 from panels_gateway.access.tokens import principal_of
 from panels_gateway.http import desk
-from panels_gateway.panels.definition import DefinitionLimits
+from panels_gateway.panels.definition_body import DefinitionLimits
 from panels_shared.errors import Code, RequestError
 from tests.gateway.http.callers import COUNTER, assert_error, bearer, grant, make_client, make_token
 from tests.support.gateway import Gateway

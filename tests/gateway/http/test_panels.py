@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from panels_gateway.panels.definition import DefinitionLimits, parse
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 from panels_shared.errors import Code
 from panels_shared.messages import Refusal
 from tests.gateway.http.callers import COUNTER, assert_error, grant

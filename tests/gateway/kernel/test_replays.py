@@ -14,7 +14,8 @@ from panels_gateway.dispatch.fleet import Run
 from panels_gateway.journal.memory import MemoryJournal
 from panels_gateway.kernel.replays import MAX_REPLAYS, differences
 from panels_gateway.kernel.residents import Resident
-from panels_gateway.panels.definition import DefinitionLimits, PanelDefinition, parse
+from panels_gateway.panels.definition import PanelDefinition
+from panels_gateway.panels.definition_body import DefinitionLimits, parse
 from panels_shared import messages as m
 from panels_shared.errors import Code, RequestError
 from panels_shared.outcome import Failed, LogLine, Outcome, Reason, Suspended, Usage
