@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 
 import pytest
 
@@ -22,9 +21,9 @@ from panels_gateway.panels.definition import (
     trigger_name,
 )
 from panels_gateway.panels.quota import Quota
-from panels_shared.handlers import DEFAULT_CAPABILITIES, PRESENCE_CAPABILITY
+from panels_shared.handlers import DEFAULT_CAPABILITIES, PRESENCE_CAPABILITY, handler_digest
 
-SOURCE = HandlerSource("javascript", "", b"return 1", sha256(b"return 1").digest())
+SOURCE = HandlerSource("javascript", "", b"return 1", handler_digest("javascript", "", b"return 1"))
 
 
 def test_what_tools_say_is_found_by_their_names() -> None:
