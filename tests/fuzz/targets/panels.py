@@ -120,7 +120,8 @@ class StoredDefinition(Target):
     def __init__(self) -> None:
         limits = DefinitionLimits()
         self._made = [
-            definition_body.parse(json.dumps(body).encode(), limits, default_id="p") for body in _definitions()
+            definition_body.parse(json.dumps(body).encode(), limits, default_id="p")
+            for body in _definitions()
         ]
         self._sources: dict[bytes, Source] = {
             source.digest: source for made in self._made for source in stored.sources(made)
