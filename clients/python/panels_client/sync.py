@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from panels_client import connection
 from panels_client.calls import Pending, Result
-from panels_client.connection import EventStream, Optimistic, Selector, Token, Unsubscribe
+from panels_client.connection import Optimistic, Selector, Token, Unsubscribe
+from panels_client.event_stream import EventStream
 from panels_client.instructions import LogEntry, Notice, Status
 from panels_client.messages import Event, Presence, Progress
 from panels_client.options import Options
