@@ -21,6 +21,9 @@ from panels_gateway.journal.journal import JournalError
 #: The exit code of a folding process that must not be started again: what it reads or writes is broken.
 FINAL_CODE: Final = 74
 
+#: A timer that is later than this says nothing about the folding process.
+LATE_S: Final = 1.0
+
 _logger = logging.getLogger("panels.gateway.journal")
 
 
@@ -150,10 +153,14 @@ class FoldProcess:
             left_s = self._policy.silence_s
             with suppress(ProcessLookupError):
                 process.kill()
-        self._watch = asyncio.get_running_loop().call_later(max(left_s, 0.01), self._look_again)
+        wait_s = left_s if left_s > 0 else self._policy.silence_s
+        self._watch = asyncio.get_running_loop().call_later(wait_s, self._look_again, self._now_s() + wait_s)
 
-    def _look_again(self) -> None:
+    def _look_again(self, due_s: float) -> None:
         self._watch = None
+        if self._now_s() > due_s + LATE_S:
+            # this process stood still, and has not read what was said meanwhile
+            self._heard_s = self._now_s()
         self._look()
 
     async def _keep(self) -> None:

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from panels_gateway.journal import schema
+from panels_gateway.journal import fold_process, schema
 from panels_gateway.journal.directory import DataDirectory, Durability
 from panels_gateway.journal.fold import Retention
 from panels_gateway.journal.fold_process import FoldProcess, RestartPolicy
@@ -446,6 +447,32 @@ def test_folding_process_that_has_nothing_to_do_is_silent_for_as_long_as_it_like
             await asyncio.sleep(0.01)
         await process.stop()
         assert process.deaths >= 1
+
+    asyncio.run(run())
+
+
+def test_gateway_that_stood_still_does_not_take_it_for_silence() -> None:
+    async def run() -> None:
+        heard = asyncio.Event()
+        process = FoldProcess(
+            [
+                sys.executable,
+                "-c",
+                "print(0, flush=True)\nfor line in iter(input, ''): print(line, flush=True)",
+            ],
+            on_folded=lambda position: heard.set(),
+            on_failed=lambda error: None,
+            policy=RestartPolicy(silence_s=0.2),
+        )
+        process.start()
+        await heard.wait()
+        heard.clear()
+        process.sealed(5)
+        time.sleep(0.2 + 2 * fold_process.LATE_S)  # noqa: ASYNC251 - nothing is read meanwhile
+        await heard.wait()
+        await asyncio.sleep(0.2)  # one that was killed would be gone by now
+        assert (process.starts, process.deaths, process.silent_s) == (1, 0, 0.0)
+        await process.stop(grace_s=0.0)
 
     asyncio.run(run())
 
