@@ -103,7 +103,12 @@ def test_whole_time_of_a_trigger_is_counted(scraped: str) -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Prometheus")
 def test_promtool_has_nothing_to_say(scraped: str) -> None:
-    for arguments, text in ((["check", "metrics"], scraped), (["check", "rules", str(RULES)], "")):
+    config = ["check", "config", "--syntax-only", str(RULES.with_name("prometheus.yml"))]
+    for arguments, text in (
+        (["check", "metrics"], scraped),
+        (["check", "rules", str(RULES)], ""),
+        (config, ""),
+    ):
         run = subprocess.run(
             ["promtool", *arguments], input=text, capture_output=True, text=True, check=False, timeout=60
         )
