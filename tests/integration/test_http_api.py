@@ -415,7 +415,7 @@ def test_put_that_is_refused_changes_nothing(system: System) -> None:
 
 
 def test_triggers_that_wait_run_by_the_tools_that_replace_theirs(system: System) -> None:
-    slow = tool("slow", spins(), limits={"timeoutMs": 500, "fuel": 10**10})
+    slow = tool("slow", spins(), limits={"timeoutMs": 3_000, "fuel": 10**10})
     panel = system.make_panel(slow, tool("ask", returns("old")), ECHO)
     with system.connect(panel) as client:
         sent = [client.send_trigger(name) for name in ("slow", "ask", "echo")]
