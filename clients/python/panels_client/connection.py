@@ -286,13 +286,14 @@ class Panel:
 
     def _perform(self, instructions: list[Instruction]) -> None:
         """Does it in order. What callbacks cause comes behind what is to be done already."""
-        if instructions:
-            self._todo.extend(instructions)
         if self._performing:
+            self._todo.extend(instructions)
             return
         self._performing = True
         todo, do = self._todo, self._do
         try:
+            for instruction in instructions:
+                do(instruction)
             while todo:
                 do(todo.popleft())
         finally:

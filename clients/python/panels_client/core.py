@@ -82,6 +82,11 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+#: A member of an enumeration takes longer to look up than all else that is asked for each message.
+_GREETING: Final = Phase.GREETING
+_LIVE: Final = Phase.LIVE
+
+
 class Core:
     """One client. Each method that takes ``now`` returns what is to be done, in order.
 
@@ -229,9 +234,10 @@ class Core:
 
     def heard(self, flow: int, frame: str | bytes, now: float) -> list[Instruction]:
         """A frame came."""
-        if flow != self.flow or self.phase not in (Phase.GREETING, Phase.LIVE):
+        phase = self.phase
+        if flow != self.flow or (phase is not _LIVE and phase is not _GREETING):
             return self._drain()
-        if self.phase is Phase.LIVE:
+        if phase is _LIVE:
             self._pinged, self._due = False, now + self.options.ping_after_s
             if self._failures:
                 self._steady(now)
@@ -257,7 +263,7 @@ class Core:
     # -- messages --------------------------------------------------------------------------------------
 
     def _hear(self, message: Message, now: float) -> None:
-        if self.phase is Phase.GREETING:
+        if self.phase is _GREETING:
             if not isinstance(message, Connected):
                 raise ProtocolViolation(f"expected CONNECTED, got {type(message).__name__}")
             self._greeted(message, now)

@@ -184,10 +184,11 @@ _decode: Final = json.JSONDecoder(parse_constant=_constant).raw_decode
 
 
 def _message(raw: dict[str, Any]) -> Message:
-    match _text(raw, "type"):
-        case "PATCH":
-            seq = _seq(raw, "seq")
-            return Patch(seq, _follows(raw, seq), raw.get("more") is True, _mutations(raw))
+    kind = _text(raw, "type")
+    if kind == "PATCH":
+        seq = _seq(raw, "seq")
+        return Patch(seq, _follows(raw, seq), raw.get("more") is True, _mutations(raw))
+    match kind:
         case "CONNECTED":
             return _connected(raw)
         case "EVENT":

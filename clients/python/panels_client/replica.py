@@ -110,8 +110,8 @@ class Replica:
         if message.more:
             return
         self.position = message.seq
+        if not self._early:  # there is none in ``_here`` that is not in this one
+            return
         for counts in (self._early, self._here):
-            if not counts:
-                continue
             for version in [version for version in counts if version <= message.seq]:
                 del counts[version]
