@@ -397,7 +397,7 @@ export class Core {
       this.calls.remove(id);
       this.#fail(
         id,
-        new CallError("LOST", "nobody knows any more whether it ran", null, null),
+        new CallError("LOST", "nobody knows whether it ran", null, null),
       );
     }
     this.#sendDue(now);

@@ -423,7 +423,7 @@ export class Panel<S = State> {
 export function connect<S = State>(url: string, options: ConnectOptions): Panel<S> {
   const WebSocket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketClass | undefined);
   if (WebSocket === undefined)
-    throw new TypeError("expected a WebSocket, got none: give one as WebSocket");
+    throw new TypeError("expected a WebSocket: give one as WebSocket");
   return new Panel<S>(target(url, options), options, platform(dialer(WebSocket)));
 }
 

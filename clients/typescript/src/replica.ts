@@ -88,6 +88,7 @@ export class Replica {
     },
     defineProperty: () => false,
     deleteProperty: () => false,
+    preventExtensions: () => false,
   });
 
   /** What CONNECTED means for what was known before. Throws `Violation`. */

@@ -142,6 +142,8 @@ test("a selector can do with the state what it can do with any frozen object", a
     assert.throws(() => ((state as Wire)["new"] = 5), TypeError);
     assert.throws(() => delete (state as Wire)["a"], TypeError);
     assert.throws(() => Object.defineProperty(state, "a", { value: 7 }), TypeError);
+    assert.throws(() => Object.freeze(state), TypeError);
+    assert.throws(() => Object.preventExtensions(state), TypeError);
     assert.equal(Object.hasOwn(state, "nowhere"), false);
     assert.equal(Object.getPrototypeOf(state), null);
     return JSON.stringify([Object.keys(state), { ...state }, state, Object.hasOwn(state, "a")]);
