@@ -43,7 +43,7 @@ export interface Entry extends Pending {
   /** The connection it was sent on last, and the epoch it was sent in first. */
   flow: number;
   epoch: string | null;
-  /** When to send it again, although it was sent on this connection; null if not at all. */
+  /** When to send it again, although it was sent on this connection; Infinity if not at all. */
   retryAt: number;
 }
 
@@ -107,10 +107,7 @@ export class Calls {
     if (bytes > maxCallBytes)
       return new CallError("TOO_LARGE", `expected at most ${maxCallBytes} bytes, got ${bytes}`);
     if (this.#entries.size >= maxPending || this.#bytes + bytes > MAX_TOTAL_BYTES)
-      return new CallError(
-        "TOO_MANY_CALLS",
-        `${this.#entries.size} calls wait for an answer`,
-      );
+      return new CallError("TOO_MANY_CALLS", `${this.#entries.size} calls wait for an answer`);
     this.#bytes += bytes;
     const unsent = { sends: 0, waits: false, firstSentAt: 0, flow: 0, epoch: null, retryAt: Infinity };
     this.#entries.set(id, { id, what, key, text, bytes, ...unsent });

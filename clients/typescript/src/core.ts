@@ -326,10 +326,7 @@ export class Core {
       // an error that is no Violation comes of values that the engine cannot take, like those nested too
       // deeply
       if (this.replica.epoch !== null) this.replica.void = true;
-      this.#drop(
-        error instanceof Violation ? error.message : `cannot be read: ${String(error)}`,
-        now,
-      );
+      this.#drop(error instanceof Violation ? error.message : `cannot be read: ${String(error)}`, now);
     }
   }
 
@@ -395,10 +392,7 @@ export class Core {
     }
     for (const id of this.calls.forgotten(message.epoch, greeting === "lost", now)) {
       this.calls.remove(id);
-      this.#fail(
-        id,
-        new CallError("LOST", "nobody knows whether it ran", null, null),
-      );
+      this.#fail(id, new CallError("LOST", "nobody knows whether it ran", null, null));
     }
     this.#sendDue(now);
     if (!whole) return;
@@ -498,8 +492,7 @@ export class Core {
       if (now >= this.#heardAt + PING_AFTER_MS) this.#ping(PONG_TIMEOUT_MS, now);
     } else if (now >= this.#pongBy) {
       // once only: where timers are always late, a dead socket would otherwise never be found out
-      if (this.#late || now < this.#pongBy + LATE_MS)
-        return this.#drop("no PONG in time", now);
+      if (this.#late || now < this.#pongBy + LATE_MS) return this.#drop("no PONG in time", now);
       this.#late = true;
       this.#ping(WAKE_TIMEOUT_MS, now);
     }
